@@ -1,0 +1,49 @@
+"""Training augmentation of whole batches."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def augment(
+    images: Tensor, *, generator: torch.Generator, padding: int = 4, flip: bool = True
+) -> Tensor:
+    """Shift each image by its own random offset and flip half of them left to right.
+
+    The usual CIFAR augmentation: pad with zeros, crop at the old size, flip with probability 1/2.
+
+    Args:
+        images: (N, C, H, W), any dtype and device; left unchanged.
+        generator: source of the offsets and flips, on any device.
+        padding: largest shift in pixels, at least 0.
+        flip: False where mirror images mean something else, as for digits.
+
+    Returns:
+        Tensor of the same shape, dtype and device.
+
+    Raises:
+        ValueError: images not four-dimensional, or negative padding.
+
+    References:
+        He et al., "Deep residual learning for image recognition", section 4.2, 2016.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images must be (N, C, H, W), got shape {tuple(images.shape)}")
+    if padding < 0:
+        raise ValueError(f"padding must be at least 0, got {padding}")
+    n, _, height, width = images.shape
+    offsets = _integers(2 * padding + 1, (2, n), generator).to(images.device)
+    padded = F.pad(images, (padding,) * 4)
+    # Every crop as a view (N, C, row, column, H, W), then one gather of the drawn ones.
+    crops = padded.unfold(2, height, 1).unfold(3, width, 1)
+    cropped = crops[torch.arange(n, device=images.device), :, offsets[0], offsets[1]]
+    if flip:
+        flipped = _integers(2, (n,), generator).to(images.device).nonzero().squeeze(1)
+        cropped[flipped] = cropped[flipped].flip(3)
+    return cropped
+
+
+def _integers(end: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randint(0, end, shape, generator=generator, device=generator.device)

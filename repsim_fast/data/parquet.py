@@ -1,0 +1,137 @@
+"""Image sets in the parquet layout of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from .decoding import Encoded, decode_images
+from .image_data import ImageData
+from .request import Request
+
+_IMAGE_COLUMNS = ("image", "img")
+_LABEL_COLUMNS = ("label", "fine_label")  # CIFAR-100 has fine and coarse ones
+# What the files of a split are called, the first that exists; the hub's test files of some sets
+# have no labels, or are called validation.
+_PREFIXES = {"train": ("train",), "test": ("test", "validation", "val")}
+
+
+def load_parquet(path: Path, request: Request) -> ImageData:
+    """Read one split of a folder with parquet files, or one file.
+
+    Each file has a struct column `image` or `img` whose field `bytes` is an encoded image, an
+    integer column `label` (or `fine_label`) and, in the schema metadata under `huggingface`, the
+    class names; without names the classes are called "0", "1", ...
+
+    Raises:
+        ValueError: no file of the split, a missing column, or an unreadable file, image or label.
+    """
+    files = _files_of_split(path, request.split)
+    names = _class_names(files[0])
+    labels = [_read_labels(file, names) for file in files]
+    starts = np.cumsum([0] + [len(part) for part in labels])
+    rows = request.rows(int(starts[-1]))
+    encoded = chain.from_iterable(
+        _read_images(file, rows[(rows >= start) & (rows < start + len(part))] - start)
+        for file, start, part in zip(files, starts, labels, strict=False)
+    )
+    all_labels = np.concatenate(labels)
+    return ImageData(
+        images=decode_images(encoded, len(rows), size=request.size, progress=request.progress),
+        labels=torch.from_numpy(all_labels[rows]),
+        classes=names or tuple(str(k) for k in range(int(all_labels.max(initial=-1)) + 1)),
+        name=path.stem,
+        split=request.split,
+    )
+
+
+def _files_of_split(path: Path, split: str) -> list[Path]:
+    if path.is_file():
+        other = next(name for name in _PREFIXES if name != split)
+        if path.stem.split("-")[0] in _PREFIXES[other]:
+            raise ValueError(f"{path} is a {other} file by its name, but split is {split!r}")
+        return [path]
+    for prefix in _PREFIXES[split]:
+        if files := sorted(path.glob(f"{prefix}-*.parquet")):
+            return files
+    wanted = " or ".join(f"{prefix}-*.parquet" for prefix in _PREFIXES[split])
+    found = ", ".join(sorted(file.name for file in path.glob("*.parquet"))) or "no parquet file"
+    raise ValueError(
+        f"no {wanted} in {path}, which has {found}; other layouts are folder:PATH and cifar10:PATH"
+    )
+
+
+def _class_names(file: Path) -> tuple[str, ...]:
+    with _open(file) as table:
+        metadata = table.schema_arrow.metadata or {}
+        label = _column(file, table, _LABEL_COLUMNS)
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {})["features"]
+        return tuple(features[label]["names"])
+    except (KeyError, TypeError, AttributeError, ValueError):  # no names, or another layout
+        return ()
+
+
+def _read_labels(file: Path, names: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    with _open(file) as table:
+        column = _column(file, table, _LABEL_COLUMNS)
+        if not pa.types.is_integer(table.schema_arrow.field(column).type):
+            got = table.schema_arrow.field(column).type
+            raise ValueError(f"{file}: column {column!r} must hold integers, got {got}")
+        values = table.read([column])[column].to_pandas()
+    invalid = values.isna() | (values < 0)
+    if names:
+        invalid |= values >= len(names)
+    if invalid.any():
+        row = int(invalid.argmax())
+        wanted = f"0..{len(names) - 1}" if names else "0 or more"
+        raise ValueError(f"{file}, row {row}: label must be {wanted}, got {values[row]}")
+    labels: npt.NDArray[np.int64] = values.to_numpy(np.int64)
+    return labels
+
+
+def _read_images(file: Path, rows: npt.NDArray[np.int64]) -> Iterator[Encoded]:
+    with _open(file) as table:
+        column = _column(file, table, _IMAGE_COLUMNS)
+        if not pa.types.is_struct(table.schema_arrow.field(column).type):
+            got = table.schema_arrow.field(column).type
+            raise ValueError(f"{file}: column {column!r} must be a struct with bytes, got {got}")
+        start = 0
+        for group in range(table.num_row_groups):
+            end = start + table.metadata.row_group(group).num_rows
+            chosen = rows[(rows >= start) & (rows < end)]
+            if len(chosen):
+                images = table.read_row_group(group, columns=[f"{column}.bytes"])[column]
+                for row in chosen:
+                    image = images[int(row - start)].as_py()
+                    where = f"{file}, row {row}"
+                    if not image or not image.get("bytes"):
+                        raise ValueError(f"{where}: there is no image, its bytes are empty")
+                    yield Encoded(image["bytes"], where)
+            start = end
+
+
+def _column(file: Path, table: pq.ParquetFile, names: tuple[str, ...]) -> str:
+    columns = table.schema_arrow.names
+    for name in names:
+        if name in columns:
+            return name
+    raise ValueError(f"{file}: needs a column {' or '.join(names)}, has {', '.join(columns)}")
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(file) as table:
+            yield table
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"cannot read the parquet file {file}: {error}") from error
