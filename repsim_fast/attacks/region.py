@@ -1,0 +1,125 @@
+"""The set an attack may search: a ball around each image, cut with the box of valid images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from . import steps
+from .steps import Scalar
+
+Bounds = tuple[float | Tensor, float | Tensor]
+"""Lowest and highest pixel value: numbers, tensors (C,), or tensors that broadcast to an image."""
+
+NORMS = ("linf",)
+
+# Images that were normalised and back miss the box by a few float32 roundings.
+_BOX_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Region:
+    """Ball of radius ``eps`` in ``norm`` around each of ``x`` (N, ...), cut with [low, high].
+
+    ``x`` is float32 or float64; ``eps`` a number or (N,); ``low``, ``high`` broadcast against x.
+    """
+
+    x: Tensor
+    norm: str
+    eps: Scalar
+    low: Scalar
+    high: Scalar
+
+    @classmethod
+    def around(cls, x: Tensor, *, norm: str, eps: Scalar, bounds: Bounds) -> Region:
+        """Check the arguments of an attack and build its region.
+
+        Raises:
+            ValueError: Unknown norm, negative or non-finite eps, an empty batch, images out of
+                bounds or not finite.
+            TypeError: ``x`` is not floating point.
+        """
+        if norm not in NORMS:
+            raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"x must be a floating-point tensor of images, got {kind}")
+        if x.ndim < 2 or x.numel() == 0:
+            raise ValueError(f"x must be a non-empty batch (N, ...), got shape {tuple(x.shape)}")
+        # An ordinary tensor with its own memory: the caller's may be an inference tensor, and
+        # half precision cannot hold x + eps.
+        state = x.detach().clone().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+        low, high = (
+            _bound(bound, state, name) for bound, name in zip(bounds, ("low", "high"), strict=True)
+        )
+        slack = _BOX_TOLERANCE * (high - low)
+        if not bool(((state >= low - slack) & (state <= high + slack)).all()):
+            raise ValueError(
+                f"x must lie in bounds [{_show(low)}, {_show(high)}], "
+                f"got values in [{state.min().item():g}, {state.max().item():g}]"
+            )
+        return cls(state, norm, non_negative(eps, state, "eps"), low, high)
+
+    def step(self, adv: Tensor, gradient: Tensor, size: Scalar) -> Tensor:
+        """One steepest-ascent step of length ``size`` in the norm, back inside the region."""
+        return steps.linf_step(adv, gradient, self.x, size, self.eps, self.low, self.high)
+
+    def project(self, adv: Tensor) -> Tensor:
+        """``adv`` brought back inside the region."""
+        return steps.linf_project(adv, self.x, self.eps, self.low, self.high)
+
+    def random(self, generator: torch.Generator) -> Tensor:
+        """Points drawn uniformly from the balls, brought inside the box."""
+        return steps.linf_random(self.x, self.eps, self.low, self.high, generator)
+
+    def rows(self, index: Tensor) -> Region:
+        """The region of some of the images."""
+        return replace(self, x=self.x[index], eps=take(self.eps, index))
+
+
+def take(value: Scalar, index: Tensor) -> Scalar:
+    """Rows of a per-sample value; a number stays one."""
+    return value[index] if isinstance(value, Tensor) else value
+
+
+def non_negative(value: Scalar, x: Tensor, name: str, *, positive: bool = False) -> Scalar:
+    """A checked number, or a checked tensor (N,) on the device of ``x``."""
+    wanted = "positive" if positive else "non-negative"
+    if isinstance(value, Tensor) and value.ndim > 0:
+        if value.shape != (len(x),):
+            raise ValueError(
+                f"{name} must be a number or a tensor of shape ({len(x)},), "
+                f"got shape {tuple(value.shape)}"
+            )
+        value = value.detach().to(x.device, x.dtype)
+        smallest = float(value.min()) if bool(value.isfinite().all()) else math.nan
+    else:
+        value = smallest = float(value)
+    if not math.isfinite(smallest) or smallest < 0 or (positive and smallest == 0):
+        raise ValueError(f"{name} must be finite and {wanted}, got {smallest}")
+    return value
+
+
+def _bound(bound: float | Tensor, x: Tensor, name: str) -> Scalar:
+    if not isinstance(bound, Tensor):
+        return float(bound)
+    bound = bound.detach().to(x.device, x.dtype)
+    if bound.ndim == 0:
+        return float(bound)
+    if bound.ndim == 1 and x.ndim > 2:
+        bound = bound.view(-1, *[1] * (x.ndim - 2))
+    try:
+        bound.expand(x.shape[1:])
+    except RuntimeError:
+        raise ValueError(
+            f"bounds: {name} must be a number, one value per channel, or broadcast to an image "
+            f"of shape {tuple(x.shape[1:])}, got shape {tuple(bound.shape)}"
+        ) from None
+    return bound
+
+
+def _show(bound: Scalar) -> str:
+    return f"{bound:g}" if isinstance(bound, float) else "per-channel tensor"

@@ -1,0 +1,94 @@
+"""Clean and robust accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast.attacks._borrow import Model, borrow, call
+from repsim_fast.attacks._worst import fools
+
+from .samples import samples
+
+Attack = Callable[[Any, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracies in [0, 1] over ``n`` images; ``robust`` is None without an attack."""
+
+    clean: float
+    robust: float | None
+    n: int
+
+    def interval(self, *, robust: bool = False, z: float = 1.96) -> tuple[float, float]:
+        """Wilson score interval of an accuracy; z = 1.96 for 95 %."""
+        p = self.robust if robust else self.clean
+        if p is None:
+            raise ValueError("there is no robust accuracy: evaluate was given no attack")
+        n, z2 = self.n, z * z
+        centre, scale = p + z2 / (2 * n), 1 + z2 / n
+        half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+        return (centre - half) / scale, (centre + half) / scale
+
+
+def evaluate(
+    model: Model,
+    data: Any,
+    attack: Attack | None = None,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> Accuracy:
+    """Accuracy of ``model``, in eval mode, on clean images and on those of an attack.
+
+    Robust accuracy counts the images that are classified correctly clean *and* attacked; an
+    output with a NaN is never correct. The model comes back as it was.
+
+    Args:
+        model: Maps images in [0, 1] to logits.
+        data: ``repsim_fast.data.ImageData`` or a pair of tensors (images, labels).
+        attack: Callable (model, x, y) -> x_adv; None for clean accuracy only.
+        batch_size: Images at a time.
+        device: Where the batches go; default: where the model is.
+        progress: Show a progress bar.
+    """
+    held = samples(data)
+    where = device_of(model) if device is None else torch.device(device)
+    clean = robust = 0
+    with _bar(len(held), progress) as bar:
+        for x, y in held.batches(batch_size, where):
+            right = correct(model, x, y)
+            clean += int(right.sum())
+            if attack is not None:
+                right &= correct(model, attack(model, x, y), y)
+                robust += int(right.sum())
+            bar.update(len(y))
+    n = len(held)
+    return Accuracy(clean / n, None if attack is None else robust / n, n)
+
+
+def correct(model: Model, x: Tensor, y: Tensor) -> Tensor:
+    """Which images are classified correctly in eval mode, (N,) bool; a NaN output never is."""
+    with borrow(model, device=x.device, seed=0), torch.no_grad():
+        return ~fools(call(model, x), y)
+
+
+def device_of(model: Model) -> torch.device:
+    """Device of the model's first parameter or buffer; the CPU without one."""
+    if isinstance(model, nn.Module):
+        for tensor in (*model.parameters(), *model.buffers()):
+            return tensor.device
+    return torch.device("cpu")
+
+
+def _bar(total: int, shown: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc="evaluate", unit="img", disable=not shown, leave=False)
