@@ -1,0 +1,173 @@
+// Centred Gram matrix on CUDA: checks, memory, and the launches of centered_gram.cuh in order.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/centering.h"
+#include "cuda/centered_gram.cuh"
+#include "cuda/device_scope.h"
+#include "cuda/gram_plan.h"
+
+namespace repsim_fast {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+ElementType element_type(ScalarType type) {
+  switch (type) {
+    case ScalarType::Double:
+      return ElementType::kFloat64;
+    case ScalarType::Float:
+      return ElementType::kFloat32;
+    case ScalarType::Half:
+      return ElementType::kFloat16;
+    case ScalarType::BFloat16:
+      return ElementType::kBFloat16;
+    default:
+      STD_TORCH_CHECK(false, "x: expected float64, float32, float16 or bfloat16");
+  }
+  return ElementType::kFloat32;
+}
+
+struct Operand {
+  ElementType type;
+  ScalarType storage;
+};
+
+Operand operand(Precision precision) {
+  switch (precision) {
+    case Precision::kFloat64:
+      return {ElementType::kFloat64, ScalarType::Double};
+    case Precision::kTf32:
+      return {ElementType::kTf32, ScalarType::Float};
+    case Precision::kBFloat16:
+      return {ElementType::kBFloat16, ScalarType::BFloat16};
+    case Precision::kFloat32:
+      break;
+  }
+  return {ElementType::kFloat32, ScalarType::Float};
+}
+
+GramCentering gram_centering(Centering centering) {
+  switch (centering) {
+    case Centering::kDouble:
+      return GramCentering::kDouble;
+    case Centering::kUnbiased:
+      return GramCentering::kUnbiased;
+    case Centering::kNone:
+    case Centering::kFeatures:
+      break;
+  }
+  return GramCentering::kNone;
+}
+
+// out = a b. For bfloat16 a and b, out is float32: nothing is rounded to bfloat16 on the way.
+void vendor_multiply(const Tensor& a, const Tensor& b, Tensor& out) {
+  using torch::stable::detail::from;
+  if (a.scalar_type() == out.scalar_type()) {
+    std::array<StableIValue, 3> stack{from(a), from(b), from(out)};
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
+    torch::stable::detail::to<Tensor>(stack[0]);  // takes the returned reference
+  } else {
+    std::array<StableIValue, 4> stack{from(a), from(b), from(out.scalar_type()), from(out)};
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        torch_call_dispatcher("aten::mm", "dtype_out", stack.data(), TORCH_ABI_VERSION));
+    torch::stable::detail::to<Tensor>(stack[0]);
+  }
+}
+
+// Lower triangle of features features^T, by panels of rows; each stops at its last row's column.
+void vendor_products(Tensor features,  // (n, pitch)
+                     int64_t panels,
+                     Tensor& gram) {  // (n, n)
+  const int64_t n = features.size(0);
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    const int64_t first = n * panel / panels, end = n * (panel + 1) / panels;
+    Tensor rows = torch::stable::narrow(features, 0, first, end - first);
+    Tensor columns = torch::stable::narrow(features, 0, 0, end);
+    Tensor band = torch::stable::narrow(gram, 0, first, end - first);
+    Tensor out = torch::stable::narrow(band, 1, 0, end);
+    vendor_multiply(rows, torch::stable::transpose(columns, 0, 1), out);
+  }
+}
+
+Tensor centered_gram(const Tensor& x,  // (n, p)
+                     const std::string& centering_word, bool packed,
+                     const std::string& precision_word) {
+  const Centering centering = parse_centering(centering_word);
+  const Precision precision = parse_precision(precision_word);
+  STD_TORCH_CHECK(x.dim() == 2, "x: expected a matrix (n, p), got ", x.dim(), " dimensions");
+  const ElementType x_type = element_type(x.scalar_type());
+  const int64_t n = x.size(0), p = x.size(1);
+  STD_TORCH_CHECK(n == 0 || n >= minimum_samples(centering), "x: centering ", centering_word,
+                  " needs at least ", minimum_samples(centering), " samples, got ", n);
+  const bool wide = x_type == ElementType::kFloat64;
+  STD_TORCH_CHECK(wide == (precision == Precision::kFloat64), "precision: ", precision_word,
+                  " does not go with x's dtype");
+
+  const DeviceScope scope(x);
+  const ScalarType out_type = wide ? ScalarType::Double : ScalarType::Float;
+  std::vector<int64_t> shape = {n, n};
+  if (packed) shape = {packed_size(n, centering)};
+  Tensor out = torch::stable::new_empty(x, shape, out_type);
+  if (n == 0) return out;
+  if (p == 0) return torch::stable::zero_(out);
+
+  const auto [operand_type, storage] = operand(precision);
+  const int64_t pitch = feature_pitch(p, operand_type);
+  Tensor features = torch::stable::new_empty(x, {n, pitch}, storage);
+  launch_center_features({.x = x.const_data_ptr(),
+                          .x_type = x_type,
+                          .n = n,
+                          .p = p,
+                          .row_stride = x.stride(0),
+                          .column_stride = x.stride(1),
+                          .centre = centering != Centering::kNone,
+                          .features = features.mutable_data_ptr(),
+                          .operand_type = operand_type,
+                          .pitch = pitch},
+                         scope.stream());
+
+  const GramPlan plan = plan_gram(n, pitch, operand_type, scope.multiprocessors());
+  Tensor gram = torch::stable::new_empty(x, {plan.gram_entries()}, out_type);
+  if (plan.panels > 0) {
+    Tensor matrix = torch::stable::view(gram, {n, n});
+    vendor_products(features, plan.panels, matrix);
+  } else {
+    launch_triangle_product({.features = features.const_data_ptr(),
+                             .operand_type = operand_type,
+                             .n = n,
+                             .pitch = pitch,
+                             .tile = plan.tile,
+                             .splits = plan.splits,
+                             .gram = gram.mutable_data_ptr()},
+                            scope.stream());
+  }
+
+  Tensor row_sums = torch::stable::new_empty(x, {n}, ScalarType::Double);
+  launch_finish_gram({.gram = gram.const_data_ptr(),
+                      .wide = wide,
+                      .n = n,
+                      .tile = plan.tile,
+                      .centering = gram_centering(centering),
+                      .row_sums = static_cast<double*>(row_sums.mutable_data_ptr()),
+                      .packed = packed,
+                      .out = out.mutable_data_ptr()},
+                     scope.stream());
+  return out;
+}
+
+}  // namespace
+
+REPSIM_CUDA_LIBRARY_IMPL(m) { m.impl("centered_gram", TORCH_BOX(&centered_gram)); }
+
+}  // namespace repsim_fast

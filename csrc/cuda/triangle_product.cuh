@@ -1,0 +1,149 @@
+// The inner product of a Gram tile, one step of the features at a time: plain multiply-adds, or
+// the matrix units. Both read the same staged operands and differ in who holds which entry.
+#pragma once
+
+#include "common/cuda_vocabulary.h"
+#include "cuda/centered_gram.cuh"
+
+namespace repsim_fast {
+
+// A staged row is one step of one sample's features. 16 bytes of padding put eight neighbouring
+// rows' equal columns into different banks.
+constexpr int kStagedRowBytes = static_cast<int>(kFeatureStepBytes) + 16;
+
+template <int kTile>
+struct alignas(16) StagedRows {
+  unsigned char bytes[kTile * kStagedRowBytes];
+
+  __device__ const unsigned char* row(int r) const { return bytes + r * kStagedRowBytes; }
+  __device__ unsigned char* row(int r) { return bytes + r * kStagedRowBytes; }
+};
+
+// Multiply-adds in T: a thread holds entries (i kThreadRows + ty, j kThreadColumns + tx), spread so
+// that a warp reads neighbouring rows.
+template <typename T, int kTileSide>
+struct MultiplyAdd {
+  using Accumulator = T;
+  static constexpr int kTile = kTileSide;
+  static constexpr int kThreads = 2 * kTile;
+  static constexpr int kThreadColumns = 16;
+  static constexpr int kThreadRows = kThreads / kThreadColumns;
+  static constexpr int kRows = kTile / kThreadRows;
+  static constexpr int kColumns = kTile / kThreadColumns;
+  static constexpr int kPerVector = 16 / static_cast<int>(sizeof(T));
+
+  struct alignas(16) Vector {
+    T value[kPerVector];
+  };
+
+  T sum[kRows][kColumns] = {};
+
+  __device__ void accumulate(const StagedRows<kTile>& a, const StagedRows<kTile>& b) {
+    const int ty = static_cast<int>(threadIdx.x) / kThreadColumns;
+    const int tx = static_cast<int>(threadIdx.x) % kThreadColumns;
+    REPSIM_UNROLL
+    for (int byte = 0; byte < static_cast<int>(kFeatureStepBytes); byte += 16) {
+      Vector left[kRows], right[kColumns];
+      REPSIM_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        left[i] = *reinterpret_cast<const Vector*>(a.row(i * kThreadRows + ty) + byte);
+      }
+      REPSIM_UNROLL
+      for (int j = 0; j < kColumns; ++j) {
+        right[j] = *reinterpret_cast<const Vector*>(b.row(j * kThreadColumns + tx) + byte);
+      }
+      REPSIM_UNROLL
+      for (int k = 0; k < kPerVector; ++k) {
+        REPSIM_UNROLL
+        for (int i = 0; i < kRows; ++i) {
+          REPSIM_UNROLL
+          for (int j = 0; j < kColumns; ++j) sum[i][j] += left[i].value[k] * right[j].value[k];
+        }
+      }
+    }
+  }
+
+  template <typename Visit>
+  __device__ void for_each_entry(Visit visit) const {
+    const int ty = static_cast<int>(threadIdx.x) / kThreadColumns;
+    const int tx = static_cast<int>(threadIdx.x) % kThreadColumns;
+    REPSIM_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      REPSIM_UNROLL
+      for (int j = 0; j < kColumns; ++j) {
+        visit(i * kThreadRows + ty, j * kThreadColumns + tx, sum[i][j]);
+      }
+    }
+  }
+};
+
+// Matrix units with float accumulation, Operand BFloat16 or Tf32: a warp holds a rectangle of
+// kWarpRows x 32 entries, in 16 x 8 pieces. Both operand types have the same layout in bytes.
+template <typename Operand, int kTileSide>
+struct MatrixUnit {
+  using Accumulator = float;
+  static constexpr int kTile = kTileSide;
+  static constexpr int kThreads = 2 * kTile;
+  static constexpr int kWarpColumns = 32;
+  static constexpr int kWarpsAcross = kTile / kWarpColumns;
+  static constexpr int kWarpRows = kTile * kWarpsAcross * static_cast<int>(kWarpSize) / kThreads;
+  static constexpr int kPiecesDown = kWarpRows / 16;
+  static constexpr int kPiecesAcross = kWarpColumns / 8;
+
+  float sum[kPiecesDown][kPiecesAcross][4] = {};
+
+  __device__ static int first_row() {
+    return static_cast<int>(threadIdx.x / kWarpSize) / kWarpsAcross * kWarpRows;
+  }
+  __device__ static int first_column() {
+    return static_cast<int>(threadIdx.x / kWarpSize) % kWarpsAcross * kWarpColumns;
+  }
+
+  __device__ void accumulate(const StagedRows<kTile>& a, const StagedRows<kTile>& b) {
+    const int lane = static_cast<int>(threadIdx.x % kWarpSize);
+    // Which row, and which half of the 32 bytes, this lane fetches for load_matrices.
+    const int a_row = first_row() + lane % 16, a_byte = lane / 16 * 16;
+    const int b_row = first_column() + lane / 16 * 8 + lane % 8, b_byte = lane / 8 % 2 * 16;
+    REPSIM_UNROLL
+    for (int byte = 0; byte < static_cast<int>(kFeatureStepBytes); byte += 32) {
+      uint32_t left[kPiecesDown][4], right[kPiecesAcross][2];
+      REPSIM_UNROLL
+      for (int i = 0; i < kPiecesDown; ++i) {
+        load_matrices(left[i], a.row(a_row + i * 16) + byte + a_byte);
+      }
+      REPSIM_UNROLL
+      for (int j = 0; j < kPiecesAcross; j += 2) {
+        uint32_t words[4];
+        load_matrices(words, b.row(b_row + j * 8) + byte + b_byte);
+        right[j][0] = words[0];
+        right[j][1] = words[1];
+        right[j + 1][0] = words[2];
+        right[j + 1][1] = words[3];
+      }
+      REPSIM_UNROLL
+      for (int i = 0; i < kPiecesDown; ++i) {
+        REPSIM_UNROLL
+        for (int j = 0; j < kPiecesAcross; ++j)
+          multiply_tile<Operand>(sum[i][j], left[i], right[j]);
+      }
+    }
+  }
+
+  template <typename Visit>
+  __device__ void for_each_entry(Visit visit) const {
+    const int lane = static_cast<int>(threadIdx.x % kWarpSize);
+    const int row = first_row() + lane / 4, column = first_column() + lane % 4 * 2;
+    REPSIM_UNROLL
+    for (int i = 0; i < kPiecesDown; ++i) {
+      REPSIM_UNROLL
+      for (int j = 0; j < kPiecesAcross; ++j) {
+        REPSIM_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          visit(row + i * 16 + e / 2 * 8, column + j * 8 + e % 2, sum[i][j][e]);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace repsim_fast
