@@ -1,0 +1,348 @@
+// Centred Gram matrix on the CPU.
+//
+// The features are read once, in blocks of kDepth features by all samples. A block is converted to
+// the accumulation type, its feature means are removed while it is packed into panels, and the
+// lower triangle of tiles is updated from the panels (tile_kernels.h). Tasks split the features
+// (each with its own partial Gram) and, for many samples, the rows of the Gram. A last pass adds
+// the partial Grams, centres and writes the result.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <numbers>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "common/centering.h"
+#include "cpu/tile_kernels.h"
+#include "math/centering.h"
+
+namespace repsim_fast {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Features a block: two panels of 192 floats (96 doubles) fill 48 KiB, the L1 cache of current
+// processors.
+template <typename T>
+constexpr int64_t kDepth = 192 * static_cast<int64_t>(sizeof(float)) / sizeof(T);
+
+// Partial Grams of all tasks together stay under this, so that scratch does not grow with threads.
+constexpr int64_t kPartialBytes = int64_t{64} << 20;
+
+// A task must be worth a thread's start (some microseconds).
+constexpr int64_t kMinTaskProducts = int64_t{1} << 18;
+
+// Rows added in the working precision before they go to the double sum of a feature.
+constexpr int64_t kMeanChunk = 16;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Index of tile (i, j), j <= i, in the packed triangle of tiles.
+constexpr int64_t tile_index(int64_t i, int64_t j) { return i * (i + 1) / 2 + j; }
+
+// Uninitialised: every element is written before it is read.
+template <typename T>
+std::unique_ptr<T[]> scratch(int64_t count) {
+  return std::make_unique_for_overwrite<T[]>(static_cast<size_t>(count));
+}
+
+// One thread's workspace: a block of features and its packed panels.
+template <typename T>
+class Block {
+ public:
+  explicit Block(int64_t n, bool bf16)
+      : panels_(ceil_div(n, kPanel)),
+        n_(n),
+        bf16_(bf16),
+        rows_(scratch<T>(panels_ * kPanel * kDepth<T>)),
+        packed_(scratch<T>(panels_ * kPanel * kDepth<T>)) {}
+
+  // Reads features [first, first + depth) of all samples, x (n, p) with unit feature stride.
+  template <typename In>
+  void read(const In* x, int64_t row_stride, int64_t first, int64_t depth, bool centre) {
+    depth_ = depth;
+    padded_depth_ = ceil_div(depth, kDepthUnit) * kDepthUnit;
+    std::fill_n(total_, padded_depth_, 0.0);
+    for (int64_t start = 0; start < n_; start += kMeanChunk) {
+      const int64_t end = std::min(n_, start + kMeanChunk);
+      std::fill_n(mean_, padded_depth_, T{0});
+      const In* source = x + start * row_stride + first;
+      T* rows = rows_.get() + start * kDepth<T>;
+      if constexpr (std::is_same_v<In, T>) {
+        tile_kernels<T>().read(source, row_stride, end - start, depth, rows, kDepth<T>, mean_);
+      } else {
+        for (int64_t r = 0; r < end - start; ++r) {
+          for (int64_t k = 0; k < depth; ++k) {
+            rows[r * kDepth<T> + k] = static_cast<T>(source[r * row_stride + k]);
+          }
+        }
+        tile_kernels<T>().read(rows, kDepth<T>, end - start, depth, rows, kDepth<T>, mean_);
+      }
+      for (int64_t r = 0; r < end - start; ++r) {
+        std::fill(rows + r * kDepth<T> + depth, rows + r * kDepth<T> + padded_depth_, T{0});
+      }
+      for (int64_t k = 0; k < depth; ++k) total_[k] += static_cast<double>(mean_[k]);
+    }
+    for (int64_t k = 0; k < padded_depth_; ++k) {
+      mean_[k] = centre ? static_cast<T>(total_[k] / static_cast<double>(n_)) : T{0};
+    }
+    // Rows that only fill the last panel become zero once the mean is removed.
+    for (int64_t r = n_; r < panels_ * kPanel; ++r) {
+      std::copy_n(mean_, padded_depth_, rows_.get() + r * kDepth<T>);
+    }
+  }
+
+  void pack(int64_t panel) {
+    const T* rows = rows_.get() + panel * kPanel * kDepth<T>;
+    T* packed = packed_.get() + panel * kPanel * kDepth<T>;
+    if constexpr (std::is_same_v<T, float>) {
+      if (bf16_ && bf16_tile_kernels() != nullptr) {
+        bf16_tile_kernels()->pack(rows, kDepth<T>, mean_, padded_depth_,
+                                  reinterpret_cast<uint32_t*>(packed));
+        return;
+      }
+    }
+    tile_kernels<T>().pack(rows, kDepth<T>, mean_, padded_depth_, packed);
+    if constexpr (std::is_same_v<T, float>) {
+      if (bf16_) round_to_bf16(packed, kPanel * padded_depth_);
+    }
+  }
+
+  // tile += panel i times panel j transposed.
+  void multiply(int64_t i, int64_t j, T* tile) const {
+    const T* a = packed_.get() + i * kPanel * kDepth<T>;
+    const T* b = packed_.get() + j * kPanel * kDepth<T>;
+    if constexpr (std::is_same_v<T, float>) {
+      if (bf16_ && bf16_tile_kernels() != nullptr) {
+        bf16_tile_kernels()->multiply(reinterpret_cast<const uint32_t*>(a),
+                                      reinterpret_cast<const uint32_t*>(b), padded_depth_, i == j,
+                                      tile);
+        return;
+      }
+    }
+    tile_kernels<T>().multiply(a, b, depth_, i == j, tile);
+  }
+
+ private:
+  int64_t panels_, n_;
+  bool bf16_;
+  int64_t depth_ = 0, padded_depth_ = 0;
+  std::unique_ptr<T[]> rows_, packed_;
+  T mean_[kDepth<T>];
+  double total_[kDepth<T>];
+};
+
+// How the work is shared: `slices` ranges of features by `bands` ranges of Gram rows.
+struct Split {
+  int64_t slices, bands;
+};
+
+template <typename T>
+Split split_work(int64_t n, int64_t p) {
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t triangle = ceil_div(n, kPanel) * (ceil_div(n, kPanel) + 1) / 2 * kTile;
+  const int64_t tasks = std::clamp<int64_t>(triangle * p / kMinTaskProducts, 1, threads);
+  const int64_t affordable = kPartialBytes / (triangle * static_cast<int64_t>(sizeof(T)));
+  const int64_t slices =
+      std::clamp<int64_t>(std::min(affordable, ceil_div(p, kDepth<T>)), 1, tasks);
+  return {slices, std::min(tasks / slices, ceil_div(n, kPanel))};
+}
+
+// First panel row of band b of `bands` with equal numbers of tiles: the triangle up to row r has
+// about r^2/2 tiles.
+int64_t band_start(int64_t panels, int64_t b, int64_t bands) {
+  return std::llround(static_cast<double>(panels) *
+                      std::sqrt(static_cast<double>(b) / static_cast<double>(bands)));
+}
+
+// Partial Grams of all slices, as triangles of tiles: partial s, tile t at (s * tiles + t) * kTile.
+template <typename T, typename In>
+std::unique_ptr<T[]> products(const In* x, int64_t row_stride, int64_t n, int64_t p, bool centre,
+                              bool bf16, const Split& split) {
+  const int64_t panels = ceil_div(n, kPanel);
+  const int64_t tiles = panels * (panels + 1) / 2;
+  const int64_t blocks = ceil_div(p, kDepth<T>);
+  auto gram = scratch<T>(split.slices * tiles * kTile);
+  torch::stable::parallel_for(
+      0, split.slices * split.bands, 1, [&](int64_t first_task, int64_t last_task) {
+        Block<T> block(n, bf16);
+        for (int64_t task = first_task; task < last_task; ++task) {
+          const int64_t slice = task / split.bands, band = task % split.bands;
+          const int64_t first_row = band_start(panels, band, split.bands);
+          const int64_t last_row = band_start(panels, band + 1, split.bands);
+          T* partial = gram.get() + slice * tiles * kTile;
+          std::fill(partial + tile_index(first_row, 0) * kTile,
+                    partial + tile_index(last_row, 0) * kTile, T{0});
+          const int64_t last_block = (slice + 1) * blocks / split.slices;
+          for (int64_t b = slice * blocks / split.slices; b < last_block; ++b) {
+            const int64_t first = b * kDepth<T>;
+            block.read(x, row_stride, first, std::min(kDepth<T>, p - first), centre);
+            for (int64_t i = 0; i < last_row; ++i) block.pack(i);
+            for (int64_t i = first_row; i < last_row; ++i) {
+              for (int64_t j = 0; j <= i; ++j) {
+                block.multiply(i, j, partial + tile_index(i, j) * kTile);
+              }
+            }
+          }
+        }
+      });
+  return gram;
+}
+
+// Adds the slices' partial Grams into the first one, always in the same order.
+template <typename T>
+void add_slices(T* gram, int64_t tiles, int64_t slices) {
+  if (slices == 1) return;
+  torch::stable::parallel_for(0, tiles, 16, [&](int64_t first, int64_t last) {
+    for (int64_t s = 1; s < slices; ++s) {
+      const T* partial = gram + s * tiles * kTile;
+      for (int64_t e = first * kTile; e < last * kTile; ++e) gram[e] += partial[e];
+    }
+  });
+}
+
+// Row sums of the symmetric Gram, with or without its diagonal. Row i has its entries up to the
+// diagonal in tile row I and the others in tile column I.
+template <typename T>
+std::vector<double> row_sums(const T* gram, int64_t n, bool with_diagonal) {
+  const int64_t panels = ceil_div(n, kPanel);
+  std::vector<double> sums(static_cast<size_t>(panels * kPanel), 0.0);
+  torch::stable::parallel_for(0, panels, 1, [&](int64_t first, int64_t last) {
+    for (int64_t panel = first; panel < last; ++panel) {
+      double* sum = sums.data() + panel * kPanel;
+      for (int64_t j = 0; j < panel; ++j) {
+        const T* tile = gram + tile_index(panel, j) * kTile;
+        for (int64_t r = 0; r < kPanel; ++r) {
+          for (int64_t c = 0; c < kPanel; ++c) sum[r] += static_cast<double>(tile[r * kPanel + c]);
+        }
+      }
+      const T* diagonal = gram + tile_index(panel, panel) * kTile;
+      for (int64_t r = 0; r < kPanel; ++r) {
+        for (int64_t c = 0; c < r; ++c) {
+          sum[r] += static_cast<double>(diagonal[r * kPanel + c]);
+          sum[c] += static_cast<double>(diagonal[r * kPanel + c]);
+        }
+        if (with_diagonal) sum[r] += static_cast<double>(diagonal[r * kPanel + r]);
+      }
+      for (int64_t i = panel + 1; i < panels; ++i) {
+        const T* tile = gram + tile_index(i, panel) * kTile;
+        for (int64_t r = 0; r < kPanel; ++r) {
+          for (int64_t c = 0; c < kPanel; ++c) sum[c] += static_cast<double>(tile[r * kPanel + c]);
+        }
+      }
+    }
+  });
+  return sums;
+}
+
+// Centres the lower triangle and writes it: packed with the weights that keep inner products, or
+// as a full symmetric matrix.
+template <typename T>
+void write_result(const T* gram, int64_t n, Centering centering, bool packed, T* out) {
+  const bool unbiased = centering == Centering::kUnbiased;
+  const bool centred = unbiased || centering == Centering::kDouble;
+  std::vector<double> sums;
+  double total = 0.0;
+  if (centred) {
+    sums = row_sums(gram, n, /*with_diagonal=*/!unbiased);
+    for (int64_t i = 0; i < n; ++i) total += sums[i];
+  }
+  const double samples = static_cast<double>(n);
+  // With a zero diagonal the packed triangle leaves it out.
+  const int64_t diagonal = packed && unbiased ? 0 : 1;
+  const double weight = packed ? std::numbers::sqrt2 : 1.0;
+
+  torch::stable::parallel_for(0, ceil_div(n, kPanel), 4, [&](int64_t first, int64_t last) {
+    for (int64_t i = first * kPanel; i < std::min(n, last * kPanel); ++i) {
+      T* row = packed ? out + (diagonal == 1 ? i * (i + 1) / 2 : i * (i - 1) / 2) : out + i * n;
+      for (int64_t j = 0; j < i + diagonal; ++j) {
+        const int64_t tile = tile_index(i / kPanel, j / kPanel);
+        double k = static_cast<double>(gram[tile * kTile + i % kPanel * kPanel + j % kPanel]);
+        if (unbiased) {
+          k = i == j ? 0.0 : u_centred(k, sums[i], sums[j], total, samples);
+        } else if (centred) {
+          k = double_centred(k, sums[i], sums[j], total, samples);
+        }
+        row[j] = static_cast<T>(i == j ? k : k * weight);
+      }
+    }
+  });
+  if (packed) return;
+  torch::stable::parallel_for(0, n, 64, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      for (int64_t j = i + 1; j < n; ++j) out[i * n + j] = out[j * n + i];
+    }
+  });
+}
+
+template <typename T, typename In>
+void centered_gram_typed(const Tensor& x,  // (n, p), unit feature stride
+                         Centering centering, bool packed, bool bf16, Tensor& out) {
+  const int64_t n = x.size(0), p = x.size(1);
+  const int64_t panels = ceil_div(n, kPanel);
+  const Split split = split_work<T>(n, p);
+  const auto gram =
+      products<T>(static_cast<const In*>(x.const_data_ptr()), x.stride(0), n, p,
+                  /*centre=*/centering != Centering::kNone, bf16, split);
+  add_slices(gram.get(), panels * (panels + 1) / 2, split.slices);
+  write_result(gram.get(), n, centering, packed, static_cast<T*>(out.mutable_data_ptr()));
+}
+
+Tensor centered_gram(const Tensor& x,  // (n, p)
+                     const std::string& centering_word, bool packed,
+                     const std::string& precision_word) {
+  const Centering centering = parse_centering(centering_word);
+  const Precision precision = parse_precision(precision_word);
+  STD_TORCH_CHECK(x.dim() == 2, "x: expected a matrix (n, p), got ", x.dim(), " dimensions");
+  STD_TORCH_CHECK(precision != Precision::kTf32, "precision: tf32 exists on CUDA only");
+  const int64_t n = x.size(0);
+  STD_TORCH_CHECK(n == 0 || n >= minimum_samples(centering), "x: centering ", centering_word,
+                  " needs at least ", minimum_samples(centering), " samples, got ", n);
+
+  const bool wide = x.scalar_type() == ScalarType::Double;
+  STD_TORCH_CHECK(wide == (precision == Precision::kFloat64), "precision: ", precision_word,
+                  " does not go with x's dtype");
+  const bool bf16 = precision == Precision::kBFloat16;
+  const Tensor rows = x.stride(1) == 1 || x.size(1) <= 1 ? x : torch::stable::contiguous(x);
+
+  std::vector<int64_t> shape = {n, n};
+  if (packed) shape = {packed_size(n, centering)};
+  Tensor out =
+      torch::stable::new_empty(x, shape, wide ? ScalarType::Double : ScalarType::Float);
+  if (n == 0) return out;
+  switch (x.scalar_type()) {
+    case ScalarType::Double:
+      centered_gram_typed<double, double>(rows, centering, packed, bf16, out);
+      break;
+    case ScalarType::Float:
+      centered_gram_typed<float, float>(rows, centering, packed, bf16, out);
+      break;
+    case ScalarType::Half:
+      centered_gram_typed<float, torch::headeronly::Half>(rows, centering, packed, bf16, out);
+      break;
+    case ScalarType::BFloat16:
+      centered_gram_typed<float, torch::headeronly::BFloat16>(rows, centering, packed, bf16, out);
+      break;
+    default:
+      STD_TORCH_CHECK(false, "x: expected float64, float32, float16 or bfloat16");
+  }
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(repsim_fast, CPU, m) {
+  m.impl("centered_gram", TORCH_BOX(&centered_gram));
+}
+
+}  // namespace repsim_fast

@@ -1,0 +1,14 @@
+// The instruction set that the CPU kernels use, chosen once at run time.
+#pragma once
+
+namespace repsim_fast {
+
+enum class SimdLevel { kBaseline, kAvx2, kAvx512, kAvx512Bf16 };
+
+// The best level of this processor; the environment variable REPSIM_SIMD (baseline, avx2, avx512,
+// avx512_bf16) lowers it, so that tests reach every code path on one machine.
+SimdLevel simd_level();
+
+const char* simd_level_name(SimdLevel level);
+
+}  // namespace repsim_fast

@@ -1,0 +1,148 @@
+#include "cpu/tile_kernels.h"
+
+#include <cstring>
+#include <type_traits>
+
+#include "cpu/simd_level.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define REPSIM_X86 1
+#else
+#define REPSIM_X86 0
+#endif
+
+namespace repsim_fast {
+
+namespace baseline {
+#define REPSIM_VECTOR_BYTES 16
+#include "cpu/tile_kernels_body.h"
+#undef REPSIM_VECTOR_BYTES
+}  // namespace baseline
+
+#if REPSIM_X86
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+namespace avx2 {
+#define REPSIM_VECTOR_BYTES 32
+#include "cpu/tile_kernels_body.h"
+#undef REPSIM_VECTOR_BYTES
+}  // namespace avx2
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+namespace avx512 {
+#define REPSIM_VECTOR_BYTES 64
+#include "cpu/tile_kernels_body.h"
+#undef REPSIM_VECTOR_BYTES
+}  // namespace avx512
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")
+namespace avx512_bf16 {
+
+using Words = avx512::Vector<float>;  // sixteen 32-bit words, whatever they hold
+
+void pack(const float* rows, int64_t row_stride, const float* mean, int64_t depth,
+          uint32_t* panel) {
+  constexpr int kLanes = 16;  // words a vector; each holds two features
+  for (int64_t k = 0; k < depth; k += 2 * kLanes) {
+    const __m512 low_centre = _mm512_loadu_ps(mean + k);
+    const bool wide = k + kLanes < depth;  // depth is a multiple of 16, not always of 32
+    const __m512 high_centre = wide ? _mm512_loadu_ps(mean + k + kLanes) : _mm512_setzero_ps();
+    const int64_t pairs = wide ? kLanes : kLanes / 2;
+    for (int64_t r = 0; r < kPanel; r += kLanes) {
+      Words::Type square[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        const float* row = rows + (r + i) * row_stride + k;
+        const __m512 low = _mm512_sub_ps(_mm512_loadu_ps(row), low_centre);
+        const __m512 high = wide ? _mm512_sub_ps(_mm512_loadu_ps(row + kLanes), high_centre)
+                                 : _mm512_setzero_ps();
+        square[i] = (Words::Type)_mm512_cvtne2ps_pbh(high, low);
+      }
+      avx512::transpose_square<float>(square);
+      for (int64_t i = 0; i < pairs; ++i) {
+        std::memcpy(panel + (k / 2 + i) * kPanel + r, &square[i], sizeof(square[i]));
+      }
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, const uint32_t* b, int64_t pairs, float* tile) {
+  __m512 sum[kRows][kVectors] = {};
+  for (int64_t k = 0; k < pairs; ++k) {
+    __m512bh right[kVectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      right[j] = (__m512bh)_mm512_loadu_si512(b + k * kPanel + j * 16);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const __m512bh left = (__m512bh)_mm512_set1_epi32(static_cast<int>(a[k * kPanel + i]));
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) {
+        sum[i][j] = _mm512_dpbf16_ps(sum[i][j], left, right[j]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      float* out = tile + i * kPanel + j * 16;
+      _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(out), sum[i][j]));
+    }
+  }
+}
+
+void multiply(const uint32_t* a, const uint32_t* b, int64_t depth, bool /*diagonal*/,
+              float* tile) {
+  constexpr int kRows = 8;
+  for (int64_t i = 0; i < kPanel; i += kRows) {
+    multiply_block<kRows, 2>(a + i, b, depth / 2, tile + i * kPanel);
+  }
+}
+
+constexpr Bf16TileKernels kKernels = {&pack, &multiply};
+
+}  // namespace avx512_bf16
+#pragma GCC pop_options
+
+#endif  // REPSIM_X86
+
+template <typename T>
+const TileKernels<T>& tile_kernels() {
+#if REPSIM_X86
+  if (simd_level() >= SimdLevel::kAvx512) return avx512::kKernels<T>;
+  if (simd_level() >= SimdLevel::kAvx2) return avx2::kKernels<T>;
+#endif
+  return baseline::kKernels<T>;
+}
+
+template const TileKernels<float>& tile_kernels<float>();
+template const TileKernels<double>& tile_kernels<double>();
+
+const Bf16TileKernels* bf16_tile_kernels() {
+#if REPSIM_X86
+  if (simd_level() >= SimdLevel::kAvx512Bf16) return &avx512_bf16::kKernels;
+#endif
+  return nullptr;
+}
+
+void round_to_bf16(float* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, values + i, sizeof(bits));
+    const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    bits += is_nan ? 0u : 0x7fffu + ((bits >> 16) & 1u);  // nearest, ties to even
+    bits = is_nan ? 0x7fc00000u : bits & 0xffff0000u;
+    std::memcpy(values + i, &bits, sizeof(bits));
+  }
+}
+
+}  // namespace repsim_fast

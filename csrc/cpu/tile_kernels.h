@@ -1,0 +1,48 @@
+// Register-blocked products of packed panels: the inner loops of every Gram on the CPU.
+//
+// A panel holds kPanel rows of the (already centred) feature matrix, transposed: element (k, r) of
+// the panel is feature k of row r, so that one vector load fetches the same feature of many rows.
+// The same packed panel serves as left and as right operand; hence each row is packed once.
+#pragma once
+
+#include <cstdint>
+
+namespace repsim_fast {
+
+constexpr int64_t kPanel = 32;               // rows of a panel; a tile of the Gram is kPanel x kPanel
+constexpr int64_t kTile = kPanel * kPanel;  // elements of a tile
+
+// Depths (features a block) are multiples of this, so that packing transposes whole squares.
+constexpr int64_t kDepthUnit = 16;
+
+template <typename T>
+struct TileKernels {
+  // rows[r, k] = x[r, k] and sum[k] += x[r, k], r < count, k < depth; rows may be x itself.
+  void (*read)(const T* x, int64_t x_stride, int64_t count, int64_t depth, T* rows,
+               int64_t row_stride, T* sum);
+  // panel[k * kPanel + r] = rows[r * row_stride + k] - mean[k], r < kPanel, k < depth.
+  void (*pack)(const T* rows, int64_t row_stride, const T* mean, int64_t depth, T* panel);
+  // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j]. With `diagonal`, entries with j > i may be
+  // left unspecified: a and b are the same panel and only the lower triangle is read.
+  void (*multiply)(const T* a, const T* b, int64_t depth, bool diagonal, T* tile);
+};
+
+// bfloat16 products: a panel element is a pair of neighbouring features of one row, rounded to
+// nearest even, in one 32-bit word; depth counts features and is even.
+struct Bf16TileKernels {
+  void (*pack)(const float* rows, int64_t row_stride, const float* mean, int64_t depth,
+               uint32_t* panel);
+  void (*multiply)(const uint32_t* a, const uint32_t* b, int64_t depth, bool diagonal, float* tile);
+};
+
+// The kernels for this processor (see simd_level.h).
+template <typename T>
+const TileKernels<T>& tile_kernels();
+
+// Null where the processor has no bfloat16 dot product.
+const Bf16TileKernels* bf16_tile_kernels();
+
+// Rounds to bfloat16 precision (nearest even), keeping float storage.
+void round_to_bf16(float* values, int64_t count);
+
+}  // namespace repsim_fast

@@ -1,0 +1,138 @@
+"""Builds the two shared objects of repsim_fast.
+
+_C       operator schemas, CPU kernels and the pybind11 module with the build's own description
+_C_cuda  CUDA kernels, a plain library loaded at run time when torch has CUDA
+
+Both use torch's stable ABI only, so a build with one torch (>= 2.11) runs with later ones.
+Environment: FORCE_CUDA=1 (fail when CUDA cannot be built), FORCE_CUDA=0 (do not build it),
+TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS, REPSIM_WERROR=1 (warnings are errors).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pybind11
+import torch
+from setuptools import Extension, setup
+from torch.utils import cpp_extension
+
+ROOT = Path(__file__).resolve().parent
+TORCH_TARGET = (2, 11)
+DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0+PTX"
+
+WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi"]
+if os.environ.get("REPSIM_WERROR") == "1":
+    WARNINGS.append("-Werror")
+
+
+def sources(*patterns: str) -> list[str]:
+    found = [path for pattern in patterns for path in sorted((ROOT / "csrc").glob(pattern))]
+    return [str(path.relative_to(ROOT)) for path in found]
+
+
+def first_line(command: list[str]) -> str:
+    try:
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return output.splitlines()[0] if output else "unknown"
+
+
+def nvcc_release(cuda_home: str | None) -> str | None:
+    """Version of the CUDA compiler, such as "13.0", or None without one."""
+    nvcc = Path(cuda_home or "") / "bin" / "nvcc"
+    if cuda_home is None or not nvcc.exists():
+        return None
+    output = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True).stdout
+    return output.partition("release ")[2].partition(",")[0] or None
+
+
+def cuda_decision() -> tuple[bool, str]:
+    """Whether to build the CUDA kernels, and why; never asks whether a GPU is present."""
+    wanted = os.environ.get("FORCE_CUDA")
+    if wanted == "0":
+        return False, "FORCE_CUDA=0"
+    problem = None
+    nvcc = nvcc_release(cpp_extension.CUDA_HOME)
+    if not sources("cuda/*.cu"):
+        problem = "there are no CUDA sources"
+    elif torch.version.cuda is None:
+        problem = f"torch {torch.__version__} is a CPU-only build"
+    elif nvcc is None:
+        problem = "nvcc was not found (set CUDA_HOME)"
+    elif nvcc.split(".")[0] != torch.version.cuda.split(".")[0]:
+        problem = f"nvcc {nvcc} and torch's CUDA {torch.version.cuda} differ in major version"
+    if problem is None:
+        return True, f"nvcc {nvcc}, torch with CUDA {torch.version.cuda}"
+    if wanted == "1":
+        sys.exit(f"repsim_fast: FORCE_CUDA=1, but {problem}")
+    return False, problem
+
+
+def torch_target_flag() -> str:
+    major, minor = TORCH_TARGET
+    return f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000"
+
+
+CXX_FLAGS = ["-std=c++20", "-O3", "-fvisibility=hidden", "-DNDEBUG", *WARNINGS]
+NVCC_FLAGS = ["-std=c++20", "-O3", "-lineinfo", "--expt-relaxed-constexpr"]
+if os.environ.get("REPSIM_WERROR") == "1":
+    NVCC_FLAGS += ["-Werror", "all-warnings"]
+
+
+def definition(name: str, value: str) -> tuple[str, str]:
+    return name, '"' + value.replace('"', "'") + '"'
+
+
+def extensions() -> list[Extension]:
+    with_cuda, reason = cuda_decision()
+    print(f"repsim_fast: {'building' if with_cuda else 'not building'} CUDA kernels: {reason}")
+    compiler = os.environ.get("CXX", "c++")
+    architectures = ""
+    if with_cuda:
+        # An empty list would make torch's builder ask for a GPU.
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHITECTURES)
+        architectures = os.environ["TORCH_CUDA_ARCH_LIST"]
+
+    built = [
+        cpp_extension.CppExtension(
+            "repsim_fast._C",
+            sources("*.cpp", "cpu/*.cpp"),
+            include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
+            define_macros=[
+                definition("REPSIM_CXX", first_line([compiler, "--version"])),
+                definition("REPSIM_CXX_FLAGS", " ".join(CXX_FLAGS)),
+                definition("REPSIM_TORCH_TARGET", ".".join(map(str, TORCH_TARGET))),
+                definition("REPSIM_TORCH_BUILT_WITH", torch.__version__),
+                definition(
+                    "REPSIM_CUDA", nvcc_release(cpp_extension.CUDA_HOME) or "" if with_cuda else ""
+                ),
+                definition("REPSIM_CUDA_ARCHITECTURES", architectures),
+                definition("REPSIM_CUDA_REASON", reason),
+            ],
+            extra_compile_args={"cxx": [*CXX_FLAGS, torch_target_flag()]},
+        )
+    ]
+    if with_cuda:
+        built.append(
+            cpp_extension.CUDAExtension(
+                "repsim_fast._C_cuda",
+                sources("cuda/*.cpp", "cuda/*.cu"),
+                include_dirs=[str(ROOT / "csrc")],
+                extra_compile_args={
+                    "cxx": [*CXX_FLAGS, torch_target_flag(), "-DUSE_CUDA"],
+                    "nvcc": NVCC_FLAGS,
+                },
+            )
+        )
+    return built
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": cpp_extension.BuildExtension},
+)
