@@ -1,0 +1,38 @@
+"""Argument checks of the public functions: every message names argument, wanted and got."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def check_choice(argument: str, value: object, choices: Collection[object]) -> None:
+    """Raises ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        wanted = ", ".join(map(repr, choices))
+        raise ValueError(f"{argument}: expected one of {wanted}, got {value!r}")
+
+
+def check_matrix(argument: str, x: Tensor) -> None:
+    """Raises TypeError or ValueError unless `x` is a floating (n, p) matrix."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{argument}: expected a torch.Tensor, got {type(x).__name__}")
+    if x.dtype not in FLOATING:
+        raise TypeError(
+            f"{argument}: expected float64, float32, float16 or bfloat16, got {x.dtype}"
+        )
+    if x.dim() != 2:
+        raise ValueError(
+            f"{argument}: expected a matrix (n_samples, n_features), got shape {tuple(x.shape)}"
+        )
+
+
+def check_finite(argument: str, x: Tensor) -> None:
+    """Raises ValueError where `x` has NaN or Inf."""
+    if not bool(torch.isfinite(x).all()):
+        bad = (~torch.isfinite(x)).sum().item()
+        raise ValueError(f"{argument}: expected finite values, got {bad} NaN or Inf")
