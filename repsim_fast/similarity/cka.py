@@ -113,7 +113,7 @@ def _feature_side(
     """
     dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     x, y = x.to(dtype), y.to(dtype)
-    x, y = x - x.mean(dim=0), y - y.mean(dim=0)
+    x, y = _centered(x), _centered(y)
     products = [(x.T @ y), (x.T @ x), (y.T @ y)]
     energies = [product.square().sum() for product in products]
     if estimator == "biased":
@@ -125,3 +125,10 @@ def _feature_side(
         for energy, (a, b) in zip(energies, pairs, strict=True)
     ]
     return debiased[0], debiased[1], debiased[2]
+
+
+def _centered(x: Tensor) -> Tensor:
+    """Removes feature means twice: the first mean is rounded to a step of its own size, and what
+    that leaves would break the identity above for features with a mean far from zero."""
+    x = x - x.mean(dim=0)
+    return x - x.mean(dim=0)
