@@ -1,0 +1,191 @@
+"""The layers of a model: their names and kinds, and how a user picks some of them."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import nn
+
+LayerSpec: TypeAlias = "str | Sequence[str] | Callable[[str, nn.Module], bool] | None"
+"""Names or ``fnmatch`` patterns, a predicate (name, module) -> bool, or None for the default."""
+
+ROOT = "(model)"
+"""Name of the model itself, whose output is that of the whole network."""
+
+
+class LayerInfo(NamedTuple):
+    """One layer that a model has: ``kind`` is None for layers outside the default selection."""
+
+    name: str
+    type: str
+    kind: str | None
+    shape: tuple[int, ...] | None = None
+
+
+class LayerTable(list[LayerInfo]):
+    """A list of :class:`LayerInfo` that prints as a table."""
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def table(self, limit: int | None = None) -> str:
+        """Lines of aligned columns, at most ``limit`` layers of them."""
+        shown = self if limit is None or len(self) <= limit else self[:limit]
+        rows = [
+            (layer.name, layer.type, layer.kind or "-", _shape_text(layer.shape))
+            for layer in shown
+        ]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+        lines = [
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, [*widths, 0], strict=True))
+            for row in rows
+        ]
+        if len(shown) < len(self):
+            lines.append(f"... and {len(self) - len(shown)} more (list_layers shows all)")
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def _shape_text(shape: tuple[int, ...] | None) -> str:
+    return "" if shape is None else " x ".join(map(str, shape))
+
+
+def _classes(module: ModuleType, *, without: tuple[type, ...] = ()) -> tuple[type, ...]:
+    """Layer classes that a ``torch.nn.modules`` file defines."""
+    return tuple(
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, nn.Module)
+        and value.__module__ == module.__name__
+        and value not in without
+    )
+
+
+_KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
+    ("attention", (nn.MultiheadAttention,)),
+    ("conv", _classes(nn.modules.conv)),
+    (
+        "norm",
+        _classes(nn.modules.batchnorm)
+        + _classes(nn.modules.instancenorm)
+        + _classes(nn.modules.normalization),
+    ),
+    ("activation", _classes(nn.modules.activation, without=(nn.MultiheadAttention,))),
+    ("pooling", _classes(nn.modules.pooling)),
+    ("linear", _classes(nn.modules.linear, without=(nn.Identity,))),
+)
+
+# Layers that libraries and users write themselves, known by the words in their class names.
+_CONTAINER_WORDS = (
+    ("attention", re.compile("Attention|Attn")),
+    ("block", re.compile("Block|Bottleneck|Residual|Layer")),
+)
+_LEAF_WORDS = (
+    ("attention", re.compile("Attention|Attn")),
+    ("norm", re.compile("Norm")),
+    ("conv", re.compile("Conv")),
+    ("pooling", re.compile("Pool")),
+    ("linear", re.compile("Linear")),
+    ("activation", re.compile("ReLU|GELU|ELU|GLU|SiLU|Swish|Mish|Sigmoid|Tanh|Activation")),
+)
+
+
+def layer_kind(module: nn.Module) -> str | None:
+    """Kind of a layer, or None for a module that the default selection leaves out.
+
+    The rule: a subclass of one of torch's own convolution, normalisation, activation, pooling,
+    linear or attention classes is of that kind. Any other class goes by its name. With submodules:
+    "attention" if the name says Attention or Attn, "block" if it says Block, Bottleneck, Residual
+    or Layer. Without: the kind whose word the name contains (``FrozenBatchNorm2d`` is a "norm").
+    Containers, dropout, identity, flatten and embedding are of no kind.
+    """
+    for kind, classes in _KINDS:
+        if isinstance(module, classes):
+            return kind
+    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        return None
+    words = _CONTAINER_WORDS if next(module.children(), None) is not None else _LEAF_WORDS
+    name = type(module).__name__
+    return next((kind for kind, pattern in words if pattern.search(name)), None)
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module that can be captured, by name, in the order of declaration.
+
+    A module with several names has its first; the model itself is :data:`ROOT`, last. Scripted
+    submodules run outside Python, where no hook can see them, and are left out.
+    """
+    found = {
+        name.replace("_orig_mod.", ""): module  # the name torch.compile gives what it wraps
+        for name, module in model.named_modules()
+        if name and not isinstance(module, torch.jit.ScriptModule)
+    }
+    found[ROOT] = model
+    return found
+
+
+def layer_table(layers: dict[str, nn.Module]) -> LayerTable:
+    """The layers as a table, without shapes."""
+    return LayerTable(
+        LayerInfo(name, type(module).__name__, layer_kind(module))
+        for name, module in layers.items()
+    )
+
+
+def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, nn.Module]:
+    """The modules that ``layers`` asks for, by name, in the order of declaration.
+
+    Patterns are matched against the whole name with ``fnmatch``, so ``*`` also crosses dots;
+    :data:`ROOT` has to be asked for by its name.
+
+    Raises:
+        ValueError: Nothing matches, or one of the names or patterns matches nothing; the message
+            shows what there is.
+        TypeError: ``layers`` is of another type.
+    """
+    found = named_layers(model)
+    inner = {name: module for name, module in found.items() if name != ROOT}
+    if layers is None:
+        # A model that is one layer, a bare nn.Linear say, has no other layer than itself.
+        chosen = {n: m for n, m in (inner or found).items() if layer_kind(m) is not None}
+    elif callable(layers):
+        chosen = {name: module for name, module in inner.items() if layers(name, module)}
+    else:
+        patterns = [layers] if isinstance(layers, str) else list(layers)
+        if not all(isinstance(pattern, str) for pattern in patterns):
+            raise TypeError(
+                "layers must be names or patterns (str), a callable (name, module) -> bool or "
+                f"None, got {layers!r}"
+            )
+        chosen = _matching(found, inner, patterns)
+    if not chosen:
+        raise ValueError(
+            f"layers: no layer of {type(model).__name__} matched. It has:\n"
+            + layer_table(found).table(limit=60)
+        )
+    return chosen
+
+
+def _matching(
+    found: dict[str, nn.Module], inner: dict[str, nn.Module], patterns: Iterable[str]
+) -> dict[str, nn.Module]:
+    wanted: set[str] = set()
+    for pattern in patterns:
+        # An exact name first: names may contain the characters that patterns use.
+        names = [pattern] if pattern in found else fnmatch.filter(inner, pattern)
+        if not names:
+            near = difflib.get_close_matches(pattern, found, n=3, cutoff=0.5)
+            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise ValueError(
+                f"layers: {pattern!r} matched no layer.{hint} The model has:\n"
+                + layer_table(found).table(limit=60)
+            )
+        wanted.update(names)
+    return {name: module for name, module in found.items() if name in wanted}

@@ -1,0 +1,133 @@
+"""Borrow models and give them back exactly as they were."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        else:
+            inner = getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def check_hookable(model: object, argument: str = "model") -> nn.Module:
+    """``model`` itself, if it is a module whose layers run in Python.
+
+    Raises:
+        TypeError: It is no ``nn.Module``, or a scripted one.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{argument} must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            f"{argument} is a TorchScript module, whose layers run outside Python where no hook "
+            "can see them; pass the module it was scripted or traced from"
+        )
+    return model
+
+
+def eager() -> contextlib.AbstractContextManager[object]:
+    """A context in which compiled models run uncompiled, and so run their hooks.
+
+    A graph that was compiled before a hook was added would skip it in silence.
+    """
+    # Nothing can have been compiled before torch._dynamo was imported, which takes seconds.
+    if "torch._dynamo" in sys.modules:
+        stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+        return stance
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def evaluating(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Every module in eval mode inside; each module's own mode as before afterwards."""
+    modules = {id(m): m for model in models for m in model.modules()}.values()
+    flags = [(module, module.training) for module in modules]
+    try:
+        for module, _ in flags:
+            # Assigned, not .eval(): overridden train() methods may have side effects.
+            module.training = False
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextlib.contextmanager
+def gradients_set_aside(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Parameters without ``.grad`` inside; ``.grad`` and ``requires_grad`` as before afterwards.
+
+    Set aside rather than kept: code that calls ``backward`` inside would add to them in place.
+    """
+    parameters = {id(p): p for model in models for p in model.parameters()}.values()
+    kept = [(p, p.requires_grad, p.grad) for p in parameters]
+    try:
+        for parameter, _, _ in kept:
+            parameter.grad = None
+        yield
+    finally:
+        for parameter, requires_grad, grad in kept:
+            parameter.grad = grad
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Device of the first parameter or buffer; the CPU for a model that has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """``device`` as a ``torch.device`` that this machine has.
+
+    Raises:
+        RuntimeError: torch has no such device here.
+    """
+    wanted = torch.device(device)
+    try:
+        return torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError) as error:  # a torch built without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise RuntimeError(
+            f"device={str(device)!r} was asked for, but torch cannot use it here: {reason}"
+        ) from error
+
+
+@contextlib.contextmanager
+def placed(models: Iterable[nn.Module], device: torch.device | None) -> Iterator[None]:
+    """Models on ``device`` inside (None: each where it is) and back home afterwards.
+
+    Raises:
+        ValueError: A model to be moved has its parameters on several devices.
+    """
+    homes: list[tuple[nn.Module, torch.device]] = []
+    if device is not None:
+        for model in {id(m): m for m in models}.values():
+            home = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+            if len(home) > 1:
+                raise ValueError(
+                    f"device={str(device)!r} cannot hold {type(model).__name__}, whose parameters "
+                    f"are spread over {sorted(map(str, home))}; leave device=None"
+                )
+            homes.extend((model, place) for place in home if place != device)
+    try:
+        for model, _ in homes:
+            model.to(device)
+        yield
+    finally:
+        for model, home_device in homes:
+            model.to(home_device)
