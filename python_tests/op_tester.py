@@ -1,0 +1,51 @@
+"""What every operator must satisfy, in one place: devices, tolerances, torch's own checks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from repsim_fast import build_info
+
+REQUIRE_CUDA = os.environ.get("REPSIM_REQUIRE_CUDA") == "1"
+
+
+def cuda_problem() -> str:
+    """Why CUDA cannot be tested here, or ""."""
+    if not torch.cuda.is_available():
+        return "no GPU"
+    return build_info()["cuda_missing"]
+
+
+def devices() -> list[Any]:
+    """Parameters for a test on every device; without a GPU the CUDA case skips, or fails when
+    REPSIM_REQUIRE_CUDA=1."""
+    problem = cuda_problem()
+    if REQUIRE_CUDA or not problem:
+        return ["cpu", "cuda"]
+    return ["cpu", pytest.param("cuda", marks=pytest.mark.skip(reason=problem))]
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """‖actual - expected‖ / ‖expected‖ in float64; NaN never passes a comparison."""
+    difference = (actual.double().cpu() - expected.double().cpu()).norm()
+    return float(difference / expected.double().cpu().norm().clamp_min(1e-300))
+
+
+def assert_as_good_as_plain_torch(
+    kernel: Tensor, plain: Tensor, truth: Tensor, *, atol: float = 0.0
+) -> None:
+    """The error of a kernel is at most twice that of plain torch at the same dtype."""
+    allowed = 2 * relative_error(plain, truth) + atol
+    error = relative_error(kernel, truth)
+    assert error <= allowed, f"kernel error {error:.2e}, allowed {allowed:.2e}"
+
+
+def opcheck(op: Callable[..., Any], *args: Any) -> None:
+    """torch's checks of schema, fake kernel, autograd registration and tracing."""
+    torch.library.opcheck(op, args)

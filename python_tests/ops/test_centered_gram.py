@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from op_tester import assert_as_good_as_plain_torch, devices, opcheck, relative_error
+
+from repsim_fast import build_info, ops, reference
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+FLOAT64_TOLERANCE = 1e-13
+
+
+def truth(x: torch.Tensor, centering: str, packed: bool) -> torch.Tensor:
+    return reference.centered_gram(x.cpu().double(), centering=centering, packed=packed)
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("centering", ops.CENTERINGS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_matches_the_float64_definition(device, dtype, centering, packed):
+    # No multiple of a tile (32), a block of features (192) or a vector.
+    for n, p in [(4, 1), (5, 3), (31, 191), (33, 193), (64, 192), (100, 500)]:
+        x = (torch.randn(n, p) + 3).to(dtype).to(device)
+        gram = ops.centered_gram(x, centering=centering, packed=packed)
+        expected = truth(x, centering, packed)
+        assert gram.device == x.device
+        assert gram.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert gram.shape == expected.shape
+        if dtype == torch.float64:
+            assert relative_error(gram, expected) <= FLOAT64_TOLERANCE
+        else:
+            plain = reference.centered_gram(x, centering=centering, packed=packed)
+            assert_as_good_as_plain_torch(gram, plain, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", devices())
+def test_few_samples_and_features(device):
+    for n in range(1, 5):
+        for p in (0, 1, 2):
+            x = torch.randn(n, p, dtype=torch.float64, device=device)
+            for centering in ops.CENTERINGS:
+                if n < ops.MIN_SAMPLES[centering]:
+                    continue
+                gram = ops.centered_gram(x, centering=centering)
+                assert torch.allclose(gram.cpu(), truth(x, centering, False), atol=1e-13)
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("mean", [0.0, 1.0, 10.0, 100.0])
+def test_a_feature_mean_does_not_cost_accuracy(device, mean):
+    x = (torch.randn(64, 3000) + mean).to(device)
+    for centering in ("features", "double", "unbiased"):
+        gram = ops.centered_gram(x, centering=centering)
+        assert relative_error(gram, truth(x, centering, False)) < 2e-6
+
+
+@pytest.mark.parametrize("device", devices())
+def test_any_strides(device):
+    base = torch.randn(70, 90, dtype=torch.float64, device=device)
+    views = {
+        "transposed": base.T,
+        "every other row": base[::2],
+        "every other column": base[:, ::2],
+        "columns within": base[:, 5:50],
+        "expanded rows": base[:1].expand(8, -1),
+        "one feature": base[:, :1],
+    }
+    for name, x in views.items():
+        gram = ops.centered_gram(x, centering="none")
+        assert torch.allclose(gram, x @ x.T, atol=1e-12), name
+
+
+@pytest.mark.parametrize("device", devices())
+def test_bfloat16_products_round_only_the_centred_features(device):
+    x = (torch.randn(50, 700) + 5).to(device)
+    gram = ops.centered_gram(x, centering="unbiased", precision="bfloat16")
+    expected = reference.centered_gram(x.cpu(), centering="unbiased", precision="bfloat16")
+    # Same rounded features, float32 sums in another order; against the truth two bf16 roundings.
+    assert relative_error(gram, expected) < 1e-3
+    assert relative_error(gram, truth(x, "unbiased", False)) < 2.0**-8
+
+
+@pytest.mark.parametrize("device", devices())
+def test_packed_keeps_inner_products(device):
+    x, y = (torch.randn(20, 30, dtype=torch.float64, device=device) for _ in range(2))
+    for centering in ops.CENTERINGS:
+        full = [ops.centered_gram(t, centering=centering) for t in (x, y)]
+        packed = [ops.centered_gram(t, centering=centering, packed=True) for t in (x, y)]
+        assert torch.allclose(packed[0] @ packed[1], (full[0] * full[1]).sum())
+        assert torch.allclose(reference.unpack_gram(packed[0], 20, centering), full[0], atol=1e-12)
+
+
+def test_centred_grams_have_the_properties_their_names_claim():
+    x = torch.randn(40, 7, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(7, 7, dtype=torch.float64)).Q
+    for centering in ("double", "unbiased"):
+        gram = ops.centered_gram(x, centering=centering)
+        assert torch.equal(gram, gram.T)
+        assert gram.sum(dim=1).abs().max() < 1e-12
+        assert torch.allclose(ops.centered_gram(x @ rotation + 4, centering=centering), gram)
+    assert torch.equal(gram.diagonal(), torch.zeros(40, dtype=torch.float64))
+
+
+def test_result_does_not_depend_on_threads_beyond_rounding():
+    x = torch.randn(300, 2000)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = ops.centered_gram(x)
+        torch.set_num_threads(2)
+        two = ops.centered_gram(x)
+        assert torch.equal(two, ops.centered_gram(x)), "same threads, same bits"
+    finally:
+        torch.set_num_threads(threads)
+    assert relative_error(two, one) < 1e-6
+
+
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "avx512_bf16"])
+def test_every_instruction_set(level):
+    # The level is chosen once a process, hence a process each.
+    script = """
+import torch
+from repsim_fast import build_info, ops, reference
+print(build_info()["simd_level"])
+for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 1e-5)):
+    for n, p in ((33, 200), (70, 17)):
+        x = torch.randn(n, p, dtype=dtype) + 2
+        truth = reference.centered_gram(x.double())
+        assert (ops.centered_gram(x) - truth).norm() < tolerance * truth.norm()
+        if dtype == torch.float32:
+            bf16 = ops.centered_gram(x, precision="bfloat16")
+            assert (bf16 - truth).norm() < 2.0**-7 * truth.norm()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "REPSIM_SIMD": level},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    levels = ["baseline", "avx2", "avx512", "avx512_bf16"]
+    used, hardware = run.stdout.strip(), build_info()["simd_level"]
+    assert used == min(level, hardware, key=levels.index)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("centering", ops.CENTERINGS)
+def test_gradients(centering, packed):
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return ops.centered_gram(x, centering=centering, packed=packed)
+
+    assert torch.autograd.gradcheck(function, x)
+    assert torch.autograd.gradgradcheck(function, x)
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("centering", ops.CENTERINGS)
+def test_opcheck(device, centering, packed):
+    for dtype, precision in ((torch.float64, "float64"), (torch.float32, "bfloat16")):
+        x = torch.randn(6, 9, dtype=dtype, device=device, requires_grad=True)
+        opcheck(torch.ops.repsim_fast.centered_gram.default, x, centering, packed, precision)
+
+
+def test_compiles_without_graph_breaks():
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return ops.centered_gram(x.relu(), packed=True).square().sum()
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    x = torch.randn(12, 30, requires_grad=True)
+    assert torch.allclose(compiled(x), function(x))
+    compiled(x).backward()
+    gradient, x.grad = x.grad, None
+    function(x).backward()
+    assert torch.allclose(gradient, x.grad)
+
+
+def test_fake_tensors_need_no_gpu():
+    with torch._subclasses.FakeTensorMode():
+        x = torch.empty(10, 20, device="cuda", dtype=torch.bfloat16)
+        packed = torch.ops.repsim_fast.centered_gram(x, "unbiased", True, "bfloat16")
+    assert (packed.shape, packed.dtype, packed.device.type) == ((45,), torch.float32, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("argument", "error", "message"),
+    [
+        ({"x": [1.0]}, TypeError, "x: expected a torch.Tensor, got list"),
+        ({"x": torch.ones(4, 4, dtype=torch.int64)}, TypeError, "x: expected float64.*int64"),
+        ({"x": torch.ones(4)}, ValueError, r"x: expected a matrix.*\(4,\)"),
+        ({"x": torch.ones(3, 2)}, ValueError, "at least 4 samples, got 3"),
+        ({"centering": "double-centred"}, ValueError, "centering: expected one of.*double-centred"),
+        ({"precision": "float16"}, ValueError, "precision: expected one of.*float16"),
+        ({"precision": "tf32"}, ValueError, "precision: 'tf32' exists on CUDA only"),
+        (
+            {"x": torch.ones(4, 4, dtype=torch.float64), "precision": "float32"},
+            ValueError,
+            "precision: expected one of",
+        ),
+    ],
+)
+def test_bad_input_names_argument_wanted_and_got(argument, error, message):
+    arguments = {"x": torch.randn(8, 3), **argument}
+    with pytest.raises(error, match=message):
+        ops.centered_gram(arguments.pop("x"), **arguments)
+
+
+def test_raw_operator_checks_too():
+    with pytest.raises(RuntimeError, match="centering: expected"):
+        torch.ops.repsim_fast.centered_gram(torch.randn(4, 4), "other", False, "float32")
+    with pytest.raises(RuntimeError, match="precision"):
+        torch.ops.repsim_fast.centered_gram(torch.randn(4, 4), "none", False, "float64")

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from repsim_fast.ops import centered_gram
+from repsim_fast.similarity import MinibatchCKA, cka
+from repsim_fast.similarity.cka import CENTERING
+from repsim_fast.similarity.minibatch import MAX_GROUPS
+
+
+def layers(n: int) -> list[torch.Tensor]:
+    x = torch.randn(n, 12, dtype=torch.float64)
+    return [x, x.relu(), x @ torch.randn(12, 5, dtype=torch.float64), torch.randn(n, 3).double()]
+
+
+def grams(features: list[torch.Tensor], estimator: str) -> torch.Tensor:
+    centering = CENTERING[estimator]
+    return torch.stack([centered_gram(f, centering=centering, packed=True) for f in features])
+
+
+@pytest.mark.parametrize("estimator", ["unbiased", "biased"])
+def test_one_batch_is_the_full_cka(estimator):
+    features = layers(64)
+    state = MinibatchCKA(estimator=estimator)
+    state.update(grams(features, estimator), n=64)
+    result = state.compute()
+    for i, x in enumerate(features):
+        for j, y in enumerate(features):
+            assert float(result.value[i, j]) == pytest.approx(
+                float(cka(x, y, estimator=estimator)), abs=1e-12
+            )
+    assert result.standard_error.isnan().all(), "one batch says nothing about its own error"
+    assert (result.n_samples, result.n_batches) == (64, 1)
+
+
+def test_batches_weigh_as_many_samples_as_they_have():
+    state = MinibatchCKA()
+    sums = torch.zeros(4, 4, dtype=torch.float64)
+    for n in (32, 32, 7):
+        g = grams(layers(n), "unbiased")
+        state.update(g, n=n)
+        sums += n * (g @ g.T) / (n * (n - 3))
+    own = sums.diagonal()
+    expected = sums / (own[:, None] * own[None, :]).sqrt()
+    assert torch.allclose(state.compute().value, expected, atol=1e-12)
+    assert torch.allclose(state.hsic(), sums / 71)
+
+
+def test_jackknife_is_leave_one_batch_out():
+    batches = [grams(layers(20), "unbiased") for _ in range(6)]
+    state = MinibatchCKA()
+    for g in batches:
+        state.update(g, n=20)
+    left_out = []
+    for skipped in range(6):
+        partial = MinibatchCKA()
+        for b, g in enumerate(batches):
+            if b != skipped:
+                partial.update(g, n=20)
+        left_out.append(partial.compute().value)
+    deviations = torch.stack(left_out) - torch.stack(left_out).mean(dim=0)
+    expected = (5 / 6 * deviations.square().sum(dim=0)).sqrt()
+    assert torch.allclose(state.compute().standard_error, expected, atol=1e-9)
+
+
+def test_standard_error_covers_the_truth():
+    """Over repeated experiments the stated error is the true spread, within a factor."""
+    values, errors = [], []
+    for _ in range(40):
+        state = MinibatchCKA()
+        for _ in range(16):
+            x = torch.randn(32, 6)
+            features = [x, x[:, :3] + 0.5 * torch.randn(32, 3)]
+            state.update(grams(features, "unbiased"), n=32)
+        result = state.compute()
+        values.append(float(result.value[0, 1]))
+        errors.append(float(result.standard_error[0, 1]))
+    spread = torch.tensor(values).std()
+    assert 0.6 < float(torch.tensor(errors).mean() / spread) < 1.6
+
+
+def test_merge_equals_one_accumulator():
+    batches = [(n, grams(layers(n), "unbiased")) for n in (16, 24, 16, 9, 16)]
+    whole, first, second = MinibatchCKA(), MinibatchCKA(), MinibatchCKA()
+    for number, (n, g) in enumerate(batches):
+        whole.update(g, n=n)
+        (first if number < 2 else second).update(g, n=n)
+    merged = first.merge(second).compute()
+    assert torch.allclose(merged.value, whole.compute().value)
+    assert torch.allclose(merged.standard_error, whole.compute().standard_error)
+    assert (merged.n_samples, merged.n_batches) == (81, 5)
+
+
+def test_memory_stays_bounded_over_many_batches():
+    state = MinibatchCKA()
+    every = [grams(layers(8), "unbiased") for _ in range(5 * MAX_GROUPS + 3)]
+    for g in every:
+        state.update(g, n=8)
+    assert len(state._groups) <= MAX_GROUPS
+    products = sum(g @ g.T for g in every) / (8 * 5)
+    assert torch.allclose(state.hsic(), products / len(every))
+    other = MinibatchCKA()
+    other.update(every[0], n=8)
+    state.merge(other)
+    assert len(state._groups) <= MAX_GROUPS
+    assert state.n_batches == len(every) + 1
+
+
+def test_constant_layer_is_nan_and_spoils_no_other():
+    state = MinibatchCKA()
+    for _ in range(3):
+        state.update(grams([*layers(10), torch.ones(10, 2).double()], "unbiased"), n=10)
+    value = state.compute().value
+    assert value[4].isnan().all()
+    assert value[:4, :4].isfinite().all()
+
+
+def test_bad_input():
+    state = MinibatchCKA()
+    with pytest.raises(RuntimeError, match="no batch"):
+        state.compute()
+    with pytest.raises(ValueError, match="at least 4 samples, got 3"):
+        state.update(torch.ones(2, 3), n=3)
+    with pytest.raises(ValueError, match=r"grams: expected packed Grams \(L, 45\)"):
+        state.update(torch.ones(2, 3), n=10)
+    state.update(grams(layers(10), "unbiased"), n=10)
+    with pytest.raises(ValueError, match="expected 4 representations as before, got 2"):
+        state.update(torch.ones(2, 45), n=10)
+    with pytest.raises(ValueError, match="estimator"):
+        state.merge(MinibatchCKA(estimator="biased"))
+    with pytest.raises(ValueError, match="estimator: expected one of"):
+        MinibatchCKA(estimator="debiased")
