@@ -1,0 +1,84 @@
+"""Image files in class folders."""
+
+from __future__ import annotations
+
+import pytest
+
+from python_tests.data.files import encode, picture
+from repsim_fast import data
+
+
+def put(root, name: str, value: int, file_format: str = "PNG") -> None:
+    file = root / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(encode(picture(value, 8, 8), file_format))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    put(tmp_path, "train/cat/1.png", 10)
+    put(tmp_path, "train/cat/2.JPEG", 20, "JPEG")
+    put(tmp_path, "train/ant/images/1.png", 30)
+    put(tmp_path, "train/dog/1.png", 40)
+    put(tmp_path, "val/dog/1.png", 50)
+    put(tmp_path, "val/cat/1.png", 60)
+    (tmp_path / "train/cat/notes.txt").write_text("no image")
+    return tmp_path
+
+
+def test_classes_are_the_sorted_folders(folder):
+    train = data.load(f"folder:{folder}", "train")
+    assert train.classes == ("ant", "cat", "dog")
+    assert train.labels.tolist() == [0, 1, 1, 2]
+    assert (train.images[:, 0, 7, 7].int()[[0, 1, 3]]).tolist() == [30, 10, 40]
+    assert train.name == folder.name
+
+
+def test_test_labels_are_numbered_as_in_training(folder):
+    test = data.load(f"folder:{folder}", "test")
+    assert test.classes == ("ant", "cat", "dog")
+    assert test.labels.tolist() == [1, 2]
+    assert test.images[:, 0, 7, 7].tolist() == [60, 50]
+
+
+def test_class_folders_alone_serve_every_split(folder):
+    parts = [data.load(f"folder:{folder / 'train'}", split) for split in ("train", "test")]
+    assert parts[0].labels.tolist() == parts[1].labels.tolist() == [0, 1, 1, 2]
+    assert parts[1].split == "test"
+
+
+def test_limit_and_size(folder):
+    part = data.load(f"folder:{folder}", "train", limit=2, size=4)
+    assert part.images.shape == (2, 3, 4, 4)
+
+
+def test_unreadable_image_is_named(folder):
+    (folder / "train/dog/2.png").write_bytes(b"no png")
+    with pytest.raises(ValueError, match=r"dog/2.png: cannot read the image"):
+        data.load(f"folder:{folder}", "train")
+
+
+def test_different_sizes_name_the_file(folder):
+    (folder / "train/dog/2.png").write_bytes(encode(picture(1, 8, 9)))
+    with pytest.raises(ValueError, match=r"dog/2.png: image is 9x8, the first one 8x8; give size"):
+        data.load(f"folder:{folder}", "train")
+
+
+def test_unknown_test_class(folder):
+    put(folder, "val/emu/1.png", 1)
+    with pytest.raises(ValueError, match="no training class emu"):
+        data.load(f"folder:{folder}", "test")
+
+
+def test_missing_split_says_what_there_is(tmp_path):
+    put(tmp_path, "train/cat/1.png", 1)
+    with pytest.raises(ValueError, match=r"no folder test or validation or val in .* has train"):
+        data.load(f"folder:{tmp_path}", "test")
+
+
+def test_nothing_to_read(tmp_path):
+    with pytest.raises(ValueError, match="has no class folder"):
+        data.load(f"folder:{tmp_path}", "test")
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(ValueError, match="no image file"):
+        data.load(f"folder:{tmp_path}", "test")

@@ -1,0 +1,125 @@
+"""Trained networks in one safetensors file each: weights, and in the header what they are of."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from .registry import build
+
+_HEADER = "repsim_fast"
+_ARCHITECTURE = ("name", "num_classes", "in_channels")
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    *,
+    name: str,
+    num_classes: int,
+    in_channels: int = 3,
+    **metadata: Any,
+) -> None:
+    """Write a model's weights and what is needed to build it again.
+
+    The file is written under a temporary name and renamed, so that a file already at `path`
+    stays whole until the new one is.
+
+    Args:
+        path: file to write, by habit *.safetensors; its folder must exist.
+        model: what `build(name, num_classes=num_classes, in_channels=in_channels)` returned.
+        name: name of its architecture.
+        num_classes: its number of outputs.
+        in_channels: its channels.
+        **metadata: anything JSON can hold, given back by `load_checkpoint`.
+
+    Raises:
+        TypeError: metadata that JSON cannot hold.
+        OSError: the file cannot be written.
+    """
+    described = {"name": name, "num_classes": num_classes, "in_channels": in_channels, **metadata}
+    try:
+        header = json.dumps(described)
+    except TypeError as error:
+        raise TypeError(f"metadata must be what JSON can hold: {error}") from None
+    # Copies, because safetensors refuses tensors that share memory or are not contiguous.
+    tensors = {
+        key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for key, value in model.state_dict().items()
+    }
+    _write(Path(path), save(tensors, {_HEADER: header}))
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the model of a checkpoint and load its weights.
+
+    Returns:
+        The model, on the CPU and in evaluation mode, with the dtypes of the file; and all that
+        was saved with it: name, num_classes, in_channels and the metadata.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint of this package, or weights that do not fit the architecture.
+        ImportError: the package of a "torchvision:" or "timm:" architecture is missing.
+    """
+    described, state = _read(Path(path))
+    model = build(**{key: described[key] for key in _ARCHITECTURE}, seed=0)
+    if problems := _differences(model.state_dict(), state):
+        shown = "; ".join(problems[:3]) + ("; ..." if len(problems) > 3 else "")
+        raise ValueError(
+            f"{path}: the weights do not fit {described['name']} with {described['num_classes']} "
+            f"classes and {described['in_channels']} channels: {shown}"
+        )
+    model.load_state_dict(state, assign=True)  # assign keeps the dtypes of the file
+    return model.eval(), described
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(_HEADER)
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    try:
+        described: dict[str, Any] = json.loads(header or "{}")
+        missing = [key for key in _ARCHITECTURE if key not in described]
+    except (ValueError, TypeError):
+        missing = [_HEADER]
+    if missing:
+        raise ValueError(
+            f"{path} is not a checkpoint of repsim_fast: its header lacks {', '.join(missing)}"
+        )
+    return described, state
+
+
+def _differences(wanted: dict[str, Tensor], got: dict[str, Tensor]) -> list[str]:
+    problems = [f"{key} is missing" for key in wanted.keys() - got.keys()]
+    problems += [f"{key} is unknown" for key in got.keys() - wanted.keys()]
+    problems += [
+        f"{key} must have shape {tuple(wanted[key].shape)}, got {tuple(got[key].shape)}"
+        for key in wanted.keys() & got.keys()
+        if wanted[key].shape != got[key].shape
+    ]
+    return sorted(problems)
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else a crash could leave the new name with half a file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
