@@ -5,12 +5,14 @@ _C_cuda  CUDA kernels, a plain library loaded at run time when torch has CUDA
 
 Both use torch's stable ABI only, so a build with one torch (>= 2.11) runs with later ones.
 Environment: FORCE_CUDA=1 (fail when CUDA cannot be built), FORCE_CUDA=0 (do not build it),
-TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS, REPSIM_WERROR=1 (warnings are errors).
+TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS, REPSIM_WERROR=1 (warnings are errors),
+REPSIM_BUILD_EXTENSIONS=0 (metadata only).
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,11 +44,30 @@ def first_line(command: list[str]) -> str:
     return output.splitlines()[0] if output else "unknown"
 
 
-def nvcc_release(cuda_home: str | None) -> str | None:
+def cuda_home() -> str | None:
+    """The toolkit with compiler and headers. torch takes the folder above the nvcc on PATH, which
+    is wrong where that nvcc is a link or a wrapper (/usr/local/bin/nvcc)."""
+    candidates = [os.environ.get("CUDA_HOME"), cpp_extension.CUDA_HOME]
+    if (nvcc := shutil.which("nvcc")) is not None:
+        candidates.append(str(Path(nvcc).resolve().parent.parent))
+    candidates.append("/usr/local/cuda")
+    for home in filter(None, candidates):
+        if (Path(home) / "bin/nvcc").exists() and (
+            Path(home) / "include/cuda_runtime_api.h"
+        ).exists():
+            return home
+    return None
+
+
+# Where torch's builder looks, too.
+cpp_extension.CUDA_HOME = cuda_home()
+
+
+def nvcc_release() -> str | None:
     """Version of the CUDA compiler, such as "13.0", or None without one."""
-    nvcc = Path(cuda_home or "") / "bin" / "nvcc"
-    if cuda_home is None or not nvcc.exists():
+    if cpp_extension.CUDA_HOME is None:
         return None
+    nvcc = Path(cpp_extension.CUDA_HOME) / "bin/nvcc"
     output = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True).stdout
     return output.partition("release ")[2].partition(",")[0] or None
 
@@ -57,7 +78,7 @@ def cuda_decision() -> tuple[bool, str]:
     if wanted == "0":
         return False, "FORCE_CUDA=0"
     problem = None
-    nvcc = nvcc_release(cpp_extension.CUDA_HOME)
+    nvcc = nvcc_release()
     if not sources("cuda/*.cu"):
         problem = "there are no CUDA sources"
     elif torch.version.cuda is None:
@@ -78,7 +99,7 @@ def torch_target_flag() -> str:
     return f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000"
 
 
-CXX_FLAGS = ["-std=c++20", "-O3", "-fvisibility=hidden", "-DNDEBUG", *WARNINGS]
+CXX_FLAGS = ["-std=c++20", "-O3", "-g0", "-fvisibility=hidden", "-DNDEBUG", *WARNINGS]
 NVCC_FLAGS = ["-std=c++20", "-O3", "-lineinfo", "--expt-relaxed-constexpr"]
 if os.environ.get("REPSIM_WERROR") == "1":
     NVCC_FLAGS += ["-Werror", "all-warnings"]
@@ -89,6 +110,8 @@ def definition(name: str, value: str) -> tuple[str, str]:
 
 
 def extensions() -> list[Extension]:
+    if os.environ.get("REPSIM_BUILD_EXTENSIONS") == "0":
+        return []
     with_cuda, reason = cuda_decision()
     print(f"repsim_fast: {'building' if with_cuda else 'not building'} CUDA kernels: {reason}")
     compiler = os.environ.get("CXX", "c++")
@@ -108,9 +131,7 @@ def extensions() -> list[Extension]:
                 definition("REPSIM_CXX_FLAGS", " ".join(CXX_FLAGS)),
                 definition("REPSIM_TORCH_TARGET", ".".join(map(str, TORCH_TARGET))),
                 definition("REPSIM_TORCH_BUILT_WITH", torch.__version__),
-                definition(
-                    "REPSIM_CUDA", nvcc_release(cpp_extension.CUDA_HOME) or "" if with_cuda else ""
-                ),
+                definition("REPSIM_CUDA", nvcc_release() or "" if with_cuda else ""),
                 definition("REPSIM_CUDA_ARCHITECTURES", architectures),
                 definition("REPSIM_CUDA_REASON", reason),
             ],
