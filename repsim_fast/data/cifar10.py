@@ -16,13 +16,14 @@ from .request import Request
 _FOLDER = "cifar-10-batches-py"
 _FILES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}
 _SHAPE = (3, 32, 32)
-# All a pickled uint8 array needs; everything else in a pickle is plain data. Loading a file can
-# therefore call nothing but these. numpy renamed its module, the files have the old name.
+# All a pickled uint8 array asks for; the rest of the files is plain data. Reading one can call
+# nothing but these. numpy has renamed its module since, the published files have the old name.
+_RECONSTRUCT = np.empty(0).__reduce__()[0]
 _ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
 }
 
 
@@ -65,7 +66,7 @@ class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        return _ALLOWED[module, name]
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, 
     if problems := _differences(model.state_dict(), state):
         shown = "; ".join(problems[:3]) + ("; ..." if len(problems) > 3 else "")
         raise ValueError(
-            f"{path}: the weights do not fit {described['name']} with {described['num_classes']} "
-            f"classes and {described['in_channels']} channels: {shown}"
+            f"{path}: the weights do not fit {described['name']} with num_classes="
+            f"{described['num_classes']}, in_channels={described['in_channels']}: {shown}"
         )
     model.load_state_dict(state, assign=True)  # assign keeps the dtypes of the file
     return model.eval(), described
