@@ -22,17 +22,17 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def check_hookable(model: object, argument: str = "model") -> nn.Module:
+def check_hookable(model: object) -> nn.Module:
     """``model`` itself, if it is a module whose layers run in Python.
 
     Raises:
         TypeError: It is no ``nn.Module``, or a scripted one.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"{argument} must be a torch.nn.Module, got {type(model).__name__}")
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(
-            f"{argument} is a TorchScript module, whose layers run outside Python where no hook "
+            "model is a TorchScript module, whose layers run outside Python where no hook "
             "can see them; pass the module it was scripted or traced from"
         )
     return model

@@ -1,0 +1,149 @@
+"""From the features of layers, batch by batch, to the similarities of all pairs of layers.
+
+This is the seam between the engine, which runs models and knows nothing of measures, and the
+measures, which know nothing of models. A new measure for ``compare`` is one class with the methods
+of :class:`Accumulator` and a line in :data:`MEASURES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from repsim_fast.ops import Centering, Precision, centered_gram
+from repsim_fast.similarity import MinibatchCKA
+
+Estimator = Literal["unbiased", "biased"]
+
+
+class Estimate(NamedTuple):
+    """What is known after some batches: (L, L) matrices over all L layers of all models."""
+
+    value: Tensor  # (L, L) float64
+    standard_error: Tensor  # (L, L) float64, NaN where there is none
+    n_samples: int
+    n_batches: int
+    constant: tuple[int, ...]  # layers whose features do not vary, where similarity is undefined
+
+
+class NotFiniteError(ArithmeticError):
+    """Layers whose features made something infinite or undefined, by number."""
+
+    def __init__(self, layers: list[int]) -> None:
+        super().__init__(f"not finite: layers {layers}")
+        self.layers = layers
+
+
+class Accumulator(Protocol):
+    """A measure that is fed the features of one batch after the other.
+
+    Layers have numbers 0, 1, ... in the order in which ``add`` first sees them; every batch brings
+    each layer once, in any order after the first batch. A batch counts only when ``end_batch`` was
+    called, and ``estimate`` may be called after any batch.
+    """
+
+    min_samples: int
+    """Samples that a batch needs at least."""
+
+    any_feature_order: bool
+    """Whether the features may come in another order in each batch."""
+
+    def add(self, layer: int, features: Tensor) -> None:
+        """Take the features (n, p) of one layer, valid during the call only."""
+
+    def end_batch(self, n: int) -> None:
+        """Close a batch of n samples. Raises NotFiniteError and then forgets the batch."""
+
+    def estimate(self) -> Estimate:
+        """Similarities of all pairs of layers, over the batches closed so far."""
+
+
+class CKAAccumulator:
+    """Linear CKA from minibatch HSIC: a packed Gram for each layer, then all pairs at once.
+
+    Memory: one buffer (L, m) of packed Grams, m about n²/2, reused by every batch.
+
+    Args:
+        estimator: "unbiased" (HSIC₁, needs 4 samples a batch) or "biased".
+        precision: Precision of the Gram products, as in ``ops.centered_gram``.
+        capacity: Expected number of layers.
+    """
+
+    any_feature_order = True
+
+    # Features that vary by less than this, in units of float rounding of their own size, are
+    # constant: what is left after centring is the rounding error of the mean.
+    _CONSTANT_ULPS = 8
+
+    def __init__(
+        self, *, estimator: Estimator, precision: Precision | None, capacity: int
+    ) -> None:
+        self.min_samples = 4 if estimator == "unbiased" else 2
+        self._centering: Centering = "unbiased" if estimator == "unbiased" else "double"
+        self._precision = precision
+        self._capacity = capacity
+        self._buffer = torch.empty(0, 0)
+        self._cka = MinibatchCKA(estimator=estimator)
+        self._n_batches = 0
+        self._size = 0  # layers seen
+        self._resolution: list[Tensor] = []  # squared size of what rounding leaves, by layer
+        self._largest = torch.zeros(0)  # (L,) largest root mean square Gram entry of any batch
+
+    def add(self, layer: int, features: Tensor) -> None:
+        """Take the Gram of the features and write it to its row of the buffer."""
+        gram = centered_gram(
+            features, centering=self._centering, packed=True, precision=self._precision
+        )
+        if layer >= self._size:
+            self._size = layer + 1
+            ulps = self._CONSTANT_ULPS * torch.finfo(gram.dtype).eps
+            norm = torch.linalg.vector_norm(features[0], dtype=gram.dtype)
+            self._resolution.append((ulps * norm) ** 2)
+        self._fit_buffer(gram)
+        self._buffer[layer].copy_(gram)
+
+    def _fit_buffer(self, gram: Tensor) -> None:
+        buffer = self._buffer
+        dtype = torch.promote_types(buffer.dtype, gram.dtype)
+        if (
+            buffer.shape[1] == gram.numel()
+            and buffer.shape[0] >= self._size
+            and buffer.dtype == dtype
+        ):
+            return
+        if self._capacity < self._size:
+            self._capacity = math.ceil(1.5 * self._size)
+        grown = torch.empty(self._capacity, gram.numel(), dtype=dtype, device=gram.device)
+        if buffer.shape[1] == gram.numel():
+            grown[: len(buffer)] = buffer
+        self._buffer = grown
+
+    def end_batch(self, n: int) -> None:
+        """Add the HSIC of all pairs of layers; refuse the batch if a Gram is not finite."""
+        grams = self._buffer[: self._size]
+        rms = torch.linalg.vector_norm(grams, dim=1) / math.sqrt(grams.shape[1])
+        finite = torch.isfinite(rms)
+        if not bool(finite.all()):
+            raise NotFiniteError((~finite).nonzero().flatten().tolist())
+        self._cka.update(grams, n=n)
+        self._largest = torch.maximum(self._largest, rms) if self._n_batches else rms
+        self._n_batches += 1
+
+    def estimate(self) -> Estimate:
+        """CKA and jackknife standard errors; NaN for constant layers."""
+        cka = self._cka.compute()
+        resolution = torch.stack([r.to(self._largest.device) for r in self._resolution])
+        constant = (self._largest <= resolution).nonzero().flatten()
+        value, error = cka.value.clone(), cka.standard_error.clone()
+        for matrix in (value, error):
+            matrix[constant.to(matrix.device)] = math.nan
+            matrix[:, constant.to(matrix.device)] = math.nan
+        return Estimate(value, error, cka.n_samples, cka.n_batches, tuple(constant.tolist()))
+
+
+MEASURES: Mapping[str, Callable[..., Accumulator]] = {"cka": CKAAccumulator}
+"""Accumulators by the name of their measure."""

@@ -1,0 +1,238 @@
+"""The loop of a comparison: batches through models, features of layers into an accumulator."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast._accumulators import Accumulator, NotFiniteError
+from repsim_fast._batches import Batch, to_device
+from repsim_fast._features import Maps, feature_map
+from repsim_fast._layers import LayerSpec
+from repsim_fast._model_state import device_of
+from repsim_fast.capture import Capture, run
+
+Transform: TypeAlias = Callable[[Any, "Tensor | None"], Any]
+
+
+@dataclass(eq=False)
+class Run:
+    """One forward pass a batch: a model, its inputs and its layers.
+
+    ``rows`` has the accumulator's number of each layer, in order of execution.
+    """
+
+    model: nn.Module
+    name: str
+    layers: LayerSpec
+    transform: Transform | None
+    rows: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    taken: int = 0  # layers of the current batch
+
+
+class Engine:
+    """Feeds batches to models and what their layers return to the accumulator.
+
+    Args:
+        runs: What to run on every batch, in this order.
+        accumulator: Where features go.
+        maps: What becomes of maps and tokens, as in ``Capture``.
+        calls: Which calls of a layer count, as in ``Capture``.
+        autocast: Dtype of automatic mixed precision, or None for none.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        accumulator: Accumulator,
+        *,
+        maps: Maps,
+        calls: Literal["all", "first"],
+        autocast: torch.dtype | None,
+    ) -> None:
+        self.runs = runs
+        self.accumulator = accumulator
+        self.seconds = {"inputs": 0.0, "forward": 0.0, "pairs": 0.0}
+        self.n_batches = 0
+        self._rows_per_sample_known = maps in ("flatten", "pool")
+        self._expected: int | None = None  # rows of the current batch
+        self._size = 0
+        self._autocast = autocast
+        to_features = feature_map(maps, any_order=accumulator.any_feature_order)
+        self._captures = [
+            Capture(
+                r.model, r.layers, maps=None, calls=calls, on_activation=self._taker(r, to_features)
+            )
+            for r in runs
+        ]
+
+    def is_too_small(self, batch: Batch) -> bool:
+        """Whether the batch has too few samples for the measure."""
+        return self._rows_per_sample_known and batch.n < self.accumulator.min_samples
+
+    def step(self, batch: Batch, number: int) -> None:
+        """Run every model on one batch. A batch that raises leaves no trace in the result."""
+        self._expected = batch.n if self._rows_per_sample_known else None
+        transformed: dict[int, Any] = {}
+        for r, capture in zip(self.runs, self._captures, strict=True):
+            start = perf_counter()
+            x = self._inputs(r, batch, transformed)
+            middle = perf_counter()
+            r.taken = 0
+            with capture:
+                self._forward(r.model, x)
+            self._check_run(r, number)
+            self.seconds["inputs"] += middle - start
+            self.seconds["forward"] += perf_counter() - middle
+        start = perf_counter()
+        try:
+            self.accumulator.end_batch(self._expected or batch.n)
+        except NotFiniteError as error:
+            raise self._explained(error, batch, transformed, number) from error
+        self.seconds["pairs"] += perf_counter() - start
+        self.n_batches += 1
+
+    def _inputs(self, r: Run, batch: Batch, transformed: dict[int, Any]) -> Any:
+        """Inputs of a run on its device; a transform that several runs share is called once."""
+        device = device_of(r.model)
+        if r.transform is None:
+            return to_device(batch.x, device)
+        key = id(r.transform)
+        if key not in transformed:
+            with torch.enable_grad():  # attacks need gradients
+                # Copies: a transform may work in place, and others want the originals too.
+                x, y = (to_device(part, device, copy=True) for part in (batch.x, batch.y))
+                x = r.transform(x, y)
+            n = len(x) if isinstance(x, Tensor) and x.ndim else None
+            if isinstance(x, Tensor) and n != batch.n:
+                raise ValueError(
+                    f"inputs: the transform of model {r.name!r} must keep the {batch.n} samples "
+                    f"of a batch, got {n}"
+                )
+            transformed[key] = x.detach() if isinstance(x, Tensor) else x
+        return to_device(transformed[key], device)
+
+    def _forward(self, model: nn.Module, x: Any) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            if self._autocast is not None:
+                kind = device_of(model).type
+                stack.enter_context(torch.autocast(kind, dtype=self._autocast))
+            run(model, x)
+
+    def _taker(
+        self, r: Run, to_features: Callable[[Tensor], Tensor]
+    ) -> Callable[[str, Tensor], None]:
+        """The function that one run's hooks call with each activation."""
+        add, rows = self.accumulator.add, r.rows
+
+        def take(name: str, activation: Tensor) -> None:
+            features = to_features(activation)
+            if self._expected is None:
+                self._expected = len(features)
+            if features.ndim != 2 or features.shape[0] != self._expected:
+                self._refuse(r, name, features)
+                return
+            row = rows.get(name)
+            if row is None:
+                row = self._new_row(r, name)
+            add(row, features)
+            r.taken += 1
+
+        return take
+
+    def _new_row(self, r: Run, name: str) -> int:
+        if self.n_batches:
+            raise ValueError(
+                f"layer {name!r} of model {r.name!r} was not called in the first batch but is in "
+                f"batch {self.n_batches}; every batch must run the same layers"
+            )
+        r.rows[name] = self._size
+        self._size += 1
+        return self._size - 1
+
+    def _refuse(self, r: Run, name: str, features: Tensor) -> None:
+        """Leave out a layer without one row a sample, or raise if the user asked for it."""
+        if features.ndim != 2:
+            raise ValueError(
+                f"maps must give a matrix (n, p), got shape {tuple(features.shape)} for layer "
+                f"{name!r} of model {r.name!r}"
+            )
+        if r.layers is None and self._rows_per_sample_known:
+            r.skipped[name] = len(features)
+            return
+        raise ValueError(
+            f"layer {name!r} of model {r.name!r} gives {len(features)} rows where "
+            f"{self._expected} are expected; all layers of all models must have the same samples"
+        )
+
+    def _check_run(self, r: Run, number: int) -> None:
+        if self.n_batches == 0:
+            self._check_first_run(r)
+        if r.taken != len(r.rows):
+            raise ValueError(
+                f"model {r.name!r} ran {r.taken} of its {len(r.rows)} layers in batch {number}; "
+                "every batch must run the same layers"
+            )
+
+    def _check_first_run(self, r: Run) -> None:
+        some = ", ".join(f"{name!r} ({rows})" for name, rows in list(r.skipped.items())[:5])
+        some += ", ..." if len(r.skipped) > 5 else ""
+        if not r.rows:
+            raise ValueError(
+                f"no layer of model {r.name!r} returned one row for each of the {self._expected} "
+                "samples" + (f"; rows were {some}" if some else ": none was called")
+            )
+        asked = [r.layers] if isinstance(r.layers, str) else r.layers
+        for name in asked if isinstance(asked, (list, tuple)) else ():
+            if name in dict(r.model.named_modules()) and name not in r.rows:
+                raise ValueError(
+                    f"layers: {name!r} of model {r.name!r} was never called, or returned no "
+                    "floating-point tensor"
+                )
+        if r.skipped:
+            warnings.warn(
+                f"model {r.name!r}: {len(r.skipped)} layers left out because they do not return "
+                f"one row for each of the {self._expected} samples: {some}",
+                stacklevel=5  # the caller of compare,
+            )
+
+    def _explained(
+        self, error: NotFiniteError, batch: Batch, transformed: dict[int, Any], number: int
+    ) -> ValueError:
+        """Run the first model at fault once more and say what its first bad layer returned."""
+        first = min(error.layers)
+        r = next(r for r in self.runs if first in r.rows.values())
+        name = next(name for name, row in r.rows.items() if row == first)
+        found: list[str] = []
+
+        def look(called: str, activation: Tensor) -> None:
+            if called == name:
+                found.append(_anomaly(activation))
+
+        with Capture(r.model, r.layers, maps=None, on_activation=look):
+            self._forward(r.model, self._inputs(r, batch, transformed))
+        others = f"; {len(error.layers) - 1} later layers too" if len(error.layers) > 1 else ""
+        return ValueError(
+            f"layer {name!r} of model {r.name!r} in batch {number} (counted from 0): "
+            f"{''.join(found)}{others}"
+        )
+
+
+def _anomaly(activation: Tensor) -> str:
+    nan = int(activation.isnan().sum())
+    inf = int(activation.isinf().sum())
+    if nan or inf:
+        return f"activations have {nan} NaN and {inf} Inf among {activation.numel()} values"
+    return (
+        "activations are finite but too large for their Gram matrix, up to "
+        f"{float(activation.abs().max()):.3g}"
+    )

@@ -1,0 +1,36 @@
+"""Files that are either written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well.
+
+    Missing folders are made. After an exception a file that was there before is still intact.
+
+    Raises:
+        OSError: The place cannot be written to; the message says which and why.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(f"{target} is a folder")
+        # The suffix stays last: writers such as matplotlib choose the format by it.
+        temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise type(error)(f"cannot write {str(target)!r}: {reason}") from error
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
