@@ -87,7 +87,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Cloned, because at the file's odd addresses kernels round differently.
+            state = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     try:
