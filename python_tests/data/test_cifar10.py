@@ -109,12 +109,20 @@ def test_builtins_are_refused(folder, name):
         ({"data": np.zeros((1, 5), np.uint8), "labels": [0]}, "3072 columns, got 5"),
         ({"data": np.zeros((1, 3072)), "labels": [0]}, "two-dimensional uint8 array"),
         ({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, "must be a list of 2 numbers"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": ["0"]}, "must be a list of 1 numbers"),
+        ({"data": np.zeros((1, 3072), np.uint8)}, "must be a list of 1 numbers"),
     ],
 )
 def test_wrong_content(folder, content, message):
     file = folder / "cifar-10-batches-py" / "test_batch"
     file.write_bytes(pickle.dumps(content, protocol=4))
     with pytest.raises(ValueError, match=message):
+        data.load(f"cifar10:{folder}", "test")
+
+
+def test_class_names_must_be_there(folder):
+    (folder / "cifar-10-batches-py" / "batches.meta").write_bytes(pickle.dumps({}))
+    with pytest.raises(ValueError, match=r"batches.meta: 'label_names' must be a list, got None"):
         data.load(f"cifar10:{folder}", "test")
 
 

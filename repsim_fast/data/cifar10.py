@@ -42,12 +42,13 @@ def load_cifar10(path: Path, request: Request) -> ImageData:
     images, labels = [], []
     for file in (folder / name for name in _FILES[request.split]):
         content = _read(file)
-        batch, batch_labels = content.get("data"), content.get("labels")
+        batch, batch_labels = content.get("data"), content.get("labels", ())
         if not isinstance(batch, np.ndarray) or batch.dtype != np.uint8 or batch.ndim != 2:
             raise ValueError(f"{file}: 'data' must be a two-dimensional uint8 array")
         if batch.shape[1] != np.prod(_SHAPE):
             raise ValueError(f"{file}: 'data' must have 3072 columns, got {batch.shape[1]}")
-        if not isinstance(batch_labels, list) or len(batch_labels) != len(batch):
+        numbers = isinstance(batch_labels, list) and all(isinstance(k, int) for k in batch_labels)
+        if not numbers or len(batch_labels) != len(batch):
             raise ValueError(f"{file}: 'labels' must be a list of {len(batch)} numbers")
         images.append(batch.reshape(-1, *_SHAPE))
         labels.extend(batch_labels)
@@ -56,7 +57,7 @@ def load_cifar10(path: Path, request: Request) -> ImageData:
     return ImageData(
         images=resize_images(chosen, request.size),
         labels=torch.tensor(labels, dtype=torch.int64)[rows],
-        classes=tuple(_read(folder / "batches.meta")["label_names"]),
+        classes=_class_names(folder / "batches.meta"),
         name="cifar10",
         split=request.split,
     )
@@ -67,6 +68,13 @@ class _PlainUnpickler(pickle.Unpickler):
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")
         return _ALLOWED[module, name]
+
+
+def _class_names(file: Path) -> tuple[str, ...]:
+    names = _read(file).get("label_names")
+    if not isinstance(names, list):
+        raise ValueError(f"{file}: 'label_names' must be a list, got {type(names).__name__}")
+    return tuple(str(name) for name in names)
 
 
 def _read(file: Path) -> dict[str, Any]:
