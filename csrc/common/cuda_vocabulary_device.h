@@ -9,6 +9,7 @@
 
 #define REPSIM_UNROLL _Pragma("unroll")
 #define REPSIM_UNROLL_4 _Pragma("unroll 4")
+#define REPSIM_NO_UNROLL _Pragma("unroll 1")
 
 namespace repsim_fast {
 

@@ -123,7 +123,7 @@ __device__ void stage_rows(StagedRows<Product::kTile>& staged, const unsigned ch
 
 // Block (x, y): tile x of the triangle, over part y of the features.
 template <typename Product>
-__global__ void __launch_bounds__(Product::kThreads)
+__global__ void __launch_bounds__(Product::kThreads, Product::kMinimumBlocks)
     triangle_product_kernel(const unsigned char* features,  // (n, row_bytes)
                             int64_t n, int64_t row_bytes,
                             typename Product::Accumulator* gram) {  // (splits, tiles, tile, tile)

@@ -26,6 +26,7 @@ struct MultiplyAdd {
   using Accumulator = T;
   static constexpr int kTile = kTileSide;
   static constexpr int kThreads = 2 * kTile;
+  static constexpr int kMinimumBlocks = kTile == 128 ? 2 : 4;  // of a multiprocessor
   static constexpr int kThreadColumns = 16;
   static constexpr int kThreadRows = kThreads / kThreadColumns;
   static constexpr int kRows = kTile / kThreadRows;
@@ -41,23 +42,20 @@ struct MultiplyAdd {
   __device__ void accumulate(const StagedRows<kTile>& a, const StagedRows<kTile>& b) {
     const int ty = static_cast<int>(threadIdx.x) / kThreadColumns;
     const int tx = static_cast<int>(threadIdx.x) % kThreadColumns;
-    REPSIM_UNROLL
-    for (int byte = 0; byte < static_cast<int>(kFeatureStepBytes); byte += 16) {
-      Vector left[kRows], right[kColumns];
+    REPSIM_NO_UNROLL  // one vector of operands at a time fits the registers
+        for (int byte = 0; byte < static_cast<int>(kFeatureStepBytes); byte += 16) {
+      Vector left[kRows];
       REPSIM_UNROLL
       for (int i = 0; i < kRows; ++i) {
         left[i] = *reinterpret_cast<const Vector*>(a.row(i * kThreadRows + ty) + byte);
       }
       REPSIM_UNROLL
       for (int j = 0; j < kColumns; ++j) {
-        right[j] = *reinterpret_cast<const Vector*>(b.row(j * kThreadColumns + tx) + byte);
-      }
-      REPSIM_UNROLL
-      for (int k = 0; k < kPerVector; ++k) {
+        const auto right = *reinterpret_cast<const Vector*>(b.row(j * kThreadColumns + tx) + byte);
         REPSIM_UNROLL
-        for (int i = 0; i < kRows; ++i) {
+        for (int k = 0; k < kPerVector; ++k) {
           REPSIM_UNROLL
-          for (int j = 0; j < kColumns; ++j) sum[i][j] += left[i].value[k] * right[j].value[k];
+          for (int i = 0; i < kRows; ++i) sum[i][j] += left[i].value[k] * right.value[k];
         }
       }
     }
@@ -84,6 +82,7 @@ struct MatrixUnit {
   using Accumulator = float;
   static constexpr int kTile = kTileSide;
   static constexpr int kThreads = 2 * kTile;
+  static constexpr int kMinimumBlocks = kTile == 128 ? 2 : 4;
   static constexpr int kWarpColumns = 32;
   static constexpr int kWarpsAcross = kTile / kWarpColumns;
   static constexpr int kWarpRows = kTile * kWarpsAcross * static_cast<int>(kWarpSize) / kThreads;

@@ -1,0 +1,96 @@
+// Test-only Python module: every launcher, with its kernels on the CPU. Pointers are those of CPU
+// tensors (Tensor.data_ptr()), which python_tests/csrc keeps alive and of the right size.
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+#include "cuda/centered_gram.cuh"
+#include "cuda/gram_plan.h"
+#include "math/triangle.h"
+#include "tests/probe_kernels.cuh"
+
+namespace py = pybind11;
+using namespace repsim_fast;  // NOLINT: a test module
+
+namespace {
+
+template <typename T = void>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cuda_runner, m) {
+  m.doc() = "CUDA launchers of repsim_fast, executed on the CPU";
+
+  py::enum_<ElementType>(m, "ElementType")
+      .value("float64", ElementType::kFloat64)
+      .value("float32", ElementType::kFloat32)
+      .value("float16", ElementType::kFloat16)
+      .value("bfloat16", ElementType::kBFloat16)
+      .value("tf32", ElementType::kTf32);
+  py::enum_<GramCentering>(m, "GramCentering")
+      .value("none", GramCentering::kNone)
+      .value("double", GramCentering::kDouble)
+      .value("unbiased", GramCentering::kUnbiased);
+  py::class_<GramPlan>(m, "GramPlan")
+      .def_readonly("panels", &GramPlan::panels)
+      .def_readonly("tile", &GramPlan::tile)
+      .def_readonly("tiles", &GramPlan::tiles)
+      .def_readonly("splits", &GramPlan::splits);
+
+  m.def("plan_gram", &plan_gram, py::kw_only(), py::arg("n"), py::arg("pitch"),
+        py::arg("operand_type"), py::arg("multiprocessors"));
+  m.def("feature_pitch", &feature_pitch);
+  m.def("triangle_position", [](int64_t index) {
+    const TrianglePosition position = triangle_position(index);
+    return py::make_tuple(position.row, position.column);
+  });
+
+  m.def(
+      "center_features",
+      [](uintptr_t x, ElementType x_type, int64_t n, int64_t p, int64_t row_stride,
+         int64_t column_stride, bool centre, uintptr_t features, ElementType operand_type) {
+        launch_center_features({pointer(x), x_type, n, p, row_stride, column_stride, centre,
+                                pointer(features), operand_type, feature_pitch(p, operand_type)},
+                               nullptr);
+      },
+      py::kw_only(), py::arg("x"), py::arg("x_type"), py::arg("n"), py::arg("p"),
+      py::arg("row_stride"), py::arg("column_stride"), py::arg("centre"), py::arg("features"),
+      py::arg("operand_type"));
+  m.def(
+      "triangle_product",
+      [](uintptr_t features, ElementType operand_type, int64_t n, int64_t pitch, int64_t tile,
+         int64_t splits, uintptr_t gram) {
+        launch_triangle_product(
+            {pointer(features), operand_type, n, pitch, tile, splits, pointer(gram)}, nullptr);
+      },
+      py::kw_only(), py::arg("features"), py::arg("operand_type"), py::arg("n"), py::arg("pitch"),
+      py::arg("tile"), py::arg("splits"), py::arg("gram"));
+  m.def(
+      "finish_gram",
+      [](uintptr_t gram, bool wide, int64_t n, int64_t tile, GramCentering centering,
+         uintptr_t row_sums, bool packed, uintptr_t out) {
+        launch_finish_gram({pointer(gram), wide, n, tile, centering, pointer<double>(row_sums),
+                            packed, pointer(out)},
+                           nullptr);
+      },
+      py::kw_only(), py::arg("gram"), py::arg("wide"), py::arg("n"), py::arg("tile"),
+      py::arg("centering"), py::arg("row_sums"), py::arg("packed"), py::arg("out"));
+
+  m.def("block_sums", [](uintptr_t values, int64_t blocks, uintptr_t sums) {
+    launch_block_sums(pointer<float>(values), blocks, pointer<float>(sums), nullptr);
+  });
+  m.def("async_copy", [](uintptr_t from, uintptr_t to) {
+    launch_async_copy(pointer<float>(from), pointer<float>(to), nullptr);
+  });
+  m.def("async_copy_without_wait", [](uintptr_t from, uintptr_t to) {
+    launch_async_copy_without_wait(pointer<float>(from), pointer<float>(to), nullptr);
+  });
+  m.def("early_async_copy", [](uintptr_t from, uintptr_t to) {
+    launch_early_async_copy(pointer<float>(from), pointer<float>(to), nullptr);
+  });
+  m.def("divergent_barrier", [] { launch_divergent_barrier(nullptr); });
+  m.def("greedy_shared_memory", [] { launch_greedy_shared_memory(nullptr); });
+}

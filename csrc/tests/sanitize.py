@@ -1,0 +1,85 @@
+"""Runs every CUDA kernel on the CPU under sanitizers, one OS thread for each CUDA thread.
+
+    python csrc/tests/sanitize.py
+
+First address and undefined behaviour, then data races; last a proof that a race would be seen: the
+same kernels without their barriers must be reported. Needs g++ and its sanitizer libraries, no
+CUDA. About a minute on two cores.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CSRC = ROOT / "csrc"
+OUT = ROOT / "build" / "sanitize"
+SOURCES = [
+    *sorted(CSRC.glob("cuda/*.cu")),
+    *sorted(CSRC.glob("tests/*.cu")),
+    CSRC / "tests" / "runner_threads.cpp",
+    CSRC / "tests" / "sanitize_main.cpp",
+]
+COMPILE = [
+    *(os.environ.get("CXX", "g++"), "-std=c++20", "-O1", "-g", "-fno-omit-frame-pointer"),
+    *("-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", f"-I{CSRC}"),
+]
+ENVIRONMENT = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+
+
+def build(name: str, *flags: str) -> Path:
+    """The program of sanitize_main.cpp, compiled with these flags."""
+    folder = OUT / name
+    folder.mkdir(parents=True, exist_ok=True)
+    objects = [folder / f"{source.name}.o" for source in SOURCES]
+    commands = [
+        [*COMPILE, *flags, "-x", "c++", "-c", str(source), "-o", str(output)]
+        for source, output in zip(SOURCES, objects, strict=True)
+    ]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(lambda command: subprocess.run(command, check=True), commands):
+            pass
+    program = folder / "kernels"
+    link = [COMPILE[0], *flags, *map(str, objects), "-o", str(program)]
+    subprocess.run(link, check=True)
+    return program
+
+
+def check(title: str, program: Path) -> None:
+    """Runs all kernels; a sanitizer's report ends the program and this script."""
+    print(f"{title}: ", end="", flush=True)
+    subprocess.run([str(program)], check=True, env=ENVIRONMENT)
+
+
+def check_race_is_seen(program: Path, kernels: str) -> None:
+    """The program without barriers must stop at a data race inside a kernel."""
+    done = subprocess.run([str(program), kernels], capture_output=True, text=True, env=ENVIRONMENT)
+    kernel = re.search(r"#\d+ .*?(\w+_kernel)", done.stderr)
+    if done.returncode == 0 or "ThreadSanitizer: data race" not in done.stderr or not kernel:
+        sys.exit(f"the thread sanitizer missed the races of the {kernels}:\n{done.stderr}")
+    print(f"without barriers, {kernels}: data race reported in {kernel[1]}")
+
+
+def main() -> None:
+    """Everything; raises or exits with a status other than 0 at the first failure."""
+    try:
+        check(
+            "addresses and undefined behaviour",
+            build("address", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+        )
+        check("data races", build("thread", "-fsanitize=thread"))
+        racing = build("no_barriers", "-fsanitize=thread", "-DREPSIM_DROP_BARRIERS")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"sanitize: failed: {' '.join(error.cmd)}")
+    for kernels in ("probes", "grams"):
+        check_race_is_seen(racing, kernels)
+    print("sanitize: passed")
+
+
+if __name__ == "__main__":
+    main()

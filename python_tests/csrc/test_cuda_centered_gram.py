@@ -1,0 +1,352 @@
+"""The CUDA kernels of the centred Gram, executed on the CPU, against float64 torch."""
+
+from __future__ import annotations
+
+import itertools
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from repsim_fast import reference
+
+CENTERINGS = ("none", "features", "double", "unbiased")
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+# Which operand types the features of a dtype can be rounded to.
+OPERANDS = [
+    ("float64", "float64"),
+    *itertools.product(("float32", "float16", "bfloat16"), ("float32", "tf32", "bfloat16")),
+]
+# Largest relative error of rounding to an operand type.
+ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def storage(operand: str) -> torch.dtype:
+    return torch.float32 if operand == "tf32" else DTYPES[operand]
+
+
+def random_features(n: int, p: int, mean: float = 0.0) -> Tensor:
+    generator = torch.Generator().manual_seed(n * 1000 + p)
+    return torch.randn(n, p, generator=generator, dtype=torch.float64) + mean
+
+
+def poisoned(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Memory whose every entry must be written."""
+    return torch.full(shape, torch.nan, dtype=dtype)
+
+
+# Largest relative error (norms) of a whole Gram: rounding of the operands, and accumulation.
+GRAM_ERROR = {"float64": 1e-14, "float32": 1e-6, "tf32": 1e-3, "bfloat16": 6e-3}
+
+
+# ---- step 1: features
+
+
+def center(runner: ModuleType, x: Tensor, operand: str, *, centre: bool = True) -> Tensor:
+    n, p = x.shape
+    dtype = next(name for name, value in DTYPES.items() if value == x.dtype)
+    operand_type = getattr(runner.ElementType, operand)
+    features = poisoned(n, runner.feature_pitch(p, operand_type), dtype=storage(operand))
+    runner.center_features(
+        x=x.data_ptr(),
+        x_type=getattr(runner.ElementType, dtype),
+        n=n,
+        p=p,
+        row_stride=x.stride(0),
+        column_stride=x.stride(1),
+        centre=centre,
+        features=features.data_ptr(),
+        operand_type=operand_type,
+    )
+    return features
+
+
+@pytest.mark.parametrize(("dtype", "operand"), OPERANDS)
+@pytest.mark.parametrize(("n", "p"), [(1, 1), (2, 3), (5, 32), (8, 33), (67, 70)])
+def test_features_are_centred_and_padded(
+    runner: ModuleType, n: int, p: int, dtype: str, operand: str
+) -> None:
+    x = random_features(n, p, mean=2.0).to(DTYPES[dtype])
+    features = center(runner, x, operand)
+    expected = x.double() - x.double().mean(dim=0)
+    # The subtraction is done in float32 (float64), relative to the spread of the column.
+    working = ROUNDING["float64" if dtype == "float64" else "float32"]
+    bound = expected.abs() * ROUNDING[operand] + 8 * working * expected.abs().amax(dim=0) + 1e-300
+    assert ((features[:, :p].double() - expected).abs() <= bound).all()
+    assert (features[:, p:] == 0).all()
+    assert features.stride(0) * features.element_size() % 64 == 0
+
+
+@pytest.mark.parametrize(("dtype", "operand"), OPERANDS)
+def test_features_without_centring_are_only_rounded(
+    runner: ModuleType, dtype: str, operand: str
+) -> None:
+    x = random_features(9, 40, mean=1.0).to(DTYPES[dtype])
+    features = center(runner, x, operand, centre=False)[:, :40]
+    if operand == "tf32":
+        bits = x.float().view(torch.int32)
+        assert torch.equal(features.view(torch.int32), (bits + 0x1000) & ~0x1FFF)
+    else:
+        assert torch.equal(features, x.to(storage(operand)))
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0, 10.0, 100.0, -1e4])
+def test_a_large_mean_costs_no_accuracy(runner: ModuleType, mean: float) -> None:
+    x = random_features(64, 48, mean=mean).float()
+    expected = x.double() - x.double().mean(dim=0)
+    assert (center(runner, x, "float32")[:, :48].double() - expected).abs().max() < 1e-6
+
+
+LAYOUTS = {
+    "transposed": lambda x: x.T.contiguous().T,
+    "every second column": lambda x: x.repeat_interleave(2, dim=1)[:, ::2],
+    "every third row": lambda x: x.repeat_interleave(3, dim=0)[::3],
+    "a corner of a larger matrix": lambda x: torch.nn.functional.pad(x, (3, 5, 1, 2))[1:-2, 3:-5],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_features_of_any_layout(runner: ModuleType, layout: str) -> None:
+    x = random_features(13, 37).float()
+    strided = LAYOUTS[layout](x)
+    assert torch.equal(strided, x)
+    assert strided.stride() != x.stride()
+    assert torch.equal(center(runner, strided, "float32"), center(runner, x, "float32"))
+
+
+def test_one_row_for_all_samples(runner: ModuleType) -> None:
+    x = random_features(1, 20).float().expand(6, 20)
+    assert (center(runner, x, "float32") == 0).all()
+
+
+# ---- step 2: products
+
+
+def product(runner: ModuleType, x: Tensor, operand: str, tile: int, splits: int) -> Tensor:
+    """Lower triangle of x xᵀ with the operands rounded; upper part zero."""
+    features = center(runner, x, operand, centre=False)
+    n, pitch = features.shape
+    accumulator = torch.float64 if operand == "float64" else torch.float32
+    rows = -(-n // tile)
+    tiles = poisoned(splits, rows * (rows + 1) // 2, tile, tile, dtype=accumulator)
+    runner.triangle_product(
+        features=features.data_ptr(),
+        operand_type=getattr(runner.ElementType, operand),
+        n=n,
+        pitch=pitch,
+        tile=tile,
+        splits=splits,
+        gram=tiles.data_ptr(),
+    )
+    gram = torch.zeros(rows * tile, rows * tile, dtype=accumulator)
+    for i, j in torch.tril_indices(rows, rows).T.tolist():
+        square = tiles[0, i * (i + 1) // 2 + j]
+        gram[i * tile : (i + 1) * tile, j * tile : (j + 1) * tile] = square
+    return gram[:n, :n].tril()
+
+
+@pytest.mark.parametrize(
+    ("operand", "tile"),
+    [("float64", 64), *itertools.product(("float32", "tf32", "bfloat16"), (64, 128))],
+)
+@pytest.mark.parametrize(
+    ("n", "p", "splits"),
+    [(1, 1, 1), (3, 5, 2), (64, 96, 1), (65, 200, 3), (130, 33, 2), (193, 64, 1)],
+)
+def test_products(runner: ModuleType, n: int, p: int, splits: int, operand: str, tile: int) -> None:
+    x = random_features(n, p).to(torch.float64 if operand == "float64" else torch.float32)
+    rounded = center(runner, x, operand, centre=False)[:, :p].double()
+    expected = (rounded @ rounded.T).tril()
+    # The operands are exact here: what is left is the accumulation's rounding.
+    magnitude = rounded.abs() @ rounded.abs().T
+    accumulation = ROUNDING["float64" if operand == "float64" else "float32"]
+    error = (product(runner, x, operand, tile, splits).double() - expected).abs()
+    assert (error <= p * accumulation * magnitude + 1e-300).all()
+
+
+def test_more_splits_than_features(runner: ModuleType) -> None:
+    x = random_features(5, 3).float()
+    torch.testing.assert_close(product(runner, x, "float32", 64, 7), (x @ x.T).tril())
+
+
+def test_splits_are_summed_in_the_same_order_each_time(runner: ModuleType) -> None:
+    x = random_features(70, 300).float()
+    first = product(runner, x, "float32", 64, 4)
+    assert torch.equal(first, product(runner, x, "float32", 64, 4))
+
+
+def test_non_finite_features_reach_their_rows_only(runner: ModuleType) -> None:
+    x = random_features(6, 40).float()
+    x[2, 7], x[4, 9] = torch.nan, torch.inf
+    finite = product(runner, x, "bfloat16", 64, 1).isfinite()
+    expected = torch.ones(6, 6, dtype=torch.bool)
+    expected[[2, 4]] = False
+    expected[:, [2, 4]] = False
+    assert torch.equal(finite.tril(), expected.tril())
+
+
+# ---- step 3: finish
+
+
+@pytest.mark.parametrize(
+    ("n", "centering"),
+    [
+        *itertools.product((1, 2, 3, 4, 31, 32, 33, 65, 290), ("none", "double")),
+        *itertools.product((3, 4, 31, 32, 33, 65, 290), ("unbiased",)),  # divides by n - 2
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_finish_of_a_plain_matrix(
+    runner: ModuleType, n: int, dtype: torch.dtype, packed: bool, centering: str
+) -> None:
+    symmetric = random_features(n, n)
+    symmetric = (symmetric + symmetric.T).to(dtype)
+    above = torch.ones(n, n, dtype=torch.bool).triu(diagonal=1)
+    lower = symmetric.masked_fill(above, torch.nan)  # must not be read
+    entries = n * (n - 1) // 2 if centering == "unbiased" else n * (n + 1) // 2
+    out = poisoned(*((entries,) if packed else (n, n)), dtype=dtype)
+    row_sums = poisoned(n, dtype=torch.float64)
+    runner.finish_gram(
+        gram=lower.data_ptr(),
+        wide=dtype == torch.float64,
+        n=n,
+        tile=n,
+        centering=getattr(runner.GramCentering, centering),
+        row_sums=row_sums.data_ptr(),
+        packed=packed,
+        out=out.data_ptr(),
+    )
+    expected = reference.center_gram(symmetric.double(), centering)
+    if packed:
+        expected = reference.pack_gram(expected, centering)
+    tolerance = 1e-13 if dtype == torch.float64 else 1e-6
+    torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance * 4)
+
+
+# ---- the operator
+
+
+def run_op(x: Tensor, centering: str, packed: bool, precision: str) -> Tensor:
+    gram: Tensor = torch.ops.repsim_fast_runner.centered_gram(x, centering, packed, precision)
+    return gram
+
+
+def expected_gram(x: Tensor, centering: str, packed: bool) -> Tensor:
+    return reference.centered_gram(x.double(), centering=centering, packed=packed)
+
+
+@pytest.mark.parametrize(("dtype", "precision"), OPERANDS)
+@pytest.mark.parametrize("centering", CENTERINGS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_operator(
+    runner: ModuleType, packed: bool, centering: str, dtype: str, precision: str
+) -> None:
+    for n, p in [(4, 1), (5, 130), (33, 17), (70, 260)]:
+        x = random_features(n, p, mean=0.0 if centering == "none" else 3.0).to(DTYPES[dtype])
+        gram = run_op(x, centering, packed, precision)
+        expected = expected_gram(x, centering, packed)
+        assert gram.dtype == (torch.float64 if dtype == "float64" else torch.float32)
+        assert gram.shape == expected.shape
+        assert (gram.double() - expected).norm() <= GRAM_ERROR[precision] * expected.norm()
+        if not packed:
+            assert torch.equal(gram, gram.T)
+
+
+@pytest.mark.parametrize("centering", CENTERINGS)
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_operator_with_few_samples(runner: ModuleType, n: int, centering: str) -> None:
+    x = random_features(n, 6).float()
+    if centering == "unbiased":
+        with pytest.raises(RuntimeError, match=f"needs at least 4 samples, got {n}"):
+            run_op(x, centering, False, "float32")
+    else:
+        torch.testing.assert_close(
+            run_op(x, centering, False, "float32").double(),
+            expected_gram(x, centering, False),
+            rtol=1e-6,
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize("centering", CENTERINGS)
+def test_operator_with_nothing_to_do(runner: ModuleType, centering: str) -> None:
+    assert run_op(torch.empty(0, 5), centering, False, "float32").shape == (0, 0)
+    assert run_op(torch.empty(0, 5), centering, True, "float32").shape == (0,)
+    assert torch.equal(run_op(torch.empty(6, 0), centering, False, "float32"), torch.zeros(6, 6))
+
+
+@pytest.mark.parametrize("centering", ["features", "double", "unbiased"])
+@pytest.mark.parametrize("mean", [1.0, 10.0, 100.0])
+def test_operator_is_blind_to_the_mean(runner: ModuleType, mean: float, centering: str) -> None:
+    x = random_features(40, 300, mean=mean).float()
+    expected = expected_gram(x, centering, True)
+    assert (run_op(x, centering, True, "float32") - expected).norm() < 1e-6 * expected.norm()
+
+
+def test_operator_by_the_vendor_library(runner: ModuleType) -> None:
+    x = random_features(1100, 3, mean=5.0)
+    operand = runner.ElementType.float64
+    plan = runner.plan_gram(n=1100, pitch=8, operand_type=operand, multiprocessors=4)
+    assert plan.panels > 1
+    gram, expected = run_op(x, "unbiased", False, "float64"), expected_gram(x, "unbiased", False)
+    assert (gram - expected).norm() <= 1e-14 * expected.norm()
+    assert torch.equal(gram, gram.T)
+
+
+@pytest.mark.parametrize(
+    ("x", "words", "message"),
+    [
+        (torch.zeros(4), ("none", "float32"), "x: expected a matrix"),
+        (torch.zeros(4, 2, dtype=torch.int32), ("none", "float32"), "x: expected float64"),
+        (torch.zeros(4, 2), ("rows", "float32"), "centering: expected .* got rows"),
+        (torch.zeros(4, 2), ("none", "int8"), "precision: expected .* got int8"),
+        (torch.zeros(4, 2), ("none", "float64"), "precision: float64 does not go with"),
+        (torch.zeros(4, 2).double(), ("none", "tf32"), "precision: tf32 does not go with"),
+    ],
+)
+def test_operator_errors(
+    runner: ModuleType, x: Tensor, words: tuple[str, str], message: str
+) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        run_op(x, words[0], False, words[1])
+
+
+# ---- plan
+
+
+@pytest.mark.parametrize("operand", ["float64", "float32", "tf32", "bfloat16"])
+def test_plan(runner: ModuleType, operand: str) -> None:
+    operand_type = getattr(runner.ElementType, operand)
+    for n, p in itertools.product((1, 64, 65, 500, 512, 1024, 5000), (1, 100, 65536, 800_000)):
+        pitch = runner.feature_pitch(p, operand_type)
+        plan = runner.plan_gram(n=n, pitch=pitch, operand_type=operand_type, multiprocessors=132)
+        if plan.panels > 0:
+            assert (operand, plan.tile) in (("float64", n), ("bfloat16", n))
+            continue
+        rows = -(-n // plan.tile)
+        assert plan.tiles == rows * (rows + 1) // 2
+        assert 1 <= plan.splits <= max(1, pitch // 16)
+        partial_bytes = plan.splits * plan.tiles * plan.tile**2 * 4
+        assert plan.splits == 1 or partial_bytes <= 64 << 20
+    # Few tiles and many features: enough blocks for the whole card.
+    pitch = runner.feature_pitch(65536, operand_type)
+    plan = runner.plan_gram(n=128, pitch=pitch, operand_type=operand_type, multiprocessors=132)
+    assert plan.splits * plan.tiles >= 132
+
+
+def test_triangle_position_is_exact(runner: ModuleType) -> None:
+    assert [runner.triangle_position(i) for i in range(6)] == [
+        *((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))
+    ]
+    for row in (2**20, 2**25 + 1, 2**31 - 1):
+        start = row * (row + 1) // 2
+        assert runner.triangle_position(start) == (row, 0)
+        assert runner.triangle_position(start - 1) == (row - 1, row - 1)
+        assert runner.triangle_position(start + row) == (row, row)
