@@ -72,11 +72,11 @@ gpu: gpu-build gpu-test gpu-sanitize gpu-bench
 
 gpu-build:
 	mkdir -p $(GPU_OUT)
-	FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="9.0" $(GPU_PYTHON) -m pip install -q --no-build-isolation --no-deps --no-index .
+	FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="9.0" $(GPU_PYTHON) -m pip install -q --no-build-isolation --no-deps --no-index -e .
 	cd $(GPU_OUT) && $(GPU_PYTHON) -m repsim_fast info
 
 gpu-test: gpu-build
-	REPSIM_REQUIRE_CUDA=1 $(GPU_PYTHON) -P -m pytest python_tests -q --junitxml=$(GPU_OUT)/tests.xml
+	REPSIM_REQUIRE_CUDA=1 $(GPU_PYTHON) -m pytest python_tests -q --junitxml=$(GPU_OUT)/tests.xml
 
 gpu-sanitize: gpu-build
 	cd $(GPU_OUT) && for tool in memcheck racecheck initcheck synccheck; do \
@@ -84,7 +84,7 @@ gpu-sanitize: gpu-build
 	    $(GPU_PYTHON) $(CURDIR)/python_tests/csrc/small_shapes.py || exit 1; done
 
 gpu-bench: gpu-build
-	REPSIM_REQUIRE_CUDA=1 $(GPU_PYTHON) -P -m pytest benchmarks --benchmark-enable -q \
+	REPSIM_REQUIRE_CUDA=1 $(GPU_PYTHON) -m pytest benchmarks --benchmark-enable -q \
 	  --benchmark-json=$(GPU_OUT)/benchmarks.json
 
 clean:

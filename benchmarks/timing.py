@@ -1,0 +1,100 @@
+"""Times of alternatives measured side by side, and what is needed to read them later."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+import repsim_fast
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one alternative: the median and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+
+    def row(self) -> dict[str, float]:
+        return {"median_s": self.median, "low_s": self.low, "high_s": self.high}
+
+
+def side_by_side(
+    alternatives: dict[str, Callable[[], Any]], *, rounds: int = 7, warmup: int = 2
+) -> dict[str, Timing]:
+    """Times alternatives in turn, round by round, so that a change of the machine's load hits all
+    of them; synchronises the GPU when there is one."""
+    for _ in range(warmup):
+        for function in alternatives.values():
+            function()
+    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
+    for _ in range(rounds):
+        for name, function in alternatives.items():
+            _synchronize()
+            start = perf_counter()
+            function()
+            _synchronize()
+            seconds[name].append(perf_counter() - start)
+    return {name: _summary(times) for name, times in seconds.items()}
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _summary(times: list[float]) -> Timing:
+    low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
+    return Timing(median, low, high)
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what a figure was measured."""
+    info: dict[str, Any] = {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "simd_level": repsim_fast.build_info()["simd_level"],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "repsim_fast": repsim_fast.__version__,
+        "commit": _commit(),
+    }
+    if torch.cuda.is_available():
+        info["gpu"] = torch.cuda.get_device_name()
+    return info
+
+
+def machine_name() -> str:
+    """Folder of the results: the GPU, or processor and cores."""
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+    else:
+        name = f"{_processor()} {torch.get_num_threads()} threads"
+    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "cpu")
+
+
+def _commit() -> str:
+    run = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+    )
+    return run.stdout.strip() or "unknown"
