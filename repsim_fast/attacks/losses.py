@@ -33,7 +33,60 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return others.amax(1) - logits.gather(1, index).squeeze(1)
 
 
-_LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin}
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio (Croce & Hein, 2020), free of shift and scale of the logits.
+
+    -(z_y - max_{j != y} z_j) / (z_(1) - z_(3)), with z_(k) the k-th largest logit.
+
+    Raises:
+        ValueError: Fewer than 3 classes.
+    """
+    if logits.shape[1] < 3:
+        raise ValueError(f"loss 'dlr' needs at least 3 classes, got {logits.shape[1]}")
+    top = logits.topk(3).values
+    return margin(logits, y) / (top[:, 0] - top[:, 2]).clamp(min=_TINY)
+
+
+def dlr_towards(logits: Tensor, aim: Tensor) -> Tensor:
+    """Targeted difference of logits ratio, -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2).
+
+    Args:
+        logits: (N, n_classes).
+        aim: Labels to leave and targets to reach, (N, 2).
+
+    Raises:
+        ValueError: Fewer than 4 classes.
+    """
+    if logits.shape[1] < 4:
+        raise ValueError(f"the targeted DLR loss needs at least 4 classes, got {logits.shape[1]}")
+    top = logits.topk(4).values
+    label, target = logits.gather(1, aim).unbind(1)
+    return (target - label) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2).clamp(min=_TINY)
+
+
+def cross_entropy_towards(logits: Tensor, aim: Tensor) -> Tensor:
+    """Minus the cross-entropy of the targets ``aim[:, 1]``, without saturation."""
+    return -cross_entropy(logits, aim[:, 1])
+
+
+def divergence(reference: Tensor) -> Loss:
+    """KL(reference || softmax(logits)), the inner loss of TRADES; the labels are not used.
+
+    Args:
+        reference: Probabilities (N, n_classes) of the clean images: computed once, not each step.
+    """
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        terms = torch.nn.functional.kl_div(logits.log_softmax(1), reference, reduction="none")
+        return terms.sum(1)
+
+    return loss
+
+
+# Keeps equal logits from dividing by zero; far below any difference of real logits.
+_TINY = 1e-12
+
+_LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
 
 
 def get(loss: str | Loss) -> Loss:

@@ -2,50 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from . import losses
-from ._borrow import Model, ModelMode, borrow, call, input_gradient
-from ._checks import check_labels, check_logits
+from ._ascent import Ascent
+from ._borrow import Model, ModelMode, borrow
+from ._checks import check_labels
 from ._randomness import Stream
 from ._worst import Worst
 from .losses import Loss
-from .region import Bounds, Region, non_negative, take
-from .steps import Scalar
+from .region import Bounds, Region, check_step, take
+from .steps import Order, Scalar, l1_normalise
 
-# Step that covers the ball 2.5 times, so that the far side of a random start is in reach
-# (Madry et al., 2018, section 5).
-_RELATIVE_STEP = 2.5
+# Together the steps cover the radius 2.5 times, so that the far side of the ball is in reach of
+# any random start (Madry et al., 2018, section 5).
+_COVER = 2.5
 
 
 class PGD:
     """Maximise a loss inside a ball around each image: a callable (model, x, y) -> x_adv.
 
-    x_{t+1} = P(x_t + step_size * d_t), where d_t is the steepest ascent direction of the loss in
-    the norm and P the projection on ball and box. The loss is summed over the batch, so a sample's
-    result does not depend on its neighbours; a sample with a NaN gradient stays where it is.
-    The model comes back as it was, and gradients of weights are never computed.
+    x_{t+1} = P(x_t + step_size * d_t), where d_t is the loss's steepest ascent direction in the
+    norm (for L1 a sparse one) and P the projection on ball and box. The loss is summed over the
+    batch, so a sample's result does not depend on its neighbours; a NaN in a sample's gradient
+    stays in that sample. The model comes back as it was; gradients of weights are never computed.
 
     Args:
         eps: Radius in units of the images; a number or a tensor (N,). 0 gives back x.
-        norm: "linf".
-        step_size: Length of a step, a number or (N,); default 2.5 * eps / steps.
+        norm: "linf", "l2" or "l1".
+        step_size: Length of a step in the norm, a number or (N,); default 2.5 * eps / steps.
         steps: Number of steps; each costs one forward and one backward pass.
-        random_start: Begin at a point uniform in the ball instead of at x.
+        random_start: Begin at a point uniform in the ball, clipped to the box, instead of at x.
         restarts: Independent runs. Of several, every sample keeps a run that fools the model, and
             among equals the one with the largest loss; a NaN output counts as fooled.
         select: "last" returns the last iterate, "best" the iterate (the last one included) chosen
             by the same rule as restarts. "best", like restarts > 1, costs one more forward pass.
-        early_stop: A sample that fools the model is left alone and leaves the batch, which makes
-            evaluation of weak models cheap. Implies one more forward pass.
+        early_stop: A sample leaves the batch as soon as it fools the model, with that iterate,
+            which makes the evaluation of weak models cheap; others are as with select "best".
         bounds: Lowest and highest pixel value, numbers or tensors, for example one per channel.
         targeted: ``y`` are classes to reach rather than to leave.
-        loss: "ce" (saturation-free cross-entropy), "margin", or a callable (logits, y) -> (N,).
+        loss: "ce" (saturation-free cross-entropy), "margin", "dlr", or a callable
+            (logits, y) -> (N,), larger being worse for the model.
+        momentum: Decay of the accumulated gradient (Dong et al., 2018); 0 for none.
+        l2_order: "clip_project" (default, uses the full radius) or "project_clip".
+        l1_fraction: Share of the coordinates that an L1 step moves.
         model_mode: "eval" (default), "train" (batch statistics; running ones are restored) or
             "keep" (as handed in).
+        autocast: torch.bfloat16 or torch.float16 for the model's forward pass; the attack's own
+            state stays float32. None leaves the caller's autocast state.
         seed: Int or ``torch.Generator`` for a reproducible stream that advances with every call.
 
     Returns (on call):
@@ -53,8 +61,9 @@ class PGD:
         not hold the radius. Images are cast to the model's dtype for its forward pass.
 
     Raises (on call):
-        ValueError: Images out of bounds, labels out of range, eps or step_size not positive, an
-            empty batch, a model that returns no logits or NaN, or is not differentiable.
+        ValueError: Images out of bounds, labels out of range, eps negative or step_size not
+            positive, an empty batch, a model that returns no logits or NaN at its first call, or
+            is not differentiable.
         TypeError: Images that are not floating point, labels that are not integers.
 
     Example:
@@ -76,7 +85,11 @@ class PGD:
         bounds: Bounds = (0.0, 1.0),
         targeted: bool = False,
         loss: str | Loss = "ce",
+        momentum: float = 0.0,
+        l2_order: Order = "clip_project",
+        l1_fraction: float = 0.01,
         model_mode: ModelMode = "eval",
+        autocast: torch.dtype | None = None,
         seed: int | torch.Generator | None = None,
     ) -> None:
         if steps < 1 or restarts < 1:
@@ -90,6 +103,8 @@ class PGD:
             )
         if restarts > 1 and not random_start:
             raise ValueError("restarts need random_start: without it every run is the same")
+        if not 0 < l1_fraction <= 1:
+            raise ValueError(f"l1_fraction must lie in (0, 1], got {l1_fraction}")
         self.eps = eps
         self.norm = norm
         self.step_size = step_size
@@ -101,64 +116,82 @@ class PGD:
         self.bounds = bounds
         self.targeted = targeted
         self.loss = losses.get(loss)
+        self.momentum = momentum
+        self.l2_order: Order = l2_order
+        self.l1_fraction = l1_fraction
         self.model_mode: ModelMode = model_mode
+        self.autocast = autocast
         self._stream = Stream(seed)
 
     def __repr__(self) -> str:
         return (
-            f"PGD(eps={self.eps}, norm={self.norm!r}, steps={self.steps}, restarts={self.restarts})"
+            f"{type(self).__name__}(eps={self.eps}, norm={self.norm!r}, steps={self.steps}, "
+            f"restarts={self.restarts})"
         )
 
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Adversarial images for ``x`` (N, ...) with labels ``y`` (N,)."""
-        seed = self._stream.seed()
-        with borrow(model, mode=self.model_mode, device=x.device, seed=seed):
+        with borrow(model, mode=self.model_mode, device=x.device, seed=self._stream.seed()):
             region = Region.around(x, norm=self.norm, eps=self.eps, bounds=self.bounds)
-            size = (
-                region.eps * (_RELATIVE_STEP / self.steps)
-                if self.step_size is None
-                else non_negative(self.step_size, region.x, "step_size", positive=True)
-            )
+            region = replace(region, order=self.l2_order, fraction=self.l1_fraction)
+            size = region.eps * (_COVER / self.steps) if self.step_size is None else self.step_size
+            size = check_step(size, region)
             labels = check_labels(y, x)
-            best = Worst(region.x, targeted=self.targeted)
-            tracked = self.select == "best" or self.restarts > 1 or self.early_stop
+            ascent = Ascent(model, self.loss, self.targeted, self.autocast)
+            if self.restarts == 1 and self.select == "last" and not self.early_stop:
+                return self._run(ascent, region, labels, size)
+            worst = Worst(region.x, targeted=self.targeted)
             for restart in range(self.restarts):
-                adv = self._run(model, region, labels, size, best, first=restart == 0)
-                if not tracked:
-                    return adv
-            return best.images
+                self._run(ascent, region, labels, size, worst, check=restart == 0)
+            return worst.images
 
+    def _start(self, region: Region) -> Tensor:
+        if not self.random_start:
+            return region.x
+        return region.random(self._stream.on(region.x.device))
+
+    @torch.no_grad()
     def _run(
-        self, model: Model, region: Region, y: Tensor, size: Scalar, best: Worst, *, first: bool
+        self,
+        ascent: Ascent,
+        region: Region,
+        y: Tensor,
+        size: Scalar,
+        worst: Worst | None = None,
+        *,
+        check: bool = True,
     ) -> Tensor:
-        """One restart; records in ``best`` the iterates that count."""
+        """One run; offers to ``worst`` the iterates that count."""
         rows = torch.arange(len(y), device=y.device)
-        if self.early_stop and not first:
-            rows = rows[~best.fooled]
+        if self.early_stop and worst is not None and bool(worst.fooled.any()):
+            rows = rows[~worst.fooled]
             region, y, size = region.rows(rows), y[rows], take(size, rows)
-        generator = self._stream.on(region.x.device)
-        adv = region.random(generator) if self.random_start else region.x
-        sign = -1.0 if self.targeted else 1.0
+        if not len(rows):
+            return region.x
+        adv = self._start(region)
+        velocity: Tensor | None = None
+        every_iterate = self.early_stop or self.select == "best"
         for step in range(self.steps):
-            if not len(rows):
-                return adv
-            point = adv.detach().requires_grad_()
-            logits = call(model, point)
-            if first and step == 0:
-                check_logits(logits, y)
-            value = sign * self.loss(logits, y)
-            gradient = input_gradient(value, point)
-            with torch.no_grad():
-                if self.early_stop or self.select == "best":
-                    best.offer(rows, adv, logits, y, value)
-                if self.early_stop:
-                    keep = ~best.fooled[rows]
-                    if not bool(keep.all()):
-                        rows, y, adv, gradient = rows[keep], y[keep], adv[keep], gradient[keep]
-                        region, size = region.rows(keep), take(size, keep)
-                adv = region.step(adv, gradient, size)
-        if len(rows) and (self.early_stop or self.select == "best" or self.restarts > 1):
-            with torch.no_grad():
-                logits = call(model, adv)
-                best.offer(rows, adv, logits, y, sign * self.loss(logits, y))
+            with torch.enable_grad():
+                logits, value, gradient = ascent(adv, y, check=check and step == 0)
+            if worst is not None and every_iterate:
+                worst.offer(rows, adv, logits, y, value)
+            if self.momentum:
+                gradient = l1_normalise(gradient)
+                velocity = gradient if velocity is None else self.momentum * velocity + gradient
+                gradient = velocity
+            if (
+                worst is not None
+                and self.early_stop
+                and not bool((alive := ~worst.fooled[rows]).all())
+            ):
+                rows, y, adv, gradient = rows[alive], y[alive], adv[alive], gradient[alive]
+                region, size = region.rows(alive), take(size, alive)
+                velocity = None if velocity is None else velocity[alive]
+                if not len(rows):
+                    return adv
+            adv = region.step(adv, gradient, size)
+        if worst is not None:
+            logits = ascent.logits(adv)
+            worst.offer(rows, adv, logits, y, ascent.value(logits, y))
         return adv

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from . import steps
-from .steps import Scalar
+from .steps import Order, Scalar
 
 Bounds = tuple[float | Tensor, float | Tensor]
 """Lowest and highest pixel value: numbers, tensors (C,), or tensors that broadcast to an image."""
 
-NORMS = ("linf",)
+NORMS = ("linf", "l2", "l1")
 
 # Images that were normalised and back miss the box by a few float32 roundings.
 _BOX_TOLERANCE = 1e-5
@@ -25,6 +25,8 @@ class Region:
     """Ball of radius ``eps`` in ``norm`` around each of ``x`` (N, ...), cut with [low, high].
 
     ``x`` is float32 or float64; ``eps`` a number or (N,); ``low``, ``high`` broadcast against x.
+    ``order`` is that of the two L2 projections; ``fraction`` the share of coordinates that an L1
+    step moves, a number or (N,).
     """
 
     x: Tensor
@@ -32,6 +34,8 @@ class Region:
     eps: Scalar
     low: Scalar
     high: Scalar
+    order: Order = "clip_project"
+    fraction: Scalar = 0.01
 
     @classmethod
     def around(cls, x: Tensor, *, norm: str, eps: Scalar, bounds: Bounds) -> Region:
@@ -64,20 +68,36 @@ class Region:
         return cls(state, norm, non_negative(eps, state, "eps"), low, high)
 
     def step(self, adv: Tensor, gradient: Tensor, size: Scalar) -> Tensor:
-        """One steepest-ascent step of length ``size`` in the norm, back inside the region."""
-        return steps.linf_step(adv, gradient, self.x, size, self.eps, self.low, self.high)
+        """One ascent step of length ``size`` in the norm, back inside the region."""
+        around = (self.x, size, self.eps, self.low, self.high)
+        if self.norm == "linf":
+            return steps.linf_step(adv, gradient, *around)
+        if self.norm == "l2":
+            return steps.l2_step(adv, gradient, *around, self.order)
+        return steps.l1_step(adv, gradient, *around, self.fraction)
 
     def project(self, adv: Tensor) -> Tensor:
         """``adv`` brought back inside the region."""
-        return steps.linf_project(adv, self.x, self.eps, self.low, self.high)
+        around = (self.x, self.eps, self.low, self.high)
+        if self.norm == "linf":
+            return steps.linf_project(adv, *around)
+        if self.norm == "l2":
+            return steps.l2_project(adv, *around, self.order)
+        return steps.l1_project(adv, *around)
 
     def random(self, generator: torch.Generator) -> Tensor:
-        """Points drawn uniformly from the balls, brought inside the box."""
-        return steps.linf_random(self.x, self.eps, self.low, self.high, generator)
+        """Points drawn uniformly from the balls, clipped to the box."""
+        draw = {"linf": steps.linf_random, "l2": steps.l2_random, "l1": steps.l1_random}[self.norm]
+        return draw(self.x, self.eps, self.low, self.high, generator)
 
     def rows(self, index: Tensor) -> Region:
         """The region of some of the images."""
-        return replace(self, x=self.x[index], eps=take(self.eps, index))
+        return replace(
+            self,
+            x=self.x[index],
+            eps=take(self.eps, index),
+            fraction=take(self.fraction, index),
+        )
 
 
 def take(value: Scalar, index: Tensor) -> Scalar:
@@ -85,9 +105,17 @@ def take(value: Scalar, index: Tensor) -> Scalar:
     return value[index] if isinstance(value, Tensor) else value
 
 
-def non_negative(value: Scalar, x: Tensor, name: str, *, positive: bool = False) -> Scalar:
+def check_step(size: Scalar, region: Region) -> Scalar:
+    """A step length that is positive wherever there is a ball to move in."""
+    size = non_negative(size, region.x, "step_size")
+    still = (torch.as_tensor(size) <= 0) & (torch.as_tensor(region.eps) > 0)
+    if bool(still.any()):
+        raise ValueError("step_size must be finite and positive, got 0")
+    return size
+
+
+def non_negative(value: Scalar, x: Tensor, name: str) -> Scalar:
     """A checked number, or a checked tensor (N,) on the device of ``x``."""
-    wanted = "positive" if positive else "non-negative"
     if isinstance(value, Tensor) and value.ndim > 0:
         if value.shape != (len(x),):
             raise ValueError(
@@ -98,8 +126,8 @@ def non_negative(value: Scalar, x: Tensor, name: str, *, positive: bool = False)
         smallest = float(value.min()) if bool(value.isfinite().all()) else math.nan
     else:
         value = smallest = float(value)
-    if not math.isfinite(smallest) or smallest < 0 or (positive and smallest == 0):
-        raise ValueError(f"{name} must be finite and {wanted}, got {smallest}")
+    if not math.isfinite(smallest) or smallest < 0:
+        raise ValueError(f"{name} must be finite and non-negative, got {smallest}")
     return value
 
 

@@ -1,0 +1,350 @@
+"""Auto-PGD: step sizes and restarts from the best point without tuning (Croce & Hein)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import losses
+from ._ascent import Ascent
+from ._borrow import Model, borrow
+from ._checks import check_labels, check_logits
+from ._randomness import Stream
+from ._worst import Worst
+from .losses import Loss
+from .region import Bounds, Region
+from .steps import Scalar, l2_direction, per_sample
+
+# Constants of the papers: Croce & Hein 2020 (Linf, L2), section 3; 2021 (L1), section 4.
+_FIRST_CHECK, _CHECK_SHRINKS, _LEAST_CHECK = 0.22, 0.03, 0.06
+_ENOUGH_SUCCESS = 0.75
+_MOMENTUM = 0.75
+_L1_CHECK = 0.04
+_L1_FIRST_FRACTION, _L1_SPARSER, _L1_SUPPORT_SHRANK = 0.2, 1.5, 0.95
+_L1_SMALLEST_STEP = 0.1
+_L1_PHASES = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
+
+
+@dataclass
+class _State:
+    """One row a sample; every field can be indexed by rows alike."""
+
+    rows: Tensor  # (M,) positions in the batch
+    x: Tensor
+    y: Tensor  # (M,) labels, or targets of a targeted attack: they decide what fools
+    aim: Tensor  # (M,) or (M, k), what the loss is given
+    adv: Tensor
+    previous: Tensor
+    gradient: Tensor
+    value: Tensor  # (M,)
+    best: Tensor
+    best_gradient: Tensor
+    best_value: Tensor  # (M,)
+    checked_value: Tensor  # (M,) best value at the last checkpoint
+    size: Tensor  # (M,)
+    improved: Tensor  # (M,) improving steps since the last checkpoint
+    was_halved: Tensor  # (M,) bool, at the last checkpoint
+    fraction: Tensor  # (M,) share of coordinates of an L1 step
+    support: Tensor  # (M,) coordinates of the best L1 perturbation at the last checkpoint
+
+    def take(self, index: Tensor) -> _State:
+        return _State(**{name: value[index] for name, value in vars(self).items()})
+
+
+class APGD:
+    """Auto-PGD: a callable (model, x, y) -> x_adv, the strongest gradient attack without a tuning.
+
+    A sample's step is halved, and the search returns to its best point, when too few steps
+    improved its loss; a sample that fools the model leaves the batch. For L1 the step is sparse,
+    its share of coordinates follows the support found, and three phases with radii 3, 2 and 1 eps
+    bring a point found in a larger ball into the right one. Each of ``steps`` costs one forward
+    and one backward pass.
+
+    Args:
+        eps: Radius, a number or a tensor (N,). 0 gives back x.
+        norm: "linf", "l2" or "l1".
+        steps: Steps of each run.
+        loss: "ce" (saturation-free), "dlr", "margin" or a callable (logits, y) -> (N,).
+        restarts: Runs on the samples that are still classified correctly.
+        targeted: ``y`` are classes to reach.
+        bounds: Lowest and highest pixel value, numbers or tensors.
+        autocast: As in ``PGD``.
+        seed: Int or ``torch.Generator``; the stream advances with every call.
+
+    Returns (on call):
+        For each sample an image that fools the model, the last seen, or that of the largest loss.
+
+    Raises (on call):
+        As ``PGD``; ValueError for a loss that needs more classes.
+
+    References:
+        Croce & Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+        parameter-free attacks", 2020; "Mind the box: l1-APGD for sparse adversarial attacks", 2021.
+    """
+
+    def __init__(
+        self,
+        eps: Scalar,
+        *,
+        norm: str = "linf",
+        steps: int = 100,
+        loss: str | Loss = "ce",
+        restarts: int = 1,
+        targeted: bool = False,
+        bounds: Bounds = (0.0, 1.0),
+        autocast: torch.dtype | None = None,
+        seed: int | torch.Generator | None = None,
+    ) -> None:
+        if steps < 1 or restarts < 1:
+            raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
+        self.eps = eps
+        self.norm = norm
+        self.steps = steps
+        self.loss = losses.get(loss)
+        self.restarts = restarts
+        self.targeted = targeted
+        self.bounds = bounds
+        self.autocast = autocast
+        self._stream = Stream(seed)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(eps={self.eps}, norm={self.norm!r}, steps={self.steps}, "
+            f"restarts={self.restarts})"
+        )
+
+    @torch.no_grad()
+    def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
+        """Adversarial images for ``x`` (N, ...) with labels ``y`` (N,)."""
+        with borrow(model, mode="eval", device=x.device, seed=self._stream.seed()):
+            region = Region.around(x, norm=self.norm, eps=self.eps, bounds=self.bounds)
+            worst = Worst(region.x, targeted=self.targeted)
+            labels = check_labels(y, x)
+            self._attack(model, region, labels, worst)
+            return worst.images
+
+    def _attack(self, model: Model, region: Region, y: Tensor, worst: Worst) -> None:
+        ascent = Ascent(model, self.loss, self.targeted, self.autocast)
+        for _ in range(self.restarts):
+            self._run(ascent, region, y, y, worst)
+
+    def _run(self, ascent: Ascent, region: Region, y: Tensor, aim: Tensor, worst: Worst) -> None:
+        """One restart on the samples that do not fool the model yet."""
+        rows = torch.nonzero(~worst.fooled).squeeze(1)
+        if not len(rows):
+            return
+        region, y, aim = region.rows(rows), y[rows], aim[rows]
+        generator = self._stream.on(region.x.device)
+        if region.norm != "l1":
+            start = _far_start(region, generator)
+            _search(ascent, region, y, aim, rows, start, self.steps, worst, record=True)
+            return
+        done = 0
+        adv = region.random(generator)
+        for number, (factor, share) in enumerate(_L1_PHASES):
+            last = number == len(_L1_PHASES) - 1
+            steps = max(1, self.steps - done if last else int(share * self.steps))
+            done += steps
+            wide = replace(region, eps=region.eps * factor)
+            adv = wide.project(adv)
+            # Only points of the last phase lie in the ball: earlier ones are no candidates.
+            adv = _search(ascent, wide, y, aim, rows, adv, steps, worst, record=last)
+
+
+def _far_start(region: Region, generator: torch.Generator) -> Tensor:
+    """A random point on the boundary of the ball, brought inside the box."""
+    x = region.x
+    if region.norm == "l2":
+        noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        direction = l2_direction(noise)
+    else:
+        noise = 2 * torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator) - 1
+        direction = noise / noise.abs().flatten(1).amax(1).view(-1, *[1] * (x.ndim - 1))
+    return region.project(x + per_sample(region.eps, x) * direction)
+
+
+def _search(
+    ascent: Ascent,
+    region: Region,
+    y: Tensor,
+    aim: Tensor,
+    rows: Tensor,
+    adv: Tensor,
+    steps: int,
+    worst: Worst,
+    *,
+    record: bool,
+) -> Tensor:
+    """Ascend from ``adv``; gives the best points and, with ``record``, offers points to ``worst``.
+
+    With ``record`` samples leave as soon as they fool the model, and only then may the result have
+    fewer rows than it began with.
+    """
+    sparse = region.norm == "l1"
+    grow = _l1_checkpoint if sparse else _checkpoint
+    first_size = region.eps if sparse else 2.0 * region.eps
+    state = _begin(ascent, region, y, aim, rows, adv, first_size, worst, record=record)
+    lower = torch.as_tensor(region.eps, dtype=adv.dtype, device=adv.device) * _L1_SMALLEST_STEP
+    period = max(1, int(steps * (_L1_CHECK if sparse else _FIRST_CHECK)))
+    since = 0
+    for step in range(steps):
+        if record:
+            alive = ~worst.fooled[state.rows]
+            if not bool(alive.all()):
+                state, region = state.take(alive), region.rows(alive)
+                lower = lower[alive] if lower.ndim else lower
+        if not len(state.rows):
+            break
+        _move(state, region, momentum=_MOMENTUM if step and not sparse else 1.0)
+        last = step == steps - 1
+        if last:
+            logits = ascent.logits(state.adv)
+            value = ascent.value(logits, state.aim)
+        else:
+            with torch.enable_grad():
+                logits, value, state.gradient = ascent(state.adv, state.aim)
+        if record:
+            worst.offer(state.rows, state.adv, logits, state.y, value)
+        _compare(state, value)
+        since += 1
+        if since == period and not last:
+            grow(state, period, lower)
+            since = 0
+            if not sparse:
+                shrink = max(1, int(_CHECK_SHRINKS * steps))
+                period = max(period - shrink, max(1, int(_LEAST_CHECK * steps)))
+    return state.best
+
+
+def _begin(
+    ascent: Ascent,
+    region: Region,
+    y: Tensor,
+    aim: Tensor,
+    rows: Tensor,
+    adv: Tensor,
+    size: Scalar,
+    worst: Worst,
+    *,
+    record: bool,
+) -> _State:
+    with torch.enable_grad():
+        logits, value, gradient = ascent(adv, aim, check=True)
+    if record:
+        worst.offer(rows, adv, logits, y, value)
+    n = len(y)
+    d = adv[0].numel()
+    return _State(
+        rows=rows,
+        x=region.x,
+        y=y,
+        aim=aim,
+        adv=adv,
+        previous=adv,
+        gradient=gradient,
+        value=value,
+        best=adv.clone(),
+        best_gradient=gradient.clone(),
+        best_value=value.clone(),
+        checked_value=value.clone(),
+        size=torch.as_tensor(size, dtype=adv.dtype, device=adv.device).expand(n).clone(),
+        improved=torch.zeros(n, device=adv.device),
+        was_halved=torch.ones(n, dtype=torch.bool, device=adv.device),
+        fraction=torch.full((n,), _L1_FIRST_FRACTION, dtype=adv.dtype, device=adv.device),
+        support=torch.full((n,), float(d), device=adv.device),
+    )
+
+
+def _move(state: _State, region: Region, *, momentum: float) -> None:
+    """z = P(x_t + size d), then x_{t+1} = P(x_t + m (z - x_t) + (1 - m) (x_t - x_{t-1}))."""
+    adv = replace(region, fraction=state.fraction).step(state.adv, state.gradient, state.size)
+    if momentum != 1.0:
+        inertia = (1.0 - momentum) * (state.adv - state.previous)
+        adv = region.project(state.adv + momentum * (adv - state.adv) + inertia)
+    state.previous, state.adv = state.adv, adv
+
+
+def _compare(state: _State, value: Tensor) -> None:
+    """Count an improving step and keep the best point."""
+    state.improved += (value > state.value).to(state.improved.dtype)
+    state.value = value
+    better = value > state.best_value
+    state.best_value = torch.where(better, value, state.best_value)
+    mask = better.view(-1, *[1] * (state.adv.ndim - 1))
+    state.best = torch.where(mask, state.adv, state.best)
+    state.best_gradient = torch.where(mask, state.gradient, state.best_gradient)
+
+
+def _back_to_best(state: _State, which: Tensor) -> None:
+    mask = which.view(-1, *[1] * (state.adv.ndim - 1))
+    state.adv = torch.where(mask, state.best, state.adv)
+    state.gradient = torch.where(mask, state.best_gradient, state.gradient)
+    state.value = torch.where(which, state.best_value, state.value)
+
+
+def _checkpoint(state: _State, period: int, lower: Tensor) -> None:
+    """Halve the step of samples that oscillate or stand still (Linf and L2)."""
+    oscillates = state.improved < _ENOUGH_SUCCESS * period
+    stands = ~state.was_halved & (state.best_value <= state.checked_value)
+    halve = oscillates | stands
+    state.size = torch.where(halve, state.size / 2, state.size)
+    state.was_halved = halve
+    state.checked_value = state.best_value.clone()
+    state.improved.zero_()
+    _back_to_best(state, halve)
+
+
+def _l1_checkpoint(state: _State, period: int, lower: Tensor) -> None:
+    """Sparsity from the support of the best point; large steps again when that shrank."""
+    support = (state.best != state.x).flatten(1).sum(1).to(state.support.dtype)
+    shrank = support < _L1_SUPPORT_SHRANK * state.support
+    state.support = support
+    state.fraction = support.to(state.fraction.dtype) / state.x[0].numel() / _L1_SPARSER
+    largest = lower / _L1_SMALLEST_STEP
+    smaller = torch.maximum(state.size / _L1_SPARSER, lower.expand_as(state.size))
+    state.size = torch.where(shrank, largest, smaller)
+    _back_to_best(state, shrank)
+
+
+class APGDTargeted(APGD):
+    """APGD towards each of the most likely wrong classes in turn, on the targeted DLR loss.
+
+    Args:
+        eps: Radius, a number or (N,).
+        n_targets: Classes tried, the most likely first; at most n_classes - 1.
+        options: Further settings of ``APGD``; loss "dlr" (default) or "ce".
+
+    Raises (on call):
+        ValueError: Fewer than 4 classes with the DLR loss.
+    """
+
+    def __init__(
+        self, eps: Scalar, *, n_targets: int = 9, loss: str = "dlr", **options: Any
+    ) -> None:
+        if loss not in _TOWARDS:
+            raise ValueError(f"loss must be one of {sorted(_TOWARDS)}, got {loss!r}")
+        if n_targets < 1:
+            raise ValueError(f"n_targets must be at least 1, got {n_targets}")
+        if options.get("targeted"):
+            raise ValueError("targeted: this attack chooses targets itself, from the labels y")
+        super().__init__(eps, loss=_TOWARDS[loss], **options)
+        self.n_targets = n_targets
+
+    def _attack(self, model: Model, region: Region, y: Tensor, worst: Worst) -> None:
+        logits = Ascent(model, losses.cross_entropy, autocast=self.autocast).logits(region.x)
+        check_logits(logits, y)
+        others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
+        targets = others.topk(min(self.n_targets, logits.shape[1] - 1)).indices
+        ascent = Ascent(model, self.loss, autocast=self.autocast)
+        for target in targets.unbind(1):
+            for _ in range(self.restarts):
+                self._run(ascent, region, y, torch.stack((y, target), 1), worst)
+
+
+_TOWARDS: dict[str, Loss] = {
+    "dlr": losses.dlr_towards,
+    "ce": losses.cross_entropy_towards,
+}
