@@ -69,6 +69,13 @@ class Grid:
         )
 
     @property
+    def title(self) -> str:
+        """The models compared, as a heading."""
+        if self.within:
+            return f"within {self.row_model}"
+        return f"{self.row_model} / {self.column_model}"
+
+    @property
     def within(self) -> bool:
         """Whether the grid compares a model with itself."""
         return self.row_model == self.column_model
@@ -214,7 +221,7 @@ class SimilarityResult:
             f"{self.n_batches} batches",
             f"  models: {models}",
         ]
-        lines += [f"  {_title(grid)}: {_figures(grid)}" for grid in self.grids()]
+        lines += [f"  {grid.title}: {_figures(grid)}" for grid in self.grids()]
         lines.append("  .plot()  .between(a, b)  .to_dataframe()  .save(path)")
         return "\n".join(lines)
 
@@ -368,10 +375,6 @@ class SimilarityResult:
         raise ValueError(
             f"{argument} must be a model of {self.models} or its number, got {model!r}"
         )
-
-
-def _title(grid: Grid) -> str:
-    return f"within {grid.row_model}" if grid.within else f"{grid.row_model} / {grid.column_model}"
 
 
 def _figures(grid: Grid) -> str:
