@@ -43,7 +43,7 @@ def float64_grid(models: list[nn.Module], images: torch.Tensor) -> torch.Tensor:
         for model in models:
             seen: set[nn.Module] = set()
 
-            def hook(module, inputs, output, seen=seen):
+            def hook(module, inputs, output, seen=seen, grams=grams):
                 if module not in seen:  # the first call
                     seen.add(module)
                     x = output.flatten(1).double()

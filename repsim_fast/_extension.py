@@ -26,7 +26,7 @@ def _load_cuda() -> str:
     if not libraries:
         return "the CUDA library _C_cuda is missing from the installation"
     try:
-        torch.ops.load_library(str(libraries[0]))
+        torch.ops.load_library(str(libraries[0]))  # type: ignore[no-untyped-call]
     except OSError as error:
         return f"the CUDA library could not be loaded: {error}"
     return ""

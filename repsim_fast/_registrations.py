@@ -11,7 +11,7 @@ from repsim_fast import _extension  # noqa: F401  (defines the operators)
 from repsim_fast.reference import center_gram, unpack_gram
 
 
-@torch.library.register_fake("repsim_fast::centered_gram")
+@torch.library.register_fake("repsim_fast::centered_gram")  # type: ignore[untyped-decorator]
 def _centered_gram_fake(x: Tensor, centering: str, packed: bool, precision: str) -> Tensor:
     n = x.shape[0]
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
