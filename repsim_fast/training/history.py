@@ -1,15 +1,32 @@
-"""What happened in a training: one record an epoch, also as JSON lines."""
+"""What happened in a training: one record an epoch, also as JSON lines and for TensorBoard."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from repsim_fast._files import replacing
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """Figures of one epoch; accuracies in [0, 1], None where nothing was evaluated."""
+    """Figures of one epoch; accuracies in [0, 1], None where nothing was evaluated.
+
+    Attributes:
+        epoch: Counted from 0.
+        loss: Mean training loss, regularisers included.
+        train_accuracy: On the images trained on, perturbed as they were.
+        learning_rate: At the end of the epoch.
+        seconds: Training and evaluation.
+        clean_accuracy: Of ``eval_data``.
+        robust_accuracy: Of ``eval_data`` under ``eval_attack``.
+        fgsm_accuracy: Of the overfitting detector's training images against FGSM.
+        pgd_accuracy: Of the same images against PGD-10.
+    """
 
     epoch: int
     loss: float
@@ -18,13 +35,26 @@ class Epoch:
     seconds: float
     clean_accuracy: float | None = None
     robust_accuracy: float | None = None
+    fgsm_accuracy: float | None = None
+    pgd_accuracy: float | None = None
+
+    @property
+    def score(self) -> float | None:
+        """What the best checkpoint is chosen by: robust accuracy, else clean accuracy."""
+        return self.clean_accuracy if self.robust_accuracy is None else self.robust_accuracy
 
 
 @dataclass
 class History:
-    """Epochs of a training, oldest first."""
+    """Epochs of a training, oldest first.
+
+    Attributes:
+        epochs: One record an epoch.
+        overfitting: What the catastrophic-overfitting detector found, None if nothing.
+    """
 
     epochs: list[Epoch] = field(default_factory=list)
+    overfitting: str | None = None
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -34,9 +64,68 @@ class History:
         """The newest epoch."""
         return self.epochs[-1]
 
+    @property
+    def best(self) -> Epoch:
+        """The first epoch with the highest robust (else clean) accuracy, else the newest."""
+        scored = [epoch for epoch in self.epochs if epoch.score is not None]
+        return max(scored, key=lambda epoch: epoch.score or 0.0) if scored else self.last
 
-def append_line(path: Path, epoch: Epoch) -> None:
-    """Append an epoch to a JSON-lines file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(asdict(epoch)) + "\n")
+
+class Log:
+    """Writes every epoch to a JSON-lines file and a TensorBoard folder, where they are asked for.
+
+    Args:
+        path: JSON-lines file, None for none.
+        tensorboard: Folder of event files, None for none.
+        epochs: Epochs of a training that is resumed: the file begins with them.
+
+    Raises:
+        ImportError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        tensorboard: str | Path | None,
+        epochs: Iterable[Epoch] = (),
+    ) -> None:
+        self._path = None if path is None else Path(path)
+        self._writer: Any = None if tensorboard is None else _tensorboard(tensorboard)
+        if self._path is not None:
+            with replacing(self._path) as temporary:
+                temporary.write_text("".join(_line(epoch) for epoch in epochs))
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, epoch: Epoch) -> None:
+        """Add one epoch."""
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(_line(epoch))
+        if self._writer is not None:
+            for name, value in asdict(epoch).items():
+                if name != "epoch" and value is not None:
+                    self._writer.add_scalar(name, value, epoch.epoch)
+            self._writer.flush()
+
+
+def _line(epoch: Epoch) -> str:
+    return json.dumps(asdict(epoch)) + "\n"
+
+
+def _tensorboard(folder: str | Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError:
+        raise ImportError("tensorboard logs need: pip install tensorboard") from None
+    return SummaryWriter(log_dir=str(folder))

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .distributed import Processes
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -27,14 +29,33 @@ class Samples:
             images = images.float() / 255
         return images, self.labels[index].to(device, torch.int64, non_blocking=True)
 
-    def batches(
-        self, batch_size: int, device: torch.device, *, generator: torch.Generator | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """All samples once, in order, or shuffled by a generator; the last batch may be short."""
-        order = None if generator is None else torch.randperm(len(self), generator=generator)
+    def batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """All samples once, in order; the last batch may be short."""
         for start in range(0, len(self), batch_size):
-            part = slice(start, start + batch_size)
-            yield self.batch(part if order is None else order[part], device)
+            yield self.batch(slice(start, start + batch_size), device)
+
+    def shuffled(
+        self,
+        batch_size: int,
+        device: torch.device,
+        generator: torch.Generator,
+        group: Processes,
+    ) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """All samples once in random order: this process's share of each batch, and its weight.
+
+        A batch has ``batch_size`` samples over all processes. A last batch too small to give
+        every process one, or with a single sample (BatchNorm could not train on it), is left out.
+        """
+        order = torch.randperm(len(self), generator=generator).to(self.labels.device)
+        for start in range(0, self.steps(batch_size, group) * batch_size, batch_size):
+            rows = order[start : start + batch_size]
+            mine = group.share(rows)
+            yield *self.batch(mine, device), len(mine) / len(rows)
+
+    def steps(self, batch_size: int, group: Processes) -> int:
+        """Number of batches that ``shuffled`` gives."""
+        whole, rest = divmod(len(self), batch_size)
+        return whole + (rest >= 2 * group.size or (whole == 0 and rest >= group.size))
 
 
 def samples(data: Any, name: str = "data") -> Samples:

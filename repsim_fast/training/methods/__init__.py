@@ -1,4 +1,4 @@
-"""Training methods by name."""
+"""Training methods: factories, also by name."""
 
 from __future__ import annotations
 
@@ -6,15 +6,29 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from .adversarial import pgd, standard
-from .base import Method
+from .adversarial import adversarial, noise, pgd, standard
+from .base import Batch, Method
+from .free import free
+from .single_step import fgsm, gradalign, n_fgsm, rs_fgsm
+from .trades import mart, trades
 
-_METHODS: dict[str, Callable[..., Method]] = {"standard": standard, "pgd": pgd}
+_METHODS: dict[str, Callable[..., Method]] = {
+    "standard": standard,
+    "pgd": pgd,
+    "trades": trades,
+    "mart": mart,
+    "fgsm": fgsm,
+    "rs-fgsm": rs_fgsm,
+    "n-fgsm": n_fgsm,
+    "free": free,
+    "gradalign": gradalign,
+    "noise": noise,
+}
 
 
 def available() -> list[str]:
     """Names that ``build`` knows."""
-    return sorted(_METHODS)
+    return list(_METHODS)
 
 
 def build(name: str, **options: Any) -> Method:
@@ -33,4 +47,20 @@ def build(name: str, **options: Any) -> Method:
     return factory(**options)
 
 
-__all__ = ["Method", "available", "build", "pgd", "standard"]
+__all__ = [
+    "Batch",
+    "Method",
+    "adversarial",
+    "available",
+    "build",
+    "fgsm",
+    "free",
+    "gradalign",
+    "mart",
+    "n_fgsm",
+    "noise",
+    "pgd",
+    "rs_fgsm",
+    "standard",
+    "trades",
+]

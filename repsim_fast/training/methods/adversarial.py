@@ -1,7 +1,8 @@
-"""Standard training, and training on the examples of any attack."""
+"""Standard training, training with noise, and on the examples of any attack."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from repsim_fast.attacks import PGD
 
-from .base import Method, clean, cross_entropy
+from .base import Batch, Method, clean, cross_entropy
+
+Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
 
 def standard() -> Method:
@@ -26,12 +29,41 @@ def pgd(
         eps: Radius in image units.
         steps: Attack steps.
         step_size: Default eps / 4, the usual 2/255 at 8/255.
-        options: Further settings of ``attacks.PGD``.
+        options: Further settings of ``attacks.PGD``, such as ``norm``.
     """
     step_size = eps / 4 if step_size is None else step_size
+    PGD(eps, steps=steps, step_size=step_size, **options)  # bad settings fail here, not in batch 1
 
-    def perturb(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        attack = PGD(eps, steps=steps, step_size=step_size, seed=generator, **options)
-        return attack(model, x, y)
+    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+        attack = PGD(eps, steps=steps, step_size=step_size, seed=batch.generator, **options)
+        return attack(model, batch.x, batch.y)
 
-    return Method("pgd", perturb, cross_entropy)
+    return Method("pgd", perturb, cross_entropy, eps)
+
+
+def adversarial(attack: Attack, *, name: str = "adversarial", eps: float | None = None) -> Method:
+    """Training on the examples of any attack (model, x, y) -> x_adv.
+
+    An attack that draws from a stream of its own goes on in it where a resumed training would have
+    to start again: use the named methods where bit-identical resumption matters.
+    """
+
+    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+        return attack(model, batch.x, batch.y)
+
+    return Method(name, perturb, cross_entropy, eps)
+
+
+def noise(sigma: float = 0.25) -> Method:
+    """Training on Gaussian noise, for randomised smoothing (Cohen et al., 2019).
+
+    Args:
+        sigma: Standard deviation in image units; noisy images are not clipped.
+    """
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive, got {sigma}")
+
+    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+        return batch.x + sigma * torch.randn(batch.x.shape, generator=batch.generator).to(batch.x)
+
+    return Method("noise", perturb, cross_entropy)

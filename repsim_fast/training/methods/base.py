@@ -8,11 +8,31 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-Perturb = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
-"""(model, x, y, generator) -> images to train on; the generator lives on the CPU."""
 
-BatchLoss = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(model, x, y, x_perturbed) -> (mean loss, logits that the running accuracy counts)."""
+@dataclass(frozen=True)
+class Batch:
+    """A batch as the trainer hands it out.
+
+    Attributes:
+        x: Images (N, C, H, W) in [0, 1], augmented.
+        y: Labels (N,).
+        generator: CPU generator for everything random about this batch.
+    """
+
+    x: Tensor
+    y: Tensor
+    generator: torch.Generator
+
+
+Perturb = Callable[[nn.Module, Batch], Tensor]
+"""(model, batch) -> images to train on, (N, C, H, W)."""
+
+BatchLoss = Callable[[nn.Module, Batch, Tensor], tuple[Tensor, Tensor]]
+"""(model, batch, perturbed images) -> (mean loss, logits that the running accuracy counts)."""
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -20,21 +40,32 @@ class Method:
     """A training method: an inner step that makes the inputs, an outer loss on them.
 
     The two are apart so that options such as weight perturbation can act between them.
+
+    Attributes:
+        name: Shown in logs.
+        perturb: The inner step; the model is in training mode and must be left as it was.
+        loss: The outer loss.
+        eps: Radius of the perturbation, None without one.
+        replays: Optimizer steps on each batch.
+        start_epoch: Called before each epoch, to forget what a method carries between batches.
+        after_backward: Called after each backward pass.
     """
 
     name: str
     perturb: Perturb
     loss: BatchLoss
+    eps: float | None = None
+    replays: int = 1
+    start_epoch: Callable[[], None] = _nothing
+    after_backward: Callable[[], None] = _nothing
 
 
-def clean(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+def clean(model: nn.Module, batch: Batch) -> Tensor:
     """Perturb nothing."""
-    return x
+    return batch.x
 
 
-def cross_entropy(
-    model: nn.Module, x: Tensor, y: Tensor, x_perturbed: Tensor
-) -> tuple[Tensor, Tensor]:
+def cross_entropy(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the perturbed images."""
-    logits = model(x_perturbed)
-    return nn.functional.cross_entropy(logits, y), logits
+    logits = model(perturbed)
+    return nn.functional.cross_entropy(logits, batch.y), logits

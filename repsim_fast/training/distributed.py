@@ -1,0 +1,82 @@
+"""Data-parallel training over the processes that torchrun starts.
+
+Gradients are averaged by one reduction after the backward pass instead of by
+``DistributedDataParallel``: that wrapper cannot follow the methods here, which call the model
+several times before a backward pass or differentiate twice. What is lost is the overlap of
+communication with the backward pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The group this process belongs to; alone it has rank 0 of 1 and communicates nothing."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def share(self, x: Tensor) -> Tensor:
+        """This process's part of a batch's rows; sizes differ by at most one."""
+        return x[self.rank :: self.size]
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum of ``x`` over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(x)
+        return x
+
+    def average_gradients(self, model: nn.Module, weight: float) -> None:
+        """Replace every gradient by the sum of ``weight`` times it over the processes."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients]) * weight
+        dist.all_reduce(flat)
+        for gradient, part in zip(
+            gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(part.view_as(gradient))
+
+    @torch.no_grad()
+    def broadcast(self, model: nn.Module) -> None:
+        """Give every process the first one's weights and buffers."""
+        if self.size > 1:
+            for value in model.state_dict().values():
+                dist.broadcast(value, src=0)
+
+
+def local_device(device: torch.device) -> torch.device:
+    """ "cuda" without an index: torchrun's GPU for this process."""
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device
+
+
+@contextlib.contextmanager
+def processes(device: torch.device) -> Iterator[Processes]:
+    """The group of this run: torchrun's, an initialised default group, or this process alone."""
+    if dist.is_available() and dist.is_initialized():
+        yield Processes(dist.get_rank(), dist.get_world_size())
+    elif int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            yield Processes(dist.get_rank(), dist.get_world_size())
+        finally:
+            dist.destroy_process_group()
+    else:
+        yield Processes()

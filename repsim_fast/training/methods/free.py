@@ -1,0 +1,56 @@
+"""Free adversarial training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .base import Batch, Method, cross_entropy
+
+
+def free(eps: float = 8 / 255, *, replays: int = 8, step_size: float | None = None) -> Method:
+    """Perturbation and weights from one backward pass (Shafahi et al., 2019).
+
+    Each batch is trained on ``replays`` times; every backward pass also moves the perturbation by
+    one sign step. The perturbation is carried from batch to batch and begins at 0 in each epoch.
+    For the cost of E epochs of standard training choose E / replays epochs.
+
+    Args:
+        eps: Radius in image units.
+        replays: Optimizer steps on each batch, m in the paper.
+        step_size: Default eps.
+    """
+    if replays < 1:
+        raise ValueError(f"replays must be at least 1, got {replays}")
+    size = eps if step_size is None else step_size
+    carried: list[Tensor] = []  # the perturbation; then, within a step, the images that carry it
+
+    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+        x = batch.x
+        if not carried or carried[0].shape[1:] != x.shape[1:] or len(carried[0]) < len(x):
+            fresh = torch.zeros_like(x)
+            if carried and carried[0].shape[1:] == x.shape[1:]:
+                fresh[: len(carried[0])] = carried[0]
+            carried[:] = [fresh]
+        # Clipped outside of the graph: clamp has no gradient at black and white pixels.
+        moved = (x + carried[0][: len(x)]).clamp(0.0, 1.0).requires_grad_()
+        carried[1:] = [moved]
+        return moved
+
+    def after_backward() -> None:
+        delta, moved = carried
+        if moved.grad is None:
+            raise ValueError("free training needs a model that is differentiable in its images")
+        step = delta[: len(moved)] + size * moved.grad.sign()
+        delta[: len(moved)] = step.clamp(-eps, eps)
+        del carried[1:]
+
+    return Method(
+        "free",
+        perturb,
+        cross_entropy,
+        eps,
+        replays=replays,
+        start_epoch=carried.clear,
+        after_backward=after_backward,
+    )

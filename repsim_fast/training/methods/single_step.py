@@ -1,0 +1,99 @@
+"""Adversarial training at the cost of one attack step, and its two cures against collapse."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast.attacks import FGSM, NFGSM, RSFGSM
+
+from .base import Batch, Method, cross_entropy
+
+
+def fgsm(eps: float = 8 / 255, **options: Any) -> Method:
+    """FGSM from x (Goodfellow et al., 2015); collapses at larger radii.
+
+    Args:
+        eps: Radius in image units.
+        options: Further settings of ``attacks.PGD``; ``model_mode="train"`` attacks with batch
+            statistics, as the catastrophic-overfitting papers do.
+    """
+
+    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+        return FGSM(eps, seed=batch.generator, **options)(model, batch.x, batch.y)
+
+    return Method("fgsm", perturb, cross_entropy, eps)
+
+
+def rs_fgsm(eps: float = 8 / 255, *, relative_step: float = 1.25, **options: Any) -> Method:
+    """FGSM from a random start (Wong et al., 2020).
+
+    Args:
+        eps: Radius in image units.
+        relative_step: Step in units of eps.
+        options: As for ``fgsm``.
+    """
+
+    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+        attack = RSFGSM(eps, relative_step=relative_step, seed=batch.generator, **options)
+        return attack(model, batch.x, batch.y)
+
+    return Method("rs-fgsm", perturb, cross_entropy, eps)
+
+
+def n_fgsm(eps: float = 8 / 255, *, noise: float = 2.0, **options: Any) -> Method:
+    """FGSM on noisy images, not clipped to the radius (de Jorge et al., 2022).
+
+    Args:
+        eps: Step in image units.
+        noise: Radius of the uniform noise in units of eps.
+        options: As for ``fgsm``.
+    """
+
+    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+        attack = NFGSM(eps, noise=noise, seed=batch.generator, **options)
+        return attack(model, batch.x, batch.y)
+
+    return Method("n-fgsm", perturb, cross_entropy, eps)
+
+
+def gradalign(eps: float = 8 / 255, *, weight: float | None = None, **options: Any) -> Method:
+    """FGSM with aligned input gradients (Andriushchenko & Flammarion, 2020).
+
+    CE(f(x + d_FGSM)) + weight (1 - mean cos(grad l(x), grad l(x + u))), u uniform in the Linf ball;
+    the gradient flows through the second of the two only. A batch costs a double backward pass.
+
+    Args:
+        eps: Radius in image units.
+        weight: Default exp(255 eps ln(10) / 8 + ln 0.02), the paper's for CIFAR-10: 0.2 at 8/255.
+        options: As for ``fgsm``.
+    """
+    weight = 0.02 * math.exp(255 * eps * math.log(10) / 8) if weight is None else weight
+    plain = fgsm(eps, **options)
+
+    def loss(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
+        value, logits = cross_entropy(model, batch, perturbed)
+        noise = torch.rand(batch.x.shape, generator=batch.generator).to(batch.x)
+        at_x = _input_gradient(model, batch.x, batch.y, differentiable=False)
+        shifted = batch.x + eps * (2 * noise - 1)
+        nearby = _input_gradient(model, shifted, batch.y, differentiable=True)
+        alignment = nn.functional.cosine_similarity(_scaled(at_x), _scaled(nearby), dim=1)
+        return value + weight * (1.0 - alignment.mean()), logits
+
+    return Method("gradalign", plain.perturb, loss, eps)
+
+
+def _input_gradient(model: nn.Module, x: Tensor, y: Tensor, *, differentiable: bool) -> Tensor:
+    x = x.detach().requires_grad_()
+    value = nn.functional.cross_entropy(model(x), y, reduction="sum")
+    (gradient,) = torch.autograd.grad(value, x, create_graph=differentiable)
+    return gradient.flatten(1)
+
+
+def _scaled(gradient: Tensor) -> Tensor:
+    """Rows scaled to a largest entry of 1: a cosine must not notice that gradients are tiny."""
+    largest = gradient.detach().abs().amax(1, keepdim=True)
+    return gradient / largest.clamp(min=torch.finfo(gradient.dtype).tiny)
