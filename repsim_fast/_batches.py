@@ -53,10 +53,11 @@ def open_data(data: Any, *, batch_size: int, passes: int, seed: int) -> Feed:
         data = (data, None)
     if _is_pair(data):
         samples: int | None = _check_pair(*data)
-        name = f"tensor {tuple(data[0].shape)}"
+        name = f"tensor of shape {tuple(data[0].shape)}"
     elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         samples = len(data)  # type: ignore[arg-type]
-        name = repr(data) if isinstance(data, ImageData) else f"{type(data).__name__} of {samples}"
+        kind = f"{data.name} {data.split}" if isinstance(data, ImageData) else type(data).__name__
+        name = f"{kind}, {samples:,} samples"
     else:
         samples = None
         name = type(data).__name__

@@ -18,7 +18,7 @@ from repsim_fast._checks import check_choice
 from repsim_fast._files import replacing
 from repsim_fast.results import Grid, Matrix
 
-__all__ = ["Theme", "plot_by_distance", "plot_grids", "to_png"]
+__all__ = ["Theme", "measure_name", "plot_by_distance", "plot_grids", "to_png"]
 
 Theme = Literal["light", "dark"]
 
@@ -102,7 +102,7 @@ def plot_grids(
             ha="center", va="top", color=colours.text, fontsize=13,
         )  # fmt: skip
     values = [grid.value for grid in grids]
-    label = _measure_name(grids)
+    label = measure_name(grids)
     _draw(figure, sheet, 0, values, colormap, (0.0, 1.0), label, colours)
     if standard_error:
         errors = [grid.standard_error for grid in grids]
@@ -166,7 +166,8 @@ class _Sheet:
         return left, bottom + (height - wanted) / 2, _BAR, wanted
 
 
-def _measure_name(grids: Sequence[Grid]) -> str:
+def measure_name(grids: Sequence[Grid]) -> str:
+    """What the grids show, spelt out."""
     return " / ".join(dict.fromkeys(_MEASURE_NAMES.get(g.measure, g.measure) for g in grids))
 
 
@@ -298,7 +299,7 @@ def plot_by_distance(
     ax.set_ylim(min(0.0, ax.get_ylim()[0]), 1.02)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("layers apart", color=colours.text, fontsize=9)
-    ax.set_ylabel(f"mean {_measure_name(square)}", color=colours.text, fontsize=9)
+    ax.set_ylabel(f"mean {measure_name(square)}", color=colours.text, fontsize=9)
     ax.tick_params(labelsize=8, color=colours.faint, labelcolor=colours.text)
     ax.grid(color=colours.faint, linewidth=0.5, alpha=0.6)
     for side, spine in ax.spines.items():

@@ -155,7 +155,7 @@ class TestData:
         np.testing.assert_array_equal(
             result.value, compare([net_a], data.tensors(), batch_size=16).value
         )
-        assert result.settings["data"] == repr(data)
+        assert result.settings["data"] == "noise test, 40 samples"
         assert compare([net_a], data, batch_size=16, passes=2).n_batches == 6
 
     def test_shuffled_datasets_and_loaders(
@@ -290,7 +290,7 @@ class TestInputs:
 
     def test_must_keep_the_samples(self, net_a: nn.Module, images: Tensor) -> None:
         models = {"a": net_a, "b": net_a}
-        with pytest.raises(ValueError, match="model 'b' must keep the 40 samples .* got 39"):
+        with pytest.raises(ValueError, match=r"model 'b' must keep the 40 samples .* got 39"):
             compare(models, images, inputs={"b": lambda x, y: x[1:]})
 
 
