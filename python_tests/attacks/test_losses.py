@@ -53,3 +53,48 @@ def test_a_confident_model_is_not_mistaken_for_a_robust_one(
         return int((model(adv).argmax(1) == y).sum())
 
     assert robust("ce", confident) == robust("ce", model) < robust(plain, confident)
+
+
+def test_half_precision_logits_keep_their_gradient() -> None:
+    """float16 cross-entropy has none for a third of the samples at this scale."""
+    logits = (torch.randn(500, 10) * 30).half().requires_grad_()
+    y = logits.argmax(1)
+    (gradient,) = torch.autograd.grad(losses.cross_entropy(logits.float(), y).sum(), logits)
+    assert (gradient.abs().amax(1) > 0).all()
+
+
+def test_dlr_is_free_of_shift_and_scale() -> None:
+    logits = torch.randn(50, 6, dtype=torch.float64)
+    y = torch.randint(6, (50,))
+    aim = torch.stack((y, (y + 1) % 6), 1)
+    ordered = logits.sort(1, descending=True).values
+    others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    label, target = logits.gather(1, aim).unbind(1)
+    want = -(label - others) / (ordered[:, 0] - ordered[:, 2])
+    assert torch.allclose(losses.dlr(logits, y), want)
+    assert torch.allclose(losses.dlr(1e3 * logits + 7, y), want)
+    want = -(label - target) / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2)
+    assert torch.allclose(losses.dlr_towards(logits, aim), want)
+    assert torch.allclose(losses.dlr_towards(1e3 * logits + 7, aim), want)
+
+
+def test_equal_logits_give_finite_losses() -> None:
+    logits, y = torch.zeros(3, 5), torch.tensor([0, 1, 2])
+    for loss in (losses.cross_entropy, losses.margin, losses.dlr):
+        assert loss(logits, y).isfinite().all()
+
+
+def test_divergence() -> None:
+    p, logits = torch.rand(20, 5).softmax(1), torch.randn(20, 5)
+    q = logits.softmax(1)
+    got = losses.divergence(p)(logits, torch.zeros(20, dtype=torch.int64))
+    assert torch.allclose(got, (p * (p / q).log()).sum(1), atol=1e-6)
+
+
+def test_a_loss_must_give_one_value_for_each_image(
+    model: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    with pytest.raises(ValueError, match="loss must return one value for each image"):
+        PGD(0.1, loss=nn.functional.cross_entropy)(model, images, labels)
+    with pytest.raises(ValueError, match="loss must be a callable or one of"):
+        PGD(0.1, loss="hinge")

@@ -105,6 +105,42 @@ def test_two_dimensional_input(answers: Tensor) -> None:
         assert (lengths(adv - x, norm) <= eps * (1 + 1e-5)).all()
 
 
+def test_l1_uses_the_whole_budget(model: nn.Module, images: Tensor, answers: Tensor) -> None:
+    """Tools that step on a coordinate and then hit the box stop at 0.93 to 0.99 of it."""
+    adv = PGD(4.0, norm="l1", steps=20, random_start=False)(model, images, answers)
+    assert torch.allclose(lengths(adv - images, "l1"), torch.tensor(4.0), rtol=1e-5)
+
+
+def test_nan_stays_in_its_row(model: nn.Module, images: Tensor, answers: Tensor) -> None:
+    """Row 4 answers NaN as soon as it is perturbed; the others must not notice."""
+
+    def broken(x: Tensor) -> Tensor:
+        logits = model(x)
+        moved = (x[4] != images[4]).any()
+        return torch.cat((logits[:4], logits[4:5] * (torch.nan if moved else 1.0), logits[5:]))
+
+    for norm, eps in RADIUS.items():
+        attack = PGD(eps, norm=norm, steps=4, random_start=False)
+        want, got = attack(model, images, answers), attack(broken, images, answers)
+        others = torch.arange(12) != 4
+        assert torch.equal(got[others], want[others]), norm
+        assert got.isfinite().all()
+        assert (lengths(got - images, norm) <= eps * (1 + 1e-5)).all()
+
+
+def test_gradients_that_share_memory(images: Tensor) -> None:
+    """The gradient of a sum is an expanded scalar; stepping in place on it would crash."""
+
+    def total(x: Tensor) -> Tensor:
+        value = x.sum((1, 2, 3))
+        return torch.stack((value, -value), 1)
+
+    y = torch.zeros(12, dtype=torch.int64)
+    for norm, eps in RADIUS.items():
+        adv = PGD(eps, norm=norm, steps=3, random_start=False)(total, images, y)
+        assert (adv.sum((1, 2, 3)) < images.sum((1, 2, 3))).all(), norm
+
+
 class TestRestarts:
     def test_keep_the_worst_case_of_each_sample(
         self, model: nn.Module, images: Tensor, answers: Tensor

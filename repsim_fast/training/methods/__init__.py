@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -41,10 +40,9 @@ def build(name: str, **options: Any) -> Method:
         raise ValueError(f"method must be one of {available()}, got {name!r}")
     factory = _METHODS[name]
     try:
-        inspect.signature(factory).bind(**options)
-    except TypeError as error:
+        return factory(**options)
+    except TypeError as error:  # factories check the options that they hand on to an attack
         raise ValueError(f"method {name!r}: {error}") from None
-    return factory(**options)
 
 
 __all__ = [

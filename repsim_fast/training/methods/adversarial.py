@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from repsim_fast.attacks import PGD
 
-from .base import Batch, Method, clean, cross_entropy
+from .base import Batch, Method, clean, cross_entropy, on_examples
 
 Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
@@ -32,12 +32,7 @@ def pgd(
         options: Further settings of ``attacks.PGD``, such as ``norm``.
     """
     step_size = eps / 4 if step_size is None else step_size
-    PGD(eps, steps=steps, step_size=step_size, **options)  # bad settings fail here, not in batch 1
-
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
-        attack = PGD(eps, steps=steps, step_size=step_size, seed=batch.generator, **options)
-        return attack(model, batch.x, batch.y)
-
+    perturb = on_examples(PGD, eps, steps=steps, step_size=step_size, **options)
     return Method("pgd", perturb, cross_entropy, eps)
 
 

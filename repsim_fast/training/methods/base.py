@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,20 @@ class Method:
     replays: int = 1
     start_epoch: Callable[[], None] = _nothing
     after_backward: Callable[[], None] = _nothing
+
+
+def on_examples(attack: Callable[..., Any], eps: float, **options: Any) -> Perturb:
+    """Inner step that builds ``attack(eps, **options)`` anew for each batch's random numbers.
+
+    Bad settings fail here and not in the first batch.
+    """
+    attack(eps, **options)
+
+    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+        examples: Tensor = attack(eps, seed=batch.generator, **options)(model, batch.x, batch.y)
+        return examples
+
+    return perturb
 
 
 def clean(model: nn.Module, batch: Batch) -> Tensor:

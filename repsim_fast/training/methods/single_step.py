@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from repsim_fast.attacks import FGSM, NFGSM, RSFGSM
 
-from .base import Batch, Method, cross_entropy
+from .base import Batch, Method, cross_entropy, on_examples
 
 
 def fgsm(eps: float = 8 / 255, **options: Any) -> Method:
@@ -21,11 +21,7 @@ def fgsm(eps: float = 8 / 255, **options: Any) -> Method:
         options: Further settings of ``attacks.PGD``; ``model_mode="train"`` attacks with batch
             statistics, as the catastrophic-overfitting papers do.
     """
-
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
-        return FGSM(eps, seed=batch.generator, **options)(model, batch.x, batch.y)
-
-    return Method("fgsm", perturb, cross_entropy, eps)
+    return Method("fgsm", on_examples(FGSM, eps, **options), cross_entropy, eps)
 
 
 def rs_fgsm(eps: float = 8 / 255, *, relative_step: float = 1.25, **options: Any) -> Method:
@@ -36,11 +32,7 @@ def rs_fgsm(eps: float = 8 / 255, *, relative_step: float = 1.25, **options: Any
         relative_step: Step in units of eps.
         options: As for ``fgsm``.
     """
-
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
-        attack = RSFGSM(eps, relative_step=relative_step, seed=batch.generator, **options)
-        return attack(model, batch.x, batch.y)
-
+    perturb = on_examples(RSFGSM, eps, relative_step=relative_step, **options)
     return Method("rs-fgsm", perturb, cross_entropy, eps)
 
 
@@ -52,11 +44,7 @@ def n_fgsm(eps: float = 8 / 255, *, noise: float = 2.0, **options: Any) -> Metho
         noise: Radius of the uniform noise in units of eps.
         options: As for ``fgsm``.
     """
-
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
-        attack = NFGSM(eps, noise=noise, seed=batch.generator, **options)
-        return attack(model, batch.x, batch.y)
-
+    perturb = on_examples(NFGSM, eps, noise=noise, **options)
     return Method("n-fgsm", perturb, cross_entropy, eps)
 
 

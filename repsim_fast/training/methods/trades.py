@@ -13,7 +13,7 @@ from repsim_fast.attacks._borrow import borrow, call
 from repsim_fast.attacks.losses import divergence
 from repsim_fast.attacks.region import Region
 
-from .base import Batch, Method
+from .base import Batch, Method, on_examples
 
 # Start of the published inner loop: KL has no gradient at x itself.
 _START_DEVIATION = 1e-3
@@ -52,19 +52,14 @@ def trades(
         options: Further settings of ``attacks.PGD``, such as ``norm``.
     """
     step_size = eps / 4 if step_size is None else step_size
+    settings = {"steps": steps, "step_size": step_size, **options}
+    on_examples(_NearStart, eps, **settings)  # bad settings fail here
 
     def perturb(model: nn.Module, batch: Batch) -> Tensor:
         with borrow(model, device=batch.x.device, seed=0), torch.no_grad():
-            reference = call(model, batch.x).softmax(1)
-        attack = _NearStart(
-            eps,
-            steps=steps,
-            step_size=step_size,
-            loss=divergence(reference),
-            seed=batch.generator,
-            **options,
-        )
-        return attack(model, batch.x, batch.y)
+            loss = divergence(call(model, batch.x).softmax(1))
+        attack = on_examples(_NearStart, eps, loss=loss, **settings)
+        return attack(model, batch)
 
     def loss(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         logits = model(batch.x).float()
@@ -95,10 +90,7 @@ def mart(
         options: Further settings of ``attacks.PGD``, such as ``norm``.
     """
     step_size = eps / 4 if step_size is None else step_size
-
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
-        attack = _NearStart(eps, steps=steps, step_size=step_size, seed=batch.generator, **options)
-        return attack(model, batch.x, batch.y)
+    perturb = on_examples(_NearStart, eps, steps=steps, step_size=step_size, **options)
 
     def loss(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         clean = model(batch.x).float().softmax(1)

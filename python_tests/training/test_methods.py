@@ -1,0 +1,197 @@
+"""Training methods against their formulas, written out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from repsim_fast.attacks import FGSM
+from repsim_fast.training import methods
+from repsim_fast.training.methods import Batch
+
+Build = Callable[..., nn.Module]
+EPS = 0.1
+
+
+@pytest.fixture
+def batch(few: tuple[Tensor, Tensor]) -> Batch:
+    return Batch(few[0][:32], few[1][:32], torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", [n for n in methods.available() if n not in ("standard", "noise")])
+def test_perturbations_keep_to_radius_and_box_and_leave_the_model_alone(
+    small_net: Build, batch: Batch, name: str
+) -> None:
+    net = small_net()
+    method = methods.build(name, eps=EPS)
+    buffers = [buffer.clone() for buffer in net.buffers()]
+    for _ in range(2):
+        perturbed = method.perturb(net, batch)
+        limit = 3 * EPS if name == "n-fgsm" else EPS
+        assert (perturbed - batch.x).abs().max() <= limit + 1e-7
+        assert perturbed.min() >= 0
+        assert perturbed.max() <= 1
+        assert net.training
+        assert all(p.grad is None and p.requires_grad for p in net.parameters())
+        assert all(torch.equal(a, b) for a, b in zip(buffers, net.buffers(), strict=True))
+        if name == "free":  # moves only with the weights
+            method.loss(net, batch, perturbed)[0].backward()
+            method.after_backward()
+            net.zero_grad()
+            buffers = [buffer.clone() for buffer in net.buffers()]
+    assert method.eps == EPS
+
+
+def test_trades_loss(small_net: Build, batch: Batch) -> None:
+    net = small_net().eval()
+    other = (batch.x + 0.05).clamp(0, 1)
+    loss, _ = methods.trades(beta=3.0).loss(net, batch, other)
+    p, q = net(batch.x).softmax(1), net(other).softmax(1)
+    want = -p[range(32), batch.y].log().mean() + 3.0 * (p * (p / q).log()).sum(1).mean()
+    assert loss.item() == pytest.approx(want.item(), rel=1e-5)
+
+
+def test_trades_computes_the_clean_predictions_once(small_net: Build, batch: Batch) -> None:
+    net = small_net()
+    calls: list[int] = []
+    net.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    methods.trades(EPS, steps=7).perturb(net, batch)
+    assert len(calls) == 1 + 7
+
+
+def test_trades_raises_the_divergence(small_net: Build, batch: Batch) -> None:
+    net = small_net()
+    perturbed = methods.trades(EPS).perturb(net, batch)
+    net.eval()
+    p, q = net(batch.x).softmax(1), net(perturbed).softmax(1)
+    signs = torch.rand(batch.x.shape, generator=batch.generator).sub(0.5).sign()
+    noise = net((batch.x + EPS * signs).clamp(0, 1)).softmax(1)
+    divergence = (p * (p / q).log()).sum(1).mean()
+    assert divergence > 3 * (p * (p / noise).log()).sum(1).mean() > 0
+
+
+def test_mart_loss(small_net: Build, batch: Batch) -> None:
+    net = small_net().eval()
+    other = (batch.x + 0.05).clamp(0, 1)
+    loss, _ = methods.mart(beta=4.0).loss(net, batch, other)
+    p, q = net(batch.x).softmax(1), net(other).softmax(1)
+    rows = torch.arange(32)
+    rivals = q.clone()
+    rivals[rows, batch.y] = 0
+    boosted = -q[rows, batch.y].log() - (1.0001 - rivals.amax(1)).log()
+    want = boosted + 4.0 * (p * (p / q).log()).sum(1) * (1 - p[rows, batch.y])
+    assert loss.item() == pytest.approx(want.mean().item(), rel=1e-5)
+
+
+def test_gradalign_loss(small_net: Build, batch: Batch) -> None:
+    net = small_net().eval()
+    method = methods.gradalign(EPS, weight=0.7)
+    state = batch.generator.get_state()
+    loss, _ = method.loss(net, batch, batch.x)
+    batch.generator.set_state(state)
+    noise = EPS * (2 * torch.rand(batch.x.shape, generator=batch.generator) - 1)
+
+    def gradient(x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        value = nn.functional.cross_entropy(net(x), batch.y, reduction="sum")
+        return torch.autograd.grad(value, x)[0].flatten(1)
+
+    a, b = gradient(batch.x), gradient(batch.x + noise)
+    cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    want = nn.functional.cross_entropy(net(batch.x), batch.y) + 0.7 * (1 - cosine.mean())
+    assert loss.item() == pytest.approx(want.item(), rel=1e-4)
+    loss.backward()
+    assert net[0].weight.grad.abs().max() > 0
+
+
+def test_gradalign_of_a_model_without_gradient_is_finite(small_net: Build, batch: Batch) -> None:
+    net = small_net()
+    nn.init.zeros_(net[-1].weight)
+    loss, _ = methods.gradalign(EPS).loss(net, batch, batch.x)
+    assert loss.isfinite()
+
+
+def test_gradalign_weights_of_the_paper() -> None:
+    for eps, weight in ((4, 0.063), (8, 0.2), (16, 2.0)):
+        method = methods.gradalign(eps / 255)
+        closure = dict(zip(method.loss.__code__.co_freevars, method.loss.__closure__, strict=True))
+        assert closure["weight"].cell_contents == pytest.approx(weight, rel=0.01)
+
+
+def test_free_moves_perturbation_and_weights_with_one_backward(
+    small_net: Build, batch: Batch
+) -> None:
+    net = small_net()
+    method = methods.free(EPS, replays=3, step_size=EPS / 2)
+    assert method.replays == 3
+    assert torch.equal(method.perturb(net, batch), batch.x)
+    backwards: list[int] = []
+    net[0].register_full_backward_hook(lambda *_: backwards.append(1))
+    for _ in range(3):
+        perturbed = method.perturb(net, batch)
+        loss, _ = method.loss(net, batch, perturbed)
+        net.zero_grad()
+        loss.backward()
+        want = (perturbed.detach() - batch.x + EPS / 2 * perturbed.grad.sign()).clamp(-EPS, EPS)
+        method.after_backward()
+    assert len(backwards) == 3
+    inside = (batch.x > 2 * EPS) & (batch.x < 1 - 2 * EPS)
+    carried = method.perturb(net, batch) - batch.x
+    assert torch.allclose(carried[inside], want[inside], atol=1e-6)
+    assert net[0].weight.grad.abs().max() > 0
+    shorter = Batch(batch.x[:5], batch.y[:5], batch.generator)
+    assert torch.equal(method.perturb(net, shorter) - batch.x[:5], carried[:5])
+    method.start_epoch()
+    assert torch.equal(method.perturb(net, batch), batch.x)
+
+
+def test_free_keeps_the_gradient_of_black_and_white_pixels(small_net: Build, batch: Batch) -> None:
+    """clamp inside the graph would have none there (torch 2.15)."""
+    method = methods.free(EPS)
+    binary = Batch(batch.x.round(), batch.y, batch.generator)
+    net = small_net()
+    perturbed = method.perturb(net, binary)
+    method.loss(net, binary, perturbed)[0].backward()
+    assert (perturbed.grad != 0).float().mean() > 0.9
+
+
+def test_noise_has_the_stated_deviation(small_net: Build, few: tuple[Tensor, Tensor]) -> None:
+    batch = Batch(*few, torch.Generator().manual_seed(0))
+    noise = methods.noise(0.3).perturb(small_net(), batch) - batch.x
+    assert noise.std() == pytest.approx(0.3, rel=0.02)
+    assert noise.mean() == pytest.approx(0.0, abs=0.01)
+
+
+def test_any_attack_is_a_training_method(small_net: Build, batch: Batch) -> None:
+    net = small_net()
+    ours = methods.fgsm(EPS).perturb(net, batch)
+    assert torch.equal(methods.adversarial(FGSM(EPS)).perturb(net, batch), ours)
+
+
+def test_batch_statistics_on_request(small_net: Build, batch: Batch) -> None:
+    net = small_net()
+    in_eval = methods.fgsm(EPS).perturb(net, batch)
+    in_train = methods.fgsm(EPS, model_mode="train").perturb(net, batch)
+    assert not torch.equal(in_eval, in_train)
+
+
+class TestBadInput:
+    def test_names_and_options(self) -> None:
+        with pytest.raises(ValueError, match=r"method must be one of .*'trades'"):
+            methods.build("magic")
+        with pytest.raises(ValueError, match="method 'standard'"):
+            methods.build("standard", beta=1)  # the wrong method's option
+
+        with pytest.raises(ValueError, match=r"method 'rs-fgsm': .*unexpected keyword"):
+            methods.build("rs-fgsm", eps=EPS, shape="round")
+
+    def test_values(self) -> None:
+        with pytest.raises(ValueError, match="steps and restarts must be at least 1"):
+            methods.pgd(EPS, steps=0)
+        with pytest.raises(ValueError, match="sigma must be positive"):
+            methods.noise(0.0)
+        with pytest.raises(ValueError, match="replays must be at least 1"):
+            methods.free(EPS, replays=0)

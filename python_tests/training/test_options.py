@@ -1,0 +1,304 @@
+"""The trainer's options: averages, weight perturbation, selectivity, precision, detector, logs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from repsim_fast.attacks import PGD
+from repsim_fast.training import (
+    OverfittingDetector,
+    SelectivityRegulariser,
+    class_selectivity,
+    evaluate,
+    schedules,
+    train,
+)
+from repsim_fast.training.awp import perturbed_weights
+from repsim_fast.training.ema import WeightAverage
+from repsim_fast.training.overfitting import Probe
+
+Build = Callable[..., nn.Module]
+Pair = tuple[Tensor, Tensor]
+
+
+class TestSchedules:
+    def test_shapes(self) -> None:
+        assert [schedules.cosine(t) for t in (0.0, 0.5)] == pytest.approx([1.0, 0.5])
+        assert [schedules.cyclic(t) for t in (0.0, 0.25, 0.5, 0.75)] == [0.0, 0.5, 1.0, 0.5]
+        assert schedules.cyclic(0.4, peak=0.4) == 1.0
+        rates = [schedules.step(t) for t in (0.0, 0.49, 0.5, 0.75)]
+        assert rates == pytest.approx([1, 1, 0.1, 0.01])
+
+    def test_the_rate_follows_the_schedule(self, small_net: Build, few: Pair) -> None:
+        history = train(
+            small_net(), few, epochs=4, batch_size=100, lr=0.2, schedule="cyclic", progress=False
+        )
+        rates = [epoch.learning_rate for epoch in history.epochs]
+        assert rates == pytest.approx([0.05, 0.15, 0.15, 0.05])
+        history = train(small_net(), few, epochs=2, lr=0.2, schedule=lambda t: 0.5, progress=False)
+        assert history.last.learning_rate == 0.1
+
+    def test_unknown(self, small_net: Build, few: Pair) -> None:
+        with pytest.raises(ValueError, match="schedule must be a callable or one of"):
+            train(small_net(), few, schedule="linear", progress=False)
+
+
+class TestAverage:
+    def test_is_the_running_mean(self) -> None:
+        net = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(net.weight)
+        average = WeightAverage(net, 0.5)
+        value = 0.0
+        for t in range(1, 30):
+            nn.init.constant_(net.weight, float(t))
+            average.update(net)
+            decay = min(0.5, (1 + t) / (10 + t))
+            value = decay * value + (1 - decay) * t
+        assert average.state["weight"].item() == pytest.approx(value, rel=1e-5)
+        with average.applied(net):
+            assert net.weight.item() == pytest.approx(value, rel=1e-5)
+        assert net.weight.item() == 29.0
+
+    def test_is_what_is_evaluated_and_kept(self, small_net: Build, few: Pair) -> None:
+        net = small_net()
+        history = train(
+            net, few, epochs=2, ema=0.99, eval_data=few, eval_attack=PGD(0.1, seed=0),
+            progress=False,
+        )  # fmt: skip
+        figures = evaluate(net, few, PGD(0.1, seed=0))
+        assert figures.clean == history.last.clean_accuracy
+        assert figures.robust == history.last.robust_accuracy
+
+    def test_decay_out_of_range(self, small_net: Build, few: Pair) -> None:
+        with pytest.raises(ValueError, match=r"ema must lie in \(0, 1\)"):
+            train(small_net(), few, ema=1.0, progress=False)
+
+
+class TestWeightPerturbation:
+    def test_raises_the_loss_and_goes_without_a_trace(self, small_net: Build, few: Pair) -> None:
+        net = small_net()
+        x, y = few
+        state = {name: value.clone() for name, value in net.state_dict().items()}
+
+        def loss() -> Tensor:
+            return nn.functional.cross_entropy(net(x), y)
+
+        before = loss().item()
+        net.load_state_dict(state)
+        with perturbed_weights(net, loss, 0.05):
+            for name, weight in net.named_parameters():
+                moved = (weight - state[name]).norm() / state[name].norm().clamp(min=1e-12)
+                assert moved.item() == pytest.approx(0.05 if weight.ndim > 1 else 0.0, rel=1e-3)
+            assert loss().item() > before
+        for name, value in net.named_parameters():
+            assert torch.equal(value, state[name]), name
+        assert all(p.grad is None for p in net.parameters())
+
+    def test_in_training(self, small_net: Build, few: Pair) -> None:
+        options = {"method": "pgd", "method_options": {"eps": 0.1, "steps": 2}, "progress": False}
+        plain, late, awp = small_net(), small_net(), small_net()
+        train(plain, few, epochs=2, **options)
+        train(late, few, epochs=2, awp=0.01, awp_warmup=2, **options)
+        train(awp, few, epochs=2, awp=0.01, **options)
+        assert torch.equal(plain[0].weight, late[0].weight)
+        assert not torch.equal(plain[0].weight, awp[0].weight)
+        assert evaluate(awp, few).clean > 0.6
+
+
+class TestSelectivity:
+    def test_index_of_known_units(self) -> None:
+        y = torch.tensor([0, 0, 1, 2, 2, 2])
+        constant = torch.full((6,), 0.7)
+        one_class = (y == 1).float()
+        mixed = torch.tensor([1.0, 3.0, 1.0, 0.0, 0.0, 0.0])  # class means 2, 1, 0
+        index = class_selectivity(torch.stack((constant, one_class, mixed), 1), y)
+        assert index.tolist() == pytest.approx([0.0, 1.0, (2 - 0.5) / 2.5], abs=1e-5)
+
+    def test_the_frequency_of_a_class_does_not_matter(self) -> None:
+        y = torch.tensor([0, 1, 1, 1, 1])
+        index = class_selectivity(torch.tensor([[1.0], [1.0], [1.0], [1.0], [1.0]]), y)
+        assert index.item() == pytest.approx(0.0, abs=1e-6)  # sums would give 0.6
+
+    def test_maps_are_averaged_over_space(self) -> None:
+        maps, y = torch.rand(8, 3, 4, 4), torch.arange(8) % 2
+        assert torch.allclose(class_selectivity(maps, y), class_selectivity(maps.mean((2, 3)), y))
+
+    def test_one_class_only(self) -> None:
+        with pytest.raises(ValueError, match="at least two classes"):
+            class_selectivity(torch.rand(4, 2), torch.zeros(4, dtype=torch.int64))
+
+    def test_regulariser_moves_selectivity_both_ways(
+        self, small_net: Build, digits: tuple[Pair, Pair]
+    ) -> None:
+        means = {}
+        for alpha in (-2.0, 0.0, 2.0):
+            net = small_net()
+            extra = [SelectivityRegulariser(alpha)] if alpha else []
+            train(net, digits[0], epochs=3, regularisers=extra, progress=False)
+            assert evaluate(net, digits[1]).clean > 0.85
+            net.eval()
+            with torch.no_grad():
+                hidden = net[:6](digits[1][0])
+            means[alpha] = class_selectivity(hidden, digits[1][1]).mean().item()
+            assert not any(module._forward_hooks for module in net.modules())
+        assert means[-2.0] < 0.7 * means[0.0] < means[0.0] < 0.8 * means[2.0]
+
+    def test_layers(self, small_net: Build, few: Pair) -> None:
+        net = small_net()
+        regulariser = SelectivityRegulariser(1.0, layers=["5"])
+        with regulariser.observe(net) as penalty:
+            net(few[0])
+        net.train()
+        want = -class_selectivity(net[:6](few[0]), few[1]).mean()
+        assert penalty(few[1]).item() == pytest.approx(want.item(), rel=1e-4)
+        wrong = SelectivityRegulariser(1.0, layers=["relu9"])
+        with pytest.raises(ValueError, match="layers must be modules of the model"):
+            train(small_net(), few, regularisers=[wrong], progress=False)
+        linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        with pytest.raises(ValueError, match=r"model has no nn\.ReLU"):
+            train(linear, few, regularisers=[SelectivityRegulariser(1.0)], progress=False)
+
+
+@pytest.mark.parametrize("method", ["standard", "pgd", "trades"])
+def test_mixed_precision_learns_as_well(
+    small_net: Build, digits: tuple[Pair, Pair], method: str
+) -> None:
+    options = {} if method == "standard" else {"eps": 0.1, "steps": 2}
+    scores = []
+    for autocast in (None, torch.bfloat16):
+        net = small_net()
+        train(
+            net, digits[0], method=method, method_options=options, epochs=3, autocast=autocast,
+            progress=False,
+        )  # fmt: skip
+        assert net[0].weight.dtype == torch.float32
+        scores.append(evaluate(net, digits[1]).clean)
+    assert scores[1] > scores[0] - 0.03
+
+
+def test_augmentation(small_net: Build, few: Pair) -> None:
+    seen: list[Tensor] = []
+
+    def spy(images: Tensor, generator: torch.Generator) -> Tensor:
+        seen.append(images.clone())
+        return images.flip(3)
+
+    weights = []
+    for augment in (None, "crop", "crop+flip", spy):
+        net = small_net()
+        train(net, few, epochs=1, augment=augment, progress=False)
+        weights.append(net[0].weight.detach())
+    assert seen
+    for i in range(4):
+        assert not any(torch.equal(weights[i], other) for other in weights[:i])
+    with pytest.raises(ValueError, match="augment must be"):
+        train(small_net(), few, augment="rotate", progress=False)
+
+
+class TestDetector:
+    def test_verdicts(self) -> None:
+        detector = OverfittingDetector(0.1)
+        healthy = [Probe(0.5, 0.45), Probe(0.6, 0.53), Probe(0.58, 0.50)]
+        assert detector.verdict(healthy) is None
+        assert "collapsed from 0.530 to 0.010" in (
+            detector.verdict([*healthy, Probe(0.2, 0.01)]) or ""
+        )
+        assert "against FGSM" in (detector.verdict([Probe(0.85, 0.4)]) or "")
+
+    def test_masked_gradients_are_found_and_stop_the_training(
+        self, digits: tuple[Pair, Pair], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A network whose derivative points the wrong way at every value that a digit has."""
+
+        class Masked(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = nn.Linear(64, 10)
+
+            def forward(self, x: Tensor) -> Tensor:
+                # Digits are multiples of 1/16: there the ripple is 0 and its slope just above 1.
+                ripple = 0.0105 * torch.sin(32 * torch.pi * x)
+                return self.linear((x - ripple).flatten(1))
+
+        detector = OverfittingDetector(0.3, n=200)
+        history = train(
+            Masked(), digits[0], epochs=12, lr=0.2, detector=detector, stop_on_overfitting=True,
+            progress=False,
+        )  # fmt: skip
+        assert history.last.fgsm_accuracy is not None
+        assert history.overfitting is not None
+        assert len(history) < 12
+        assert "catastrophic overfitting" in caplog.text
+
+    def test_a_healthy_training_is_left_alone(
+        self, small_net: Build, digits: tuple[Pair, Pair]
+    ) -> None:
+        history = train(
+            small_net(), digits[0], method="pgd", method_options={"eps": 0.15, "steps": 3},
+            epochs=4, detector=OverfittingDetector(0.15, n=128), stop_on_overfitting=True,
+            progress=False,
+        )  # fmt: skip
+        assert history.overfitting is None
+        assert len(history) == 4
+
+
+class TestLogs:
+    def test_json_lines(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "log.jsonl"
+        history = train(
+            small_net(), few, epochs=3, eval_data=few, eval_every=2, log_path=path, progress=False
+        )
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [line["epoch"] for line in lines] == [0, 1, 2]
+        assert lines[0]["clean_accuracy"] is None
+        assert lines[1]["clean_accuracy"] == history.epochs[1].clean_accuracy
+        assert lines[2]["loss"] == history.last.loss
+
+    def test_tensorboard(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
+        if importlib.util.find_spec("tensorboard") is None:
+            with pytest.raises(ImportError, match="pip install tensorboard"):
+                train(small_net(), few, epochs=1, tensorboard=tmp_path, progress=False)
+        else:
+            train(small_net(), few, epochs=1, tensorboard=tmp_path, progress=False)
+            assert list(tmp_path.glob("events*"))
+
+    def test_progress_bar_shows_accuracy(
+        self, small_net: Build, digits: tuple[Pair, Pair], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        train(small_net(), digits[0], epochs=1, batch_size=32, eval_data=digits[1])
+        shown = capsys.readouterr().err
+        assert "train (standard)" in shown
+        assert "train=0." in shown
+        assert "clean=0." in shown
+
+
+class TestBadInput:
+    def test_settings(self, small_net: Build, few: Pair) -> None:
+        for options, message in (
+            ({"epochs": 0}, "epochs, batch_size and eval_every must be at least 1"),
+            ({"lr": 0.0}, "lr must be positive"),
+            ({"resume": True}, "resume needs the checkpoint folder"),
+            ({"stop_on_overfitting": True}, "needs a detector"),
+            ({"method": "pgd", "method_options": {"epsilon": -1}}, "unexpected keyword|epsilon"),
+            ({"method": "pgd", "method_options": {"eps": 0.1, "steps": 0}}, "at least 1"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                train(small_net(), few, progress=False, **options)
+
+    def test_data(self, small_net: Build, few: Pair) -> None:
+        images, labels = few
+        with pytest.raises(ValueError, match=r"y must lie in \[0, 9\]"):
+            train(small_net(), (images, labels + 1), progress=False)
+        with pytest.raises(ValueError, match="train_data must hold at least one image"):
+            train(small_net(), (images, labels[:5]), progress=False)
+        with pytest.raises(TypeError, match="train_data must have"):
+            train(small_net(), [images], progress=False)
+        with pytest.raises(ValueError, match="must return logits"):
+            train(nn.Conv2d(1, 3, 3), few, progress=False)

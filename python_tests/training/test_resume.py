@@ -1,0 +1,172 @@
+"""A training that was stopped goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from repsim_fast import models
+from repsim_fast.attacks import PGD
+from repsim_fast.training import History, OverfittingDetector, evaluate, train
+from repsim_fast.training.methods import Batch, Method, free, pgd
+
+Build = Callable[..., nn.Module]
+Pair = tuple[Tensor, Tensor]
+
+
+class Stop(Exception):
+    """Stands for a kill in the middle of an epoch."""
+
+
+def interrupted(method: Method, batches: int) -> Method:
+    """The same method, until it has seen so many batches."""
+    seen = 0
+
+    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+        nonlocal seen
+        seen += 1
+        if seen > batches:
+            raise Stop
+        return method.perturb(model, batch)
+
+    return Method(
+        method.name, perturb, method.loss, method.eps, method.replays, method.start_epoch,
+        method.after_backward,
+    )  # fmt: skip
+
+
+def run(net: nn.Module, data: Pair, method: Method, **options: Any) -> History:
+    """Everything random or stateful at once: dropout, crops, random starts, momentum, EMA."""
+    return train(
+        net, data, method=method, epochs=4, batch_size=64, augment="crop", ema=0.9, seed=5,
+        eval_data=data, eval_attack=PGD(0.1, steps=2, seed=1), progress=False,
+        detector=OverfittingDetector(0.1, n=32), **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [pgd(0.1, steps=2), free(0.1, replays=2)], ids=["pgd", "free"])
+def test_resumed_is_bit_identical(
+    small_net: Build, few: Pair, tmp_path: Path, method: Method
+) -> None:
+    whole = small_net(dropout=0.3)
+    want = run(whole, few, method, log_path=tmp_path / "whole.jsonl")
+
+    folder, log = tmp_path / "run", tmp_path / "log.jsonl"
+    options = {"checkpoint": folder, "log_path": log, "resume": True}
+    stopped_at = (2 * 4 + 2) * method.replays  # in the middle of the third epoch
+    with pytest.raises(Stop):
+        run(small_net(dropout=0.3), few, interrupted(method, stopped_at), **options)
+    assert len(log.read_text().splitlines()) == 2  # at most one epoch is lost
+
+    torch.rand(11)  # the global state differs when a process starts again
+    net = small_net(dropout=0.3)
+    nn.init.zeros_(net[0].weight)  # whatever was there before
+    got = run(net, few, method, **options)
+    for (name, value), other in zip(
+        net.state_dict().items(), whole.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+    figures = [(e.loss, e.clean_accuracy, e.robust_accuracy, e.pgd_accuracy) for e in got.epochs]
+    assert figures == [
+        (e.loss, e.clean_accuracy, e.robust_accuracy, e.pgd_accuracy) for e in want.epochs
+    ]
+    lines = [json.loads(line)["epoch"] for line in log.read_text().splitlines()]
+    assert lines == [0, 1, 2, 3]
+
+
+def test_a_finished_training_is_not_repeated(small_net: Build, few: Pair, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"epochs": 2, "checkpoint": tmp_path, "progress": False}
+    first = small_net()
+    train(first, few, **options)
+    second = small_net()
+    assert len(train(second, few, resume=True, **options)) == 2
+    assert torch.equal(first[0].weight, second[0].weight)
+
+
+def test_interrupt_says_how_to_resume(
+    small_net: Build, few: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupt(model: nn.Module, batch: Batch) -> Tensor:
+        raise KeyboardInterrupt
+
+    method = Method("pgd", interrupt, pgd().loss)
+    net = small_net().eval()
+    with pytest.raises(KeyboardInterrupt):
+        train(net, few, method=method, checkpoint=tmp_path, progress=False)
+    assert "resume=True" in caplog.text
+    assert str(tmp_path) in caplog.text
+    assert not net.training
+
+
+class TestFiles:
+    def test_weights_load_as_models(self, few: Pair, tmp_path: Path) -> None:
+        architecture = {"name": "resnet-digits", "num_classes": 10, "in_channels": 1}
+        net = models.build(**architecture, seed=0)
+        history = train(
+            net, few, epochs=2, eval_data=few, checkpoint=tmp_path, architecture=architecture,
+            progress=False,
+        )  # fmt: skip
+        last, described = models.load_checkpoint(tmp_path / "last.safetensors")
+        assert evaluate(last, few).clean == history.last.clean_accuracy
+        assert described["epoch"]["epoch"] == 1
+        best, described = models.load_checkpoint(tmp_path / "best.safetensors")
+        assert evaluate(best, few).clean == history.best.clean_accuracy
+        assert described["epoch"]["epoch"] == history.best.epoch
+
+    def test_nothing_is_pickled_and_nothing_is_left_over(
+        self, small_net: Build, few: Pair, tmp_path: Path
+    ) -> None:
+        train(small_net(), few, epochs=2, checkpoint=tmp_path, progress=False)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "best.safetensors",
+            "last.safetensors",
+            "resume.safetensors",
+        ]
+        for path in tmp_path.iterdir():
+            assert load_file(path)
+
+    def test_momentum_of_frozen_and_unused_parameters(
+        self, small_net: Build, few: Pair, tmp_path: Path
+    ) -> None:
+        net = small_net()
+        net[0].weight.requires_grad_(False)
+        options: dict[str, Any] = {"checkpoint": tmp_path, "progress": False}
+        train(net, few, epochs=1, **options)
+        again = small_net()
+        again[0].weight.requires_grad_(False)
+        assert len(train(again, few, epochs=1, resume=True, **options)) == 1
+
+
+class TestBadCheckpoints:
+    @pytest.fixture
+    def folder(self, small_net: Build, few: Pair, tmp_path: Path) -> Path:
+        train(small_net(), few, epochs=1, checkpoint=tmp_path, progress=False)
+        return tmp_path
+
+    def test_other_settings(self, small_net: Build, few: Pair, folder: Path) -> None:
+        with pytest.raises(ValueError, match=r"other settings \(epochs: 1 there, 3 here; lr: 0.1"):
+            train(
+                small_net(), few, epochs=3, lr=0.2, checkpoint=folder, resume=True, progress=False
+            )
+
+    def test_other_architecture(self, small_net: Build, few: Pair, folder: Path) -> None:
+        with pytest.raises(ValueError, match=r"state of another architecture: 0\.bias has shape"):
+            train(small_net(width=8), few, epochs=1, checkpoint=folder, resume=True, progress=False)
+
+    def test_damaged_file(self, small_net: Build, few: Pair, folder: Path) -> None:
+        path = folder / "resume.safetensors"
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(ValueError, match="not a readable safetensors file"):
+            train(small_net(), few, epochs=1, checkpoint=folder, resume=True, progress=False)
+
+    def test_other_file(self, small_net: Build, few: Pair, folder: Path) -> None:
+        (folder / "last.safetensors").replace(folder / "resume.safetensors")
+        with pytest.raises(ValueError, match="not a training checkpoint"):
+            train(small_net(), few, epochs=1, checkpoint=folder, resume=True, progress=False)
