@@ -7,9 +7,9 @@
 #include <stdexcept>
 #include <string>
 
+#define REPSIM_PRAGMA(text) _Pragma(#text)
 #define REPSIM_UNROLL _Pragma("unroll")
-#define REPSIM_UNROLL_4 _Pragma("unroll 4")
-#define REPSIM_NO_UNROLL _Pragma("unroll 1")
+#define REPSIM_UNROLL_BY(count) REPSIM_PRAGMA(unroll count)
 
 namespace repsim_fast {
 
@@ -59,12 +59,12 @@ __device__ inline uint32_t shared_address(const void* pointer) {
 
 // ---- asynchronous copies (sm_80)
 
-// Copies 16 aligned bytes from global to shared memory, or writes 16 zero bytes if not valid.
-// Finished after the wait_copies that covers its group, and then only for this thread: other
-// threads need a barrier after that.
-__device__ inline void copy_async_16(void* to, const void* from, bool valid) {
+// Copies the first `bytes` (0 .. 16) of 16 aligned bytes from global to shared memory and writes
+// zeros for the rest. Finished after the wait_copies that covers its group, and then only for this
+// thread: other threads need a barrier after that.
+__device__ inline void copy_async_16(void* to, const void* from, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
-               "r"(valid ? 16 : 0)
+               "r"(bytes)
                : "memory");
 }
 
@@ -129,6 +129,10 @@ template <>
 __device__ inline BFloat16 convert_to<BFloat16, float>(float value) {
   return __float2bfloat16_rn(value);
 }
+
+__device__ inline uint32_t float_bits(float value) { return __float_as_uint(value); }
+__device__ inline float bits_float(uint32_t bits) { return __uint_as_float(bits); }
+
 template <>
 __device__ inline Tf32 convert_to<Tf32, float>(float value) {
   uint32_t bits;

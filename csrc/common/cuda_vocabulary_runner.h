@@ -17,8 +17,7 @@
 #define __device__
 #define __launch_bounds__(...)
 #define REPSIM_UNROLL
-#define REPSIM_UNROLL_4
-#define REPSIM_NO_UNROLL
+#define REPSIM_UNROLL_BY(count)
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -49,7 +48,7 @@ void sync_warp();
 struct PendingCopy {
   void* to;
   const void* from;
-  bool valid;
+  int bytes;
 };
 
 struct WarpMailbox {
@@ -149,13 +148,14 @@ Shared& shared_memory() {
 // The destination is overwritten with 0xff now, for it may be written at once, and gets its data
 // only in the wait, for it need not be written before: a kernel that reads too early, or reuses a
 // buffer that is still read, computes NaN.
-inline void copy_async_16(void* to, const void* from, bool valid) {
+inline void copy_async_16(void* to, const void* from, int bytes) {
   if (reinterpret_cast<uintptr_t>(to) % 16 != 0 ||
-      (valid && reinterpret_cast<uintptr_t>(from) % 16 != 0)) {
+      (bytes > 0 && reinterpret_cast<uintptr_t>(from) % 16 != 0)) {
     throw std::logic_error("copy_async_16: an address is not a multiple of 16 bytes");
   }
+  if (bytes < 0 || bytes > 16) throw std::logic_error("copy_async_16: not 0 to 16 bytes");
   std::memset(to, 0xff, 16);
-  runner::this_thread->copy_groups.back().push_back({to, from, valid});
+  runner::this_thread->copy_groups.back().push_back({to, from, bytes});
 }
 
 inline void commit_copies() { runner::this_thread->copy_groups.emplace_back(); }
@@ -165,11 +165,9 @@ void wait_copies() {
   auto& groups = runner::this_thread->copy_groups;
   while (groups.size() > kPending + 1) {
     for (const runner::PendingCopy& copy : groups.front()) {
-      if (copy.valid) {
-        std::memcpy(copy.to, copy.from, 16);
-      } else {
-        std::memset(copy.to, 0, 16);
-      }
+      alignas(16) std::byte vector[16] = {};
+      std::memcpy(vector, copy.from, static_cast<size_t>(copy.bytes));
+      std::memcpy(copy.to, vector, 16);
     }
     groups.erase(groups.begin());
   }
@@ -200,6 +198,10 @@ inline BFloat16 convert_to<BFloat16, float>(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
+
+inline uint32_t float_bits(float value) { return std::bit_cast<uint32_t>(value); }
+inline float bits_float(uint32_t bits) { return std::bit_cast<float>(bits); }
+
 template <>
 inline Tf32 convert_to<Tf32, float>(float value) {
   if (!std::isfinite(value)) return {value};
@@ -224,17 +226,21 @@ namespace runner {
 
 // The product of one 4-byte word of a and one of b.
 template <typename Operand>
-float word_product(uint32_t a, uint32_t b);
+double word_product(uint32_t a, uint32_t b);
 
 template <>
-inline float word_product<BFloat16>(uint32_t a, uint32_t b) {
-  const auto high = [](uint32_t word) { return std::bit_cast<float>(word & 0xffff0000u); };
+inline double word_product<BFloat16>(uint32_t a, uint32_t b) {
+  const auto high = [](uint32_t word) -> double {
+    return std::bit_cast<float>(word & 0xffff0000u);
+  };
   return high(a << 16) * high(b << 16) + high(a) * high(b);
 }
 template <>
-inline float word_product<Tf32>(uint32_t a, uint32_t b) {
+inline double word_product<Tf32>(uint32_t a, uint32_t b) {
   // The unit ignores the bits that tf32 has not.
-  const auto read = [](uint32_t word) { return std::bit_cast<float>(word & 0xffffe000u); };
+  const auto read = [](uint32_t word) -> double {
+    return std::bit_cast<float>(word & 0xffffe000u);
+  };
   return read(a) * read(b);
 }
 
@@ -244,6 +250,7 @@ struct Fragments {
 
 }  // namespace runner
 
+// Exact within one call and rounded once; a GPU keeps somewhat fewer bits on the way.
 template <typename Operand>
 void multiply_tile(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   runner::Fragments mine{};
@@ -251,16 +258,18 @@ void multiply_tile(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]
   std::memcpy(mine.b, b, sizeof(b));
   const auto warp = runner::exchange(mine);
   const unsigned row = runner::lane() / 4, column = runner::lane() % 4 * 2;
+  double sum[4] = {d[0], d[1], d[2], d[3]};
   for (unsigned word = 0; word < 8; ++word) {
     const runner::Fragments left = warp[row * 4 + word % 4];
     for (unsigned c = 0; c < 2; ++c) {
       const runner::Fragments right = warp[(column + c) * 4 + word % 4];
       for (unsigned half = 0; half < 2; ++half) {
-        d[half * 2 + c] +=
+        sum[half * 2 + c] +=
             runner::word_product<Operand>(left.a[half + word / 4 * 2], right.b[word / 4]);
       }
     }
   }
+  for (unsigned e = 0; e < 4; ++e) d[e] = static_cast<float>(sum[e]);
 }
 
 }  // namespace repsim_fast

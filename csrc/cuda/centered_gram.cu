@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
       Math sum = 0;
       if (inside) {
         origin = to_math(values[0]);
-        REPSIM_UNROLL_4
+        REPSIM_UNROLL_BY(4)
         for (int64_t row = warp; row < n; row += kWarpsPerBlock) {
           sum += to_math(values[row * row_stride]) - origin;
         }
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
       __syncthreads();
     }
     if (column >= pitch) continue;
-    REPSIM_UNROLL_4
+    REPSIM_UNROLL_BY(4)
     for (int64_t row = warp; row < n; row += kWarpsPerBlock) {
       const Math value = inside ? to_math(values[row * row_stride]) - origin - mean : Math{0};
       features[row * pitch + column] = convert_to<Out>(value);
@@ -117,7 +117,7 @@ __device__ void stage_rows(StagedRows<Product::kTile>& staged, const unsigned ch
     const bool valid = first_row + row < n;
     const int64_t source =
         valid ? (first_row + row) * row_bytes + step * kFeatureStepBytes + byte : 0;
-    copy_async_16(staged.row(row) + byte, features + source, valid);
+    copy_async_16(staged.row(row) + byte, features + source, valid ? 16 : 0);
   }
 }
 
@@ -163,16 +163,46 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinimumBlocks)
       [&](int row, int column, auto value) { out[row * kTile + column] = value; });
 }
 
-// gram[0] = sum of gram[0 .. splits), in this order and in double: the same bits on every run.
+struct SumShared {
+  double parts[kWarpsPerBlock][kSide];
+};
+
+// 32 entries a block: each warp adds every eighth part, so that many loads are on their way.
 template <typename T>
 __global__ void __launch_bounds__(kThreadsPerBlock)
     sum_splits_kernel(T* gram, int64_t entries, int64_t splits) {  // (splits, entries)
-  for (int64_t e = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; e < entries;
-       e += int64_t{gridDim.x} * blockDim.x) {
+  auto& shared = shared_memory<SumShared>();
+  const int lane = static_cast<int>(threadIdx.x % kWarpSize);
+  const int warp = static_cast<int>(threadIdx.x / kWarpSize);
+  for (int64_t first = int64_t{blockIdx.x} * kSide; first < entries;
+       first += int64_t{gridDim.x} * kSide) {
+    const int64_t entry = first + lane;
     double sum = 0;
-    for (int64_t s = 0; s < splits; ++s) sum += static_cast<double>(gram[s * entries + e]);
-    gram[e] = static_cast<T>(sum);
+    if (entry < entries) {
+      REPSIM_UNROLL_BY(4)
+      for (int64_t part = warp; part < splits; part += kWarpsPerBlock) {
+        sum += static_cast<double>(gram[part * entries + entry]);
+      }
+    }
+    shared.parts[warp][lane] = sum;
+    __syncthreads();
+    if (warp == 0 && entry < entries) {
+      for (int w = 1; w < kWarpsPerBlock; ++w) sum += shared.parts[w][lane];
+      gram[entry] = static_cast<T>(sum);
+    }
+    __syncthreads();
   }
+}
+
+template <typename T>
+void sum_splits(const SumArguments& arguments, void* stream) {
+  const int64_t blocks = std::min(ceil_divide(arguments.entries, kSide), kMaximumBlocks);
+  launch("sum_splits", sum_splits_kernel<T>,
+         {.grid = dim3(static_cast<unsigned>(blocks)),
+          .threads = kThreadsPerBlock,
+          .shared_bytes = sizeof(SumShared),
+          .stream = stream},
+         static_cast<T*>(arguments.gram), arguments.entries, arguments.splits);
 }
 
 template <typename Product>
@@ -187,15 +217,11 @@ void triangle_product(const ProductArguments& arguments, void* stream) {
           .stream = stream},
          static_cast<const unsigned char*>(arguments.features), arguments.n,
          arguments.pitch * element_bytes(arguments.operand_type), gram);
-  if (arguments.splits == 1) return;
-  const int64_t entries = tiles * Product::kTile * Product::kTile;
-  const int64_t blocks = std::min(ceil_divide(entries, kThreadsPerBlock), kMaximumBlocks);
-  launch("sum_splits", sum_splits_kernel<T>,
-         {.grid = dim3(static_cast<unsigned>(blocks)),
-          .threads = kThreadsPerBlock,
-          .shared_bytes = 0,
-          .stream = stream},
-         gram, entries, arguments.splits);
+  launch_sum_splits({.gram = gram,
+                     .wide = std::is_same_v<T, double>,
+                     .entries = tiles * Product::kTile * Product::kTile,
+                     .splits = arguments.splits},
+                    stream);
 }
 
 template <int kTile>
@@ -391,6 +417,12 @@ void launch_triangle_product(const ProductArguments& arguments, void* stream) {
   if (arguments.tile == 64) return triangle_product_of_tile<64>(arguments, stream);
   if (arguments.tile == 128) return triangle_product_of_tile<128>(arguments, stream);
   throw std::invalid_argument("triangle_product: tile must be 64 or 128");
+}
+
+void launch_sum_splits(const SumArguments& arguments, void* stream) {
+  if (arguments.splits <= 1 || arguments.entries == 0) return;
+  return arguments.wide ? sum_splits<double>(arguments, stream)
+                        : sum_splits<float>(arguments, stream);
 }
 
 void launch_finish_gram(const FinishArguments& arguments, void* stream) {

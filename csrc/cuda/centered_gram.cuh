@@ -1,6 +1,7 @@
-// The centred Gram on CUDA in three steps: features, products, finish. Every launcher takes raw
-// device pointers and sizes, works on the given stream, returns before the work is done, does
-// nothing for an empty problem, and throws std::runtime_error if a launch is refused.
+// The centred Gram on CUDA in three steps: features, products, finish; for few samples a single
+// pass over x replaces the first two. Every launcher takes raw device pointers and sizes, works on
+// the given stream, returns before the work is done, does nothing for an empty problem, and throws
+// std::runtime_error if a launch is refused.
 //
 // Products fill the lower triangle of square tiles, numbered as in math/triangle.h, each stored
 // row by row: tile (I, J) holds K[I tile + r, J tile + c], its entries above the diagonal and
@@ -61,6 +62,57 @@ struct ProductArguments {
   void* gram;      // (splits, tiles, tile, tile); the sum is left in the first part
 };
 void launch_triangle_product(const ProductArguments& arguments, void* stream);
+
+// gram[0] = sum of gram[0 .. splits), in this order and in double: the same bits on every run.
+struct SumArguments {
+  void* gram;  // (splits, entries)
+  bool wide;   // double instead of float
+  int64_t entries, splits;
+};
+void launch_sum_splits(const SumArguments& arguments, void* stream);
+
+// ---- one pass
+
+// Tiles of the single pass: always four rows of tiles, one warp a tile.
+constexpr int64_t kSinglePassTileRows = 4;
+constexpr int64_t kSinglePassTiles = 10;
+
+// It reads x in strips of so many bytes of every row, by whole strips a block.
+constexpr int64_t kSinglePassStripBytes = 128;
+
+// Side of its tiles for n samples; 0 where n is too large for it. Both parts of split float
+// operands and 64 x 64 sums a warp do not fit the registers.
+constexpr int64_t single_pass_tile(int64_t n, ElementType operand_type) {
+  for (const int64_t tile : {16, 32, 64}) {
+    if (tile == 64 && operand_type == ElementType::kFloat32) break;
+    if (n <= kSinglePassTileRows * tile) return tile;
+  }
+  return 0;
+}
+
+// Whether x can be read in whole vectors of 16 bytes. Strides in elements.
+inline bool single_pass_layout(const void* x, ElementType x_type, int64_t row_stride,
+                               int64_t column_stride) {
+  return column_stride == 1 && row_stride * element_bytes(x_type) % 16 == 0 &&
+         reinterpret_cast<uintptr_t>(x) % 16 == 0;
+}
+
+// gram = lower triangle of the products of x, less its column means if `centre` and rounded to the
+// operand type. kFloat32 means float32 accuracy: each value split into two tf32 parts. Not for
+// kFloat64, nor for 16-bit features with 4-byte operands: their shared memory does not suffice.
+struct SinglePassArguments {
+  const void* x;  // (n, p), single_pass_layout
+  ElementType x_type;
+  int64_t n, p, row_stride;
+  bool centre;
+  ElementType operand_type;  // kFloat32, kTf32 or kBFloat16
+  int64_t tile;              // single_pass_tile(n, operand_type)
+  int64_t splits;            // blocks, each with a partial Gram of a share of the features
+  void* gram;                // (splits, kSinglePassTiles, tile, tile) float; the sum in the first
+};
+void launch_single_pass_product(const SinglePassArguments& arguments, void* stream);
+
+// ---- finish
 
 enum class GramCentering { kNone, kDouble, kUnbiased };
 

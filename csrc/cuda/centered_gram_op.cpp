@@ -42,7 +42,7 @@ struct Operand {
   ScalarType storage;
 };
 
-Operand operand(Precision precision) {
+Operand operand_of(Precision precision) {
   switch (precision) {
     case Precision::kFloat64:
       return {ElementType::kFloat64, ScalarType::Double};
@@ -86,18 +86,69 @@ void vendor_multiply(const Tensor& a, const Tensor& b, Tensor& out) {
 }
 
 // Lower triangle of features features^T, by panels of rows; each stops at its last row's column.
-void vendor_products(Tensor features,  // (n, pitch)
+void vendor_products(const Tensor& features,  // (n, pitch)
                      int64_t panels,
                      Tensor& gram) {  // (n, n)
   const int64_t n = features.size(0);
+  Tensor operands = features;  // narrow takes a tensor that it may change
   for (int64_t panel = 0; panel < panels; ++panel) {
     const int64_t first = n * panel / panels, end = n * (panel + 1) / panels;
-    Tensor rows = torch::stable::narrow(features, 0, first, end - first);
-    Tensor columns = torch::stable::narrow(features, 0, 0, end);
+    Tensor rows = torch::stable::narrow(operands, 0, first, end - first);
+    Tensor columns = torch::stable::narrow(operands, 0, 0, end);
     Tensor band = torch::stable::narrow(gram, 0, first, end - first);
     Tensor out = torch::stable::narrow(band, 1, 0, end);
     vendor_multiply(rows, torch::stable::transpose(columns, 0, 1), out);
   }
+}
+
+// Lower triangle of the products of x, in the tiles of the plan.
+Tensor products(const Tensor& x,  // (n, p)
+                const GramProblem& problem, const Operand& operand, bool centre,
+                const GramPlan& plan, void* stream) {
+  const ScalarType accumulator =
+      operand.type == ElementType::kFloat64 ? ScalarType::Double : ScalarType::Float;
+  Tensor gram = torch::stable::new_empty(x, {plan.gram_entries()}, accumulator);
+  if (plan.products == GramProducts::kSinglePass) {
+    launch_single_pass_product({.x = x.const_data_ptr(),
+                                .x_type = problem.x_type,
+                                .n = problem.n,
+                                .p = problem.p,
+                                .row_stride = x.stride(0),
+                                .centre = centre,
+                                .operand_type = operand.type,
+                                .tile = plan.tile,
+                                .splits = plan.splits,
+                                .gram = gram.mutable_data_ptr()},
+                               stream);
+    return gram;
+  }
+  const int64_t pitch = feature_pitch(problem.p, operand.type);
+  const Tensor features = torch::stable::new_empty(x, {problem.n, pitch}, operand.storage);
+  launch_center_features({.x = x.const_data_ptr(),
+                          .x_type = problem.x_type,
+                          .n = problem.n,
+                          .p = problem.p,
+                          .row_stride = x.stride(0),
+                          .column_stride = x.stride(1),
+                          .centre = centre,
+                          .features = features.mutable_data_ptr(),
+                          .operand_type = operand.type,
+                          .pitch = pitch},
+                         stream);
+  if (plan.products == GramProducts::kVendor) {
+    Tensor matrix = torch::stable::view(gram, {problem.n, problem.n});
+    vendor_products(features, plan.panels, matrix);
+    return gram;
+  }
+  launch_triangle_product({.features = features.const_data_ptr(),
+                           .operand_type = operand.type,
+                           .n = problem.n,
+                           .pitch = pitch,
+                           .tile = plan.tile,
+                           .splits = plan.splits,
+                           .gram = gram.mutable_data_ptr()},
+                          stream);
+  return gram;
 }
 
 Tensor centered_gram(const Tensor& x,  // (n, p)
@@ -122,36 +173,17 @@ Tensor centered_gram(const Tensor& x,  // (n, p)
   if (n == 0) return out;
   if (p == 0) return torch::stable::zero_(out);
 
-  const auto [operand_type, storage] = operand(precision);
-  const int64_t pitch = feature_pitch(p, operand_type);
-  Tensor features = torch::stable::new_empty(x, {n, pitch}, storage);
-  launch_center_features({.x = x.const_data_ptr(),
-                          .x_type = x_type,
-                          .n = n,
-                          .p = p,
-                          .row_stride = x.stride(0),
-                          .column_stride = x.stride(1),
-                          .centre = centering != Centering::kNone,
-                          .features = features.mutable_data_ptr(),
-                          .operand_type = operand_type,
-                          .pitch = pitch},
-                         scope.stream());
-
-  const GramPlan plan = plan_gram(n, pitch, operand_type, scope.multiprocessors());
-  Tensor gram = torch::stable::new_empty(x, {plan.gram_entries()}, out_type);
-  if (plan.panels > 0) {
-    Tensor matrix = torch::stable::view(gram, {n, n});
-    vendor_products(features, plan.panels, matrix);
-  } else {
-    launch_triangle_product({.features = features.const_data_ptr(),
-                             .operand_type = operand_type,
-                             .n = n,
-                             .pitch = pitch,
-                             .tile = plan.tile,
-                             .splits = plan.splits,
-                             .gram = gram.mutable_data_ptr()},
-                            scope.stream());
-  }
+  const Operand operand = operand_of(precision);
+  const GramProblem problem{.n = n,
+                            .p = p,
+                            .x_type = x_type,
+                            .operand_type = operand.type,
+                            .single_pass_layout = single_pass_layout(x.const_data_ptr(), x_type,
+                                                                     x.stride(0), x.stride(1)),
+                            .multiprocessors = scope.multiprocessors()};
+  const GramPlan plan = plan_gram(problem);
+  const bool centre = centering != Centering::kNone;
+  const Tensor gram = products(x, problem, operand, centre, plan, scope.stream());
 
   Tensor row_sums = torch::stable::new_empty(x, {n}, ScalarType::Double);
   launch_finish_gram({.gram = gram.const_data_ptr(),

@@ -9,19 +9,36 @@
 
 namespace repsim_fast {
 
+// What the choice depends on.
+struct GramProblem {
+  int64_t n, p;  // both > 0
+  ElementType x_type, operand_type;
+  bool single_pass_layout;  // of x
+  int64_t multiprocessors;
+};
+
+enum class GramProducts {
+  kSinglePass,  // launch_single_pass_product, straight from x
+  kTiles,       // launch_center_features, launch_triangle_product
+  kVendor,      // launch_center_features, then the vendor library by panels of rows
+};
+
 struct GramPlan {
-  // Panels of rows multiplied by the vendor library, 0: our own tiles. A panel takes the columns
-  // up to its last row only, so `panels` of them cost (1 + 1/panels) / 2 of the full product.
+  GramProducts products = GramProducts::kTiles;
+  int64_t tile = 64;   // side; n for the vendor library
+  int64_t tiles = 1;   // of the lower triangle
+  int64_t splits = 1;  // partial Grams
+  // Of the vendor library. A panel takes the columns up to its last row only, so `panels` of them
+  // cost (1 + 1/panels) / 2 of the full product.
   int64_t panels = 0;
-  int64_t tile = 64;
-  int64_t tiles = 1;  // of the lower triangle
-  int64_t splits = 1;
 
   int64_t gram_entries() const { return splits * tiles * tile * tile; }
 };
 
+// None of the constants below is measured yet.
+
 // From here on the vendor library's large tiles and newer matrix instructions are assumed to win,
-// where it can be asked for exactly this precision: bfloat16 and float64. Not yet measured.
+// where it can be asked for exactly this precision: bfloat16 and float64.
 constexpr int64_t kVendorSamples = 1024;
 constexpr int64_t kVendorPanelRows = 512;
 
@@ -39,23 +56,41 @@ constexpr int64_t kPartialGramBytes = int64_t{64} << 20;
 
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// n samples, pitch operands a row (both > 0), on a card of that many multiprocessors.
-inline GramPlan plan_gram(int64_t n, int64_t pitch, ElementType operand_type,
-                          int64_t multiprocessors) {
+inline bool single_pass_fits(const GramProblem& problem) {
+  // Split float operands (ElementType::kFloat32) wait for their error on a GPU, whose matrix units
+  // do not round sums to nearest, to be known.
+  return problem.single_pass_layout &&
+         (problem.operand_type == ElementType::kBFloat16 ||
+          (problem.operand_type == ElementType::kTf32 &&
+           problem.x_type == ElementType::kFloat32)) &&
+         single_pass_tile(problem.n, problem.operand_type) > 0;
+}
+
+inline GramPlan plan_gram(const GramProblem& problem) {
+  const auto& [n, p, x_type, operand_type, layout, multiprocessors] = problem;
   GramPlan plan;
-  const bool vendor_is_exact =
-      operand_type == ElementType::kBFloat16 || operand_type == ElementType::kFloat64;
-  if (vendor_is_exact && n >= kVendorSamples) {
-    plan.panels = ceil_divide(n, kVendorPanelRows);
-    plan.tile = n;
+  if (single_pass_fits(problem)) {
+    plan.products = GramProducts::kSinglePass;
+    plan.tile = single_pass_tile(n, operand_type);
+    plan.tiles = kSinglePassTiles;
+    const int64_t strips = ceil_divide(p * element_bytes(x_type), kSinglePassStripBytes);
+    const int64_t blocks = (plan.tile == 64 ? 1 : 2) * multiprocessors;
+    plan.splits = std::min(blocks, strips);
     return plan;
   }
-  plan.tile = operand_type != ElementType::kFloat64 && n >= kLargeTileSamples ? 128 : 64;
+  const bool wide = operand_type == ElementType::kFloat64;
+  if ((wide || operand_type == ElementType::kBFloat16) && n >= kVendorSamples) {
+    plan.products = GramProducts::kVendor;
+    plan.tile = n;
+    plan.panels = ceil_divide(n, kVendorPanelRows);
+    return plan;
+  }
+  plan.tile = !wide && n >= kLargeTileSamples ? 128 : 64;
   plan.tiles = triangle_size(ceil_divide(n, plan.tile));
 
-  const bool wide = operand_type == ElementType::kFloat64;
   const int64_t tile_bytes = plan.tile * plan.tile * (wide ? 8 : 4);
-  const int64_t steps = pitch * element_bytes(operand_type) / kFeatureStepBytes;
+  const int64_t steps =
+      feature_pitch(p, operand_type) * element_bytes(operand_type) / kFeatureStepBytes;
   const int64_t wanted = ceil_divide(kBlocksPerMultiprocessor * multiprocessors, plan.tiles);
   const int64_t affordable = kPartialGramBytes / (plan.tiles * tile_bytes);
   const int64_t worthwhile = steps / kMinimumStepsPerSplit;

@@ -4,6 +4,7 @@
 
 #include "common/cuda_vocabulary.h"
 #include "cuda/centered_gram.cuh"
+#include "cuda/warp_tile.cuh"
 
 namespace repsim_fast {
 
@@ -42,8 +43,8 @@ struct MultiplyAdd {
   __device__ void accumulate(const StagedRows<kTile>& a, const StagedRows<kTile>& b) {
     const int ty = static_cast<int>(threadIdx.x) / kThreadColumns;
     const int tx = static_cast<int>(threadIdx.x) % kThreadColumns;
-    REPSIM_NO_UNROLL  // one vector of operands at a time fits the registers
-        for (int byte = 0; byte < static_cast<int>(kFeatureStepBytes); byte += 16) {
+    REPSIM_UNROLL_BY(1)  // one vector of operands at a time fits the registers
+    for (int byte = 0; byte < static_cast<int>(kFeatureStepBytes); byte += 16) {
       Vector left[kRows];
       REPSIM_UNROLL
       for (int i = 0; i < kRows; ++i) {
@@ -75,8 +76,7 @@ struct MultiplyAdd {
   }
 };
 
-// Matrix units with float accumulation, Operand BFloat16 or Tf32: a warp holds a rectangle of
-// kWarpRows x 32 entries, in 16 x 8 pieces. Both operand types have the same layout in bytes.
+// Matrix units: the tile is shared out in rectangles of kWarpRows x 32 entries, one a warp.
 template <typename Operand, int kTileSide>
 struct MatrixUnit {
   using Accumulator = float;
@@ -86,10 +86,8 @@ struct MatrixUnit {
   static constexpr int kWarpColumns = 32;
   static constexpr int kWarpsAcross = kTile / kWarpColumns;
   static constexpr int kWarpRows = kTile * kWarpsAcross * static_cast<int>(kWarpSize) / kThreads;
-  static constexpr int kPiecesDown = kWarpRows / 16;
-  static constexpr int kPiecesAcross = kWarpColumns / 8;
 
-  float sum[kPiecesDown][kPiecesAcross][4] = {};
+  WarpTile<Operand, kWarpRows, kWarpColumns> entries;
 
   __device__ static int first_row() {
     return static_cast<int>(threadIdx.x / kWarpSize) / kWarpsAcross * kWarpRows;
@@ -99,49 +97,15 @@ struct MatrixUnit {
   }
 
   __device__ void accumulate(const StagedRows<kTile>& a, const StagedRows<kTile>& b) {
-    const int lane = static_cast<int>(threadIdx.x % kWarpSize);
-    // Which row, and which half of the 32 bytes, this lane fetches for load_matrices.
-    const int a_row = first_row() + lane % 16, a_byte = lane / 16 * 16;
-    const int b_row = first_column() + lane / 16 * 8 + lane % 8, b_byte = lane / 8 % 2 * 16;
-    REPSIM_UNROLL
-    for (int byte = 0; byte < static_cast<int>(kFeatureStepBytes); byte += 32) {
-      uint32_t left[kPiecesDown][4], right[kPiecesAcross][2];
-      REPSIM_UNROLL
-      for (int i = 0; i < kPiecesDown; ++i) {
-        load_matrices(left[i], a.row(a_row + i * 16) + byte + a_byte);
-      }
-      REPSIM_UNROLL
-      for (int j = 0; j < kPiecesAcross; j += 2) {
-        uint32_t words[4];
-        load_matrices(words, b.row(b_row + j * 8) + byte + b_byte);
-        right[j][0] = words[0];
-        right[j][1] = words[1];
-        right[j + 1][0] = words[2];
-        right[j + 1][1] = words[3];
-      }
-      REPSIM_UNROLL
-      for (int i = 0; i < kPiecesDown; ++i) {
-        REPSIM_UNROLL
-        for (int j = 0; j < kPiecesAcross; ++j)
-          multiply_tile<Operand>(sum[i][j], left[i], right[j]);
-      }
-    }
+    entries.template accumulate<static_cast<int>(kFeatureStepBytes), kStagedRowBytes>(
+        a.row(first_row()), b.row(first_column()));
   }
 
   template <typename Visit>
   __device__ void for_each_entry(Visit visit) const {
-    const int lane = static_cast<int>(threadIdx.x % kWarpSize);
-    const int row = first_row() + lane / 4, column = first_column() + lane % 4 * 2;
-    REPSIM_UNROLL
-    for (int i = 0; i < kPiecesDown; ++i) {
-      REPSIM_UNROLL
-      for (int j = 0; j < kPiecesAcross; ++j) {
-        REPSIM_UNROLL
-        for (int e = 0; e < 4; ++e) {
-          visit(row + i * 16 + e / 2 * 8, column + j * 8 + e % 2, sum[i][j][e]);
-        }
-      }
-    }
+    entries.for_each_entry([&](int row, int column, float value) {
+      visit(first_row() + row, first_column() + column, value);
+    });
   }
 };
 

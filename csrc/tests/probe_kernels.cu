@@ -33,12 +33,12 @@ template <CopyFault kFault>
 __global__ void async_copy_kernel(const float* from, float* to) {
   auto& shared = shared_memory<CopyShared>();
   const int mine = static_cast<int>(threadIdx.x) * 4, other = (mine + 4) % 128;
-  copy_async_16(shared.values + mine, from + mine, true);
+  copy_async_16(shared.values + mine, from + mine, 16);
   commit_copies();
   if (kFault != CopyFault::kNoWait) wait_copies<0>();
   __syncthreads();
   // A second copy into the buffer that the neighbour still has to read.
-  if (kFault == CopyFault::kEarlyReuse) copy_async_16(shared.values + mine, from + mine, true);
+  if (kFault == CopyFault::kEarlyReuse) copy_async_16(shared.values + mine, from + mine, 16);
   commit_copies();
   __syncwarp();
   for (int i = 0; i < 4; ++i) to[other + i] = shared.values[other + i];

@@ -34,14 +34,26 @@ PYBIND11_MODULE(_cuda_runner, m) {
       .value("none", GramCentering::kNone)
       .value("double", GramCentering::kDouble)
       .value("unbiased", GramCentering::kUnbiased);
+  py::enum_<GramProducts>(m, "GramProducts")
+      .value("single_pass", GramProducts::kSinglePass)
+      .value("tiles", GramProducts::kTiles)
+      .value("vendor", GramProducts::kVendor);
   py::class_<GramPlan>(m, "GramPlan")
-      .def_readonly("panels", &GramPlan::panels)
+      .def_readonly("products", &GramPlan::products)
       .def_readonly("tile", &GramPlan::tile)
       .def_readonly("tiles", &GramPlan::tiles)
-      .def_readonly("splits", &GramPlan::splits);
+      .def_readonly("splits", &GramPlan::splits)
+      .def_readonly("panels", &GramPlan::panels);
 
-  m.def("plan_gram", &plan_gram, py::kw_only(), py::arg("n"), py::arg("pitch"),
-        py::arg("operand_type"), py::arg("multiprocessors"));
+  m.def(
+      "plan_gram",
+      [](int64_t n, int64_t p, ElementType x_type, ElementType operand_type,
+         bool single_pass_layout, int64_t multiprocessors) {
+        return plan_gram({n, p, x_type, operand_type, single_pass_layout, multiprocessors});
+      },
+      py::kw_only(), py::arg("n"), py::arg("p"), py::arg("x_type"), py::arg("operand_type"),
+      py::arg("single_pass_layout"), py::arg("multiprocessors"));
+  m.def("single_pass_tile", &single_pass_tile);
   m.def("feature_pitch", &feature_pitch);
   m.def("triangle_position", [](int64_t index) {
     const TrianglePosition position = triangle_position(index);
@@ -68,6 +80,17 @@ PYBIND11_MODULE(_cuda_runner, m) {
       },
       py::kw_only(), py::arg("features"), py::arg("operand_type"), py::arg("n"), py::arg("pitch"),
       py::arg("tile"), py::arg("splits"), py::arg("gram"));
+  m.def(
+      "single_pass_product",
+      [](uintptr_t x, ElementType x_type, int64_t n, int64_t p, int64_t row_stride, bool centre,
+         ElementType operand_type, int64_t tile, int64_t splits, uintptr_t gram) {
+        launch_single_pass_product({pointer(x), x_type, n, p, row_stride, centre, operand_type,
+                                    tile, splits, pointer(gram)},
+                                   nullptr);
+      },
+      py::kw_only(), py::arg("x"), py::arg("x_type"), py::arg("n"), py::arg("p"),
+      py::arg("row_stride"), py::arg("centre"), py::arg("operand_type"), py::arg("tile"),
+      py::arg("splits"), py::arg("gram"));
   m.def(
       "finish_gram",
       [](uintptr_t gram, bool wide, int64_t n, int64_t tile, GramCentering centering,

@@ -141,6 +141,41 @@ void check_gram(const Case& shape, ElementType x_type, ElementType operand_type,
   expect(std::sqrt(error) <= tolerance * std::sqrt(size) + 1e-30, what);  // false for NaN
 }
 
+// The single pass, then the finish.
+template <typename In, typename Operand>
+void check_single_pass(int64_t n, int64_t p, int64_t splits, ElementType x_type,
+                       ElementType operand_type, double tolerance) {
+  const Matrix source = random_matrix(n, p, 3.0);
+  Matrix seen(source.size());
+  // Rows of whole vectors; the last one ends with its last feature.
+  const int64_t row_stride = (p + 7) / 8 * 8;
+  Buffer<In> x((n - 1) * row_stride + p);
+  for (int64_t r = 0; r < n; ++r) {
+    for (int64_t c = 0; c < p; ++c) {
+      In& value = x[r * row_stride + c];
+      value = convert_to<In>(static_cast<float>(source[r * p + c]));
+      seen[r * p + c] = static_cast<double>(to_math(value));
+    }
+  }
+  const int64_t tile = single_pass_tile(n, operand_type);
+  Buffer<float> gram(splits * kSinglePassTiles * tile * tile), out(n * n);
+  launch_single_pass_product(
+      {x.get(), x_type, n, p, row_stride, /*centre=*/true, operand_type, tile, splits, gram.get()},
+      nullptr);
+  Buffer<double> row_sums(n);
+  launch_finish_gram({gram.get(), /*wide=*/false, n, tile, GramCentering::kUnbiased, row_sums.get(),
+                      /*packed=*/false, out.get()},
+                     nullptr);
+  const Matrix expected = centred_gram(seen, n, p, /*centre=*/true, GramCentering::kUnbiased);
+  double error = 0, size = 0;
+  for (int64_t i = 0; i < n * n; ++i) {
+    error += std::pow(static_cast<double>(out[i]) - expected[i], 2);
+    size += expected[i] * expected[i];
+  }
+  expect(std::sqrt(error) <= tolerance * std::sqrt(size),
+         "single pass, n " + std::to_string(n) + ": error " + std::to_string(std::sqrt(error)));
+}
+
 void check_block_sums() {
   constexpr int64_t kBlocks = 3;
   const Matrix values = random_matrix(kBlocks, 256, 0.0);
@@ -180,6 +215,9 @@ void check_grams() {
   check_gram<float, Tf32, float>(large, E::kFloat32, E::kTf32, true, C::kUnbiased, false, 2e-3);
   check_gram<float, BFloat16, float>(large, E::kFloat32, E::kBFloat16, true, C::kDouble, false,
                                      1e-2);
+  check_single_pass<float, float>(21, 70, 2, E::kFloat32, E::kFloat32, 2e-6);
+  check_single_pass<BFloat16, BFloat16>(67, 75, 1, E::kBFloat16, E::kBFloat16, 1e-2);
+  check_single_pass<float, Tf32>(130, 33, 1, E::kFloat32, E::kTf32, 2e-3);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -128,6 +129,17 @@ def test_one_row_for_all_samples(runner: ModuleType) -> None:
 # ---- step 2: products
 
 
+def matrix_of(tiles: Tensor, n: int) -> Tensor:
+    """The lower triangle that square tiles (count, side, side) hold; upper part zero."""
+    side = tiles.shape[1]
+    rows = -(-n // side)
+    gram = tiles.new_zeros(rows * side, rows * side)
+    for i, j in torch.tril_indices(rows, rows).T.tolist():
+        square = tiles[i * (i + 1) // 2 + j]
+        gram[i * side : (i + 1) * side, j * side : (j + 1) * side] = square
+    return gram[:n, :n].tril()
+
+
 def product(runner: ModuleType, x: Tensor, operand: str, tile: int, splits: int) -> Tensor:
     """Lower triangle of x xᵀ with the operands rounded; upper part zero."""
     features = center(runner, x, operand, centre=False)
@@ -144,11 +156,7 @@ def product(runner: ModuleType, x: Tensor, operand: str, tile: int, splits: int)
         splits=splits,
         gram=tiles.data_ptr(),
     )
-    gram = torch.zeros(rows * tile, rows * tile, dtype=accumulator)
-    for i, j in torch.tril_indices(rows, rows).T.tolist():
-        square = tiles[0, i * (i + 1) // 2 + j]
-        gram[i * tile : (i + 1) * tile, j * tile : (j + 1) * tile] = square
-    return gram[:n, :n].tril()
+    return matrix_of(tiles[0], n)
 
 
 @pytest.mark.parametrize(
@@ -189,6 +197,96 @@ def test_non_finite_features_reach_their_rows_only(runner: ModuleType) -> None:
     expected[[2, 4]] = False
     expected[:, [2, 4]] = False
     assert torch.equal(finite.tril(), expected.tril())
+
+
+# ---- steps 1 and 2 in a single pass
+
+SINGLE_PASS = [
+    *(("float32", operand) for operand in ("float32", "tf32", "bfloat16")),
+    ("float16", "bfloat16"),
+    ("bfloat16", "bfloat16"),
+]
+
+
+def aligned(x: Tensor) -> Tensor:
+    """The same features with rows that start at 16 bytes, and NaN between them."""
+    n, p = x.shape
+    storage = poisoned(n, -(-p // 8) * 8 + 8, dtype=x.dtype)
+    storage[:, :p] = x
+    return storage[:, :p]
+
+
+def single_pass(
+    runner: ModuleType, x: Tensor, operand: str, splits: int, *, centre: bool
+) -> Tensor:
+    """Lower triangle of the Gram; upper part zero."""
+    n, p = x.shape
+    x = aligned(x)
+    dtype = next(name for name, value in DTYPES.items() if value == x.dtype)
+    operand_type = getattr(runner.ElementType, operand)
+    side = runner.single_pass_tile(n, operand_type)
+    tiles = poisoned(splits, 10, side, side, dtype=torch.float32)
+    runner.single_pass_product(
+        x=x.data_ptr(),
+        x_type=getattr(runner.ElementType, dtype),
+        n=n,
+        p=p,
+        row_stride=x.stride(0),
+        centre=centre,
+        operand_type=operand_type,
+        tile=side,
+        splits=splits,
+        gram=tiles.data_ptr(),
+    )
+    return matrix_of(tiles[0], n)
+
+
+@pytest.mark.parametrize(("dtype", "operand"), SINGLE_PASS)
+@pytest.mark.parametrize(
+    ("n", "p", "splits"),
+    [(1, 1, 1), (5, 3, 2), (16, 64, 1), (33, 200, 3), (64, 31, 1), (65, 130, 1), (128, 260, 2)],
+)
+@pytest.mark.parametrize("centre", [False, True])
+def test_single_pass(
+    runner: ModuleType, centre: bool, n: int, p: int, splits: int, dtype: str, operand: str
+) -> None:
+    x = random_features(n, p, mean=3.0 if centre else 0.0).to(DTYPES[dtype])
+    gram = single_pass(runner, x, operand, splits, centre=centre)
+    expected = reference.centered_gram(x.double(), centering="features" if centre else "none")
+    error = (gram.double() - expected.tril()).norm()
+    assert error <= GRAM_ERROR[operand] * expected.norm() + (1e-12 if n == 1 else 0)
+
+
+@pytest.mark.parametrize("operand", ["tf32", "bfloat16"])
+@pytest.mark.parametrize("n", [129, 256])
+def test_single_pass_with_its_largest_tiles(runner: ModuleType, n: int, operand: str) -> None:
+    x = random_features(n, 70, mean=1.0).float()
+    expected = reference.centered_gram(x.double(), centering="features").tril()
+    error = (single_pass(runner, x, operand, 2, centre=True).double() - expected).norm()
+    assert error <= GRAM_ERROR[operand] * expected.norm()
+
+
+def test_single_pass_in_float32_is_as_accurate_as_float32(runner: ModuleType) -> None:
+    x = random_features(60, 2000).float()
+    expected = (x.double() @ x.double().T).tril()
+    error = (single_pass(runner, x, "float32", 4, centre=False).double() - expected).norm()
+    assert error <= 2 * ((x @ x.T).tril().double() - expected).norm()
+
+
+@pytest.mark.parametrize("mean", [10.0, 100.0, -1e4])
+def test_a_large_mean_costs_the_single_pass_no_accuracy(runner: ModuleType, mean: float) -> None:
+    x = random_features(40, 300, mean=mean).float()
+    expected = reference.centered_gram(x.double(), centering="features").tril()
+    error = (single_pass(runner, x, "float32", 2, centre=True).double() - expected).norm()
+    assert error <= 1e-6 * expected.norm()
+
+
+def test_single_pass_refuses_features_it_cannot_read(runner: ModuleType) -> None:
+    x, gram = torch.randn(8, 6), poisoned(10, 16, 16, dtype=torch.float32)
+    sizes = {"n": 8, "p": 6, "row_stride": 6, "tile": 16, "splits": 1, "centre": True}
+    types = {"x_type": runner.ElementType.float32, "operand_type": runner.ElementType.tf32}
+    with pytest.raises(ValueError, match="not aligned"):
+        runner.single_pass_product(x=x.data_ptr(), gram=gram.data_ptr(), **sizes, **types)
 
 
 # ---- step 3: finish
@@ -292,8 +390,8 @@ def test_operator_is_blind_to_the_mean(runner: ModuleType, mean: float, centerin
 
 def test_operator_by_the_vendor_library(runner: ModuleType) -> None:
     x = random_features(1100, 3, mean=5.0)
-    operand = runner.ElementType.float64
-    plan = runner.plan_gram(n=1100, pitch=8, operand_type=operand, multiprocessors=4)
+    plan = plan_of(runner, 1100, 3, "float64")
+    assert plan.products == runner.GramProducts.vendor
     assert plan.panels > 1
     gram, expected = run_op(x, "unbiased", False, "float64"), expected_gram(x, "unbiased", False)
     assert (gram - expected).norm() <= 1e-14 * expected.norm()
@@ -318,27 +416,73 @@ def test_operator_errors(
         run_op(x, words[0], False, words[1])
 
 
+@pytest.mark.parametrize("centering", CENTERINGS)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_operator_in_a_single_pass(runner: ModuleType, dtype: str, centering: str) -> None:
+    """The same result as by the other way, to which an odd address leads."""
+    x = aligned(random_features(40, 100).to(DTYPES[dtype]))
+    shifted = poisoned(40, 113, dtype=x.dtype)[:, 1:101]
+    shifted.copy_(x)
+    one, other = (run_op(y, centering, True, "bfloat16") for y in (x, shifted))
+    assert (one - other).norm() <= 2.0**-8 * other.norm()
+    expected = expected_gram(x, centering, True)
+    assert (one.double() - expected).norm() <= GRAM_ERROR["bfloat16"] * expected.norm()
+
+
 # ---- plan
 
 
-@pytest.mark.parametrize("operand", ["float64", "float32", "tf32", "bfloat16"])
-def test_plan(runner: ModuleType, operand: str) -> None:
-    operand_type = getattr(runner.ElementType, operand)
-    for n, p in itertools.product((1, 64, 65, 500, 512, 1024, 5000), (1, 100, 65536, 800_000)):
-        pitch = runner.feature_pitch(p, operand_type)
-        plan = runner.plan_gram(n=n, pitch=pitch, operand_type=operand_type, multiprocessors=132)
-        if plan.panels > 0:
-            assert (operand, plan.tile) in (("float64", n), ("bfloat16", n))
-            continue
-        rows = -(-n // plan.tile)
-        assert plan.tiles == rows * (rows + 1) // 2
-        assert 1 <= plan.splits <= max(1, pitch // 16)
-        partial_bytes = plan.splits * plan.tiles * plan.tile**2 * 4
-        assert plan.splits == 1 or partial_bytes <= 64 << 20
-    # Few tiles and many features: enough blocks for the whole card.
-    pitch = runner.feature_pitch(65536, operand_type)
-    plan = runner.plan_gram(n=128, pitch=pitch, operand_type=operand_type, multiprocessors=132)
-    assert plan.splits * plan.tiles >= 132
+def plan_of(
+    runner: ModuleType,
+    n: int,
+    p: int,
+    operand: str,
+    *,
+    dtype: str = "float64",
+    layout: bool = False,
+    multiprocessors: int = 132,
+) -> Any:
+    return runner.plan_gram(
+        n=n,
+        p=p,
+        x_type=getattr(runner.ElementType, dtype),
+        operand_type=getattr(runner.ElementType, operand),
+        single_pass_layout=layout,
+        multiprocessors=multiprocessors,
+    )
+
+
+@pytest.mark.parametrize(("dtype", "operand"), OPERANDS)
+@pytest.mark.parametrize("layout", [False, True])
+def test_plan(runner: ModuleType, layout: bool, dtype: str, operand: str) -> None:
+    kind = runner.GramProducts
+    for n, p in itertools.product((1, 64, 65, 256, 257, 512, 1024, 5000), (1, 100, 65536, 800_000)):
+        plan = plan_of(runner, n, p, operand, dtype=dtype, layout=layout)
+        assert plan.splits >= 1
+        if plan.products == kind.single_pass:
+            assert layout
+            assert n <= 256
+            assert 4 * plan.tile >= n
+            assert plan.splits <= 2 * 132
+        elif plan.products == kind.vendor:
+            assert operand in ("float64", "bfloat16")
+            assert plan.tile == n
+            assert plan.panels >= 2
+        else:
+            rows = -(-n // plan.tile)
+            assert plan.tiles == rows * (rows + 1) // 2
+            partial_bytes = plan.splits * plan.tiles * plan.tile**2 * 4
+            assert plan.splits == 1 or partial_bytes <= 64 << 20
+
+
+@pytest.mark.parametrize(("dtype", "operand"), OPERANDS)
+@pytest.mark.parametrize("layout", [False, True])
+def test_plan_keeps_the_whole_card_busy(
+    runner: ModuleType, layout: bool, dtype: str, operand: str
+) -> None:
+    plan = plan_of(runner, 128, 65536, operand, dtype=dtype, layout=layout)
+    blocks_per_split = 1 if plan.products == runner.GramProducts.single_pass else plan.tiles
+    assert plan.splits * blocks_per_split >= 132
 
 
 def test_triangle_position_is_exact(runner: ModuleType) -> None:
