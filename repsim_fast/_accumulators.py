@@ -95,9 +95,11 @@ class CKAAccumulator:
 
     def add(self, layer: int, features: Tensor) -> None:
         """Take the Gram of the features and write it to its row of the buffer."""
-        gram = centered_gram(
-            features, centering=self._centering, packed=True, precision=self._precision
-        )
+        # Inference mode spares the autograd dispatch, a Python function for custom operators.
+        with torch.inference_mode():
+            gram = centered_gram(
+                features, centering=self._centering, packed=True, precision=self._precision
+            )
         if layer >= self._size:
             self._size = layer + 1
             ulps = self._CONSTANT_ULPS * torch.finfo(gram.dtype).eps

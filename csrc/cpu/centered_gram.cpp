@@ -47,6 +47,8 @@ constexpr int64_t kMeanChunk = 16;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+constexpr int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) * unit; }
+
 // Index of tile (i, j), j <= i, in the packed triangle of tiles.
 constexpr int64_t tile_index(int64_t i, int64_t j) { return i * (i + 1) / 2 + j; }
 
@@ -71,7 +73,7 @@ class Block {
   template <typename In>
   void read(const In* x, int64_t row_stride, int64_t first, int64_t depth, bool centre) {
     depth_ = depth;
-    padded_depth_ = ceil_div(depth, kDepthUnit) * kDepthUnit;
+    padded_depth_ = round_up(depth, kDepthUnit);
     std::fill_n(total_, padded_depth_, 0.0);
     for (int64_t start = 0; start < n_; start += kMeanChunk) {
       const int64_t end = std::min(n_, start + kMeanChunk);
@@ -165,13 +167,17 @@ int64_t band_start(int64_t panels, int64_t b, int64_t bands) {
                       std::sqrt(static_cast<double>(b) / static_cast<double>(bands)));
 }
 
+// First feature of slice s; slices start at multiples of kDepthUnit.
+int64_t slice_start(int64_t p, int64_t s, int64_t slices) {
+  return std::min(p, round_up(p * s / slices, kDepthUnit));
+}
+
 // Partial Grams of all slices, as triangles of tiles: partial s, tile t at (s * tiles + t) * kTile.
 template <typename T, typename In>
 std::unique_ptr<T[]> products(const In* x, int64_t row_stride, int64_t n, int64_t p, bool centre,
                               bool bf16, const Split& split) {
   const int64_t panels = ceil_div(n, kPanel);
   const int64_t tiles = panels * (panels + 1) / 2;
-  const int64_t blocks = ceil_div(p, kDepth<T>);
   auto gram = scratch<T>(split.slices * tiles * kTile);
   torch::stable::parallel_for(
       0, split.slices * split.bands, 1, [&](int64_t first_task, int64_t last_task) {
@@ -183,10 +189,15 @@ std::unique_ptr<T[]> products(const In* x, int64_t row_stride, int64_t n, int64_
           T* partial = gram.get() + slice * tiles * kTile;
           std::fill(partial + tile_index(first_row, 0) * kTile,
                     partial + tile_index(last_row, 0) * kTile, T{0});
-          const int64_t last_block = (slice + 1) * blocks / split.slices;
-          for (int64_t b = slice * blocks / split.slices; b < last_block; ++b) {
-            const int64_t first = b * kDepth<T>;
-            block.read(x, row_stride, first, std::min(kDepth<T>, p - first), centre);
+          const int64_t last_feature = slice_start(p, slice + 1, split.slices);
+          int64_t feature = slice_start(p, slice, split.slices);
+          while (feature < last_feature) {
+            // Blocks of equal depth, not full ones and a remainder.
+            const int64_t left = last_feature - feature;
+            const int64_t depth =
+                std::min(left, round_up(ceil_div(left, ceil_div(left, kDepth<T>)), kDepthUnit));
+            block.read(x, row_stride, feature, depth, centre);
+            feature += depth;
             for (int64_t i = 0; i < last_row; ++i) block.pack(i);
             for (int64_t i = first_row; i < last_row; ++i) {
               for (int64_t j = 0; j <= i; ++j) {
@@ -211,38 +222,43 @@ void add_slices(T* gram, int64_t tiles, int64_t slices) {
   });
 }
 
-// Row sums of the symmetric Gram, with or without its diagonal. Row i has its entries up to the
-// diagonal in tile row I and the others in tile column I.
+// Row sums of the symmetric Gram, with or without its diagonal, padded to whole panels. Tile
+// (i, j) below the diagonal has entries of rows i, and by symmetry of rows j.
 template <typename T>
 std::vector<double> row_sums(const T* gram, int64_t n, bool with_diagonal) {
   const int64_t panels = ceil_div(n, kPanel);
   std::vector<double> sums(static_cast<size_t>(panels * kPanel), 0.0);
-  torch::stable::parallel_for(0, panels, 1, [&](int64_t first, int64_t last) {
-    for (int64_t panel = first; panel < last; ++panel) {
-      double* sum = sums.data() + panel * kPanel;
-      for (int64_t j = 0; j < panel; ++j) {
-        const T* tile = gram + tile_index(panel, j) * kTile;
-        for (int64_t r = 0; r < kPanel; ++r) {
-          for (int64_t c = 0; c < kPanel; ++c) sum[r] += static_cast<double>(tile[r * kPanel + c]);
-        }
-      }
-      const T* diagonal = gram + tile_index(panel, panel) * kTile;
-      for (int64_t r = 0; r < kPanel; ++r) {
-        for (int64_t c = 0; c < r; ++c) {
-          sum[r] += static_cast<double>(diagonal[r * kPanel + c]);
-          sum[c] += static_cast<double>(diagonal[r * kPanel + c]);
-        }
-        if (with_diagonal) sum[r] += static_cast<double>(diagonal[r * kPanel + r]);
-      }
-      for (int64_t i = panel + 1; i < panels; ++i) {
-        const T* tile = gram + tile_index(i, panel) * kTile;
-        for (int64_t r = 0; r < kPanel; ++r) {
-          for (int64_t c = 0; c < kPanel; ++c) sum[c] += static_cast<double>(tile[r * kPanel + c]);
-        }
-      }
+  for (int64_t i = 0; i < panels; ++i) {
+    for (int64_t j = 0; j < i; ++j) {
+      tile_kernels<T>().add_sums(gram + tile_index(i, j) * kTile, sums.data() + i * kPanel,
+                                 sums.data() + j * kPanel);
     }
-  });
+    const T* diagonal = gram + tile_index(i, i) * kTile;
+    double* sum = sums.data() + i * kPanel;
+    for (int64_t r = 0; r < kPanel; ++r) {
+      for (int64_t c = 0; c < r; ++c) {
+        sum[r] += static_cast<double>(diagonal[r * kPanel + c]);
+        sum[c] += static_cast<double>(diagonal[r * kPanel + c]);
+      }
+      if (with_diagonal) sum[r] += static_cast<double>(diagonal[r * kPanel + r]);
+    }
+  }
   return sums;
+}
+
+// What centring takes from entry (i, j): offset[i] + offset[j] (math/centering.h).
+template <typename T>
+std::vector<double> centring_offsets(const T* gram, int64_t n, Centering centering) {
+  const bool unbiased = centering == Centering::kUnbiased;
+  std::vector<double> offsets = row_sums(gram, n, /*with_diagonal=*/!unbiased);
+  double total = 0.0;
+  for (int64_t i = 0; i < n; ++i) total += offsets[i];
+  const double samples = static_cast<double>(n);
+  for (double& offset : offsets) {
+    offset = unbiased ? u_centring_offset(offset, total, samples)
+                      : double_centring_offset(offset, total, samples);
+  }
+  return offsets;
 }
 
 // Centres the lower triangle and writes it: packed with the weights that keep inner products, or
@@ -250,35 +266,27 @@ std::vector<double> row_sums(const T* gram, int64_t n, bool with_diagonal) {
 template <typename T>
 void write_result(const T* gram, int64_t n, Centering centering, bool packed, T* out) {
   const bool unbiased = centering == Centering::kUnbiased;
-  const bool centred = unbiased || centering == Centering::kDouble;
-  std::vector<double> sums;
-  double total = 0.0;
-  if (centred) {
-    sums = row_sums(gram, n, /*with_diagonal=*/!unbiased);
-    for (int64_t i = 0; i < n; ++i) total += sums[i];
-  }
-  const double samples = static_cast<double>(n);
-  // With a zero diagonal the packed triangle leaves it out.
-  const int64_t diagonal = packed && unbiased ? 0 : 1;
+  std::vector<double> offsets(static_cast<size_t>(ceil_div(n, kPanel) * kPanel), 0.0);
+  if (unbiased || centering == Centering::kDouble) offsets = centring_offsets(gram, n, centering);
   const double weight = packed ? std::numbers::sqrt2 : 1.0;
 
-  torch::stable::parallel_for(0, ceil_div(n, kPanel), 4, [&](int64_t first, int64_t last) {
+  torch::stable::parallel_for(0, ceil_div(n, kPanel), 8, [&](int64_t first, int64_t last) {
     for (int64_t i = first * kPanel; i < std::min(n, last * kPanel); ++i) {
-      T* row = packed ? out + (diagonal == 1 ? i * (i + 1) / 2 : i * (i - 1) / 2) : out + i * n;
-      for (int64_t j = 0; j < i + diagonal; ++j) {
-        const int64_t tile = tile_index(i / kPanel, j / kPanel);
-        double k = static_cast<double>(gram[tile * kTile + i % kPanel * kPanel + j % kPanel]);
-        if (unbiased) {
-          k = i == j ? 0.0 : u_centred(k, sums[i], sums[j], total, samples);
-        } else if (centred) {
-          k = double_centred(k, sums[i], sums[j], total, samples);
-        }
-        row[j] = static_cast<T>(i == j ? k : k * weight);
+      T* row = out + i * n;
+      if (packed) row = out + (unbiased ? i * (i - 1) / 2 : i * (i + 1) / 2);
+      const T* tile_row = gram + tile_index(i / kPanel, 0) * kTile + i % kPanel * kPanel;
+      for (int64_t j = 0; j < i; j += kPanel) {
+        tile_kernels<T>().write_centred(tile_row + j / kPanel * kTile, offsets[i],
+                                        offsets.data() + j, weight, std::min(kPanel, i - j),
+                                        row + j);
       }
+      if (unbiased && packed) continue;  // a zero diagonal is left out
+      const double own = static_cast<double>(tile_row[i / kPanel * kTile + i % kPanel]);
+      row[i] = unbiased ? T{0} : static_cast<T>(own - 2 * offsets[i]);
     }
   });
   if (packed) return;
-  torch::stable::parallel_for(0, n, 64, [&](int64_t first, int64_t last) {
+  torch::stable::parallel_for(0, n, 256, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       for (int64_t j = i + 1; j < n; ++j) out[i * n + j] = out[j * n + i];
     }
@@ -291,9 +299,8 @@ void centered_gram_typed(const Tensor& x,  // (n, p), unit feature stride
   const int64_t n = x.size(0), p = x.size(1);
   const int64_t panels = ceil_div(n, kPanel);
   const Split split = split_work<T>(n, p);
-  const auto gram =
-      products<T>(static_cast<const In*>(x.const_data_ptr()), x.stride(0), n, p,
-                  /*centre=*/centering != Centering::kNone, bf16, split);
+  const auto gram = products<T>(static_cast<const In*>(x.const_data_ptr()), x.stride(0), n, p,
+                                /*centre=*/centering != Centering::kNone, bf16, split);
   add_slices(gram.get(), panels * (panels + 1) / 2, split.slices);
   write_result(gram.get(), n, centering, packed, static_cast<T*>(out.mutable_data_ptr()));
 }
@@ -317,8 +324,7 @@ Tensor centered_gram(const Tensor& x,  // (n, p)
 
   std::vector<int64_t> shape = {n, n};
   if (packed) shape = {packed_size(n, centering)};
-  Tensor out =
-      torch::stable::new_empty(x, shape, wide ? ScalarType::Double : ScalarType::Float);
+  Tensor out = torch::stable::new_empty(x, shape, wide ? ScalarType::Double : ScalarType::Float);
   if (n == 0) return out;
   switch (x.scalar_type()) {
     case ScalarType::Double:

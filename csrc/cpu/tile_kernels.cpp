@@ -60,8 +60,8 @@ void pack(const float* rows, int64_t row_stride, const float* mean, int64_t dept
       for (int i = 0; i < kLanes; ++i) {
         const float* row = rows + (r + i) * row_stride + k;
         const __m512 low = _mm512_sub_ps(_mm512_loadu_ps(row), low_centre);
-        const __m512 high = wide ? _mm512_sub_ps(_mm512_loadu_ps(row + kLanes), high_centre)
-                                 : _mm512_setzero_ps();
+        const __m512 high =
+            wide ? _mm512_sub_ps(_mm512_loadu_ps(row + kLanes), high_centre) : _mm512_setzero_ps();
         square[i] = (Words::Type)_mm512_cvtne2ps_pbh(high, low);
       }
       avx512::transpose_square<float>(square);
@@ -73,7 +73,8 @@ void pack(const float* rows, int64_t row_stride, const float* mean, int64_t dept
 }
 
 template <int kRows, int kVectors>
-inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, const uint32_t* b, int64_t pairs, float* tile) {
+inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, const uint32_t* b,
+                                                          int64_t pairs, float* tile) {
   __m512 sum[kRows][kVectors] = {};
   for (int64_t k = 0; k < pairs; ++k) {
     __m512bh right[kVectors];
@@ -100,12 +101,17 @@ inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, con
   }
 }
 
-void multiply(const uint32_t* a, const uint32_t* b, int64_t depth, bool /*diagonal*/,
-              float* tile) {
-  constexpr int kRows = 8;
-  for (int64_t i = 0; i < kPanel; i += kRows) {
-    multiply_block<kRows, 2>(a + i, b, depth / 2, tile + i * kPanel);
+void multiply(const uint32_t* a, const uint32_t* b, int64_t depth, bool diagonal, float* tile) {
+  const int64_t pairs = depth / 2;
+  if (!diagonal) {
+    for (int64_t i = 0; i < kPanel; i += 8) {
+      multiply_block<8, 2>(a + i, b, pairs, tile + i * kPanel);
+    }
+    return;
   }
+  multiply_block<16, 1>(a, b, pairs, tile);
+  multiply_block<16, 1>(a + 16, b, pairs, tile + 16 * kPanel);
+  multiply_block<16, 1>(a + 16, b + 16, pairs, tile + 16 * kPanel + 16);
 }
 
 constexpr Bf16TileKernels kKernels = {&pack, &multiply};

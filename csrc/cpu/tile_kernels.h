@@ -9,7 +9,7 @@
 
 namespace repsim_fast {
 
-constexpr int64_t kPanel = 32;               // rows of a panel; a tile of the Gram is kPanel x kPanel
+constexpr int64_t kPanel = 32;  // rows of a panel; a tile of the Gram is kPanel x kPanel
 constexpr int64_t kTile = kPanel * kPanel;  // elements of a tile
 
 // Depths (features a block) are multiples of this, so that packing transposes whole squares.
@@ -25,6 +25,11 @@ struct TileKernels {
   // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j]. With `diagonal`, entries with j > i may be
   // left unspecified: a and b are the same panel and only the lower triangle is read.
   void (*multiply)(const T* a, const T* b, int64_t depth, bool diagonal, T* tile);
+  // row_sum[i] += sum_j tile[i, j]; column_sum[j] += sum_i tile[i, j]. Sums of T in double.
+  void (*add_sums)(const T* tile, double* row_sum, double* column_sum);
+  // out[j] = (row[j] - row_offset - column_offset[j]) * weight, j < count; double inside.
+  void (*write_centred)(const T* row, double row_offset, const double* column_offset, double weight,
+                        int64_t count, T* out);
 };
 
 // bfloat16 products: a panel element is a pair of neighbouring features of one row, rounded to

@@ -72,7 +72,8 @@ void pack(const T* rows, int64_t row_stride, const T* mean, int64_t depth, T* pa
 
 // kRows x (kVectors * lanes) block of a tile, held in registers over the whole depth.
 template <typename T, int kRows, int kVectors>
-inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b, int64_t depth, T* tile) {
+inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b, int64_t depth,
+                                                          T* tile) {
   using V = Vector<T>;
   using Vec = typename V::Type;
   Vec sum[kRows][kVectors] = {};
@@ -97,18 +98,53 @@ inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b
   }
 }
 
-// Two vectors wide, and as many rows as leave registers for the operands (32 with AVX-512, else 16).
+// Blocks of 16 (AVX-512) or 8 vectors, so that the operands still have registers: two vectors wide,
+// or one on the diagonal, where what lies wholly above it is left out.
 template <typename T>
 void multiply(const T* a, const T* b, int64_t depth, bool diagonal, T* tile) {
-  constexpr int kRows = REPSIM_VECTOR_BYTES == 64 ? 8 : 4;
-  constexpr int kColumns = 2 * Vector<T>::kLanes;
-  for (int64_t j = 0; j < kPanel; j += kColumns) {
-    for (int64_t i = 0; i < kPanel; i += kRows) {
-      if (diagonal && i + kRows <= j) continue;
-      multiply_block<T, kRows, 2>(a + i, b + j, depth, tile + i * kPanel + j);
+  constexpr int kSums = REPSIM_VECTOR_BYTES == 64 ? 16 : 8;
+  constexpr int kLanes = Vector<T>::kLanes;
+  if (!diagonal) {
+    for (int64_t j = 0; j < kPanel; j += 2 * kLanes) {
+      for (int64_t i = 0; i < kPanel; i += kSums / 2) {
+        multiply_block<T, kSums / 2, 2>(a + i, b + j, depth, tile + i * kPanel + j);
+      }
+    }
+    return;
+  }
+  for (int64_t j = 0; j < kPanel; j += kLanes) {
+    for (int64_t i = j / kSums * kSums; i < kPanel; i += kSums) {
+      multiply_block<T, kSums, 1>(a + i, b + j, depth, tile + i * kPanel + j);
     }
   }
 }
 
 template <typename T>
-inline constexpr TileKernels<T> kKernels = {&read<T>, &pack<T>, &multiply<T>};
+void add_sums(const T* tile, double* row_sum, double* column_sum) {
+  for (int64_t i = 0; i < kPanel; ++i) {
+    const T* row = tile + i * kPanel;
+    double columns[kPanel];
+#pragma GCC ivdep
+    for (int64_t j = 0; j < kPanel; ++j) {
+      columns[j] = static_cast<double>(row[j]);
+      column_sum[j] += columns[j];
+    }
+    for (int64_t half = kPanel / 2; half > 0; half /= 2) {
+      for (int64_t j = 0; j < half; ++j) columns[j] += columns[j + half];
+    }
+    row_sum[i] += columns[0];
+  }
+}
+
+template <typename T>
+void write_centred(const T* row, double row_offset, const double* column_offset, double weight,
+                   int64_t count, T* out) {
+#pragma GCC ivdep
+  for (int64_t j = 0; j < count; ++j) {
+    out[j] = static_cast<T>((static_cast<double>(row[j]) - row_offset - column_offset[j]) * weight);
+  }
+}
+
+template <typename T>
+inline constexpr TileKernels<T> kKernels = {&read<T>, &pack<T>, &multiply<T>, &add_sums<T>,
+                                            &write_centred<T>};

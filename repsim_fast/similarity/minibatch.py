@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._checks import check_choice
-from repsim_fast.ops import MIN_SAMPLES
+from repsim_fast.ops import MIN_SAMPLES, centered_gram
 from repsim_fast.similarity.cka import CENTERING, ESTIMATORS, Estimator, hsic_scale
 
 # Groups of batches kept for the jackknife: beyond this, neighbouring groups are joined, so that
@@ -113,7 +113,7 @@ class MinibatchCKA:
                 f"grams: expected {self._groups[0].shape[0]} representations as before, "
                 f"got {grams.shape[0]}"
             )
-        hsic = (grams @ grams.T).double() * hsic_scale(n, self.estimator)
+        hsic = centered_gram(grams, centering="none").double() * hsic_scale(n, self.estimator)
         self._add(hsic * n)
         self.n_samples += n
         self.n_batches += 1
