@@ -48,7 +48,7 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         command = [sys.executable, *prefix, str(script), str(tmp_path / name)]
         result = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=120, check=False
+            command, env=environment, capture_output=True, text=True, timeout=140, check=False
         )
         assert result.returncode == 0, result.stderr[-2000:]
     one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
