@@ -87,6 +87,7 @@ class CKAAccumulator:
         self._precision = precision
         self._capacity = capacity
         self._buffer = torch.empty(0, 0)
+        self._width = 0  # of the buffer: entries of one packed Gram
         self._cka = MinibatchCKA(estimator=estimator)
         self._n_batches = 0
         self._size = 0  # layers seen
@@ -105,24 +106,24 @@ class CKAAccumulator:
             ulps = self._CONSTANT_ULPS * torch.finfo(gram.dtype).eps
             norm = torch.linalg.vector_norm(features[0], dtype=gram.dtype)
             self._resolution.append((ulps * norm) ** 2)
-        self._fit_buffer(gram)
-        self._buffer[layer].copy_(gram)
-
-    def _fit_buffer(self, gram: Tensor) -> None:
         buffer = self._buffer
-        dtype = torch.promote_types(buffer.dtype, gram.dtype)
-        if (
-            buffer.shape[1] == gram.numel()
-            and buffer.shape[0] >= self._size
-            and buffer.dtype == dtype
-        ):
-            return
+        if len(gram) != self._width or layer >= len(buffer) or gram.dtype != buffer.dtype:
+            buffer = self._fit_buffer(gram)
+        buffer[layer] = gram
+
+    def _fit_buffer(self, gram: Tensor) -> Tensor:
+        """The buffer, made anew if it is too small, too narrow or of too low a precision."""
+        old = self._buffer
+        dtype = torch.promote_types(old.dtype, gram.dtype)
         if self._capacity < self._size:
             self._capacity = math.ceil(1.5 * self._size)
-        grown = torch.empty(self._capacity, gram.numel(), dtype=dtype, device=gram.device)
-        if buffer.shape[1] == gram.numel():
-            grown[: len(buffer)] = buffer
-        self._buffer = grown
+        if old.shape == (self._capacity, len(gram)) and old.dtype == dtype:
+            return old
+        self._buffer = torch.empty(self._capacity, len(gram), dtype=dtype, device=gram.device)
+        self._width = len(gram)
+        if old.shape[1] == self._width:
+            self._buffer[: len(old)] = old
+        return self._buffer
 
     def end_batch(self, n: int) -> None:
         """Add the HSIC of all pairs of layers; refuse the batch if a Gram is not finite."""

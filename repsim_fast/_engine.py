@@ -33,6 +33,7 @@ class Run:
     name: str
     layers: LayerSpec
     transform: Transform | None
+    n_layers: int  # that are hooked; a layer called twice counts once
     rows: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     taken: int = 0  # layers of the current batch

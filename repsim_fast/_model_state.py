@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -86,9 +87,8 @@ def gradients_set_aside(models: Iterable[nn.Module]) -> Iterator[None]:
 
 def device_of(model: nn.Module) -> torch.device:
     """Device of the first parameter or buffer; the CPU for a model that has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def usable_device(device: torch.device | str) -> torch.device:

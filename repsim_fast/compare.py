@@ -138,7 +138,7 @@ def compare(
     accumulator = MEASURES[measure](
         estimator=estimator,
         precision=precision,
-        capacity=sum(len(select_layers(r.model, r.layers)) for r in runs),
+        capacity=sum(r.n_layers for r in runs),
     )
     engine = Engine(runs, accumulator, maps=maps, calls=calls, autocast=autocast)
     settings = {
@@ -294,7 +294,7 @@ def _plan(
             chosen = tuple(select_layers(model, layers[name]))
         except ValueError as error:
             raise ValueError(f"model {name!r}: {error}") from None
-        run = Run(model, name, layers[name], inputs[name])
+        run = Run(model, name, layers[name], inputs[name], len(chosen))
         run_of[name] = runs.setdefault((id(model), id(inputs[name]), chosen), run)
     return list(runs.values()), run_of
 
