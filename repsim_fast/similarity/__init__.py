@@ -1,6 +1,111 @@
-"""Measures of similarity between representations (n_samples, n_features)."""
+"""Measures of similarity between representations (n_samples, n_features).
 
+Each measure is a function of two matrices or prepared representations. `grid` computes any of them
+for all pairs of many representations, `jackknife`, `bootstrap` and `permutation_test` say how far
+to trust the values, `measures_table` lists them with their properties.
+"""
+
+from repsim_fast.similarity.cca import canonical_correlations, cca
 from repsim_fast.similarity.cka import cka
+from repsim_fast.similarity.grid import grid
+from repsim_fast.similarity.kernel import cka_rbf, rv_coefficient
+from repsim_fast.similarity.matching import (
+    aligned_cosine,
+    hard_correlation_match,
+    permutation_procrustes_distance,
+    soft_correlation_match,
+)
+from repsim_fast.similarity.measure import (
+    Info,
+    Measure,
+    get_measure,
+    measure_info,
+    measure_names,
+    measures_table,
+)
 from repsim_fast.similarity.minibatch import CKAEstimate, MinibatchCKA
+from repsim_fast.similarity.multiscale import intrinsic_multiscale_distance
+from repsim_fast.similarity.neighbours import (
+    jaccard_similarity,
+    joint_rank_jaccard,
+    mutual_knn,
+    rank_similarity,
+    second_order_cosine,
+)
+from repsim_fast.similarity.prepared import Prepared, UndefinedError, prepare
+from repsim_fast.similarity.procrustes import (
+    angular_procrustes_distance,
+    bures_distance,
+    procrustes_distance,
+    procrustes_similarity,
+    shape_distance,
+)
+from repsim_fast.similarity.pwcca import pwcca
+from repsim_fast.similarity.regression import eigenspace_overlap, gulp_distance, linear_regression
+from repsim_fast.similarity.rsa import distance_correlation, rsa, rsm_norm_difference
+from repsim_fast.similarity.statistics import (
+    concentricity_difference,
+    magnitude_difference,
+    uniformity_difference,
+)
+from repsim_fast.similarity.store import FeatureStore
+from repsim_fast.similarity.svcca import svcca
+from repsim_fast.similarity.uncertainty import (
+    PermutationTest,
+    Resampled,
+    bootstrap,
+    jackknife,
+    permutation_test,
+)
 
-__all__ = ["CKAEstimate", "MinibatchCKA", "cka"]
+__all__ = [
+    "CKAEstimate",
+    "FeatureStore",
+    "Info",
+    "Measure",
+    "MinibatchCKA",
+    "PermutationTest",
+    "Prepared",
+    "Resampled",
+    "UndefinedError",
+    "aligned_cosine",
+    "angular_procrustes_distance",
+    "bootstrap",
+    "bures_distance",
+    "canonical_correlations",
+    "cca",
+    "cka",
+    "cka_rbf",
+    "concentricity_difference",
+    "distance_correlation",
+    "eigenspace_overlap",
+    "get_measure",
+    "grid",
+    "gulp_distance",
+    "hard_correlation_match",
+    "intrinsic_multiscale_distance",
+    "jaccard_similarity",
+    "jackknife",
+    "joint_rank_jaccard",
+    "linear_regression",
+    "magnitude_difference",
+    "measure_info",
+    "measure_names",
+    "measures_table",
+    "mutual_knn",
+    "permutation_procrustes_distance",
+    "permutation_test",
+    "prepare",
+    "procrustes_distance",
+    "procrustes_similarity",
+    "pwcca",
+    "rank_similarity",
+    "rsa",
+    "rsm_norm_difference",
+    "rv_coefficient",
+    "second_order_cosine",
+    "shape_distance",
+    "soft_correlation_match",
+    "svcca",
+    "uniformity_difference",
+]

@@ -1,0 +1,142 @@
+"""Every measure, every option, against its definition written out in definitions.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from repsim_fast import similarity
+from repsim_fast.similarity import get_measure, grid, measure_names
+
+sys.path.insert(0, str(Path(__file__).parent))
+import definitions
+
+OPTIONS = {
+    "cca": [{}, {"summary": "mean_squared"}],
+    "cka": [{}, {"estimator": "biased"}],
+    "cka_rbf": [{}, {"estimator": "biased"}, {"bandwidth": 0.2}, {"bandwidth": 0.8}],
+    "svcca": [
+        {},
+        {"variance": 0.7},
+        {"variance": 1.0},
+        {"components": 3},
+        {"components": 4, "summary": "mean_squared"},
+    ],
+    "pwcca": [{"side": side} for side in ("x", "y", "mean", "smaller")],
+    "shape_distance": [{}, {"alpha": 0.0}, {"alpha": 0.4}],
+    "gulp_distance": [{}, {"ridge": 0.0}, {"ridge": 1.0}],
+    "rsa": [
+        {"rdm": rdm, "comparison": comparison}
+        for rdm in ("correlation", "euclidean", "cosine")
+        for comparison in ("spearman", "pearson", "cosine")
+    ],
+    "mutual_knn": [{}, {"k": 3}, {"k": 1}, {"metric": "euclidean"}, {"k": 59}],
+    "jaccard_similarity": [{}, {"k": 3, "metric": "euclidean"}],
+    "rank_similarity": [{}, {"k": 3, "metric": "euclidean"}],
+    "joint_rank_jaccard": [{}, {"k": 3, "metric": "euclidean"}],
+    "second_order_cosine": [{}, {"k": 4}],
+    "uniformity_difference": [{}, {"t": 0.5}],
+    "intrinsic_multiscale_distance": [{}, {"k": 8}],
+}
+CASES = [(name, options) for name in measure_names() for options in OPTIONS.get(name, [{}])]
+
+# Relative to 1 or to the value: float64 definitions invert matrices and take roots.
+FLOAT64 = 1e-9
+FLOAT32 = 2e-5
+
+
+def related(n: int = 60, p: int = 7, q: int = 11) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two representations with something in common, means, and features of many sizes."""
+    generator = torch.Generator().manual_seed(7)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    common = normal(n, 5)
+    x = common @ normal(5, p) + 0.7 * normal(n, p) * torch.linspace(0.3, 2, p) + normal(p)
+    y = common @ normal(5, q) + 0.9 * normal(n, q) - 2 * normal(q)
+    return x / 3, y / 3
+
+
+def expected(name: str, x: torch.Tensor, y: torch.Tensor, options: dict) -> float:
+    return definitions.all_definitions()[name](x.numpy(), y.numpy(), **options)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=lambda v: v if isinstance(v, str) else "")
+def test_float64_value_is_that_of_the_definition(name, options):
+    x, y = related()
+    value = getattr(similarity, name)(x, y, **options)
+    assert value.dtype == torch.float64
+    assert value.shape == ()
+    truth = expected(name, x, y, options)
+    assert float(value) == pytest.approx(truth, rel=FLOAT64, abs=FLOAT64 * max(1e-6, abs(truth)))
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=lambda v: v if isinstance(v, str) else "")
+def test_float32_value_is_near_it(name, options):
+    x, y = (m.float() for m in related())
+    value = getattr(similarity, name)(x, y, **options)
+    assert value.dtype == torch.float32
+    truth = float(getattr(similarity, name)(x.double(), y.double(), **options))
+    assert float(value) == pytest.approx(truth, abs=FLOAT32 * max(1, abs(truth)))
+
+
+@pytest.mark.parametrize("name", measure_names())
+def test_wider_than_samples_where_that_is_defined(name):
+    """More features than samples: those invariant to linear maps refuse, others are exact."""
+    x, y = related(n=30, p=50, q=80)
+    refuses = {
+        "cca",
+        "pwcca",
+        "svcca",
+        "linear_regression",
+        "eigenspace_overlap",
+    }
+    options = {"svcca": {"components": 5}, "gulp_distance": {"ridge": 0.1}}.get(name, {})
+    if name in refuses and not options:
+        with pytest.raises(similarity.UndefinedError, match="more samples than independent"):
+            getattr(similarity, name)(x, y)
+        return
+    value = float(getattr(similarity, name)(x, y, **options))
+    truth = expected(name, x, y, options)
+    # The rotation of aligned_cosine is not unique here; both sides choose a best one.
+    tolerance = 0.05 if name == "aligned_cosine" else 1e-8
+    assert value == pytest.approx(truth, rel=tolerance)
+    single = float(getattr(similarity, name)(x.float(), y.float(), **options))
+    assert single == pytest.approx(value, abs=1e-4 * max(1, abs(value)))
+
+
+@pytest.mark.parametrize("name", measure_names())
+def test_grid_is_all_pairs(name):
+    """Different widths, so that batches are padded; both forms of the grid."""
+    x, y = related()
+    layers = [x, y, torch.cat([x, y], dim=1).relu() + 0.01 * x[:, :1], y[:, :6] + x[:, :6]]
+    others = [y.flip(1) ** 3, x]
+    function = getattr(similarity, name)
+    among = grid(name, layers)
+    assert among.shape == (4, 4)
+    assert among.dtype == torch.float64
+    pairs = torch.tensor([[float(function(a, b)) for b in layers] for a in layers])
+    # Distances of a representation to itself are known to be 0, and otherwise rounding.
+    torch.testing.assert_close(among, pairs.double(), atol=2e-6, rtol=1e-6)
+    between = grid(name, layers, others)
+    pairs = torch.tensor([[float(function(a, b)) for b in others] for a in layers])
+    torch.testing.assert_close(between, pairs.double(), atol=2e-6, rtol=1e-6)
+
+
+def test_every_measure_has_a_function_of_its_name():
+    for name in measure_names():
+        assert callable(getattr(similarity, name))
+        assert name in similarity.__all__
+        assert get_measure(name).info.name == name
+
+
+def test_mixed_dtypes_are_computed_in_float64():
+    x, y = related()
+    assert similarity.cca(x.float(), y).dtype == torch.float64
+    assert similarity.cca(x.half(), y.bfloat16()).dtype == torch.float32
+    value = grid("procrustes_similarity", [x.float()], [y])
+    assert float(value) == pytest.approx(definitions.procrustes_similarity(x.numpy(), y.numpy()))

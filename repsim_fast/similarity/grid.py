@@ -1,0 +1,96 @@
+"""All pairs of many representations: cost for each of them, and one small operation a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repsim_fast.similarity._pairs import Pairs
+from repsim_fast.similarity.measure import Measure, as_measure, comparable
+from repsim_fast.similarity.prepared import Prepared, prepare
+
+
+def grid(
+    measure: str | Measure[Any],
+    xs: Sequence[Tensor | Prepared],
+    ys: Sequence[Tensor | Prepared] | None = None,
+    **options: Any,
+) -> Tensor:
+    """A measure of all pairs of representations, such as the layers of two models.
+
+    Each representation is factorised once. Pairs are then compared many at a time, in products and
+    batched singular values of bounded memory. Without ``ys`` symmetric measures are computed for
+    one triangle, and not for pairs of a representation with itself where that value is known.
+
+    Args:
+        measure: Name (see `measure_names`), or a measure from `get_measure`.
+        xs: Representations (n, p_i) of the same n samples, or prepared ones.
+        ys: Others of the same samples. Default: ``xs`` among themselves.
+        **options: Options of the measure, if it is given by name.
+
+    Returns:
+        (len(xs), len(ys)) float64; row i, column j is the measure of xs[i] and ys[j].
+
+    Raises:
+        TypeError: A representation is not a floating-point tensor.
+        ValueError: Unknown measure or option; shapes do not fit; NaN or Inf.
+        UndefinedError: As for the measure; the message has the number. A ValueError.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import grid
+        >>> layers = [torch.randn(100, p) for p in (5, 10, 20)]
+        >>> grid("svcca", layers, components=4).shape
+        torch.Size([3, 3])
+    """
+    chosen = as_measure(measure, options)
+    if not xs or (ys is not None and not ys):
+        raise ValueError(f"{'xs' if not xs else 'ys'}: expected at least one representation")
+    left = [prepare(x, name=f"xs[{i}]") for i, x in enumerate(xs)]
+    right = [] if ys is None else [prepare(y, name=f"ys[{i}]") for i, y in enumerate(ys)]
+    everything = comparable([*left, *right], chosen.min_samples)
+    views = [chosen.view(x) for x in everything]
+    if ys is None:
+        return within(chosen, views)
+    return between(chosen, views[: len(left)], views[len(left) :])
+
+
+def within(measure: Measure[Any], views: Sequence[Any]) -> Tensor:
+    """Values (L, L) of all pairs of one set."""
+    size, info = len(views), measure.info
+    if info.symmetric:
+        pairs = [(i, j) for i in range(size) for j in range(i, size)]
+    else:
+        pairs = [(i, j) for i in range(size) for j in range(size)]
+    if info.of_itself is not None:
+        pairs = [(i, j) for i, j in pairs if i != j]
+    return _filled(measure, views, views, pairs, (size, size))
+
+
+def between(measure: Measure[Any], left: Sequence[Any], right: Sequence[Any]) -> Tensor:
+    """Values (L, M) of all pairs of two sets."""
+    pairs = [(i, j) for i in range(len(left)) for j in range(len(right))]
+    return _filled(measure, left, right, pairs, (len(left), len(right)))
+
+
+def _filled(
+    measure: Measure[Any],
+    left: Sequence[Any],
+    right: Sequence[Any],
+    pairs: Pairs,
+    shape: tuple[int, int],
+) -> Tensor:
+    values = torch.zeros(shape, dtype=torch.float64)
+    if left is right and measure.info.of_itself is not None:
+        values.fill_diagonal_(measure.info.of_itself)
+    if not pairs:
+        return values
+    computed = measure.pairs(left, right, pairs).double()
+    rows, columns = (torch.tensor(numbers) for numbers in zip(*pairs, strict=True))
+    values = values.to(computed.device).index_put((rows, columns), computed)
+    if left is right and measure.info.symmetric:
+        values = values.index_put((columns, rows), computed)
+    return values

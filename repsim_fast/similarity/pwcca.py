@@ -1,0 +1,127 @@
+"""Canonical correlations weighted by what they account for in one representation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from repsim_fast._checks import check_choice
+from repsim_fast.similarity import _spectral
+from repsim_fast.similarity._pairs import Pairs
+from repsim_fast.similarity.cca import orthonormal
+from repsim_fast.similarity.measure import Info, Measure, register
+from repsim_fast.similarity.prepared import Prepared
+from repsim_fast.similarity.views import Factor, factors, from_products
+
+Side = Literal["x", "y", "mean", "smaller"]
+
+SIDES: tuple[Side, ...] = ("x", "y", "mean", "smaller")
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted(Factor):
+    """Orthonormal basis with the features' coordinates in it (k, p)."""
+
+    coordinates: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+
+
+@register
+@dataclass(frozen=True)
+class PWCCA(Measure[Weighted]):
+    """See `pwcca`."""
+
+    info: ClassVar[Info] = Info(
+        name="pwcca",
+        kind="similarity",
+        formula="Σ αᵢρᵢ / Σ αᵢ with αᵢ = Σⱼ |hᵢᵀxⱼ|, hᵢ = Qₓuᵢ the canonical variates of x (of y "
+        "with side='y')",
+        low=0.0,
+        high=1.0,
+        invariant_to=("permutation", "scale", "translation"),
+        differentiable="with full column rank and distinct correlations",
+        cost="n p²; n p² + p³",
+        source="Morcos et al. 2018",
+        symmetric=False,
+        of_itself=1.0,
+    )
+    side: Side = "x"
+
+    def __post_init__(self) -> None:
+        check_choice("side", self.side, SIDES)
+
+    def view(self, x: Prepared) -> Weighted:
+        """Orthonormal basis and coordinates."""
+        basis = orthonormal(x, x.basis, "pwcca")
+        return Weighted(basis.factor, basis.size, x.coordinates)
+
+    def pairs(self, left: Sequence[Weighted], right: Sequence[Weighted], pairs: Pairs) -> Tensor:
+        """Weighted means of canonical correlations."""
+
+        def weighted(products: Tensor, numbers: list[int]) -> Tensor:
+            u, rho, vt = _spectral.singular_vectors(products)
+            rho = rho.double()
+            chosen = [pairs[k] for k in numbers]
+            values = []
+            for b, (i, j) in enumerate(chosen):
+                x, y = left[i].coordinates, right[j].coordinates
+                side = self.side
+                if side == "smaller":
+                    side = "x" if x.shape[1] <= y.shape[1] else "y"
+                of_x = [_mean(rho[b], u[b].mT, x)] if side in ("x", "mean") else []
+                of_y = [_mean(rho[b], vt[b], y)] if side in ("y", "mean") else []
+                values.append(torch.stack(of_x + of_y).mean())
+            return torch.stack(values)
+
+        # Unpadded: the weight of a direction of correlation 0 must come from inside the space.
+        return from_products(*factors(left, right), pairs, weighted, equal_widths=True)
+
+
+def _mean(
+    rho: Tensor,  # (m,)
+    directions: Tensor,  # (m, k)
+    coordinates: Tensor,  # (k, p)
+) -> Tensor:
+    """Mean of rho weighted by how much of the features lies along each direction."""
+    weights = (directions.to(coordinates.dtype) @ coordinates).abs().sum(dim=1, dtype=rho.dtype)
+    return weights @ rho / weights.sum()
+
+
+def pwcca(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+    *,
+    side: Side = "x",
+) -> Tensor:
+    """Projection-weighted mean canonical correlation (PWCCA).
+
+    A similarity in [0, 1]: Σ αᵢρᵢ / Σ αᵢ over all canonical correlations ρᵢ, with weights
+    αᵢ = Σⱼ |hᵢᵀxⱼ|, where hᵢ is the i-th canonical variate of the weighting side (a unit vector
+    over samples) and xⱼ its j-th feature, centred. Not symmetric: the side matters.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+        side: Whose features weigh: ``"x"``, ``"y"``, ``"mean"`` of the two values, or
+            ``"smaller"``, the one with fewer features (x when equal).
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32. Where correlations
+        coincide, canonical variates and so the weights are not unique.
+
+    Raises:
+        TypeError, UndefinedError, ValueError: As `cca`; also for an unknown side.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import pwcca
+        >>> value = pwcca(torch.randn(100, 5), torch.randn(100, 8), side="mean")
+
+    References:
+        Morcos et al., "Insights on representational similarity in neural networks with canonical
+        correlation", 2018, section 3.
+    """
+    return PWCCA(side=side)(x, y)

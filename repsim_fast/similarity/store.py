@@ -1,0 +1,167 @@
+"""Features of many layers, kept in memory up to a budget and beyond it in files."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Hashable
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from torch import Tensor
+
+GIB = 2**30
+
+# A header this long has room for any number of rows, which are only known in the end.
+_HEADER = 128
+
+
+class FeatureStore:
+    """Collects rows of features, batch by batch, under any number of keys.
+
+    While all rows together fit into ``memory`` bytes they stay tensors. When they do not, the
+    largest matrices move to ``.npy`` files, which `matrix` maps into memory without reading them:
+    the operating system then loads and drops pages as they are used.
+
+    Args:
+        memory: Bytes of features that may be held in memory, at least 0.
+        folder: Where files go; made if missing, and left in place. Default: a temporary folder that
+            is removed by `close`.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import FeatureStore, cca
+        >>> with FeatureStore(memory=1000) as store:
+        ...     for _ in range(10):
+        ...         store.append("a", torch.randn(20, 5))
+        ...         store.append("b", torch.randn(20, 7))
+        ...     value = cca(store.matrix("a"), store.matrix("b"))
+    """
+
+    def __init__(self, *, memory: int = 4 * GIB, folder: str | Path | None = None) -> None:
+        if memory < 0:
+            raise ValueError(f"memory: expected at least 0 bytes, got {memory}")
+        self.memory = memory
+        self._given = None if folder is None else Path(folder)
+        self._folder: Path | None = None
+        self._parts: dict[Hashable, list[Tensor]] = {}
+        self._files: dict[Hashable, Path] = {}
+        self._shape: dict[Hashable, tuple[int, int]] = {}
+        self._dtype: dict[Hashable, torch.dtype] = {}
+
+    def keys(self) -> tuple[Hashable, ...]:
+        """Keys in the order of their first rows."""
+        return tuple(self._shape)
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes of features held in memory."""
+        return sum(part.nbytes for parts in self._parts.values() for part in parts)
+
+    @property
+    def in_files(self) -> int:
+        """Bytes of features in files."""
+        return sum(
+            self._shape[key][0] * self._shape[key][1] * self._dtype[key].itemsize
+            for key in self._files
+        )
+
+    def append(
+        self,
+        key: Hashable,
+        rows: Tensor,  # (m, p)
+    ) -> None:
+        """Adds rows to the matrix of a key; they are copied. bfloat16 is kept as float32.
+
+        Raises:
+            ValueError: Not a matrix, or another width or dtype than before.
+        """
+        rows = rows.detach()
+        if rows.dtype == torch.bfloat16:  # which npy has no name for
+            rows = rows.float()
+        if rows.dim() != 2:
+            raise ValueError(f"rows: expected a matrix (m, p), got shape {tuple(rows.shape)}")
+        known, width = self._shape.get(key, (0, rows.shape[1]))
+        if width != rows.shape[1] or self._dtype.get(key, rows.dtype) != rows.dtype:
+            raise ValueError(
+                f"rows: expected {width} features of {self._dtype[key]} for key {key!r} as before, "
+                f"got {rows.shape[1]} of {rows.dtype}"
+            )
+        self._shape[key] = (known + rows.shape[0], width)
+        self._dtype[key] = rows.dtype
+        if key in self._files:
+            self._write(key, rows)
+            return
+        self._parts.setdefault(key, []).append(rows.clone(memory_format=torch.contiguous_format))
+        while self.in_memory > self.memory:
+            self._spill(max(self._parts, key=lambda k: sum(p.nbytes for p in self._parts[k])))
+
+    def matrix(self, key: Hashable) -> Tensor:
+        """All rows of a key so far (n, p): a tensor in memory, or a file mapped into it.
+
+        Raises:
+            KeyError: Nothing was added under this key.
+        """
+        if key in self._files:
+            shape = self._shape[key]
+            self._write_header(key)
+            # Copy-on-write: the tensor may be written to, the file stays as it is.
+            mapped = np.load(self._files[key], mmap_mode="c")
+            assert mapped.shape == shape
+            return torch.from_numpy(mapped)
+        parts = self._parts[key]
+        if len(parts) > 1:
+            self._parts[key] = parts = [torch.cat(parts)]
+        return parts[0]
+
+    def close(self) -> None:
+        """Forgets everything; removes a temporary folder with its files."""
+        self._parts.clear()
+        self._files.clear()
+        self._shape.clear()
+        if self._folder is not None and self._given is None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder = None
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _spill(self, key: Hashable) -> None:
+        if self._folder is None:
+            if self._given is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="repsim_fast-"))
+            else:
+                self._given.mkdir(parents=True, exist_ok=True)
+                self._folder = self._given
+        self._files[key] = self._folder / f"{len(self._files)}.npy"
+        self._files[key].write_bytes(b"\0" * _HEADER)
+        for part in self._parts.pop(key):
+            self._write(key, part)
+
+    def _write(self, key: Hashable, rows: Tensor) -> None:
+        with self._files[key].open("ab") as file:
+            rows.cpu().contiguous().numpy().tofile(file)
+
+    def _write_header(self, key: Hashable) -> None:
+        dtype = torch.empty(0, dtype=self._dtype[key]).numpy().dtype
+        text = repr(
+            {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": self._shape[key]}
+        ).encode("latin1")
+        magic = npy.magic(1, 0)
+        padded = text.ljust(_HEADER - len(magic) - 3) + b"\n"
+        with self._files[key].open("r+b") as file:
+            file.write(magic + len(padded).to_bytes(2, "little") + padded)
