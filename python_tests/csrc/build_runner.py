@@ -1,19 +1,23 @@
-"""Builds the test-only module in which the CUDA kernels run on the CPU (csrc/README.md).
+"""Builds the test-only module of the CUDA launchers, for the CPU or for a GPU (csrc/README.md).
 
-The same `.cu` files that nvcc compiles are compiled as C++ here, with the runner's fibre engine,
-the pybind11 module of the launchers and the CUDA operators registered for CPU tensors. The result
-is kept in `build/cuda_runner/<hash of the sources>/`, so that only a change rebuilds it.
+For the CPU the `.cu` files that nvcc compiles are compiled as C++, with the runner's fibre engine
+and with the CUDA operators registered for CPU tensors. For a GPU they are compiled by nvcc, for
+the GPU that is there. The result is kept in `build/cuda_runner/<device>-<hash of the sources>/`,
+so that only a change rebuilds it.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import importlib.util
 import os
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import pybind11
 import torch
@@ -23,20 +27,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 MODULE = "_cuda_runner"
 
-SOURCES = [
-    *sorted(CSRC.glob("cuda/*.cu")),
-    *sorted(CSRC.glob("cuda/*.cpp")),
-    CSRC / "tests" / "probe_kernels.cu",
-    CSRC / "tests" / "runner_fibres.cpp",
-    CSRC / "tests" / "runner_module.cpp",
-]
+KERNELS = [*sorted(CSRC.glob("cuda/*.cu")), CSRC / "tests" / "probe_kernels.cu"]
+BINDINGS = CSRC / "tests" / "runner_module.cpp"
+CPU_ONLY = [*sorted(CSRC.glob("cuda/*.cpp")), CSRC / "tests" / "runner_fibres.cpp"]
 
-# -O1 compiles fast and is fast enough; the fibres switch by longjmp, which fortified libraries
-# refuse; contraction off, so that float results do not depend on the machine.
-FLAGS = [
-    *("-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
-    *("-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-psabi"),
-    *("-DREPSIM_CPU_RUNNER", "-DTORCH_TARGET_VERSION=0x020b000000000000"),
+INCLUDES = [
     f"-I{CSRC}",
     *(
         f"-isystem{path}"
@@ -47,16 +42,49 @@ FLAGS = [
         )
     ),
 ]
+# -O1 compiles fast and is fast enough; the fibres switch by longjmp, which fortified libraries
+# refuse; contraction off, so that float results do not depend on the machine.
+CXX_FLAGS = [
+    *("-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
+    *("-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-psabi"),
+    *("-DREPSIM_CPU_RUNNER", "-DTORCH_TARGET_VERSION=0x020b000000000000"),
+]
+NVCC_FLAGS = ["-std=c++20", "-O3", "-lineinfo", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC"]
 
 
 def _compiler() -> str:
     return os.environ.get("CXX", "g++")
 
 
-def _digest() -> str:
+def _nvcc() -> str:
+    if cpp_extension.CUDA_HOME is None:
+        raise RuntimeError("nvcc was not found: set CUDA_HOME")
+    return str(Path(cpp_extension.CUDA_HOME) / "bin" / "nvcc")
+
+
+def _compile_commands(device: str) -> tuple[list[tuple[Path, list[str]]], list[str]]:
+    """Each source with the command that compiles it (less names), and the libraries to link."""
+    cxx = [_compiler(), *CXX_FLAGS, *INCLUDES, "-x", "c++"]
+    if device == "cpu":
+        libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
+        sources = [*KERNELS, BINDINGS, *CPU_ONLY]
+        return [(source, cxx) for source in sources], [
+            *libraries,
+            "-ltorch",
+            "-ltorch_cpu",
+            "-lc10",
+        ]
+    major, minor = torch.cuda.get_device_capability()
+    target = f"-gencode=arch=compute_{major}{minor},code=sm_{major}{minor}"
+    nvcc = [_nvcc(), *NVCC_FLAGS, target, f"-I{CSRC}"]
+    commands = [*((source, nvcc) for source in KERNELS), (BINDINGS, cxx)]
+    return commands, [f"-L{Path(_nvcc()).parents[1] / 'lib64'}", "-lcudart"]
+
+
+def _digest(commands: object) -> str:
     digest = hashlib.sha256()
     version = subprocess.run([_compiler(), "--version"], capture_output=True, check=True).stdout
-    for part in (version, " ".join(FLAGS).encode(), torch.__version__.encode()):
+    for part in (version, repr(commands).encode(), torch.__version__.encode()):
         digest.update(part)
     for folder in ("common", "cuda", "math", "tests"):
         for path in sorted((CSRC / folder).iterdir()):
@@ -71,32 +99,39 @@ def _run(command: list[str]) -> None:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
 
 
-def build() -> Path:
-    """Path of the built module; compiles it if its sources changed (about 20 s on two cores)."""
+def build(device: str = "cpu") -> Path:
+    """Path of the module for "cpu" or "cuda"; compiles it if its sources changed (about 20 s)."""
+    commands, libraries = _compile_commands(device)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    target = ROOT / "build" / "cuda_runner" / _digest() / f"{MODULE}{suffix}"
+    folder = ROOT / "build" / "cuda_runner" / f"{device}-{_digest(commands)}"
+    target = folder / f"{MODULE}{suffix}"
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        objects = [str(Path(folder) / f"{source.name}.o") for source in SOURCES]
-        commands = [
-            [_compiler(), *FLAGS, "-x", "c++", "-c", str(source), "-o", out]
-            for source, out in zip(SOURCES, objects, strict=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        objects = [str(Path(scratch) / f"{source.name}.o") for source, _ in commands]
+        complete = [
+            [*command, "-c", str(source), "-o", out]
+            for (source, command), out in zip(commands, objects, strict=True)
         ]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(_run, commands))
-        linked = str(Path(folder) / MODULE)
-        libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
-        _run(
-            [
-                *(_compiler(), "-shared", "-o", linked, *objects, *libraries),
-                *("-ltorch", "-ltorch_cpu", "-lc10"),
-            ]
-        )
+            list(pool.map(_run, complete))
+        linked = str(Path(scratch) / MODULE)
+        _run([_compiler(), "-shared", "-o", linked, *objects, *libraries])
         os.replace(linked, target)  # another process may be building the same
     return target
 
 
+def load(device: str = "cpu") -> ModuleType:
+    """The built module; its `device` says where the tensors have to be whose pointers it takes."""
+    spec = importlib.util.spec_from_file_location(MODULE, build(device))
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{MODULE} for {device}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.device = torch.device(device)
+    return module
+
+
 if __name__ == "__main__":
-    print(build())
+    print(build(*sys.argv[1:]))

@@ -1,25 +1,52 @@
 from __future__ import annotations
 
-import importlib.util
+import os
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 import torch
-from build_runner import MODULE, build
+from build_runner import load
 
-# The schema of csrc/ops.cpp, under the name that the runner registers its kernels for.
-SCHEMA = "centered_gram(Tensor x, str centering, bool packed, str precision) -> Tensor"
+import repsim_fast.ops  # noqa: F401  (its operators' schemas are copied)
 
 _library = torch.library.Library("repsim_fast_runner", "DEF")
-_library.define(SCHEMA)
+
+
+def _define_schemas() -> None:
+    """Every operator of the package once more, under the name that the runner registers for."""
+    for name in torch._C._dispatch_get_all_op_names():
+        if name.startswith("repsim_fast::"):
+            packet, _, overload = name.removeprefix("repsim_fast::").partition(".")
+            operator = getattr(getattr(torch.ops.repsim_fast, packet), overload or "default")
+            _library.define(str(operator._schema).removeprefix("repsim_fast::"))
 
 
 @pytest.fixture(scope="session")
-def runner() -> ModuleType:
+def cpu_runner() -> ModuleType:
     """The launchers on CPU memory; their operators are in torch.ops.repsim_fast_runner."""
-    spec = importlib.util.spec_from_file_location(MODULE, build())
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    _define_schemas()
+    return load("cpu")
+
+
+DEVICES = ["cpu"]
+if torch.cuda.is_available() or os.environ.get("REPSIM_REQUIRE_CUDA") == "1":
+    DEVICES.append("cuda")
+
+
+@pytest.fixture(scope="session", params=DEVICES)
+def runner(request: pytest.FixtureRequest) -> ModuleType:
+    """The launchers: on the CPU, and where there is a GPU on that as well."""
+    if request.param == "cpu":
+        module: ModuleType = request.getfixturevalue("cpu_runner")
+        return module
+    return load("cuda")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """References of this size are slower on more threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

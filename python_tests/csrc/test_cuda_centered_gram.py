@@ -1,4 +1,4 @@
-"""The CUDA kernels of the centred Gram, executed on the CPU, against float64 torch."""
+"""The CUDA kernels of the centred Gram against float64 torch, on the CPU and on a GPU if any."""
 
 from __future__ import annotations
 
@@ -37,9 +37,18 @@ def random_features(n: int, p: int, mean: float = 0.0) -> Tensor:
     return torch.randn(n, p, generator=generator, dtype=torch.float64) + mean
 
 
-def poisoned(*shape: int, dtype: torch.dtype) -> Tensor:
+def poisoned(*shape: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
     """Memory whose every entry must be written."""
-    return torch.full(shape, torch.nan, dtype=dtype)
+    return torch.full(shape, torch.nan, dtype=dtype, device=device)
+
+
+def on_device(runner: ModuleType, x: Tensor) -> Tensor:
+    """The same strides in a copy of the same storage, in the launchers' memory."""
+    if x.device.type == runner.device.type:
+        return x
+    moved = torch.empty(0, dtype=x.dtype, device=runner.device)
+    storage = x.untyped_storage().cuda()
+    return moved.set_(storage, x.storage_offset(), x.size(), x.stride())
 
 
 # Largest relative error (norms) of a whole Gram: rounding of the operands, and accumulation.
@@ -51,9 +60,11 @@ GRAM_ERROR = {"float64": 1e-14, "float32": 1e-6, "tf32": 1e-3, "bfloat16": 6e-3}
 
 def center(runner: ModuleType, x: Tensor, operand: str, *, centre: bool = True) -> Tensor:
     n, p = x.shape
+    x = on_device(runner, x)
     dtype = next(name for name, value in DTYPES.items() if value == x.dtype)
     operand_type = getattr(runner.ElementType, operand)
-    features = poisoned(n, runner.feature_pitch(p, operand_type), dtype=storage(operand))
+    pitch = runner.feature_pitch(p, operand_type)
+    features = poisoned(n, pitch, dtype=storage(operand), device=x.device)
     runner.center_features(
         x=x.data_ptr(),
         x_type=getattr(runner.ElementType, dtype),
@@ -65,7 +76,7 @@ def center(runner: ModuleType, x: Tensor, operand: str, *, centre: bool = True) 
         features=features.data_ptr(),
         operand_type=operand_type,
     )
-    return features
+    return features.cpu()
 
 
 @pytest.mark.parametrize(("dtype", "operand"), OPERANDS)
@@ -142,11 +153,13 @@ def matrix_of(tiles: Tensor, n: int) -> Tensor:
 
 def product(runner: ModuleType, x: Tensor, operand: str, tile: int, splits: int) -> Tensor:
     """Lower triangle of x xᵀ with the operands rounded; upper part zero."""
-    features = center(runner, x, operand, centre=False)
+    features = on_device(runner, center(runner, x, operand, centre=False))
     n, pitch = features.shape
     accumulator = torch.float64 if operand == "float64" else torch.float32
     rows = -(-n // tile)
-    tiles = poisoned(splits, rows * (rows + 1) // 2, tile, tile, dtype=accumulator)
+    tiles = poisoned(
+        splits, rows * (rows + 1) // 2, tile, tile, dtype=accumulator, device=runner.device
+    )
     runner.triangle_product(
         features=features.data_ptr(),
         operand_type=getattr(runner.ElementType, operand),
@@ -156,7 +169,7 @@ def product(runner: ModuleType, x: Tensor, operand: str, tile: int, splits: int)
         splits=splits,
         gram=tiles.data_ptr(),
     )
-    return matrix_of(tiles[0], n)
+    return matrix_of(tiles[0].cpu(), n)
 
 
 @pytest.mark.parametrize(
@@ -221,11 +234,11 @@ def single_pass(
 ) -> Tensor:
     """Lower triangle of the Gram; upper part zero."""
     n, p = x.shape
-    x = aligned(x)
+    x = on_device(runner, aligned(x))
     dtype = next(name for name, value in DTYPES.items() if value == x.dtype)
     operand_type = getattr(runner.ElementType, operand)
     side = runner.single_pass_tile(n, operand_type)
-    tiles = poisoned(splits, 10, side, side, dtype=torch.float32)
+    tiles = poisoned(splits, 10, side, side, dtype=torch.float32, device=runner.device)
     runner.single_pass_product(
         x=x.data_ptr(),
         x_type=getattr(runner.ElementType, dtype),
@@ -238,7 +251,7 @@ def single_pass(
         splits=splits,
         gram=tiles.data_ptr(),
     )
-    return matrix_of(tiles[0], n)
+    return matrix_of(tiles[0].cpu(), n)
 
 
 @pytest.mark.parametrize(("dtype", "operand"), SINGLE_PASS)
@@ -282,7 +295,8 @@ def test_a_large_mean_costs_the_single_pass_no_accuracy(runner: ModuleType, mean
 
 
 def test_single_pass_refuses_features_it_cannot_read(runner: ModuleType) -> None:
-    x, gram = torch.randn(8, 6), poisoned(10, 16, 16, dtype=torch.float32)
+    x = torch.randn(8, 6, device=runner.device)
+    gram = poisoned(10, 16, 16, dtype=torch.float32, device=runner.device)
     sizes = {"n": 8, "p": 6, "row_stride": 6, "tile": 16, "splits": 1, "centre": True}
     types = {"x_type": runner.ElementType.float32, "operand_type": runner.ElementType.tf32}
     with pytest.raises(ValueError, match="not aligned"):
@@ -307,10 +321,11 @@ def test_finish_of_a_plain_matrix(
     symmetric = random_features(n, n)
     symmetric = (symmetric + symmetric.T).to(dtype)
     above = torch.ones(n, n, dtype=torch.bool).triu(diagonal=1)
-    lower = symmetric.masked_fill(above, torch.nan)  # must not be read
+    lower = on_device(runner, symmetric.masked_fill(above, torch.nan))  # must not be read
     entries = n * (n - 1) // 2 if centering == "unbiased" else n * (n + 1) // 2
-    out = poisoned(*((entries,) if packed else (n, n)), dtype=dtype)
-    row_sums = poisoned(n, dtype=torch.float64)
+    shape = (entries,) if packed else (n, n)
+    out = poisoned(*shape, dtype=dtype, device=runner.device)
+    row_sums = poisoned(n, dtype=torch.float64, device=runner.device)
     runner.finish_gram(
         gram=lower.data_ptr(),
         wide=dtype == torch.float64,
@@ -325,15 +340,17 @@ def test_finish_of_a_plain_matrix(
     if packed:
         expected = reference.pack_gram(expected, centering)
     tolerance = 1e-13 if dtype == torch.float64 else 1e-6
-    torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance * 4)
+    torch.testing.assert_close(out.cpu().double(), expected, rtol=tolerance, atol=tolerance * 4)
 
 
 # ---- the operator
 
 
-def run_op(x: Tensor, centering: str, packed: bool, precision: str) -> Tensor:
-    gram: Tensor = torch.ops.repsim_fast_runner.centered_gram(x, centering, packed, precision)
-    return gram
+def run_op(runner: ModuleType, x: Tensor, centering: str, packed: bool, precision: str) -> Tensor:
+    on_cpu = runner.device.type == "cpu"
+    operators = torch.ops.repsim_fast_runner if on_cpu else torch.ops.repsim_fast
+    gram: Tensor = operators.centered_gram(on_device(runner, x), centering, packed, precision)
+    return gram.cpu()
 
 
 def expected_gram(x: Tensor, centering: str, packed: bool) -> Tensor:
@@ -348,7 +365,7 @@ def test_operator(
 ) -> None:
     for n, p in [(4, 1), (5, 130), (33, 17), (70, 260)]:
         x = random_features(n, p, mean=0.0 if centering == "none" else 3.0).to(DTYPES[dtype])
-        gram = run_op(x, centering, packed, precision)
+        gram = run_op(runner, x, centering, packed, precision)
         expected = expected_gram(x, centering, packed)
         assert gram.dtype == (torch.float64 if dtype == "float64" else torch.float32)
         assert gram.shape == expected.shape
@@ -363,10 +380,10 @@ def test_operator_with_few_samples(runner: ModuleType, n: int, centering: str) -
     x = random_features(n, 6).float()
     if centering == "unbiased":
         with pytest.raises(RuntimeError, match=f"needs at least 4 samples, got {n}"):
-            run_op(x, centering, False, "float32")
+            run_op(runner, x, centering, False, "float32")
     else:
         torch.testing.assert_close(
-            run_op(x, centering, False, "float32").double(),
+            run_op(runner, x, centering, False, "float32").double(),
             expected_gram(x, centering, False),
             rtol=1e-6,
             atol=1e-6,
@@ -375,9 +392,11 @@ def test_operator_with_few_samples(runner: ModuleType, n: int, centering: str) -
 
 @pytest.mark.parametrize("centering", CENTERINGS)
 def test_operator_with_nothing_to_do(runner: ModuleType, centering: str) -> None:
-    assert run_op(torch.empty(0, 5), centering, False, "float32").shape == (0, 0)
-    assert run_op(torch.empty(0, 5), centering, True, "float32").shape == (0,)
-    assert torch.equal(run_op(torch.empty(6, 0), centering, False, "float32"), torch.zeros(6, 6))
+    assert run_op(runner, torch.empty(0, 5), centering, False, "float32").shape == (0, 0)
+    assert run_op(runner, torch.empty(0, 5), centering, True, "float32").shape == (0,)
+    assert torch.equal(
+        run_op(runner, torch.empty(6, 0), centering, False, "float32"), torch.zeros(6, 6)
+    )
 
 
 @pytest.mark.parametrize("centering", ["features", "double", "unbiased"])
@@ -385,7 +404,9 @@ def test_operator_with_nothing_to_do(runner: ModuleType, centering: str) -> None
 def test_operator_is_blind_to_the_mean(runner: ModuleType, mean: float, centering: str) -> None:
     x = random_features(40, 300, mean=mean).float()
     expected = expected_gram(x, centering, True)
-    assert (run_op(x, centering, True, "float32") - expected).norm() < 1e-6 * expected.norm()
+    assert (
+        run_op(runner, x, centering, True, "float32") - expected
+    ).norm() < 1e-6 * expected.norm()
 
 
 def test_operator_by_the_vendor_library(runner: ModuleType) -> None:
@@ -393,7 +414,10 @@ def test_operator_by_the_vendor_library(runner: ModuleType) -> None:
     plan = plan_of(runner, 1100, 3, "float64")
     assert plan.products == runner.GramProducts.vendor
     assert plan.panels > 1
-    gram, expected = run_op(x, "unbiased", False, "float64"), expected_gram(x, "unbiased", False)
+    gram, expected = (
+        run_op(runner, x, "unbiased", False, "float64"),
+        expected_gram(x, "unbiased", False),
+    )
     assert (gram - expected).norm() <= 1e-14 * expected.norm()
     assert torch.equal(gram, gram.T)
 
@@ -413,7 +437,7 @@ def test_operator_errors(
     runner: ModuleType, x: Tensor, words: tuple[str, str], message: str
 ) -> None:
     with pytest.raises(RuntimeError, match=message):
-        run_op(x, words[0], False, words[1])
+        run_op(runner, x, words[0], False, words[1])
 
 
 @pytest.mark.parametrize("centering", CENTERINGS)
@@ -423,7 +447,7 @@ def test_operator_in_a_single_pass(runner: ModuleType, dtype: str, centering: st
     x = aligned(random_features(40, 100).to(DTYPES[dtype]))
     shifted = poisoned(40, 113, dtype=x.dtype)[:, 1:101]
     shifted.copy_(x)
-    one, other = (run_op(y, centering, True, "bfloat16") for y in (x, shifted))
+    one, other = (run_op(runner, y, centering, True, "bfloat16") for y in (x, shifted))
     assert (one - other).norm() <= 2.0**-8 * other.norm()
     expected = expected_gram(x, centering, True)
     assert (one.double() - expected).norm() <= GRAM_ERROR["bfloat16"] * expected.norm()

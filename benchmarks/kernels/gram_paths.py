@@ -1,0 +1,221 @@
+"""Times every way to compute a centred Gram on a GPU, against the bound that its bytes or its
+operations set; the measurements behind the constants of csrc/cuda/gram_plan.h.
+
+    python benchmarks/kernels/gram_paths.py [--out FILE.json]
+    python benchmarks/kernels/gram_paths.py --device cpu     # runs each path once, times nothing
+
+A path is the products alone (csrc/cuda/centered_gram.cuh), from x to the lower triangle of tiles:
+    single    one pass over x, tensor cores
+    tiles64   centred features in memory, then 64 x 64 tiles (tiles128: 128 x 128)
+    matmul    what a careful user writes: x - x.mean(0), rounded, then the full product
+Each path's result is compared with float64 before it is timed; a wrong one ends in status 1. Inputs rotate, so that no run finds
+its features in the cache. The bound is the larger of bytes / copy bandwidth and operations / rate
+of torch's matrix product in that precision, both measured first, counting x once and the triangle
+n (n + 1) p operations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "python_tests" / "csrc"))
+from build_runner import load  # noqa: E402
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TOLERANCE = {"float32": 2e-6, "tf32": 1e-3, "bfloat16": 6e-3}
+SAMPLES = (64, 128, 256, 512, 1024, 2048, 4096)
+INPUT_BYTES = 512 << 20  # of one x where p is free: several times the cache
+MIN_FEATURES, MAX_FEATURES = 4096, 800_000
+ROTATION = 3
+FIGURES = ("error", "ms", "bound_ms", "of_bound")
+
+Path_ = Callable[[Tensor], Tensor]  # x (n, p) -> lower triangle (n, n), for the check
+
+
+def milliseconds(run: Callable[[int], object], repeats: int = 15) -> float:
+    """Median device time of run(i), i = 0, 1, ..."""
+    for i in range(3):
+        run(i)
+    times = []
+    for i in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run(i)
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+def copy_bytes_per_ms() -> float:
+    source = torch.randn(1 << 30, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / milliseconds(lambda _: target.copy_(source))
+
+
+def product_operations_per_ms(precision: str) -> float:
+    side = 8192
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    a, b = (torch.randn(side, side, device="cuda").to(dtype) for _ in range(2))
+    return 2 * side**3 / milliseconds(lambda _: a @ b)
+
+
+class Paths:
+    """The launchers with their memory, for x (n, p) of one dtype and one precision."""
+
+    def __init__(self, module: ModuleType, x: Tensor, precision: str, multiprocessors: int) -> None:
+        self.module, self.precision, self.multiprocessors = module, precision, multiprocessors
+        self.n, self.p = x.shape
+        self.x_type = getattr(module.ElementType, str(x.dtype).removeprefix("torch."))
+        self.operand = getattr(module.ElementType, precision)
+        self.pitch = module.feature_pitch(self.p, self.operand)
+        storage = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self.features = torch.empty(self.n, self.pitch, dtype=storage, device=x.device)
+
+    def gram(self, splits: int, tiles: int, tile: int) -> Tensor:
+        return torch.empty(splits, tiles, tile, tile, device=self.features.device)
+
+    def matrix(self, tiles: Tensor) -> Tensor:
+        """The lower triangle of the first partial Gram's tiles as one matrix."""
+        side = tiles.shape[1]
+        rows = -(-self.n // side)
+        full = tiles.new_zeros(rows * side, rows * side)
+        for i, j in torch.tril_indices(rows, rows).T.tolist():
+            full[i * side : (i + 1) * side, j * side : (j + 1) * side] = tiles[i * (i + 1) // 2 + j]
+        return full[: self.n, : self.n].tril()
+
+    def single(self) -> tuple[Path_, Path_] | None:
+        side = self.module.single_pass_tile(self.n, self.operand)
+        if side == 0 or (self.x_type.name == "bfloat16" and self.precision != "bfloat16"):
+            return None
+        splits = (1 if side == 64 else 2) * self.multiprocessors
+        gram = self.gram(splits, 10, side)
+
+        def run(x: Tensor) -> Tensor:
+            self.module.single_pass_product(
+                **{"x": x.data_ptr(), "x_type": self.x_type, "n": self.n, "p": self.p},
+                **{"row_stride": x.stride(0), "centre": True, "operand_type": self.operand},
+                **{"tile": side, "splits": splits, "gram": gram.data_ptr()},
+            )
+            return gram
+
+        return run, lambda x: self.matrix(run(x)[0])
+
+    def tiles(self, side: int) -> tuple[Path_, Path_]:
+        count = -(-self.n // side) * (-(-self.n // side) + 1) // 2
+        steps = self.pitch * self.features.element_size() // 64
+        wanted = -(-2 * self.multiprocessors // count)
+        splits = max(1, min(wanted, steps // 16))
+        gram = self.gram(splits, count, side)
+
+        def run(x: Tensor) -> Tensor:
+            self.module.center_features(
+                **{"x": x.data_ptr(), "x_type": self.x_type, "n": self.n, "p": self.p},
+                **{"row_stride": x.stride(0), "column_stride": 1, "centre": True},
+                **{"features": self.features.data_ptr(), "operand_type": self.operand},
+            )
+            self.module.triangle_product(
+                **{"features": self.features.data_ptr(), "operand_type": self.operand},
+                **{"n": self.n, "pitch": self.pitch, "tile": side, "splits": splits},
+                gram=gram.data_ptr(),
+            )
+            return gram
+
+        return run, lambda x: self.matrix(run(x)[0])
+
+    def matmul(self) -> tuple[Path_, Path_]:
+        def run(x: Tensor) -> Tensor:
+            if x.is_cuda:
+                torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+            wide = x.float()
+            centred = (wide - wide.mean(dim=0)).to(self.features.dtype)
+            return centred @ centred.T
+
+        return run, lambda x: run(x).float().tril()
+
+    def all(self) -> dict[str, tuple[Path_, Path_]]:
+        found = {
+            "single": self.single(),
+            "tiles64": self.tiles(64),
+            "tiles128": self.tiles(128),
+            "matmul": self.matmul(),
+        }
+        return {name: path for name, path in found.items() if path is not None}
+
+
+def check(path: Path_, x: Tensor, expected: Tensor) -> float:
+    return float((path(x).double() - expected).norm() / expected.norm())
+
+
+def measure(
+    module: ModuleType, n: int, p: int, dtype: str, precision: str, bounds: dict[str, float]
+) -> list[dict[str, Any]]:
+    """One row for each path."""
+    device = module.device
+    xs = [torch.randn(n, p, device=device).add_(1).to(DTYPES[dtype]) for _ in range(ROTATION)]
+    wide = xs[0].double()
+    centred = wide - wide.mean(dim=0)
+    expected = (centred @ centred.T).tril()
+    del wide, centred
+    on_gpu = device.type == "cuda"
+    cores = torch.cuda.get_device_properties(0).multi_processor_count if on_gpu else 4
+    rows = []
+    for name, (run, result) in Paths(module, xs[0], precision, cores).all().items():
+        error = check(result, xs[0], expected)
+        row: dict[str, Any] = {"n": n, "p": p, "dtype": dtype, "precision": precision}
+        row |= {"path": name, "error": error}
+        row["right"] = name == "matmul" or error <= TOLERANCE[precision]
+        if on_gpu:
+            row["ms"] = milliseconds(lambda i, run=run: run(xs[i % ROTATION]))  # type: ignore[misc]
+            bytes_ms = xs[0].nbytes / bounds["bytes"]
+            row["bound_ms"] = max(bytes_ms, n * (n + 1) * p / bounds[precision])
+            row["of_bound"] = row["bound_ms"] / row["ms"]
+        rows.append(row)
+        shown = " ".join(f"{key} {row[key]:.3g}" for key in FIGURES if key in row)
+        verdict = "" if row["right"] else "  WRONG"
+        print(f"{n:5} x {p:6} {dtype:8} {precision:8} {name:8} {shown}{verdict}", flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--out", type=Path, help="JSON file of all rows")
+    options = parser.parse_args()
+    module = load(options.device)
+    bounds: dict[str, float] = {}
+    if options.device == "cuda":
+        bounds = {"bytes": copy_bytes_per_ms()}
+        bounds |= {name: product_operations_per_ms(name) for name in TOLERANCE}
+        print(f"copy {bounds['bytes'] / 1e9:.2f} TB/s; products in TFLOP/s:", end=" ")
+        print({name: round(bounds[name] / 1e9) for name in TOLERANCE})
+    rows = []
+    for n in SAMPLES if options.device == "cuda" else (20, 130):
+        for dtype, precision in (
+            *(("float32", precision) for precision in TOLERANCE),
+            ("bfloat16", "bfloat16"),
+        ):
+            p = min(MAX_FEATURES, max(MIN_FEATURES, INPUT_BYTES // (n * DTYPES[dtype].itemsize)))
+            if options.device == "cpu":
+                p = 104
+            rows += measure(module, n, p // 8 * 8, dtype, precision, bounds)
+    if options.out is not None:
+        options.out.write_text(json.dumps({"bounds_per_ms": bounds, "rows": rows}, indent=1))
+    if not all(row["right"] for row in rows):
+        sys.exit("some paths exceed the error of their precision")
+
+
+if __name__ == "__main__":
+    main()
