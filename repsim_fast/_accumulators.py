@@ -103,9 +103,9 @@ class CKAAccumulator:
             )
         if layer >= self._size:
             self._size = layer + 1
+            sample = features[0].to(gram.dtype)
             ulps = self._CONSTANT_ULPS * torch.finfo(gram.dtype).eps
-            norm = torch.linalg.vector_norm(features[0], dtype=gram.dtype)
-            self._resolution.append((ulps * norm) ** 2)
+            self._resolution.append(ulps**2 * torch.dot(sample, sample))
         buffer = self._buffer
         if len(gram) != self._width or layer >= len(buffer) or gram.dtype != buffer.dtype:
             buffer = self._fit_buffer(gram)
@@ -139,7 +139,7 @@ class CKAAccumulator:
     def estimate(self) -> Estimate:
         """CKA and jackknife standard errors; NaN for constant layers."""
         cka = self._cka.compute()
-        resolution = torch.stack([r.to(self._largest.device) for r in self._resolution])
+        resolution = torch.stack([limit.to(self._largest) for limit in self._resolution])
         constant = (self._largest <= resolution).nonzero().flatten()
         value, error = cka.value.clone(), cka.standard_error.clone()
         for matrix in (value, error):

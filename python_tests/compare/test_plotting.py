@@ -125,7 +125,7 @@ class TestHeatMaps:
     def test_no_global_state(self) -> None:
         code = (
             "import sys, matplotlib, numpy\n"
-            "settings = lambda: repr(dict.items(matplotlib.rcParams))  # as stored, resolving none\n"
+            "settings = lambda: repr(dict.items(matplotlib.rcParams))\n"
             "before = settings()\n"
             "from repsim_fast.results import SimilarityResult\n"
             "one = numpy.ones((1, 1))\n"
