@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from python_tests.cli.commands import TRAIN, Run
+from repsim_fast import SimilarityResult
+from repsim_fast.data import ImageData
+from repsim_fast.models import load_checkpoint
+
+
+def test_interrupted_training_resumes(run: Run, tmp_path: Path) -> None:
+    out, whole = tmp_path / "network.safetensors", tmp_path / "whole.safetensors"
+    command = [*TRAIN, "--epochs", "40", "--limit", "32", "--test-limit", "10"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "repsim_fast", *command, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log, state = (out.with_suffix(".training") / n for n in ("log.jsonl", "resume.safetensors"))
+    while process.poll() is None and not state.exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "the same command with --resume goes on" in errors
+    assert "Traceback" not in errors
+    assert not out.exists()
+
+    refused = run(*command, "--out", out)
+    assert refused.exit_code == 1
+    assert "--resume goes on with it, --no-resume starts over" in refused.output
+    done = len(log.read_text().splitlines())
+    resumed = run(*command, "--out", out, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert f"epoch {done + 1:>2}/40" in resumed.output
+    assert len(log.read_text().splitlines()) == 40
+
+    assert run(*command, "--out", whole).exit_code == 0
+    states = [load_checkpoint(path)[0].state_dict() for path in (out, whole)]
+    for name, value in states[0].items():
+        assert np.array_equal(value.numpy(), states[1][name].numpy()), name
+
+
+def test_resume_refuses_other_settings(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "network.safetensors"
+    assert run(*TRAIN, "--method", "fgsm", "--eps", "0.1", "--out", out).exit_code == 0
+    result = run(*TRAIN, "--method", "fgsm", "--eps", "0.2", "--out", out, "--resume")
+    assert result.exit_code == 1
+    assert "other settings" in result.output
+    assert "eps 0.1" in result.output
+
+
+def test_resume_with_nothing_to_resume_starts(run: Run, tmp_path: Path) -> None:
+    result = run(*TRAIN, "--out", tmp_path / "network.safetensors", "--resume")
+    assert result.exit_code == 0
+    assert "nothing to resume" in result.output
+
+
+def test_starting_over_forgets_the_old_epochs(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "network.safetensors"
+    assert run(*TRAIN, "--epochs", 3, "--out", out).exit_code == 0
+    again = run(*TRAIN, "--no-resume", "--out", out)
+    assert again.exit_code == 0
+    assert "/3" not in again.output
+    assert len((tmp_path / "network.training" / "log.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("batches", "error", "code"),
+    [(2, KeyboardInterrupt(), 130), (2, ValueError("image 7 is broken"), 1)],
+)
+def test_stopped_comparison_keeps_its_batches(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batches: int,
+    error: BaseException,
+    code: int,
+) -> None:
+    stop_after(monkeypatch, batches, error)
+    result = run(*compare_into(tmp_path))
+    assert result.exit_code == code, result.output
+    assert f"partial.safetensors has the result of the {batches} batches before" in result.output
+    assert SimilarityResult.load(tmp_path / "partial.safetensors").n_batches == batches
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_comparison_stopped_at_once(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(monkeypatch, 0, KeyboardInterrupt())
+    result = run(*compare_into(tmp_path))
+    assert result.exit_code == 130
+    assert "before the first batch" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupted_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("repsim_fast.demo.train", interrupt)
+    result = run("demo", "--out", tmp_path)
+    assert result.exit_code == 130
+    assert "run it again to start over" in result.output
+
+
+def compare_into(folder: Path) -> list[str]:
+    options = "--data digits --limit 64 --batch-size 16 --threads 1 --layers fc --out"
+    return ["compare", "resnet-8", *options.split(), str(folder)]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseException) -> None:
+    whole = ImageData.batches
+
+    def stopping(self: ImageData, *arguments: object, **options: object) -> Iterator[object]:
+        for number, batch in enumerate(whole(self, *arguments, **options)):
+            if number == batches:
+                raise error
+            yield batch
+
+    monkeypatch.setattr(ImageData, "batches", stopping)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from python_tests.cli.commands import TRAIN, Run
+from repsim_fast import SimilarityResult
+from repsim_fast.cli.models import short_names
+from repsim_fast.cli.options import parse_eps
+from repsim_fast.models import load_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("8/255", 8 / 255), ("0.1", 0.1), (" 2 / 255 ", 2 / 255), ("1", 1.0), ("3e-2", 0.03)],
+)
+def test_eps_is_a_number_or_a_fraction(text: str, value: float) -> None:
+    assert parse_eps(text) == value
+
+
+def test_checkpoint_says_what_it_is(checkpoints: dict[str, Path]) -> None:
+    model, about = load_checkpoint(checkpoints["pgd"])
+    assert not model.training
+    assert about["method"] == "pgd"
+    assert about["method_options"] == {"eps": 0.2, "steps": 2}
+    assert about["data"].startswith("digits train: 100 images 1x8x8")
+    assert 0 <= about["robust_accuracy"] <= about["clean_accuracy"] <= 1
+    assert about["classes"] == [str(digit) for digit in range(10)]
+
+
+def test_training_logs_its_epochs(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "network.safetensors"
+    result = run(*TRAIN, "--epochs", 2, "--seed", 3, "--out", out)
+    assert result.exit_code == 0, result.output
+    lines = (tmp_path / "new" / "network.training" / "log.jsonl").read_text().splitlines()
+    epochs = [json.loads(line) for line in lines]
+    assert [epoch["epoch"] for epoch in epochs] == [0, 1]
+    for number, epoch in enumerate(epochs, 1):
+        assert f"epoch {number}/2  loss {epoch['loss']:.3f}" in result.output
+    assert "clean accuracy" in result.output
+    assert "robust accuracy" in result.output
+
+
+def test_same_seed_same_network(run: Run, tmp_path: Path) -> None:
+    weights = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run(*TRAIN, "--seed", seed, "--out", tmp_path / f"{name}.safetensors").exit_code == 0
+        model, _ = load_checkpoint(tmp_path / f"{name}.safetensors")
+        weights.append(model.state_dict()["fc.weight"].numpy())
+    assert np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])
+
+
+def test_compare_writes_everything(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    result = run(
+        "compare", checkpoints["standard"], checkpoints["pgd"], "--data", "digits", "--limit", 96,
+        "--batch-size", 32, "--layers", "stage*.relu2", "--layers", "fc", "--threads", 1,
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    found = SimilarityResult.load(tmp_path / "result.safetensors")
+    assert found.models == ("standard", "pgd")
+    assert found.layers[0] == ("stage1.0.relu2", "stage2.0.relu2", "stage3.0.relu2", "fc")
+    assert (found.n_samples, found.n_batches) == (96, 3)
+    table = pd.read_csv(tmp_path / "similarities.csv")
+    assert len(table) == 8 * 8
+    assert np.allclose(table["value"], found.value.ravel())
+    pictures = {"heatmaps.png", "cka-standard.png", "cka-pgd.png", "cka-standard-pgd.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == pictures
+    for name in pictures:
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 200
+    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    for grid in found.grids():
+        assert f"{grid.mean_off_diagonal():.3f}" in result.output
+
+
+def test_attack_changes_what_the_models_see(
+    run: Run, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    values = {}
+    for name, attack in (("clean", []), ("attacked", ["--attack", "pgd", "--eps", "51/255"])):
+        result = run(
+            "compare", checkpoints["standard"], "--data", "digits", "--limit", 64, "--batch-size",
+            32, "--attack-steps", 2, "--threads", 1, "--out", tmp_path / name, *attack,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        values[name] = SimilarityResult.load(tmp_path / name / "result.safetensors").value
+    assert np.abs(values["clean"] - values["attacked"]).max() > 0.01
+    report = (tmp_path / "attacked" / "report.html").read_text(encoding="utf-8")
+    assert "its own adversarial images" in report
+
+
+def test_names_of_models_are_untrained_networks_that_differ(run: Run, tmp_path: Path) -> None:
+    result = run(
+        "compare", "resnet-8", "resnet-8", "--data", "digits", "--limit", 40, "--threads", 1,
+        "--layers", "fc", "--out", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "resnet-8 is untrained: its weights are random (seed 1)" in result.output
+    assert "smaller --batch-size gives several batches" in result.output
+    found = SimilarityResult.load(tmp_path / "result.safetensors")
+    assert found.models == ("resnet-8", "resnet-8 (2)")
+    assert found.value[0, 1] < 0.999
+
+
+def test_torchvision_by_name(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("torchvision", reason="torchvision is optional", exc_type=ImportError)
+    result = run(
+        "compare", "torchvision:squeezenet1_1", "--data", "digits", "--limit", 8, "--out", tmp_path
+    )
+    assert result.exit_code == 1
+    assert "takes 3 channels, got in_channels=1" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["a.safetensors", "b.safetensors"], ["a", "b"]),
+        (["x/last.safetensors", "y/last.safetensors"], ["x/last", "y/last"]),
+        (["o/x/last.safetensors", "p/x/last.safetensors", "b"], ["o/x/last", "p/x/last", "b"]),
+        (["wrn-10-2", "wrn-10-2", "wrn-10-2"], ["wrn-10-2", "wrn-10-2 (2)", "wrn-10-2 (3)"]),
+        (["torchvision:resnet18"], ["torchvision:resnet18"]),
+        (["last.safetensors", "x/last.safetensors"], ["last", "x/last"]),
+    ],
+)
+def test_short_names_tell_models_apart(arguments: list[str], names: list[str]) -> None:
+    assert short_names(arguments) == names

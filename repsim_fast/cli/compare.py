@@ -1,0 +1,173 @@
+"""`repsim-fast compare`: networks against one another, layer by layer."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from repsim_fast._result_folder import check_writable, summary_rows, write_folder
+
+from .errors import Interrupted
+from .models import open_models
+from .options import (
+    DEFAULT_EPS,
+    DataSpec,
+    Device,
+    Eps,
+    Seed,
+    Size,
+    Threads,
+    choose_device,
+    choose_threads,
+    describe,
+)
+from .tables import format_table
+
+_ATTACKS = ("pgd",)
+PARTIAL = "partial.safetensors"
+
+
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL",
+            show_default=False,
+            help="Checkpoints that `repsim-fast train` wrote, or names such as wrn-28-10 or "
+            "torchvision:resnet18, which stand for untrained networks.",
+        ),
+    ],
+    data: DataSpec,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
+    split: Annotated[str, typer.Option(metavar="NAME", help="'test' or 'train' images.")] = "test",
+    size: Size = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=4, metavar="N", help="Use only N images, drawn at random."),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Layers to compare, by name or pattern such as 'stage*.relu2'; may be given "
+            "several times (default: all convolutions, norms, activations, poolings, linear "
+            "layers and blocks).",
+        ),
+    ] = None,
+    measure: Annotated[str, typer.Option(metavar="NAME", help="Similarity measure.")] = "cka",
+    batch_size: Annotated[int, typer.Option(min=4, metavar="N", help="Images at a time.")] = 128,
+    passes: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Times through the images, in a new order each time."
+        ),
+    ] = 1,
+    attack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Show each model its own adversarial images: 'pgd' (default: images as they are).",
+        ),
+    ] = None,
+    eps: Eps = DEFAULT_EPS,
+    attack_steps: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Steps of the attack.")
+    ] = 10,
+    seed: Seed = 0,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Compare networks layer by layer: within each of them and between all pairs.
+
+    Writes heat maps (PNG), a report (HTML), the table of all pairs of layers (CSV) and the result
+    for further work in Python, and prints the key figures.
+
+    \b
+    Examples:
+      repsim-fast compare standard.safetensors robust.safetensors --data digits --out out/compare
+      repsim-fast compare a.safetensors b.safetensors --data cifar10:data --limit 2000 \\
+          --layers 'stage*.relu2' --attack pgd --eps 8/255 --out out/attacked
+    """
+    from repsim_fast.compare import compare as compare_models
+    from repsim_fast.data import load
+
+    if attack is not None and attack not in _ATTACKS:
+        raise ValueError(f"--attack must be one of {', '.join(_ATTACKS)}, got {attack!r}")
+    where = choose_device(device)
+    choose_threads(threads)
+    check_writable(out)
+    progress = sys.stderr.isatty()
+    images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
+    networks = open_models(models, images, seed=seed)
+    typer.echo(f"comparing {', '.join(networks)} on {describe(images)}; device {where}")
+    with _partial_result_kept(out):
+        result = compare_models(
+            networks,
+            data=images,
+            layers=layers,
+            measure=measure,  # type: ignore[arg-type]  # compare names the measures there are
+            inputs=_attacks(attack, networks, eps=eps, steps=attack_steps, seed=seed),
+            batch_size=batch_size,
+            passes=passes,
+            device=where,
+            progress=progress,
+            seed=seed,
+        )
+    report = write_folder(out, result, introduction=_introduction(attack, eps, attack_steps))
+    typer.echo(f"\n{result.n_samples:,} images in {result.seconds['total']:.1f} s; {measure}:\n")
+    typer.echo(format_table(summary_rows(result)))
+    if result.n_batches == 1:
+        typer.echo("\nA smaller --batch-size gives several batches and so standard errors.")
+    typer.echo(f"\nOpen {report}; beside it are heat maps (PNG), table (CSV) and result.")
+
+
+def _attacks(
+    name: str | None, networks: dict[str, Any], *, eps: float, steps: int, seed: int
+) -> dict[str, Any] | None:
+    """For each network the attack on it, from the same random start."""
+    if name is None:
+        return None
+    from repsim_fast.attacks import PGD
+
+    return {
+        label: partial(PGD(eps, steps=steps, seed=seed), network)
+        for label, network in networks.items()
+    }
+
+
+def _introduction(attack: str | None, eps: float, steps: int) -> str:
+    if attack is None:
+        return ""
+    return (
+        f"Each model saw its own adversarial images: {steps} steps of projected gradient descent, "
+        f"every pixel changed by at most {eps:.4f} of the range from black to white."
+    )
+
+
+@contextlib.contextmanager
+def _partial_result_kept(out: Path) -> Iterator[None]:
+    """Save what was measured before an error or Ctrl-C, under a name of its own, and say so."""
+    try:
+        yield
+    except BaseException as error:
+        partial_result = getattr(error, "partial_result", None)
+        stopped = isinstance(error, KeyboardInterrupt)
+        if partial_result is None:
+            if stopped:
+                raise Interrupted("interrupted before the first batch was done") from None
+            raise
+        path = partial_result.save(out / PARTIAL)
+        kept = (
+            f"{path} has the result of the {partial_result.n_batches} batches before "
+            "(SimilarityResult.load reads it)"
+        )
+        if stopped:
+            raise Interrupted(f"interrupted; {kept}") from None
+        typer.echo(kept, err=True)
+        raise

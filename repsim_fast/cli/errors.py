@@ -1,0 +1,62 @@
+"""How errors, warnings and Ctrl-C reach the user: a line and an exit code, no traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import typer
+
+FAILED = 1
+INTERRUPTED = 130  # 128 + SIGINT, what shells use
+# Wrong options and arguments end with typer's own 2.
+
+# What the package raises for bad input, a full disk, a missing device or package. AssertionError,
+# because torchvision's networks check the size of their images by it.
+_EXPLAINED = (ValueError, TypeError, OSError, ImportError, RuntimeError, AssertionError)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with a message that says what is left of the work and how to go on."""
+
+
+@contextlib.contextmanager
+def reported(*, debug: bool) -> Iterator[None]:
+    """Turn exceptions into a line on stderr and an exit code, unless ``debug`` wants tracebacks."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            yield
+        except KeyboardInterrupt as interrupt:
+            if debug:
+                raise
+            what = str(interrupt) if isinstance(interrupt, Interrupted) else "interrupted"
+            typer.echo(f"\n{what}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            # Exit, Abort and usage errors are typer's to handle, a closed pipe is no fault.
+            typers_own = isinstance(error, typer.Abort) or hasattr(error, "exit_code")
+            if debug or typers_own or isinstance(error, BrokenPipeError):
+                raise
+            typer.echo(f"error: {_explain(error)}", err=True)
+            raise typer.Exit(FAILED) from None
+
+
+def _explain(error: Exception) -> str:
+    text = str(error).strip()
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return f"{text.splitlines()[0]} (a smaller --batch-size needs less)"
+    if isinstance(error, _EXPLAINED) and text:
+        # torch appends pages of advice to its RuntimeErrors; our messages may list what there is.
+        return text.splitlines()[0] if isinstance(error, RuntimeError) else text
+    return (
+        f"unexpected {type(error).__name__}: {text or 'no message'}; "
+        "`repsim-fast --debug COMMAND ...` shows where"
+    )
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    typer.echo(f"warning: {message}", err=True)

@@ -1,0 +1,121 @@
+"""`repsim-fast info`: what is installed, how it was built, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Mapping
+
+import torch
+import typer
+
+import repsim_fast
+
+# Packages that some features need, imported by name, and how to install what they are part of.
+_OPTIONAL = {
+    "torchvision": ("models torchvision:NAME", "pip install torchvision"),
+    "timm": ("models timm:NAME", "pip install timm"),
+    "pyautoattack": ("all stages of AutoAttack", "pip install pyautoattack"),
+    "imagecorruptions": ("common corruptions", "pip install imagecorruptions-imaug"),
+    "tensorboard": ("TensorBoard logs of trainings", "pip install tensorboard"),
+}
+_PACKAGES = ("torch", "numpy", "safetensors", "pyarrow", "scikit-learn", "matplotlib", "pandas")
+
+
+def info() -> None:
+    """Show versions, build, processor and GPUs, and what is missing and how to get it.
+
+    \b
+    Example:
+      repsim-fast info
+    """
+    build = repsim_fast.build_info()
+    typer.echo(version_line())
+    python = {"python": f"{platform.python_version()} ({sys.executable})"}
+    _section("Versions", python | {name: _version(name) for name in _PACKAGES})
+    _section("Build", _build(build))
+    _section("This machine", _machine(build))
+    _section("Optional parts", {"CUDA kernels": _cuda_kernels(build), **_optional()})
+
+
+def version_line() -> str:
+    """Name and version, with that of torch, on which results depend most."""
+    return f"repsim-fast {repsim_fast.__version__} (torch {torch.__version__})"
+
+
+def _section(heading: str, entries: Mapping[str, str]) -> None:
+    typer.echo(f"\n{heading}")
+    width = max(map(len, entries))
+    for name, value in entries.items():
+        typer.echo(f"  {name:<{width}}  {value}")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return f"missing: pip install {package}"
+
+
+def _build(build: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "compiler": build["compiler"],
+        "flags": build["compiler_flags"],
+        "torch": f"built with {build['torch_built_with']}, runs with {build['torch_target']} and "
+        "later",
+        "CUDA": f"{build['cuda']}, architectures {build['cuda_architectures'].replace(';', ', ')}"
+        if build["cuda"]
+        else f"none ({build['cuda_reason']})",
+    }
+
+
+def _machine(build: Mapping[str, str]) -> dict[str, str]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    entries = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "CPU": f"{cores} cores usable, {torch.get_num_threads()} threads used",
+        "SIMD level": build["simd_level"],
+    }
+    if not torch.cuda.is_available():
+        return entries | {"GPU": f"none: {_no_gpu_reason()}"}
+    for i in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(i)
+        entries[f"GPU cuda:{i}"] = (
+            f"{device.name}, {device.total_memory / 2**30:.0f} GiB, "
+            f"compute capability {device.major}.{device.minor}"
+        )
+    return entries
+
+
+def _no_gpu_reason() -> str:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is a CPU-only build (see pytorch.org to get another)"
+    return f"torch has CUDA {torch.version.cuda}, but finds no GPU and driver; all runs on the CPU"
+
+
+def _cuda_kernels(build: Mapping[str, str]) -> str:
+    if not build["cuda_missing"]:
+        return "ready" if torch.cuda.is_available() else "built, loaded, without a GPU to run on"
+    return (
+        f"missing: {build['cuda_missing']}; to get them: a torch with CUDA, nvcc of the same "
+        "major version, then FORCE_CUDA=1 pip install --no-build-isolation ."
+    )
+
+
+def _optional() -> dict[str, str]:
+    return {name: _state(name, *about) for name, about in _OPTIONAL.items()}
+
+
+def _state(name: str, feature: str, how: str) -> str:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name:
+            return f"missing, for {feature}: {how}"
+        return f"installed, but its own needs are not met ({error}): {how}"
+    except Exception as error:  # one built for another torch fails in many ways
+        return f"{_version(name)}, but it does not fit this torch: {str(error).splitlines()[0]}"
+    return _version(name)

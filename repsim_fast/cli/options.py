@@ -1,0 +1,88 @@
+"""Options that several commands have, and the checks of their values."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+import typer
+
+from repsim_fast._model_state import usable_device
+from repsim_fast.data import ImageData
+
+
+def parse_eps(text: str | float) -> float:
+    """A radius in (0, 1] from "8/255" or "0.03"; a default comes as a number."""
+    above, _, below = str(text).partition("/")
+    try:
+        value = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        value = float("nan")
+    if not 0 < value <= 1:
+        raise typer.BadParameter(
+            f"expected a number above 0 and up to 1, or a fraction such as 8/255, got {text!r}"
+        )
+    return value
+
+
+DataSpec = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="SPEC",
+        help="Images: 'digits' (built in), a path with parquet files as on the Hugging Face hub, "
+        "'cifar10:PATH' (the folder torchvision downloads) or 'folder:PATH' (one folder a class).",
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="PIXELS", help="Bring all images to this size (default: as they are)."
+    ),
+]
+Eps = Annotated[
+    float,
+    typer.Option(
+        parser=parse_eps,
+        metavar="RADIUS",
+        show_default=False,
+        help="How far an attack may change each pixel, where black is 0 and white is 1, such as "
+        "8/255 (default) or 0.1.",
+    ),
+]
+DEFAULT_EPS = 8 / 255
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="'cpu', 'cuda', 'cuda:1', ... (default: a GPU if there)."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="CPU threads (default: one for each core)."),
+]
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device asked for, or the best there is.
+
+    Raises:
+        RuntimeError: There is no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return usable_device(name)
+    except RuntimeError as error:
+        others = "cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
+        raise RuntimeError(f"--device {name}: not usable here; there is {others}") from error
+
+
+def describe(images: ImageData) -> str:
+    """What images these are, in a few words."""
+    return repr(images).removeprefix("ImageData(").removesuffix(")")
+
+
+def choose_threads(threads: int | None) -> None:
+    """Give torch this many CPU threads; None leaves its own choice."""
+    if threads is not None:
+        torch.set_num_threads(threads)
