@@ -193,8 +193,10 @@ class Engine:
                 "samples" + (f"; rows were {some}" if some else ": none was called")
             )
         asked = [r.layers] if isinstance(r.layers, str) else r.layers
+        modules = dict(r.model.named_modules())
         for name in asked if isinstance(asked, (list, tuple)) else ():
-            if name in dict(r.model.named_modules()) and name not in r.rows:
+            label = name.removesuffix("#1")
+            if label.partition("#")[0] in modules and label not in r.rows:
                 raise ValueError(
                     f"layers: {name!r} of model {r.name!r} was never called, or returned no "
                     "floating-point tensor"

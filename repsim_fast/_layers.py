@@ -29,6 +29,13 @@ class LayerInfo(NamedTuple):
     shape: tuple[int, ...] | None = None
 
 
+class Selected(NamedTuple):
+    """A module to hook, and the numbers of its calls that count (None: all of them)."""
+
+    module: nn.Module
+    calls: frozenset[int] | None = None
+
+
 class LayerTable(list[LayerInfo]):
     """A list of :class:`LayerInfo` that prints as a table."""
 
@@ -139,11 +146,11 @@ def layer_table(layers: dict[str, nn.Module]) -> LayerTable:
     )
 
 
-def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, nn.Module]:
+def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, Selected]:
     """The modules that ``layers`` asks for, by name, in the order of declaration.
 
     Patterns are matched against the whole name with ``fnmatch``, so ``*`` also crosses dots;
-    :data:`ROOT` has to be asked for by its name.
+    :data:`ROOT` has to be asked for by its name. ``relu#2`` is the second call of ``relu`` alone.
 
     Raises:
         ValueError: Nothing matches, or one of the names or patterns matches nothing; the message
@@ -154,9 +161,9 @@ def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, nn.Mo
     inner = {name: module for name, module in found.items() if name != ROOT}
     if layers is None:
         # A model that is one layer, a bare nn.Linear say, has no other layer than itself.
-        chosen = {n: m for n, m in (inner or found).items() if layer_kind(m) is not None}
+        chosen = {n: Selected(m) for n, m in (inner or found).items() if layer_kind(m) is not None}
     elif callable(layers):
-        chosen = {name: module for name, module in inner.items() if layers(name, module)}
+        chosen = {n: Selected(m) for n, m in inner.items() if layers(n, m)}
     else:
         patterns = [layers] if isinstance(layers, str) else list(layers)
         if not all(isinstance(pattern, str) for pattern in patterns):
@@ -175,9 +182,14 @@ def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, nn.Mo
 
 def _matching(
     found: dict[str, nn.Module], inner: dict[str, nn.Module], patterns: Iterable[str]
-) -> dict[str, nn.Module]:
-    wanted: set[str] = set()
+) -> dict[str, Selected]:
+    calls: dict[str, frozenset[int] | None] = {}
     for pattern in patterns:
+        name, _, call = pattern.rpartition("#")
+        if name in found and call.isdecimal() and pattern not in found:
+            before = calls.get(name, frozenset())
+            calls[name] = None if before is None else before | {int(call)}
+            continue
         # An exact name first: names may contain the characters that patterns use.
         names = [pattern] if pattern in found else fnmatch.filter(inner, pattern)
         if not names:
@@ -187,5 +199,5 @@ def _matching(
                 f"layers: {pattern!r} matched no layer.{hint} The model has:\n"
                 + layer_table(found).table(limit=60)
             )
-        wanted.update(names)
-    return {name: module for name, module in found.items() if name in wanted}
+        calls.update(dict.fromkeys(names))
+    return {name: Selected(module, calls[name]) for name, module in found.items() if name in calls}

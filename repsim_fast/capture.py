@@ -16,6 +16,7 @@ from repsim_fast._layers import (
     LayerInfo,
     LayerSpec,
     LayerTable,
+    Selected,
     layer_kind,
     layer_table,
     named_layers,
@@ -49,8 +50,9 @@ class Capture:
 
     Args:
         model: The model. Its mode is left alone; call ``model.eval()`` as you would without.
-        layers: Which layers: names or ``fnmatch`` patterns (``"layer1.*"``; ``*`` crosses dots),
-            or a callable ``(name, module) -> bool``. ``"(model)"`` names the model's own output.
+        layers: Which layers: names or ``fnmatch`` patterns (``"layer1.*"``; ``*`` crosses dots;
+            ``"relu#2"`` is the second call alone), or a callable ``(name, module) -> bool``.
+            ``"(model)"`` names the model's own output.
             Default: every convolution, normalisation, activation, pooling, linear and attention
             layer and every residual block, see :func:`layer_kind`.
         maps: What becomes of activations with more than two dimensions: "flatten" (N, ...) to
@@ -97,7 +99,7 @@ class Capture:
         self.model = unwrap(check_hookable(model))
         check_hookable(self.model)
         self.activations: dict[str, Tensor] = {}
-        self._modules = select_layers(self.model, layers)
+        self._selected = select_layers(self.model, layers)
         self._to_features = None if maps is None else feature_map(maps)
         self._first_only = calls == "first"
         self._on_activation = self._record if on_activation is None else on_activation
@@ -108,7 +110,7 @@ class Capture:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the selected layers, in order of declaration."""
-        return tuple(self._modules)
+        return tuple(self._selected)
 
     def __enter__(self) -> Capture:
         if self._active:
@@ -116,9 +118,9 @@ class Capture:
         with contextlib.ExitStack() as hooks:
             hooks.enter_context(eager())
             hooks.callback(self.model.register_forward_pre_hook(self._start_pass).remove)
-            for name, module in self._modules.items():
-                hook = self._hook(name, time_first=_is_time_first(module))
-                hooks.callback(module.register_forward_hook(hook).remove)
+            for name, selected in self._selected.items():
+                hook = self._hook(name, selected)
+                hooks.callback(selected.module.register_forward_hook(hook).remove)
             self._hooks = hooks.pop_all()
         self._active = True
         return self
@@ -137,13 +139,15 @@ class Capture:
         self.activations = {}
 
     def _hook(
-        self, name: str, *, time_first: bool
+        self, name: str, selected: Selected
     ) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         to_features = self._to_features
+        time_first = _is_time_first(selected.module)
+        wanted_calls = frozenset({1}) if self._first_only else selected.calls
 
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             call = self._counts[name] = self._counts.get(name, 0) + 1
-            if call > 1 and self._first_only:
+            if wanted_calls is not None and call not in wanted_calls:
                 return
             activation = first_tensor(output)
             if activation is None:

@@ -107,7 +107,7 @@ def compare(
 
     Raises:
         ValueError: Unusable argument, no layer matched (the message shows what there is), empty
-            data or less than ``batch_size`` of 4, models that do not give the same samples, or
+            data or no batch of 4 samples, models that do not give the same samples, or
             NaN or Inf in activations (the message names model, layer and batch).
         TypeError: An argument of the wrong type, or a scripted model.
         RuntimeError: The device does not exist.
@@ -291,11 +291,11 @@ def _plan(
     run_of: dict[str, Run] = {}
     for name, model in models.items():
         try:
-            chosen = tuple(select_layers(model, layers[name]))
+            chosen = select_layers(model, layers[name])
         except ValueError as error:
             raise ValueError(f"model {name!r}: {error}") from None
         run = Run(model, name, layers[name], inputs[name], len(chosen))
-        run_of[name] = runs.setdefault((id(model), id(inputs[name]), chosen), run)
+        run_of[name] = runs.setdefault((id(model), id(inputs[name]), tuple(chosen.items())), run)
     return list(runs.values()), run_of
 
 

@@ -55,6 +55,15 @@ class TestWhatIsCaptured:
         names = list(recorded(seeded(InPlace), images, calls="first"))
         assert names == ["conv1", "bn1", "relu", "conv2", "bn2", "pool", "fc"]
 
+    def test_single_calls(self, images: Tensor) -> None:
+        model = seeded(InPlace)
+        assert list(recorded(model, images, ["relu#2"])) == ["relu#2"]
+        assert list(recorded(model, images, ["relu#1", "fc"])) == ["relu", "fc"]
+        assert list(recorded(model, images, ["relu#2", "relu#1"])) == ["relu", "relu#2"]
+        assert list(recorded(model, images, ["relu#2", "relu*"])) == ["relu", "relu#2"]
+        with pytest.raises(ValueError, match="'rel#2' matched no layer"):
+            Capture(model, ["rel#2"])
+
     def test_a_module_shared_under_two_names_has_the_first(self) -> None:
         linear = nn.Linear(4, 4)
         got = recorded(nn.Sequential(linear, nn.Tanh(), linear), torch.ones(2, 4))

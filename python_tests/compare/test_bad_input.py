@@ -174,6 +174,8 @@ class TestArguments:
         assert compare([model], x).layers == (("used",),)
         with pytest.raises(ValueError, match="'unused' of model 'ModuleDict' was never called"):
             compare([model], x, layers=["used", "unused"])
+        with pytest.raises(ValueError, match="'used#2' of model 'ModuleDict' was never called"):
+            compare([model], x, layers=["used#1", "used#2"])
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
     def test_missing_gpu(self, good: nn.Module, x: Tensor) -> None:

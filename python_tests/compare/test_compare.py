@@ -320,6 +320,7 @@ class TestLayers:
         model = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu).eval()
         assert compare([model], images).layers == (("0", "1", "2", "1#2"),)
         assert compare([model], images, calls="first").layers == (("0", "1", "2"),)
+        assert compare([model], images, layers=["1#2", "0"]).layers == (("0", "1#2"),)
 
 
 class TestNames:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -64,8 +63,8 @@ def minibatch_cka(batches: Sequence[Sequence[Tensor]], hsic=hsic1) -> Tensor:  #
             w * hsic(layers[i], layers[j]) for w, layers in zip(weights, batches, strict=True)
         ) / sum(weights)
 
-    value = torch.empty(size, size, dtype=torch.float64)
+    means = torch.empty(size, size, dtype=torch.float64)
     for i in range(size):
-        for j in range(size):
-            value[i, j] = mean(i, j) / math.sqrt(mean(i, i) * mean(j, j))
-    return value
+        for j in range(i + 1):
+            means[i, j] = means[j, i] = mean(i, j)
+    return means / (means.diagonal()[:, None] * means.diagonal()).sqrt()

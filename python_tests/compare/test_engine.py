@@ -1,0 +1,159 @@
+"""The seam between the engine and the measures, and what the engine keeps in memory."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from repsim_fast import _accumulators
+from repsim_fast._accumulators import CKAAccumulator, Estimate, NotFiniteError
+from repsim_fast.compare import compare
+
+
+class Recorder:
+    """A measure that notes what it is given: the similarity is always 0.5."""
+
+    min_samples = 1
+    any_feature_order = False
+
+    def __init__(self, **options: object) -> None:
+        self.options = options
+        self.batches: list[dict[int, Tensor]] = [{}]
+        self.sizes: list[int] = []
+
+    def add(self, layer: int, features: Tensor) -> None:
+        assert layer not in self.batches[-1]
+        self.batches[-1][layer] = features.clone()
+
+    def end_batch(self, n: int) -> None:
+        self.sizes.append(n)
+        self.batches.append({})
+
+    def estimate(self) -> Estimate:
+        size = len(self.batches[0])
+        half = torch.full((size, size), 0.5, dtype=torch.float64)
+        return Estimate(half, half / 10, sum(self.sizes), len(self.sizes), ())
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
+    made: list[Recorder] = []
+
+    def make(**options: object) -> Recorder:
+        made.append(Recorder(**options))
+        return made[-1]
+
+    monkeypatch.setattr(_accumulators, "MEASURES", {"cka": make})
+    monkeypatch.setitem(compare.__globals__, "MEASURES", {"cka": make})
+    return made
+
+
+class TestAnotherMeasure:
+    def test_gets_each_layer_once_a_batch_with_steady_numbers(
+        self, recorder: list[Recorder], net_a: nn.Module, net_b: nn.Module, images: Tensor
+    ) -> None:
+        result = compare(net_a, net_b, images, layers=["0", "7"], batch_size=16)
+        (measure,) = recorder
+        assert measure.sizes == [16, 16, 8]
+        for batch, n in zip(measure.batches, measure.sizes, strict=False):
+            assert [(k, tuple(f.shape)) for k, f in batch.items()] == [
+                (0, (n, 4 * 64)), (1, (n, 5)), (2, (n, 6 * 64)), (3, (n, 5)),
+            ]  # fmt: skip
+        assert (result.value == 0.5).all()
+        assert (result.n_samples, result.n_batches) == (40, 3)
+
+    def test_features_keep_their_order_where_it_matters(
+        self, recorder: list[Recorder], net_a: nn.Module, images: Tensor
+    ) -> None:
+        compare([net_a], images)
+        compare(
+            [net_a.to(memory_format=torch.channels_last)],
+            images.contiguous(memory_format=torch.channels_last),
+        )
+        plain, last = (r.batches[0] for r in recorder)
+        torch.testing.assert_close(plain, last, atol=1e-5, rtol=1e-5)
+
+
+class TestMemory:
+    def test_no_activation_outlives_its_use(self, images: Tensor) -> None:
+        """Only the input and the output of the running layer are alive, however deep the model."""
+        model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(10))).eval()
+        alive: list[weakref.ref[Tensor]] = []
+        most = 0
+
+        def watch(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            nonlocal most
+            alive.append(weakref.ref(output))
+            most = max(most, sum(reference() is not None for reference in alive))
+
+        for module in model:
+            module.register_forward_hook(watch)
+        compare([model], images, batch_size=20)
+        assert len(alive) == 20
+        assert most <= 2
+
+    def test_channels_last_is_not_copied(
+        self, monkeypatch: pytest.MonkeyPatch, images: Tensor
+    ) -> None:
+        model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        produced: list[int] = []
+        taken: list[int] = []
+        model.register_forward_hook(lambda m, a, output: produced.append(output.data_ptr()))
+        add = CKAAccumulator.add
+        monkeypatch.setattr(
+            CKAAccumulator,
+            "add",
+            lambda self, layer, x: (taken.append(x.data_ptr()), add(self, layer, x)),
+        )
+        compare([model], images.contiguous(memory_format=torch.channels_last))
+        assert produced == taken
+
+
+class TestCKAAccumulator:
+    def make(self, capacity: int = 1) -> CKAAccumulator:
+        return CKAAccumulator(estimator="unbiased", precision=None, capacity=capacity)
+
+    def features(self, n: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+    def test_more_layers_than_expected(self) -> None:
+        tight, ample = self.make(1), self.make(50)
+        for accumulator in (tight, ample):
+            for n in (8, 8, 5, 8):
+                for layer in range(7):
+                    accumulator.add(layer, self.features(n, layer))
+                accumulator.end_batch(n)
+        torch.testing.assert_close(tight.estimate().value, ample.estimate().value)
+
+    def test_a_refused_batch_leaves_no_trace(self) -> None:
+        accumulator, clean = self.make(), self.make()
+        for a in (accumulator, clean):
+            a.add(0, self.features(8, 0))
+            a.end_batch(8)
+        accumulator.add(0, self.features(8, 1) * torch.nan)
+        with pytest.raises(NotFiniteError) as caught:
+            accumulator.end_batch(8)
+        assert caught.value.layers == [0]
+        for a in (accumulator, clean):
+            a.add(0, self.features(8, 2))
+            a.end_batch(8)
+        torch.testing.assert_close(accumulator.estimate(), clean.estimate())
+
+    def test_layers_of_mixed_precision(self) -> None:
+        accumulator = self.make()
+        accumulator.add(0, self.features(8, 0))
+        accumulator.add(1, self.features(8, 1, torch.float64))
+        accumulator.add(2, self.features(8, 0, torch.bfloat16))
+        accumulator.end_batch(8)
+        value = accumulator.estimate().value
+        torch.testing.assert_close(value.diagonal(), torch.ones(3, dtype=torch.float64))
+        assert 0.99 < value[0, 2] < 1
+
+
+def test_models_spread_over_devices_stay_where_they_are(images: Tensor) -> None:
+    spread = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1, device="meta"))
+    with pytest.raises(ValueError, match=r"cannot hold Sequential.*\['cpu', 'meta'\]"):
+        compare([spread], images, device="cpu")
