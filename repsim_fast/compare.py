@@ -196,7 +196,9 @@ def compare(
         )
     final = result()
     if final.constant_layers:
-        some = ", ".join(f"{layer!r} of model {model!r}" for model, layer in final.constant_layers)
+        constant = [f"{layer!r} of model {model!r}" for model, layer in final.constant_layers]
+        some = ", ".join(constant[:10])
+        some += f" and {len(constant) - 10} more (.constant_layers)" if len(constant) > 10 else ""
         warnings.warn(
             f"similarity is undefined (NaN) for layers that do not vary over the data: {some}",
             stacklevel=2,

@@ -107,6 +107,12 @@ class TestConstantLayers:
         assert result.value[0, 0] == pytest.approx(1)
         assert "nan" not in repr(result)[: repr(result).index("off-diagonal")]
 
+    def test_many_are_not_all_listed(self, x: Tensor) -> None:
+        model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(15)))
+        nn.init.zeros_(model[0].weight)
+        with pytest.warns(UserWarning, match=r"'9' of model '\w+' and 5 more"):
+            assert len(compare([model], x).constant_layers) == 15
+
     def test_tiny_but_varying_layers_are_not_constant(self, x: Tensor) -> None:
         model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
         with torch.no_grad():
