@@ -11,12 +11,15 @@ from torch import Tensor
 from repsim_fast.similarity._pairs import Pairs
 from repsim_fast.similarity.measure import Measure, as_measure, comparable
 from repsim_fast.similarity.prepared import Prepared, prepare
+from repsim_fast.similarity.store import Spill
 
 
 def grid(
     measure: str | Measure[Any],
     xs: Sequence[Tensor | Prepared],
     ys: Sequence[Tensor | Prepared] | None = None,
+    *,
+    memory: int | None = None,
     **options: Any,
 ) -> Tensor:
     """A measure of all pairs of representations, such as the layers of two models.
@@ -29,6 +32,8 @@ def grid(
         measure: Name (see `measure_names`), or a measure from `get_measure`.
         xs: Representations (n, p_i) of the same n samples, or prepared ones.
         ys: Others of the same samples. Default: ``xs`` among themselves.
+        memory: Bytes of factorisations that may stay in memory, which are about as large as the
+            representations; what is more goes to files mapped into memory. Default: no limit.
         **options: Options of the measure, if it is given by name.
 
     Returns:
@@ -49,13 +54,18 @@ def grid(
     chosen = as_measure(measure, options)
     if not xs or (ys is not None and not ys):
         raise ValueError(f"{'xs' if not xs else 'ys'}: expected at least one representation")
-    left = [prepare(x, name=f"xs[{i}]") for i, x in enumerate(xs)]
-    right = [] if ys is None else [prepare(y, name=f"ys[{i}]") for i, y in enumerate(ys)]
-    everything = comparable([*left, *right], chosen.min_samples)
-    views = [chosen.view(x) for x in everything]
-    if ys is None:
-        return within(chosen, views)
-    return between(chosen, views[: len(left)], views[len(left) :])
+    everything = [prepare(x, name=f"xs[{i}]") for i, x in enumerate(xs)]
+    everything += [prepare(y, name=f"ys[{i}]") for i, y in enumerate(ys or [])]
+    everything = comparable(everything, chosen.min_samples)
+    spill = Spill(memory)
+    try:
+        # Each is let go of once its view is there, and with it the rest of what was factorised.
+        views = [spill.keep(chosen.view(everything.pop(0))) for _ in range(len(everything))]
+        if ys is None:
+            return within(chosen, views)
+        return between(chosen, views[: len(xs)], views[len(xs) :])
+    finally:
+        spill.close()
 
 
 def within(measure: Measure[Any], views: Sequence[Any]) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Hashable
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ GIB = 2**30
 
 # A header this long has room for any number of rows, which are only known in the end.
 _HEADER = 128
+
+
+View = TypeVar("View")
 
 
 class FeatureStore:
@@ -42,8 +47,6 @@ class FeatureStore:
     """
 
     def __init__(self, *, memory: int = 4 * GIB, folder: str | Path | None = None) -> None:
-        if memory < 0:
-            raise ValueError(f"memory: expected at least 0 bytes, got {memory}")
         self.memory = memory
         self._given = None if folder is None else Path(folder)
         self._folder: Path | None = None
@@ -51,6 +54,9 @@ class FeatureStore:
         self._files: dict[Hashable, Path] = {}
         self._shape: dict[Hashable, tuple[int, int]] = {}
         self._dtype: dict[Hashable, torch.dtype] = {}
+        self._device: dict[Hashable, torch.device] = {}
+        if memory < 0:
+            raise ValueError(f"memory: expected at least 0 bytes, got {memory}")
 
     def keys(self) -> tuple[Hashable, ...]:
         """Keys in the order of their first rows."""
@@ -73,8 +79,12 @@ class FeatureStore:
         self,
         key: Hashable,
         rows: Tensor,  # (m, p)
+        *,
+        copy: bool = True,
     ) -> None:
-        """Adds rows to the matrix of a key; they are copied. bfloat16 is kept as float32.
+        """Adds rows to the matrix of a key. bfloat16 is kept as float32.
+
+        Rows are copied, unless they will not change (``copy=False``).
 
         Raises:
             ValueError: Not a matrix, or another width or dtype than before.
@@ -92,26 +102,28 @@ class FeatureStore:
             )
         self._shape[key] = (known + rows.shape[0], width)
         self._dtype[key] = rows.dtype
+        self._device.setdefault(key, rows.device)
         if key in self._files:
             self._write(key, rows)
             return
-        self._parts.setdefault(key, []).append(rows.clone(memory_format=torch.contiguous_format))
+        kept = rows.clone(memory_format=torch.contiguous_format) if copy else rows
+        self._parts.setdefault(key, []).append(kept)
         while self.in_memory > self.memory:
             self._spill(max(self._parts, key=lambda k: sum(p.nbytes for p in self._parts[k])))
 
     def matrix(self, key: Hashable) -> Tensor:
         """All rows of a key so far (n, p): a tensor in memory, or a file mapped into it.
 
+        What was added on a GPU is there again; from a file it is read whole.
+
         Raises:
             KeyError: Nothing was added under this key.
         """
         if key in self._files:
-            shape = self._shape[key]
             self._write_header(key)
             # Copy-on-write: the tensor may be written to, the file stays as it is.
-            mapped = np.load(self._files[key], mmap_mode="c")
-            assert mapped.shape == shape
-            return torch.from_numpy(mapped)
+            mapped = torch.from_numpy(np.load(self._files[key], mmap_mode="c"))
+            return mapped.to(self._device[key])
         parts = self._parts[key]
         if len(parts) > 1:
             self._parts[key] = parts = [torch.cat(parts)]
@@ -122,6 +134,7 @@ class FeatureStore:
         self._parts.clear()
         self._files.clear()
         self._shape.clear()
+        self._device.clear()
         if self._folder is not None and self._given is None:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
@@ -165,3 +178,49 @@ class FeatureStore:
         padded = text.ljust(_HEADER - len(magic) - 3) + b"\n"
         with self._files[key].open("r+b") as file:
             file.write(magic + len(padded).to_bytes(2, "little") + padded)
+
+
+class Spill:
+    """Keeps views of representations, in memory up to a budget and in mapped files beyond it.
+
+    Args:
+        memory: Bytes of tensors that may stay in memory; None for all.
+    """
+
+    def __init__(self, memory: int | None) -> None:
+        self._left = memory
+        self._store = FeatureStore(memory=0)
+
+    def keep(self, view: View) -> View:
+        """The view itself, or one like it with its tensors in files."""
+        if self._left is None:
+            return view
+        self._left -= sum(tensor.nbytes for tensor in _tensors(view))
+        return view if self._left >= 0 else self._moved(view)
+
+    def close(self) -> None:
+        """Removes the files; views in them must not be used afterwards."""
+        self._store.close()
+
+    def _moved(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and value.dim() in (1, 2) and value.nbytes >= MIN_SPILL:
+            key = len(self._store.keys())
+            self._store.append(key, value if value.dim() == 2 else value[None])
+            matrix = self._store.matrix(key)
+            return matrix if value.dim() == 2 else matrix[0]
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+            return dataclasses.replace(value, **{k: self._moved(v) for k, v in fields.items()})
+        return value
+
+
+# Smaller tensors stay in memory: a page of a file is not smaller.
+MIN_SPILL = 1 << 16
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [t for f in dataclasses.fields(value) for t in _tensors(getattr(value, f.name))]
+    return []

@@ -1,0 +1,131 @@
+"""Measures that need all samples at once, for `compare`: features are collected batch by batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repsim_fast._accumulators import Estimate, NotFiniteError
+from repsim_fast.similarity.grid import within
+from repsim_fast.similarity.measure import Measure, get_measure
+from repsim_fast.similarity.prepared import Prepared, UndefinedError
+from repsim_fast.similarity.store import GIB, FeatureStore, Spill
+from repsim_fast.similarity.uncertainty import jackknife
+
+
+class SampleAccumulator:
+    """Any measure, from the features of all batches together.
+
+    Memory: the features of all layers and samples, and then their factorisations, each up to half
+    the budget; beyond it they go to temporary files that are mapped into memory.
+
+    Args:
+        measure: Name of a measure, or one with options.
+        estimator: Passed on to measures by name that have one; others ignore it.
+        precision: Must be None: these measures compute in float32, and in float64 where needed.
+        capacity: Expected number of layers; not used.
+        groups: Groups of samples of the jackknife for standard errors, which takes that many times
+            as long; None for none.
+        memory: Budget in bytes.
+
+    Raises:
+        ValueError: Unknown measure, or a precision.
+    """
+
+    min_samples = 1
+    any_feature_order = False
+
+    def __init__(
+        self,
+        measure: str | Measure[Any],
+        *,
+        estimator: str | None = None,
+        precision: str | None = None,
+        capacity: int = 0,
+        groups: int | None = None,
+        memory: int = 8 * GIB,
+    ) -> None:
+        if precision is not None:
+            raise ValueError(f"precision: expected None for measure {measure!r}, got {precision!r}")
+        if isinstance(measure, str):
+            plain = get_measure(measure)
+            fields = {field.name for field in dataclasses.fields(plain)}
+            wanted = estimator is not None and "estimator" in fields and measure != "rv_coefficient"
+            measure = get_measure(measure, estimator=estimator) if wanted else plain
+        self.measure = measure
+        self.groups = groups
+        self._memory = memory // 2
+        self._store = FeatureStore(memory=self._memory)
+        self._batch: dict[int, Tensor] = {}
+        self._n_samples = 0
+        self._n_batches = 0
+
+    def add(self, layer: int, features: Tensor) -> None:
+        """Keep a copy of the features (n, p) of one layer."""
+        self._batch[layer] = features.detach().clone()
+
+    def end_batch(self, n: int) -> None:
+        """Store the batch, unless something in it is not finite."""
+        batch, self._batch = self._batch, {}
+        bad = [layer for layer, features in batch.items() if not _finite(features)]
+        if bad:
+            raise NotFiniteError(sorted(bad))
+        for layer, features in batch.items():
+            self._store.append(layer, features, copy=False)
+        self._n_samples += n
+        self._n_batches += 1
+
+    def estimate(self) -> Estimate:
+        """Values of all pairs; NaN for layers for which the measure is undefined.
+
+        Raises:
+            UndefinedError: The measure is undefined for every layer.
+        """
+        size = len(self._store.keys())
+        spill = Spill(self._memory)
+        views = [self._view(layer, spill) for layer in range(size)]
+        defined = [i for i, view in enumerate(views) if not isinstance(view, UndefinedError)]
+        reasons = [view for view in views if isinstance(view, UndefinedError)]
+        if not defined:
+            raise reasons[0]
+        if reasons:
+            warnings.warn(
+                f"{self.measure.info.name} is undefined for {len(reasons)} of {size} layers: "
+                f"{reasons[0]}",
+                stacklevel=2,
+            )
+        value = _spread(within(self.measure, [views[i] for i in defined]), defined, size)
+        spill.close()
+        standard_error = torch.full_like(value, math.nan)
+        if self.groups is not None:
+            known = [self._store.matrix(i) for i in defined]
+            resampled = jackknife(self.measure, known, groups=self.groups)
+            standard_error = _spread(resampled.standard_error, defined, size)
+        undefined = tuple(sorted(set(range(size)) - set(defined)))
+        return Estimate(value, standard_error, self._n_samples, self._n_batches, undefined)
+
+    def _view(self, layer: int, spill: Spill) -> Any:
+        """View of a layer, or the reason why there is none."""
+        try:
+            prepared = Prepared(self._store.matrix(layer), name=f"layer {layer}")
+            return spill.keep(self.measure.view(prepared))
+        except UndefinedError as error:
+            return error
+
+
+def _spread(values: Tensor, numbers: list[int], size: int) -> Tensor:
+    """A matrix (size, size), NaN except for the rows and columns of these numbers."""
+    result = torch.full((size, size), math.nan, dtype=torch.float64)
+    chosen = torch.tensor(numbers)
+    result[chosen[:, None], chosen[None, :]] = values.cpu()
+    return result
+
+
+def _finite(features: Tensor) -> bool:
+    low, high = torch.aminmax(features)  # NaN propagates
+    return bool(torch.isfinite(low) & torch.isfinite(high))
