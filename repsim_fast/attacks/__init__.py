@@ -1,5 +1,6 @@
 """Attacks: callables (model, x, y) -> x_adv that leave the model exactly as it was."""
 
+from ._execution import Execution, Ran
 from .adapters import adapt
 from .apgd import APGD, APGDTargeted
 from .autoattack import AutoAttack
@@ -18,8 +19,10 @@ __all__ = [
     "APGDTargeted",
     "AutoAttack",
     "Corruption",
+    "Execution",
     "GaborAttack",
     "JPEGAttack",
+    "Ran",
     "RotationTranslation",
     "SnowAttack",
     "adapt",

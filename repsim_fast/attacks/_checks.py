@@ -22,10 +22,20 @@ def check_logits(logits: Tensor, y: Tensor) -> None:
     lowest, highest, broken = torch.stack(
         (y.min(), y.max(), logits.isnan().any(1).sum())
     ).tolist()  # one transfer from the device for all three
+    _check_range(n_classes, lowest, highest)
+    if broken:
+        raise ValueError(f"model returned NaN logits for {broken} of {len(y)} images")
+
+
+def check_labels_below(n_classes: int, y: Tensor) -> None:
+    """Labels within a number of classes that is known."""
+    lowest, highest = torch.stack((y.min(), y.max())).tolist()
+    _check_range(n_classes, lowest, highest)
+
+
+def _check_range(n_classes: int, lowest: int, highest: int) -> None:
     if lowest < 0 or highest >= n_classes:
         raise ValueError(
             f"y must lie in [0, {n_classes - 1}], the model's classes, "
             f"got labels in [{lowest}, {highest}]"
         )
-    if broken:
-        raise ValueError(f"model returned NaN logits for {broken} of {len(y)} images")

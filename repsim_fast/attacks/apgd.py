@@ -12,6 +12,7 @@ from . import losses
 from ._ascent import Ascent
 from ._borrow import Model, borrow
 from ._checks import check_labels, check_logits
+from ._execution import ExecutionLike, Ran, prepare, resolve
 from ._randomness import Stream
 from ._worst import Worst
 from .losses import Loss
@@ -72,7 +73,11 @@ class APGD:
         targeted: ``y`` are classes to reach.
         bounds: Lowest and highest pixel value, numbers or tensors.
         autocast: As in ``PGD``.
+        execution: As in ``PGD``, without CUDA graphs: the batch shrinks.
         seed: Int or ``torch.Generator``; the stream advances with every call.
+
+    Attributes:
+        ran: As in ``PGD``.
 
     Returns (on call):
         For each sample an image that fools the model, the last seen, or that of the largest loss.
@@ -96,6 +101,7 @@ class APGD:
         targeted: bool = False,
         bounds: Bounds = (0.0, 1.0),
         autocast: torch.dtype | None = None,
+        execution: ExecutionLike = "exact",
         seed: int | torch.Generator | None = None,
     ) -> None:
         if steps < 1 or restarts < 1:
@@ -108,6 +114,10 @@ class APGD:
         self.targeted = targeted
         self.bounds = bounds
         self.autocast = autocast
+        self.execution = resolve(execution)
+        if self.execution.cuda_graph:
+            raise ValueError("execution: cuda_graph needs static shapes, but APGD's batch shrinks")
+        self.ran = Ran()
         self._stream = Stream(seed)
 
     def __repr__(self) -> str:
@@ -123,7 +133,9 @@ class APGD:
             region = Region.around(x, norm=self.norm, eps=self.eps, bounds=self.bounds)
             worst = Worst(region.x, targeted=self.targeted)
             labels = check_labels(y, x)
-            self._attack(model, region, labels, worst)
+            form = prepare(model, region.x, self.execution)
+            self.ran = form.ran
+            self._attack(form.model, region, labels, worst)
             return worst.images
 
     def _attack(self, model: Model, region: Region, y: Tensor, worst: Worst) -> None:

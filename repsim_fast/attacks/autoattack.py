@@ -14,6 +14,7 @@ from . import losses
 from ._ascent import Ascent
 from ._borrow import Model, borrow
 from ._checks import check_labels, check_logits
+from ._execution import ExecutionLike, resolve
 from ._randomness import Stream
 from ._worst import Worst
 from .apgd import APGD, APGDTargeted
@@ -39,6 +40,8 @@ class AutoAttack:
         steps: Steps of APGD and FAB.
         n_targets: Wrong classes tried by the targeted attacks.
         queries: Forward passes of the square attack.
+        execution: Of the APGD stages, as in ``APGD``; what counts as fooled is decided by the
+            model as it is.
         seed: Int or ``torch.Generator``; the stream advances with every call.
 
     Raises (on call):
@@ -55,6 +58,7 @@ class AutoAttack:
         steps: int = 100,
         n_targets: int = 9,
         queries: int = 5000,
+        execution: ExecutionLike = "exact",
         seed: int | torch.Generator | None = None,
     ) -> None:
         unknown = [stage for stage in stages if stage not in (*STANDARD, "apgd-dlr")]
@@ -68,6 +72,7 @@ class AutoAttack:
         self.steps = steps
         self.n_targets = n_targets
         self.queries = queries
+        self.execution = resolve(execution)
         self._stream = Stream(seed)
 
     def __repr__(self) -> str:
@@ -103,7 +108,11 @@ class AutoAttack:
 
     def _attack(self, stage: str, model: Model, package: Any, n_targets: int) -> Any:
         """The attack of a stage as a callable (x, y) -> x_adv."""
-        common: dict[str, Any] = {"norm": self.norm, "steps": self.steps}
+        common: dict[str, Any] = {
+            "norm": self.norm,
+            "steps": self.steps,
+            "execution": self.execution,
+        }
         seed = self._stream.seed() % 2**31
         if stage == "apgd-t":
             targeted = APGDTargeted(self.eps, n_targets=n_targets, seed=seed, **common)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,6 +13,8 @@ from . import losses
 from ._ascent import Ascent
 from ._borrow import Model, ModelMode, borrow
 from ._checks import check_labels
+from ._cuda_graph import Graphs, memory_of, replay
+from ._execution import ExecutionLike, Ran, prepare, resolve
 from ._randomness import Stream
 from ._worst import Worst
 from .losses import Loss
@@ -54,7 +57,12 @@ class PGD:
             "keep" (as handed in).
         autocast: torch.bfloat16 or torch.float16 for the model's forward pass; the attack's own
             state stays float32. None leaves the caller's autocast state.
+        execution: "exact" (default: iterates have the bits of the written-out loop), "fast"
+            (BatchNorm folded, channels last) or an ``Execution`` with these and further speed-ups.
         seed: Int or ``torch.Generator`` for a reproducible stream that advances with every call.
+
+    Attributes:
+        ran: Which speed-ups the last call used, and why not the others (``attacks.Ran``).
 
     Returns (on call):
         Adversarial images, shape of x, float32 (float64 for float64 images): half precision could
@@ -90,6 +98,7 @@ class PGD:
         l1_fraction: float = 0.01,
         model_mode: ModelMode = "eval",
         autocast: torch.dtype | None = None,
+        execution: ExecutionLike = "exact",
         seed: int | torch.Generator | None = None,
     ) -> None:
         if steps < 1 or restarts < 1:
@@ -121,6 +130,13 @@ class PGD:
         self.l1_fraction = l1_fraction
         self.model_mode: ModelMode = model_mode
         self.autocast = autocast
+        self.execution = resolve(execution)
+        if self.execution.cuda_graph and (early_stop or select == "best" or norm == "l1"):
+            raise ValueError(
+                "execution: cuda_graph needs static shapes and no wait for the GPU: "
+                "no early_stop, select 'last', norm 'linf' or 'l2'"
+            )
+        self.ran = Ran()
         self._stream = Stream(seed)
 
     def __repr__(self) -> str:
@@ -137,12 +153,18 @@ class PGD:
             size = region.eps * (_COVER / self.steps) if self.step_size is None else self.step_size
             size = check_step(size, region)
             labels = check_labels(y, x)
-            ascent = Ascent(model, self.loss, self.targeted, self.autocast)
+            form = prepare(model, region.x, self.execution)
+            self.ran = form.ran
+            ascent = Ascent(form.model, self.loss, self.targeted, self.autocast)
+            run = self._run
+            if self.execution.cuda_graph:
+                run = partial(self._run_graphed, form.graphs, memory_of(model))
+                self.ran = replace(form.ran, graphed=True)
             if self.restarts == 1 and self.select == "last" and not self.early_stop:
-                return self._run(ascent, region, labels, size)
+                return run(ascent, region, labels, size)
             worst = Worst(region.x, targeted=self.targeted)
             for restart in range(self.restarts):
-                self._run(ascent, region, labels, size, worst, check=restart == 0)
+                run(ascent, region, labels, size, worst, check=restart == 0)
             return worst.images
 
     def _start(self, region: Region) -> Tensor:
@@ -177,9 +199,7 @@ class PGD:
             if worst is not None and every_iterate:
                 worst.offer(rows, adv, logits, y, value)
             if self.momentum:
-                gradient = l1_normalise(gradient)
-                velocity = gradient if velocity is None else self.momentum * velocity + gradient
-                gradient = velocity
+                gradient = velocity = self._accumulate(velocity, gradient)
             if (
                 worst is not None
                 and self.early_stop
@@ -195,3 +215,45 @@ class PGD:
             logits = ascent.logits(adv)
             worst.offer(rows, adv, logits, y, ascent.value(logits, y))
         return adv
+
+    @torch.no_grad()
+    def _run_graphed(
+        self,
+        graphs: Graphs,
+        memory: tuple[int, ...],
+        ascent: Ascent,
+        region: Region,
+        y: Tensor,
+        size: Scalar,
+        worst: Worst | None = None,
+        *,
+        check: bool = True,
+    ) -> Tensor:
+        """As ``_run`` without a say of the iterates: the steps come from a CUDA graph."""
+        settings = (self.steps, self.momentum, memory)
+        adv = replay(self._climb, graphs, settings, ascent, region, y, size, self._start(region))
+        if worst is not None:
+            logits = ascent.logits(adv)
+            rows = torch.arange(len(y), device=y.device)
+            worst.offer(rows, adv, logits, y, ascent.value(logits, y))
+        return adv
+
+    def _accumulate(self, velocity: Tensor | None, gradient: Tensor) -> Tensor:
+        gradient = l1_normalise(gradient)
+        return gradient if velocity is None else self.momentum * velocity + gradient
+
+    def _climb(
+        self, ascent: Ascent, region: Region, y: Tensor, size: Scalar, adv: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The steps alone, without a wait for the device; gives the last adv and first logits."""
+        velocity: Tensor | None = None
+        first: Tensor | None = None
+        for _ in range(self.steps):
+            with torch.enable_grad():
+                logits, _, gradient = ascent(adv, y)
+            first = logits if first is None else first
+            if self.momentum:
+                gradient = velocity = self._accumulate(velocity, gradient)
+            adv = region.step(adv, gradient, size)
+        assert first is not None
+        return adv, first

@@ -1,0 +1,394 @@
+"""Speed-ups of the model: the same function, shown; what cannot be done is left out and said."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from repsim_fast import models
+from repsim_fast.attacks import APGD, PGD, AutoAttack, Execution, _cuda_graph
+
+FOLD = Execution(fold_batchnorm=True)
+SETTINGS: dict[str, Any] = {
+    "fold": FOLD,
+    "channels_last": Execution(channels_last=True),
+    "fast": "fast",
+    "compile": Execution(compile="aot_eager"),
+    "all": Execution(fold_batchnorm=True, channels_last=True, compile="aot_eager"),
+}
+
+
+def calibrated(model: nn.Module, shape: tuple[int, ...] = (3, 16, 16)) -> nn.Module:
+    """With BatchNorm statistics and scales unlike those of a fresh network, in eval mode."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+    model.train()
+    with torch.no_grad():
+        for _ in range(5):
+            model(torch.rand(16, *shape))
+    return model.eval()
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    return calibrated(models.build("resnet-8", num_classes=5, seed=0))
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor]:
+    return torch.rand(6, 3, 16, 16), torch.arange(6) % 5
+
+
+def attacked(model: nn.Module, batch: tuple[Tensor, Tensor], **options: Any) -> Tensor:
+    return PGD(8 / 255, norm="l2", steps=5, seed=0, **options)(model, *batch)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_same_iterates(name: str, network: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+    """In float64 up to its rounding; in float32 as near as rounding lets gradients be."""
+    got = attacked(network, batch, execution=SETTINGS[name])
+    assert torch.allclose(got, attacked(network, batch), rtol=0, atol=1e-5)
+    network.double()
+    batch = batch[0].double(), batch[1]
+    got = attacked(network, batch, execution=SETTINGS[name])
+    assert torch.allclose(got, attacked(network, batch), rtol=0, atol=1e-12)
+    linf = [
+        PGD(8 / 255, seed=0, execution=execution)(network, *batch)
+        for execution in ("exact", SETTINGS[name])
+    ]
+    assert torch.allclose(*linf, rtol=0, atol=1e-12)  # not one sign differs
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_apgd_finds_the_same(norm: str, network: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+    network.double()
+    x, y = batch[0].double(), batch[1]
+    attacks = [
+        APGD(0.1, norm=norm, steps=6, seed=0, execution=execution)
+        for execution in ("exact", FOLD, "fast")
+    ]
+    want, *others = (attack(network, x, y) for attack in attacks)
+    for got in others:
+        assert torch.allclose(got, want, rtol=0, atol=1e-9)
+    assert len(attacks[1].ran.folded) == len(attacks[2].ran.folded) == 7
+
+
+def test_every_norm_after_a_convolution_is_folded(
+    network: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    attack = PGD(0.1, steps=1, execution="fast")
+    attack(network, *batch)
+    norms = [n for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert list(attack.ran.folded) == norms
+    assert attack.ran.channels_last
+    assert attack.ran.not_done == ""
+
+
+def test_pre_activation_folds_only_what_follows_a_convolution(
+    batch: tuple[Tensor, Tensor],
+) -> None:
+    network = calibrated(models.build("wrn-10-1", num_classes=5, seed=0))
+    attack = PGD(8 / 255, norm="l2", steps=3, seed=0, execution=FOLD)
+    got = attack(network, *batch)
+    # Within a block bn2 follows conv1; bn1, and the last one, follow a sum.
+    assert all(name.endswith("bn2") for name in attack.ran.folded)
+    assert len(attack.ran.folded) == 3
+    want = PGD(8 / 255, norm="l2", steps=3, seed=0)(network, *batch)
+    assert torch.allclose(got, want, rtol=0, atol=1e-5)
+
+    class PreActivation(nn.Sequential):
+        pass
+
+    only = PreActivation(
+        nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    attack(only, *batch)
+    assert attack.ran.folded == ()
+    assert "no BatchNorm directly follows" in attack.ran.not_done
+
+
+class Varied(nn.Module):
+    """Places where a norm follows a linear map, some of which must not be folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = nn.Conv2d(3, 6, 3, groups=3, bias=True)
+        self.plain_norm = nn.BatchNorm2d(6, affine=False)
+        self.shared = nn.Conv2d(6, 6, 3, padding=1)
+        self.norm_a, self.norm_b = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
+        self.read_twice = nn.Conv2d(6, 6, 1)
+        self.norm_c = nn.BatchNorm2d(6)
+        self.no_statistics = nn.BatchNorm2d(6, track_running_stats=False)
+        self.conv = nn.Conv2d(6, 6, 1)
+        self.tokens = nn.Linear(14 * 14, 6)
+        self.norm_tokens = nn.BatchNorm1d(6)  # over dimension 1, not over the linear's outputs
+        self.fc = nn.Linear(36, 5)
+        self.norm_fc = nn.BatchNorm1d(5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.plain_norm(self.grouped(x)).relu()
+        x = self.norm_b(self.shared(self.norm_a(self.shared(x)))).relu()
+        read = self.read_twice(x)
+        x = self.no_statistics(self.conv(self.norm_c(read) + read))
+        x = self.norm_tokens(self.tokens(x.flatten(2)))
+        logits: Tensor = self.norm_fc(self.fc(x.flatten(1)))
+        return logits
+
+
+def test_only_sound_places_are_folded(batch: tuple[Tensor, Tensor]) -> None:
+    network = calibrated(Varied())
+    attack = PGD(8 / 255, norm="l2", steps=3, seed=0, execution="fast")
+    got = attack(network, *batch)
+    assert attack.ran.not_done == ""
+    assert attack.ran.folded == ("plain_norm", "norm_fc")
+    want = PGD(8 / 255, norm="l2", steps=3, seed=0)(network, *batch)
+    assert torch.allclose(got, want, rtol=0, atol=1e-5)
+
+
+def test_follows_the_weights_through_training(
+    network: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    attack = PGD(8 / 255, norm="l2", steps=3, random_start=False, execution="fast")
+    before = attack(network, *batch)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    network.train()
+    nn.functional.cross_entropy(network(batch[0]), batch[1]).backward()
+    optimizer.step()
+    after = attack(network, *batch)
+    assert len(attack.ran.folded) == 7
+    want = PGD(8 / 255, norm="l2", steps=3, random_start=False)(network, *batch)
+    assert torch.allclose(after, want, rtol=0, atol=1e-5)
+    assert not torch.allclose(after, before, rtol=0, atol=1e-4)
+
+
+def test_the_model_stays_as_it_was(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    twin = copy.deepcopy(model)
+    layout = {name: t.stride() for name, t in model.state_dict().items()}
+    attributes = {name: set(vars(m)) for name, m in model.named_modules()}
+    attack = PGD(8 / 255, steps=2, execution="fast")
+    attack(model, images, labels)
+    assert attack.ran.folded == ("1", "4")
+    for name, value in twin.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+        assert model.state_dict()[name].stride() == layout[name]
+    assert [m.training for m in model.modules()] == [m.training for m in twin.modules()]
+    assert {name: set(vars(m)) for name, m in model.named_modules()} == attributes
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    copy.deepcopy((model, attack))
+
+
+def test_nothing_keeps_the_model_alive(batch: tuple[Tensor, Tensor]) -> None:
+    network = calibrated(models.build("resnet-8", num_classes=5, seed=0))
+    PGD(0.1, steps=1, execution="fast")(network, *batch)
+    seen = weakref.ref(network)
+    del network
+    gc.collect()
+    assert seen() is None
+
+
+class Branching(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            x = x * 1.0
+        out: Tensor = self.inner(x)
+        return out
+
+
+@pytest.mark.parametrize("case", ["branching", "hooks", "train", "function"])
+def test_what_cannot_be_done_is_left_out_and_said(
+    case: str, network: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    fired = []
+    model: Any = network
+    options: dict[str, Any] = {"norm": "l2", "steps": 2, "random_start": False}
+    if case == "branching":
+        model, reason = Branching(network), "traced"
+    elif case == "hooks":
+        network.conv1.register_forward_hook(lambda *_: fired.append(1))
+        reason = "hooks"
+    elif case == "train":
+        options["model_mode"], reason = "train", "eval mode"
+    else:
+        model, reason = lambda x: network(x), "nn.Module"
+    attack = PGD(0.1, execution=FOLD, **options)
+    got = attack(model, *batch)
+    assert attack.ran.folded == ()
+    assert reason in attack.ran.not_done
+    assert torch.equal(got, PGD(0.1, **options)(model, *batch))
+    assert bool(fired) == (case == "hooks")
+
+
+def test_a_rewrite_that_changes_logits_is_refused(
+    network: nn.Module, batch: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from repsim_fast.attacks import _folding
+
+    monkeypatch.setattr(_folding._Pair, "refresh", lambda self: self.private.weight.zero_())
+    attack = PGD(0.1, steps=1, random_start=False, execution=FOLD)
+    got = attack(network, *batch)
+    assert "logits differ" in attack.ran.not_done
+    assert torch.equal(got, PGD(0.1, steps=1, random_start=False)(network, *batch))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_models_of_half_precision(
+    dtype: torch.dtype, network: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    network.to(dtype)
+    attack = PGD(8 / 255, steps=2, execution="fast")
+    got = attack(network, *batch)
+    assert got.dtype == torch.float32
+    assert len(attack.ran.folded) == 7
+
+
+def test_no_grad_inference_mode_and_autocast(
+    network: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    want = attacked(network, batch)
+    with torch.no_grad():
+        assert torch.allclose(attacked(network, batch, execution="fast"), want, rtol=0, atol=1e-5)
+    with torch.inference_mode():
+        inside = attacked(network, batch, execution="fast")
+    assert torch.allclose(inside, want, rtol=0, atol=1e-5)
+    options = {"execution": "fast", "autocast": torch.bfloat16}
+    half = attacked(network, batch, **options)
+    # bfloat16 turns gradients by some percent: the mean step still points the same way.
+    assert (
+        torch.cosine_similarity((half - batch[0]).flatten(), (want - batch[0]).flatten(), 0) > 0.9
+    )
+
+
+class TestSettings:
+    def test_unknown(self) -> None:
+        with pytest.raises(ValueError, match="execution must be 'exact', 'fast'"):
+            PGD(0.1, execution="quick")  # type: ignore[arg-type]
+
+    def test_graph_needs_static_shapes(self) -> None:
+        graph = Execution(cuda_graph=True)
+        for options in ({"early_stop": True}, {"select": "best"}, {"norm": "l1"}):
+            with pytest.raises(ValueError, match="static shapes"):
+                PGD(0.1, execution=graph, **options)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="static shapes"):
+            APGD(0.1, execution=graph)
+        with pytest.raises(ValueError, match="exclude each other"):
+            Execution(cuda_graph=True, compile=True)
+
+    def test_graph_needs_a_gpu(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+        with pytest.raises(RuntimeError, match="cuda_graph needs images on a GPU"):
+            PGD(0.1, execution=Execution(cuda_graph=True))(network, *batch)
+
+    def test_autoattack_hands_it_on(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+        x, y = batch[0], network(batch[0]).argmax(1)
+        attack = AutoAttack(0.02, stages=("apgd-ce",), steps=3, seed=0, execution="fast")
+        assert attack(network, x, y).shape == x.shape
+
+
+class _Replayed:
+    """A graph's contract without a GPU: the loop as captured, run on copies of new inputs."""
+
+    captured = 0
+
+    def __init__(self, loop: Any, inputs: Mapping[str, Tensor]) -> None:
+        type(self).captured += 1
+        self._inputs = {name: value.clone() for name, value in inputs.items()}
+        self._loop = loop
+        self.outputs = loop(self._inputs)
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        for name, value in inputs.items():
+            self._inputs[name].copy_(value)
+        self.outputs = self._loop(self._inputs)
+        return self.outputs
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PGD]:
+    """PGD whose loop goes the way of CUDA graphs, on the CPU."""
+    monkeypatch.setattr(_cuda_graph, "GraphedLoop", _Replayed)
+    monkeypatch.setattr("repsim_fast.attacks._execution._on_gpu", lambda x: True)
+    _Replayed.captured = 0
+    return lambda **options: PGD(
+        0.1, seed=3, execution=Execution(cuda_graph=True), **{"steps": 3, **options}
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"norm": "l2", "momentum": 0.9, "targeted": True},
+        {"restarts": 3, "step_size": torch.linspace(0.01, 0.1, 6)},
+        {"bounds": (torch.zeros(3), torch.tensor([1.0, 1.1, 1.2]))},
+    ],
+    ids=["linf", "l2 momentum targeted", "restarts, sizes", "bounds"],
+)
+def test_the_captured_loop_takes_everything_from_its_inputs(
+    options: dict[str, Any],
+    network: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    graphs: Callable[..., PGD],
+) -> None:
+    attack, plain = graphs(**options), PGD(0.1, seed=3, **{"steps": 3, **options})
+    x, y = batch
+    for images, labels in ((x, y), (x.flip(0), y.flip(0)), (x[:4], y[:4]), (x, y)):
+        if len(images) < 6 and "step_size" in options:
+            continue
+        assert torch.equal(attack(network, images, labels), plain(network, images, labels))
+    assert _Replayed.captured == (1 if "step_size" in options else 2)
+    assert attack.ran.graphed
+    assert not attack.ran.not_done
+
+
+def test_graphs_are_kept_for_few_shapes_and_checked(
+    network: nn.Module, batch: tuple[Tensor, Tensor], graphs: Callable[..., PGD]
+) -> None:
+    x, y = batch
+    attack = graphs()
+    for n in (1, 2, 3, 4, 5, 5, 4, 1):
+        attack(network, x[:n], y[:n])
+    assert _Replayed.captured == 6  # 1 was the oldest of four
+    with pytest.raises(ValueError, match="y must lie in"):
+        attack(network, x, y + 7)
+    with pytest.raises(ValueError, match="y must lie in"):
+        attack(network, x[:1], y[:1] + 7)
+    network.fc.bias.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        attack(network, x[:1], y[:1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("fold", [False, True])
+def test_cuda_graph(norm: str, fold: bool, network: nn.Module) -> None:
+    network.cuda()
+    graphed, eager = (
+        PGD(
+            8 / 255,
+            norm=norm,
+            steps=4,
+            seed=0,
+            execution=Execution(fold_batchnorm=fold, cuda_graph=graph),
+        )
+        for graph in (True, False)
+    )
+    for _ in range(3):
+        x, y = torch.rand(6, 3, 16, 16, device="cuda"), torch.arange(6, device="cuda") % 5
+        got, want = graphed(network, x, y), eager(network, x, y)
+        # Convolutions may choose another algorithm in a graph, so not bit for bit.
+        assert (got - want).abs().gt(1e-5).float().mean() < 0.01
+        with torch.no_grad():
+            network.conv1.weight.mul_(1.1)  # in place, as optimizers do
+    assert graphed.ran.graphed
