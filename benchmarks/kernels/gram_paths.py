@@ -8,10 +8,10 @@ A path is the products alone (csrc/cuda/centered_gram.cuh), from x to the lower 
     single    one pass over x, tensor cores
     tiles64   centred features in memory, then 64 x 64 tiles (tiles128: 128 x 128)
     matmul    what a careful user writes: x - x.mean(0), rounded, then the full product
-Each path's result is compared with float64 before it is timed; a wrong one ends in status 1. Inputs rotate, so that no run finds
-its features in the cache. The bound is the larger of bytes / copy bandwidth and operations / rate
-of torch's matrix product in that precision, both measured first, counting x once and the triangle
-n (n + 1) p operations.
+Each path's result is compared with float64 before it is timed; a wrong one ends in status 1.
+Inputs rotate, so that no run finds its features in the cache. The bound is the larger of bytes /
+copy bandwidth and operations / rate of torch's matrix product in that precision, both measured
+first, counting x once and the triangle's n (n + 1) p operations.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ SOURCES = [
     CSRC / "tests" / "sanitize_main.cpp",
 ]
 COMPILE = [
-    *(os.environ.get("CXX", "g++"), "-std=c++20", "-O1", "-g", "-fno-omit-frame-pointer"),
+    *(os.environ.get("CXX", "g++"), "-std=c++20", "-O1", "-g1", "-fno-omit-frame-pointer"),
     *("-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", f"-I{CSRC}"),
 ]
 ENVIRONMENT = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
