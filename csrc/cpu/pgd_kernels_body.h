@@ -1,0 +1,446 @@
+// One instruction set's version of the attack steps' inner loops. pgd_kernels.cpp includes this
+// file once for each level, inside a namespace and under the matching target pragma, with
+// REPSIM_VECTOR_BYTES set; so it has no include guard and includes nothing.
+//
+// Vectors are spelled out: the compiler may not reorder sums, nor compute an entry's unused branch.
+
+#define REPSIM_INLINE inline __attribute__((always_inline))
+
+// A whole vector, and one entry.
+template <typename T>
+struct Wide {
+  static constexpr int kCount = REPSIM_VECTOR_BYTES / sizeof(T);
+  typedef T Values __attribute__((vector_size(REPSIM_VECTOR_BYTES)));
+  typedef T Memory __attribute__((vector_size(REPSIM_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Index
+      __attribute__((vector_size(REPSIM_VECTOR_BYTES)));
+};
+template <typename T>
+struct Single {
+  typedef T Values;
+  typedef T Memory;
+};
+
+// As many numbers as fit into a vector as doubles, in the storage type and as doubles.
+template <typename T>
+struct Lanes {
+  static constexpr int kCount = REPSIM_VECTOR_BYTES / sizeof(double);
+  typedef T Values __attribute__((vector_size(sizeof(T) * kCount)));
+  typedef T Memory __attribute__((vector_size(sizeof(T) * kCount), aligned(sizeof(T)), may_alias));
+  typedef double Sums __attribute__((vector_size(REPSIM_VECTOR_BYTES)));
+};
+
+template <typename Shape, typename T>
+REPSIM_INLINE typename Shape::Values load(const T* from) {
+  return *reinterpret_cast<const typename Shape::Memory*>(from);
+}
+
+template <typename Shape, typename T>
+REPSIM_INLINE void store(T* to, typename Shape::Values values) {
+  *reinterpret_cast<typename Shape::Memory*>(to) = values;
+}
+
+template <typename Shape, typename T>
+REPSIM_INLINE typename Shape::Values all(T value) {
+  return typename Shape::Values{} + value;
+}
+
+// f(shape, i): entries [0, n), by vectors and at the end one by one.
+template <typename T, typename F>
+REPSIM_INLINE void for_entries(int64_t n, F f) {
+  int64_t i = 0;
+  for (; i + Wide<T>::kCount <= n; i += Wide<T>::kCount) f(Wide<T>{}, i);
+  for (; i < n; ++i) f(Single<T>{}, i);
+}
+
+template <bool kArrays, typename Shape, typename T>
+REPSIM_INLINE typename Shape::Values lows(const Box<T>& box, int64_t i) {
+  return kArrays ? load<Shape>(box.lows + i) : all<Shape>(box.low);
+}
+
+template <bool kArrays, typename Shape, typename T>
+REPSIM_INLINE typename Shape::Values highs(const Box<T>& box, int64_t i) {
+  return kArrays ? load<Shape>(box.highs + i) : all<Shape>(box.high);
+}
+
+template <bool kMoves, typename Shape, typename T>
+REPSIM_INLINE typename Shape::Values gradients(const T* gradient, int64_t i) {
+  if constexpr (kMoves) return load<Shape>(gradient + i);
+  return typename Shape::Values{};
+}
+
+// ---- Linf
+
+template <typename T, bool kMoves, bool kArrays>
+void linf_loop(const T* adv, const T* gradient, const T* x, int64_t n, T size, T eps, Box<T> box,
+               T* out) {
+  for_entries<T>(n, [&](auto shape, int64_t i) {
+    using S = decltype(shape);
+    store<S>(out + i,
+             linf_entry<typename S::Values>(load<S>(adv + i), gradients<kMoves, S>(gradient, i),
+                                            load<S>(x + i), all<S>(size), all<S>(eps),
+                                            lows<kArrays, S>(box, i), highs<kArrays, S>(box, i)));
+  });
+}
+
+template <typename T>
+void linf(const T* adv, const T* gradient, const T* x, int64_t n, T size, T eps, const Box<T>& box,
+          T* out) {
+  const auto loop = gradient != nullptr
+                        ? (box.arrays ? &linf_loop<T, true, true> : &linf_loop<T, true, false>)
+                        : (box.arrays ? &linf_loop<T, false, true> : &linf_loop<T, false, false>);
+  loop(adv, gradient, x, n, size, eps, box, out);
+}
+
+// ---- L2
+
+template <typename T>
+SquareSum<T> square_sum(const T* gradient, int64_t n) {
+  SquareSum<T> sum;
+  int64_t i = 0;
+  if constexpr (std::is_same_v<T, float>) {
+    using L = Lanes<T>;
+    typename L::Sums sums[4] = {};
+    for (; i + 4 * L::kCount <= n; i += 4 * L::kCount) {
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) {
+        const auto g = finite<T, typename L::Values>(load<L>(gradient + i + k * L::kCount));
+        const auto wide = __builtin_convertvector(g, typename L::Sums);
+        sums[k] += wide * wide;
+      }
+    }
+    const typename L::Sums total = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    for (int lane = 0; lane < L::kCount; ++lane) sum.sum += total[lane];
+  }
+  for (; i < n; ++i) sum.add(finite<T, T>(gradient[i]));
+  return sum;
+}
+
+template <bool kMoves, bool kClips, bool kArrays, typename Shape, typename T>
+REPSIM_INLINE typename Shape::Values l2_moved(const T* adv, const T* gradient, int64_t i,
+                                              Direction<T> direction, const Box<T>& box) {
+  using V = typename Shape::Values;
+  V v = load<Shape>(adv + i);
+  if constexpr (kMoves) {
+    v += (finite<T, V>(load<Shape>(gradient + i)) * direction.scale) * direction.factor;
+  }
+  if constexpr (kClips) {
+    v = clip<V>(v, lows<kArrays, Shape>(box, i), highs<kArrays, Shape>(box, i));
+  }
+  return v;
+}
+
+template <typename T, bool kMoves, bool kClips, bool kArrays>
+double l2_move_loop(const T* adv, const T* gradient, const T* x, int64_t n, Direction<T> direction,
+                    Box<T> box, T* out) {
+  using L = Lanes<T>;
+  typename L::Sums sums[2] = {};
+  int64_t i = 0;
+  for (; i + 2 * L::kCount <= n; i += 2 * L::kCount) {
+#pragma GCC unroll 2
+    for (int k = 0; k < 2; ++k) {
+      const int64_t j = i + k * L::kCount;
+      const auto v = l2_moved<kMoves, kClips, kArrays, L>(adv, gradient, j, direction, box);
+      store<L>(out + j, v);
+      const auto wide = __builtin_convertvector(v - load<L>(x + j), typename L::Sums);
+      sums[k] += wide * wide;
+    }
+  }
+  const typename L::Sums total = sums[0] + sums[1];
+  double sum = 0;
+  for (int lane = 0; lane < L::kCount; ++lane) sum += total[lane];
+  for (; i < n; ++i) {
+    out[i] = l2_moved<kMoves, kClips, kArrays, Single<T>>(adv, gradient, i, direction, box);
+    const double u = static_cast<double>(out[i] - x[i]);
+    sum += u * u;
+  }
+  return sum;
+}
+
+template <typename T>
+double l2_move(const T* adv, const T* gradient, const T* x, int64_t n, Direction<T> direction,
+               bool clipped, const Box<T>& box, T* out) {
+  const bool arrays = clipped && box.arrays;
+  const auto loop = gradient != nullptr
+                        ? (arrays ? &l2_move_loop<T, true, true, true>
+                                  : (clipped ? &l2_move_loop<T, true, true, false>
+                                             : &l2_move_loop<T, true, false, false>))
+                        : (arrays ? &l2_move_loop<T, false, true, true>
+                                  : (clipped ? &l2_move_loop<T, false, true, false>
+                                             : &l2_move_loop<T, false, false, false>));
+  return loop(adv, gradient, x, n, direction, box, out);
+}
+
+template <typename T, bool kClips, bool kArrays>
+void l2_shrink_loop(const T* x, int64_t n, T factor, Box<T> box, T* out) {
+  const bool inside = factor == T{1};
+  for_entries<T>(n, [&](auto shape, int64_t i) {
+    using S = decltype(shape);
+    using V = typename S::Values;
+    const V v = load<S>(out + i), center = load<S>(x + i);
+    V shrunk = inside ? v : center + (v - center) * factor;
+    if constexpr (kClips) {
+      shrunk = clip<V>(shrunk, lows<kArrays, S>(box, i), highs<kArrays, S>(box, i));
+    }
+    store<S>(out + i, shrunk);
+  });
+}
+
+template <typename T>
+void l2_shrink(const T* x, int64_t n, T factor, bool clipped, const Box<T>& box, T* out) {
+  const auto loop =
+      !clipped ? &l2_shrink_loop<T, false, false>
+               : (box.arrays ? &l2_shrink_loop<T, true, true> : &l2_shrink_loop<T, true, false>);
+  loop(x, n, factor, box, out);
+}
+
+// ---- L1
+
+template <typename T, bool kArrays>
+void l1_sizes_loop(const T* adv, const T* gradient, int64_t n, bool descend, Box<T> box, T* sizes) {
+  const T sign = descend ? T{-1} : T{1};
+  for_entries<T>(n, [&](auto shape, int64_t i) {
+    using S = decltype(shape);
+    store<S>(sizes + i,
+             l1_size<T, typename S::Values>(load<S>(adv + i), load<S>(gradient + i), all<S>(sign),
+                                            lows<kArrays, S>(box, i), highs<kArrays, S>(box, i)));
+  });
+}
+
+template <typename T>
+void l1_sizes(const T* adv, const T* gradient, int64_t n, bool descend, const Box<T>& box,
+              T* sizes) {
+  const auto loop = box.arrays ? &l1_sizes_loop<T, true> : &l1_sizes_loop<T, false>;
+  loop(adv, gradient, n, descend, box, sizes);
+}
+
+template <typename T>
+typename PgdKernels<T>::Counts pack_between(const T* values, int64_t n, T low, T high, T* between) {
+  int64_t above = 0, packed = 0, i = 0;
+#if REPSIM_VECTOR_BYTES == 64
+  if constexpr (std::is_same_v<T, float>) {
+    const __m512 lows = _mm512_set1_ps(low), highs = _mm512_set1_ps(high);
+    for (; i + 16 <= n; i += 16) {
+      const __m512 v = _mm512_loadu_ps(values + i);
+      above += __builtin_popcount(_mm512_cmp_ps_mask(v, highs, _CMP_GT_OQ));
+      const __mmask16 in =
+          _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(v, lows, _CMP_GE_OQ), v, highs, _CMP_LE_OQ);
+      _mm512_storeu_ps(between + packed, _mm512_maskz_compress_ps(in, v));
+      packed += __builtin_popcount(in);
+    }
+  }
+#endif
+  for (; i < n; ++i) {
+    between[packed] = values[i];
+    packed += (values[i] >= low) & (values[i] <= high);
+    above += values[i] > high;
+  }
+  return {above, packed};
+}
+
+template <typename T, bool kMoves, bool kArrays>
+void l1_move_loop(const T* adv, const T* gradient, const T* sizes, const T* x, int64_t n,
+                  SparseMove<T> move, Box<T> box, T* out, T* lengths, T* rooms) {
+  for_entries<T>(n, [&](auto shape, int64_t i) {
+    using S = decltype(shape);
+    using V = typename S::Values;
+    V v = load<S>(adv + i);
+    if constexpr (kMoves) {
+      v = l1_moved<V>(v, load<S>(gradient + i), load<S>(sizes + i), all<S>(move.least),
+                      all<S>(move.size));
+    }
+    const V center = load<S>(x + i), u = v - center;
+    store<S>(out + i, v);
+    store<S>(lengths + i, magnitude<V>(u));
+    store<S>(rooms + i, room<V>(u, center, lows<kArrays, S>(box, i), highs<kArrays, S>(box, i)));
+  });
+}
+
+template <typename T>
+void l1_move(const T* adv, const T* gradient, const T* sizes, const T* x, int64_t n,
+             SparseMove<T> move, const Box<T>& box, T* out, T* lengths, T* rooms) {
+  const auto loop =
+      gradient != nullptr
+          ? (box.arrays ? &l1_move_loop<T, true, true> : &l1_move_loop<T, true, false>)
+          : (box.arrays ? &l1_move_loop<T, false, true> : &l1_move_loop<T, false, false>);
+  loop(adv, gradient, sizes, x, n, move, box, out, lengths, rooms);
+}
+
+// Floats are summed as such over short runs only, so that no more than a few units in their last
+// place are lost, and from there in double.
+template <typename T>
+ShrinkSums shrink_sums(const T* lengths, const T* rooms, int64_t n, T threshold) {
+  using W = Wide<T>;
+  using Values = typename W::Values;
+  constexpr int kRun = 16;  // vectors
+  const Values zero = {}, t = zero + threshold;
+  typename W::Index above = {}, below = {};
+  double totals[W::kCount] = {};
+  ShrinkSums sums;
+  int64_t i = 0;
+  for (; i + kRun * W::kCount <= n; i += kRun * W::kCount) {
+    Values even = {}, odd = {};
+    const auto add = [&](int64_t at, Values& total) {
+      const Values rest = load<W>(lengths + at) - t, c = load<W>(rooms + at);
+      const Values positive = rest > zero ? rest : zero;
+      total += positive > c ? c : positive;
+      above -= (rest > zero) & (rest <= c);
+      below -= (rest >= zero) & (rest < c);
+    };
+    for (int k = 0; k < kRun; k += 2) {
+      add(i + k * W::kCount, even);
+      add(i + (k + 1) * W::kCount, odd);
+    }
+    const Values both = even + odd;
+    for (int lane = 0; lane < W::kCount; ++lane) totals[lane] += static_cast<double>(both[lane]);
+  }
+  for (int lane = 0; lane < W::kCount; ++lane) {
+    sums.total += totals[lane];
+    sums.above += above[lane];
+    sums.below += below[lane];
+  }
+  for (; i < n; ++i) {
+    const T rest = lengths[i] - threshold, c = rooms[i];
+    const T positive = rest > 0 ? rest : T{0};
+    sums.total += static_cast<double>(positive > c ? c : positive);
+    sums.above += (rest > 0) & (rest <= c);
+    sums.below += (rest >= 0) & (rest < c);
+  }
+  return sums;
+}
+
+template <typename T>
+int64_t pack_longer(T* lengths, T* rooms, int64_t n, T threshold) {
+  int64_t packed = 0, i = 0;
+#if REPSIM_VECTOR_BYTES == 64
+  if constexpr (std::is_same_v<T, float>) {
+    const __m512 t = _mm512_set1_ps(threshold);
+    for (; i + 16 <= n; i += 16) {
+      const __m512 length = _mm512_loadu_ps(lengths + i), c = _mm512_loadu_ps(rooms + i);
+      const __mmask16 longer = _mm512_cmp_ps_mask(length, t, _CMP_GT_OQ);
+      _mm512_storeu_ps(lengths + packed, _mm512_maskz_compress_ps(longer, length));
+      _mm512_storeu_ps(rooms + packed, _mm512_maskz_compress_ps(longer, c));
+      packed += __builtin_popcount(longer);
+    }
+  }
+#endif
+  for (; i < n; ++i) {
+    const bool longer = lengths[i] > threshold;
+    lengths[packed] = lengths[i];
+    rooms[packed] = rooms[i];
+    packed += longer;
+  }
+  return packed;
+}
+
+template <typename T, bool kArrays>
+void l1_shrink_loop(const T* x, int64_t n, T threshold, T threshold_rest, Box<T> box, T* out) {
+  for_entries<T>(n, [&](auto shape, int64_t i) {
+    using S = decltype(shape);
+    store<S>(out + i,
+             l1_entry<typename S::Values>(load<S>(out + i), load<S>(x + i), all<S>(threshold),
+                                          all<S>(threshold_rest), lows<kArrays, S>(box, i),
+                                          highs<kArrays, S>(box, i)));
+  });
+}
+
+template <typename T>
+void l1_shrink(const T* x, int64_t n, T threshold, T threshold_rest, const Box<T>& box, T* out) {
+  const auto loop = box.arrays ? &l1_shrink_loop<T, true> : &l1_shrink_loop<T, false>;
+  loop(x, n, threshold, threshold_rest, box, out);
+}
+
+// ---- random starts
+
+REPSIM_INLINE void square_roots(float* values) {  // kRandomLanes of them
+#if REPSIM_X86 && REPSIM_VECTOR_BYTES == 64
+  for (int i = 0; i < kRandomLanes; i += 16) {
+    _mm512_storeu_ps(values + i, _mm512_maskz_sqrt_ps(0xffff, _mm512_loadu_ps(values + i)));
+  }
+#elif REPSIM_X86 && REPSIM_VECTOR_BYTES == 32
+  for (int i = 0; i < kRandomLanes; i += 8) {
+    _mm256_storeu_ps(values + i, _mm256_sqrt_ps(_mm256_loadu_ps(values + i)));
+  }
+#else
+  for (int i = 0; i < kRandomLanes; ++i) values[i] = std::sqrt(values[i]);
+#endif
+}
+
+inline void noise(Norm norm, RandomStream stream, uint32_t row, int64_t block, float* noise) {
+  uint32_t words[4][kRandomLanes];
+  const auto first = static_cast<uint32_t>(block * kRandomLanes);
+#pragma GCC ivdep
+  for (int lane = 0; lane < kRandomLanes; ++lane) {
+    const RandomWords four = random_words(stream, row, first + static_cast<uint32_t>(lane));
+    words[0][lane] = four.word[0];
+    words[1][lane] = four.word[1];
+    words[2][lane] = four.word[2];
+    words[3][lane] = four.word[3];
+  }
+  const uint32_t* flat = &words[0][0];
+  if (norm == Norm::kLinf) {
+    for (int i = 0; i < kRandomBlock; ++i) noise[i] = symmetric_uniform(flat[i]);
+  } else if (norm == Norm::kL1) {
+    for (int i = 0; i < kRandomBlock; ++i) noise[i] = signed_exponential(flat[i]);
+  } else {
+    for (int pair = 0; pair < 2; ++pair) {
+      const uint32_t* radii = words[2 * pair];
+      const uint32_t* angles = words[2 * pair + 1];
+      float* xs = noise + 2 * pair * kRandomLanes;
+      float* ys = xs + kRandomLanes;
+      float radius[kRandomLanes];
+      for (int lane = 0; lane < kRandomLanes; ++lane) radius[lane] = square_radius(radii[lane]);
+      square_roots(radius);
+#pragma GCC ivdep
+      for (int lane = 0; lane < kRandomLanes; ++lane) {
+        const Point point = circle_point(angles[lane]);
+        xs[lane] = radius[lane] * point.x;
+        ys[lane] = radius[lane] * point.y;
+      }
+    }
+  }
+}
+
+inline double noise_sum(Norm norm, const float* noise, int64_t n) {
+  using L = Lanes<float>;
+  typename L::Sums sums = {};
+  int64_t i = 0;
+  for (; i + L::kCount <= n; i += L::kCount) {
+    const auto wide = __builtin_convertvector(load<L>(noise + i), typename L::Sums);
+    if (norm == Norm::kL2) {
+      sums += wide * wide;
+    } else {
+      sums += wide < 0.0 ? -wide : wide;
+    }
+  }
+  double sum = 0;
+  for (int lane = 0; lane < L::kCount; ++lane) sum += sums[lane];
+  for (; i < n; ++i) {
+    const double value = static_cast<double>(noise[i]);
+    sum += norm == Norm::kL2 ? value * value : (value < 0 ? -value : value);
+  }
+  return sum;
+}
+
+template <typename T, bool kArrays>
+void place_loop(const float* noise, const T* x, int64_t n, T factor, Box<T> box, T* out) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    const T moved = std::fma(static_cast<T>(noise[i]), factor, x[i]);
+    out[i] = clip<T>(moved, kArrays ? box.lows[i] : box.low, kArrays ? box.highs[i] : box.high);
+  }
+}
+
+template <typename T>
+void place(const float* noise, const T* x, int64_t n, T factor, const Box<T>& box, T* out) {
+  const auto loop = box.arrays ? &place_loop<T, true> : &place_loop<T, false>;
+  loop(noise, x, n, factor, box, out);
+}
+
+template <typename T>
+inline constexpr PgdKernels<T> kPgdKernels = {
+    &linf<T>,         &square_sum<T>, &l2_move<T>,     &l2_shrink<T>,   &l1_sizes<T>,
+    &pack_between<T>, &l1_move<T>,    &shrink_sums<T>, &pack_longer<T>, &l1_shrink<T>,
+    &noise,           &noise_sum,     &place<T>};
+
+#undef REPSIM_INLINE

@@ -1,0 +1,194 @@
+// The L1 step: a sparse ascent direction (Tramèr and Boneh 2019, "Adversarial training and
+// robustness for multiple perturbations", section 2) and the exact projection on ball and box.
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <utility>
+
+#include "cpu/pgd_kernels.h"
+#include "cpu/pgd_rows.h"
+#include "cpu/pgd_steps.h"
+
+namespace repsim_fast {
+namespace {
+
+// Numbers looked at to bracket the k-th largest of a row.
+constexpr int64_t kSmallestSample = 128, kLargestSample = 1024;
+constexpr int64_t kEntriesPerSample = 16;
+
+// The bracket's width in standard deviations of a sampled rank, and a margin for small ranks:
+// nearly every row is bracketed.
+constexpr double kBracketDeviations = 3.0, kBracketMargin = 3.0;
+
+template <typename T>
+struct Selection {
+  T least;        // the k-th largest size; the smallest positive one if fewer are positive
+  int64_t count;  // sizes not below it: more than k where sizes tie
+};
+
+// The k-th largest of d sizes >= 0, 1 <= k <= d, without sorting them: a few hundred are looked at
+// first, and tell between which two the k-th largest lies (Floyd and Rivest 1975, "Expected time
+// bounds for selection"); then one pass counts the larger ones and packs the others.
+template <typename T>
+class LargestOf {
+ public:
+  LargestOf(const T* sizes, int64_t d, T* scratch)  // (d,), (d + kPackSlack,)
+      : sizes_(sizes), d_(d), scratch_(scratch) {}
+
+  Selection<T> select(int64_t k) {
+    const auto [low, high] = bracket(k);
+    if (!between(k, low, high)) between(k, kSmallest, kInfinity);
+    return selection_;
+  }
+
+ private:
+  static constexpr T kInfinity = std::numeric_limits<T>::infinity();
+  // The bracket never holds zeros, of which there may be many.
+  static constexpr T kSmallest = std::numeric_limits<T>::denorm_min();
+
+  // Two sizes that the k-th largest most likely lies between.
+  std::pair<T, T> bracket(int64_t k) const {
+    const int64_t count =
+        std::clamp(d_ / kEntriesPerSample, std::min(d_, kSmallestSample), kLargestSample);
+    T sample[kLargestSample];
+    for (int64_t i = 0; i < count; ++i) sample[i] = sizes_[i * d_ / count];
+    const double share = static_cast<double>(k) / static_cast<double>(d_);
+    const double rank = share * static_cast<double>(count);
+    const double margin = kBracketDeviations * std::sqrt(rank * (1.0 - share)) + kBracketMargin;
+    const auto last = static_cast<int64_t>(rank + margin);
+    if (last >= count) return {kSmallest, kInfinity};
+    std::nth_element(sample, sample + last, sample + count, std::greater<T>());
+    const T low = std::max(sample[last], kSmallest);
+    if (rank <= margin) return {low, kInfinity};
+    const auto first = static_cast<int64_t>(rank - margin);
+    std::nth_element(sample, sample + first, sample + last, std::greater<T>());
+    return {low, std::max(sample[first], low)};
+  }
+
+  // Whether the k-th largest lies in [low, high]; then the selection is made.
+  bool between(int64_t k, T low, T high) {
+    const auto counts = pgd_kernels<T>().pack_between(sizes_, d_, low, high, scratch_);
+    T* end = scratch_ + counts.between;
+    if (counts.above >= k) return false;
+    if (counts.above + counts.between < k) {
+      if (low > kSmallest) return false;
+      // Fewer than k are positive. The packed ones may hold zeros, where the processor takes
+      // denormals for zeros.
+      end = std::remove(scratch_, end, T{0});
+      const T least = end > scratch_ ? *std::min_element(scratch_, end) : kInfinity;
+      selection_ = {std::min(least, high), counts.above + (end - scratch_)};
+      return true;
+    }
+    T* kth = scratch_ + (k - counts.above - 1);
+    std::nth_element(scratch_, kth, end, std::greater<T>());
+    const T least = std::max(*kth, kSmallest);
+    selection_ = {least, k + std::count(kth + 1, end, least)};
+    return true;
+  }
+
+  const T* sizes_;
+  int64_t d_;
+  T* scratch_;
+  Selection<T> selection_{kInfinity, 0};
+};
+
+template <typename T>
+class L1Step {
+ public:
+  L1Step(const StepProblem<T>& problem, const PerSample<T>& fraction)
+      : problem_(problem), fraction_(fraction), bounds_(problem.low, problem.high, problem.d) {}
+
+  void run() {
+    const int64_t d = problem_.d;
+    for_samples(problem_.n, d, [&](int64_t first, int64_t last) {
+      const auto lengths = std::make_unique_for_overwrite<T[]>(static_cast<size_t>(d + kPackSlack));
+      const auto rooms = std::make_unique_for_overwrite<T[]>(static_cast<size_t>(d + kPackSlack));
+      for (int64_t sample = first; sample < last; ++sample) {
+        move(sample, lengths.get(), rooms.get());
+        project(sample, lengths.get(), rooms.get());
+      }
+    });
+  }
+
+ private:
+  // out = adv + sparse step; |out - x| and the box's rooms.
+  void move(int64_t sample, T* lengths, T* rooms) {
+    const int64_t row = sample * problem_.d;
+    const T* gradient = problem_.gradient != nullptr ? problem_.gradient + row : nullptr;
+    SparseMove<T> step{0, 0};
+    if (gradient != nullptr) {
+      const T size = problem_.size[sample];
+      bounds_.for_parts(0, problem_.d, [&](int64_t first, int64_t count, const Box<T>& box) {
+        kernels_.l1_sizes(problem_.adv + row + first, gradient + first, count, size < 0, box,
+                          lengths + first);
+      });
+      const auto wanted = static_cast<int64_t>(fraction_[sample] * static_cast<T>(problem_.d));
+      const Selection<T> chosen = LargestOf<T>(lengths, problem_.d, rooms)
+                                      .select(std::clamp<int64_t>(wanted, 1, problem_.d));
+      step = {chosen.least, size / static_cast<T>(std::max<int64_t>(chosen.count, 1))};
+    }
+    bounds_.for_parts(0, problem_.d, [&](int64_t first, int64_t count, const Box<T>& box) {
+      const int64_t at = row + first;
+      kernels_.l1_move(problem_.adv + at, gradient ? gradient + first : nullptr, lengths + first,
+                       problem_.x + at, count, step, box, problem_.out + at, lengths + first,
+                       rooms + first);
+    });
+  }
+
+  void project(int64_t sample, T* lengths, T* rooms) {
+    const int64_t row = sample * problem_.d;
+    const double threshold =
+        find_threshold(static_cast<double>(problem_.eps[sample]), lengths, rooms);
+    const T high_part = static_cast<T>(threshold);
+    const T low_part = static_cast<T>(threshold - static_cast<double>(high_part));
+    bounds_.for_parts(0, problem_.d, [&](int64_t first, int64_t count, const Box<T>& box) {
+      kernels_.l1_shrink(problem_.x + row + first, count, high_part, low_part, box,
+                         problem_.out + row + first);
+    });
+  }
+
+  // Destroys lengths and rooms: entries that have left the sums are dropped on the way.
+  double find_threshold(double eps, T* lengths, T* rooms) {
+    int64_t count = problem_.d;
+    const ShrinkSums sums = kernels_.shrink_sums(lengths, rooms, count, T{0});
+    T largest = 0;
+    if (sums.total > eps) {
+      count = kernels_.pack_longer(lengths, rooms, count, T{0});
+      for (int64_t i = 0; i < count; ++i) largest = lengths[i] > largest ? lengths[i] : largest;
+    }
+    ThresholdSearch<T> search(eps, static_cast<double>(largest));
+    bool done = search.update(sums);
+    int64_t passes_since = 0;
+    while (!done) {
+      const ShrinkSums now = kernels_.shrink_sums(lengths, rooms, count, search.at());
+      done = search.update(now);
+      if (!done && ++passes_since == kPassesBetweenPacks) {
+        count = kernels_.pack_longer(lengths, rooms, count, search.lower());
+        passes_since = 0;
+      }
+    }
+    return search.value();
+  }
+
+  // Packing costs about as much as a pass of sums.
+  static constexpr int64_t kPassesBetweenPacks = 2;
+
+  const StepProblem<T>& problem_;
+  const PerSample<T>& fraction_;
+  const RowBounds<T> bounds_;
+  const PgdKernels<T>& kernels_ = pgd_kernels<T>();
+};
+
+}  // namespace
+
+template <typename T>
+void l1_step(const StepProblem<T>& problem, const PerSample<T>& fraction) {
+  L1Step<T>(problem, fraction).run();
+}
+
+template void l1_step<float>(const StepProblem<float>&, const PerSample<float>&);
+template void l1_step<double>(const StepProblem<double>&, const PerSample<double>&);
+
+}  // namespace repsim_fast
