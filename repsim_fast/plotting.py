@@ -253,9 +253,10 @@ def _colour_bar(
     bar.outline.set_edgecolor(colours.faint)
     notes = [f"lowest {known.min():.3f}"] if below else []
     notes += ["grey:\nno value"] if missing else []
-    ax.set_xlabel("\n".join(notes), color=colours.text, fontsize=8)
+    # Clear of the arrow that the bar has on that side.
+    ax.set_xlabel("\n".join(notes), color=colours.text, fontsize=8, labelpad=22 if below else 4)
     if above:
-        ax.set_title(f"highest {known.max():.3f}", color=colours.text, fontsize=8)
+        ax.set_title(f"highest {known.max():.3f}", color=colours.text, fontsize=8, pad=22)
 
 
 def plot_by_distance(
