@@ -1,11 +1,7 @@
 // Centring of a Gram matrix, entry by entry, on host and device.
 #pragma once
 
-#if defined(__CUDACC__)
-#define REPSIM_HOST_DEVICE __host__ __device__
-#else
-#define REPSIM_HOST_DEVICE
-#endif
+#include "math/host_device.h"
 
 namespace repsim_fast {
 
