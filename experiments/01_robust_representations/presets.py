@@ -1,0 +1,133 @@
+"""What each preset trains and compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["PRESETS", "Overfitting", "Preset"]
+
+
+@dataclass(frozen=True)
+class Overfitting:
+    """A training long enough, on images few enough, for robust overfitting to show."""
+
+    images: int
+    epochs: int
+    every: int  # epochs between the networks that are kept
+    watched: int  # test images evaluated after each epoch
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of a run; all that decides its numbers besides the code.
+
+    Attributes:
+        dataset: See ``datasets.find``.
+        architecture: Network of all questions but the fourth.
+        seeds: Networks of each kind for the seed-to-seed baseline.
+        train_images, test_images: None for all.
+        epochs, batch_size, lr: Of every training.
+        compare_batch: Images a Gram; a jackknife group is one batch.
+        kept: Fractions of the training at which networks are kept for question 7.
+        widths, depths: Architectures of question 4.
+        radii: Multiples of the radius for training, question 5.
+        strengths: Multiples of the radius for evaluation, question 2.
+        threats: Threat models of question 6, the first being that of all other questions.
+        measure_images: Images for the measures of question 8, more than channels.
+        minutes: What it takes on the machine it is for.
+        absolute: Whether the published absolute values may be expected (same network, same data).
+    """
+
+    name: str
+    dataset: str
+    architecture: str
+    seeds: tuple[int, ...]
+    train_images: int | None
+    test_images: int
+    epochs: int
+    batch_size: int
+    lr: float
+    compare_batch: int
+    kept: tuple[float, ...]
+    widths: tuple[str, ...]
+    depths: tuple[str, ...]
+    radii: tuple[float, ...]
+    strengths: tuple[float, ...]
+    threats: tuple[str, ...]
+    overfitting: Overfitting
+    measure_images: int
+    minutes: int
+    device: str = "cpu"
+    autocast: str | None = None
+    absolute: bool = False
+    image_size: int | None = None
+
+
+PRESETS = {
+    "smoke": Preset(
+        name="smoke",
+        dataset="digits",
+        architecture="wrn-16-1",
+        seeds=(0, 1, 2),
+        train_images=600,
+        test_images=400,
+        epochs=6,
+        batch_size=50,
+        lr=0.1,
+        compare_batch=100,
+        kept=(0.0, 1 / 6, 1 / 3, 1 / 2, 2 / 3),
+        widths=("wrn-10-1", "wrn-10-2"),
+        depths=("wrn-10-1", "wrn-16-1"),
+        radii=(0.5, 1.0, 1.5),
+        strengths=(0.25, 0.5, 1.0, 1.5),
+        threats=("linf", "l2", "jpeg", "gabor", "snow", "tr"),
+        overfitting=Overfitting(images=200, epochs=20, every=2, watched=200),
+        measure_images=400,
+        minutes=2,
+    ),
+    "cpu": Preset(
+        name="cpu",
+        dataset="cifar10",
+        architecture="wrn-10-1",
+        seeds=(0, 1, 2),
+        train_images=2000,
+        test_images=1000,
+        epochs=8,
+        batch_size=100,
+        lr=0.1,
+        compare_batch=125,
+        kept=(0.0, 1 / 8, 1 / 4, 1 / 2, 3 / 4),
+        widths=("wrn-10-1", "wrn-10-2"),
+        depths=("wrn-10-1", "wrn-16-1"),
+        radii=(0.5, 1.0, 2.0),
+        strengths=(0.25, 0.5, 1.0, 2.0),
+        threats=("linf", "l2", "jpeg", "gabor", "snow", "tr"),
+        overfitting=Overfitting(images=500, epochs=20, every=2, watched=500),
+        measure_images=1000,
+        minutes=60,
+    ),
+    "gpu": Preset(
+        name="gpu",
+        dataset="cifar10",
+        architecture="wrn-28-4",
+        seeds=(0, 1, 2),
+        train_images=None,
+        test_images=10_000,
+        epochs=30,
+        batch_size=128,
+        lr=0.1,
+        compare_batch=1000,
+        kept=(0.0, 1 / 30, 1 / 10, 1 / 3, 2 / 3),
+        widths=("wrn-28-1", "wrn-28-2", "wrn-28-4", "wrn-28-10"),
+        depths=("wrn-16-4", "wrn-28-4", "wrn-40-4"),
+        radii=(0.25, 0.5, 1.0, 2.0),
+        strengths=(0.125, 0.25, 0.5, 1.0, 2.0),
+        threats=("linf", "l2", "jpeg", "gabor", "snow", "tr"),
+        overfitting=Overfitting(images=10_000, epochs=100, every=10, watched=2000),
+        measure_images=4000,
+        minutes=600,
+        device="cuda",
+        autocast="bfloat16",
+        absolute=True,
+    ),
+}

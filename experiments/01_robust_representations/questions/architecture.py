@@ -1,0 +1,47 @@
+"""Q4: what do width and depth do to cross-layer similarity?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import indices
+from ..lab import Lab, View
+from ..report import Report
+from .common import accuracies, structure
+
+
+def run(lab: Lab, report: Report) -> dict[str, Any]:
+    """Structure of standard and robust networks over widths and over depths."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys((*lab.preset.widths, *lab.preset.depths)):
+        own = {} if name == lab.preset.architecture else {"architecture": name}
+        views = [
+            View(f"{name} standard", lab.recipe("standard", **own)),
+            View(f"{name} robust", lab.recipe(**own)),
+        ]
+        for view in views:
+            # One comparison each: networks of different sizes share no batch of Grams.
+            found = lab.compare([view])
+            rows[view.name] = {**accuracies(lab, view), **structure(found, view.name)}
+    report.table("structure", [{"network": name, **row} for name, row in rows.items()])
+    for sweep, names in (("widths", lab.preset.widths), ("depths", lab.preset.depths)):
+        curves = {
+            f"{kind}, {index}": [rows[f"{n} {kind}"][index] for n in names]
+            for kind in ("standard", "robust")
+            for index in ("mean off-diagonal", "block index")
+        }
+        report.lines(
+            sweep, curves, x=list(names), xlabel="network", ylabel="index",
+            title=f"Cross-layer structure over {sweep}",
+        )  # fmt: skip
+    return {
+        "networks": rows,
+        "widths": {k: _trend(rows, lab.preset.widths, k) for k in ("standard", "robust")},
+        "depths": {k: _trend(rows, lab.preset.depths, k) for k in ("standard", "robust")},
+    }
+
+
+def _trend(rows: dict[str, Any], names: tuple[str, ...], kind: str) -> indices.Estimate:
+    """Mean off-diagonal CKA of the largest minus that of the smallest network."""
+    small, large = (rows[f"{n} {kind}"]["mean off-diagonal"] for n in (names[0], names[-1]))
+    return indices.Estimate(large.value - small.value, (large.se**2 + small.se**2) ** 0.5)

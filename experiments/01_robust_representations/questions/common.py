@@ -1,0 +1,74 @@
+"""What several questions say about a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import indices
+from ..indices import Matrix
+from ..lab import Comparison, Lab, View
+
+STAGES = ("stage1", "stage2", "stage3")
+
+
+def structure(found: Comparison, view: str) -> dict[str, Any]:
+    """All indices of the grid of a network with itself."""
+    stages, own = found.stages(view), (view, view)
+    row: dict[str, Any] = {
+        "mean off-diagonal": found.estimate(indices.mean_off_diagonal, own),
+        "block index": found.estimate(lambda g: indices.block_index(g, stages), own),
+        "stage contrast": found.estimate(lambda g: indices.stage_contrast(g, stages), own),
+        "long range": found.estimate(indices.long_range, own),
+    }
+    for i, a in enumerate(STAGES):
+        for b in STAGES[i:]:
+            row[f"{a}-{b}"] = found.estimate(
+                lambda g, a=a, b=b: indices.stage_block(g, stages, a, b), own
+            )
+    return row
+
+
+def accuracies(lab: Lab, view: View) -> dict[str, Any]:
+    """Clean and robust accuracy of a view's trained network."""
+    found = lab.accuracy(view.recipe)
+    return {"clean accuracy": found["clean"], "robust accuracy": found["robust"]}
+
+
+def stage_means(
+    found: Comparison, a: str, b: str, *, change: bool = False
+) -> dict[str, indices.Estimate]:
+    """Mean similarity of the same layers of two views by stage; with ``change``, 1 minus it."""
+    stages = found.stages(a)
+
+    def mean(grid: Matrix, stage: str) -> float:
+        value = indices.stage_mean(grid.diagonal(), stages, stage)
+        return 1 - value if change else value
+
+    return {s: found.estimate(lambda g, s=s: mean(g, s), (a, b)) for s in STAGES}
+
+
+def borders(stages: tuple[str, ...]) -> list[tuple[float, str]]:
+    """Where stages begin, for pictures."""
+    names = np.asarray(stages)
+    starts = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1)]
+    return [(float(s) - 0.5, str(names[s])) for s in starts if names[s] != "stem"]
+
+
+def diagonal(grid: Matrix) -> Matrix:
+    """Similarity of each layer of a view with the same layer of another."""
+    return grid.diagonal()
+
+
+def depth_gap(found: Comparison, a: str, b: str) -> indices.Estimate:
+    """How much more alike the first stages of two views are than their last."""
+    stages = found.stages(a)
+
+    def gap(grid: Matrix) -> float:
+        first, last = (
+            indices.stage_mean(grid.diagonal(), stages, s) for s in (STAGES[0], STAGES[-1])
+        )
+        return first - last
+
+    return found.estimate(gap, (a, b))

@@ -1,0 +1,70 @@
+"""Indices of grids whose structure is known."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+indices = import_module("experiments.01_robust_representations.indices")
+
+STAGES = ("stem", *("stage1",) * 4, *("stage2",) * 4, *("stage3",) * 4, "head")
+SIZE = len(STAGES)
+APART = np.abs(np.subtract.outer(np.arange(SIZE), np.arange(SIZE)))
+SAME = np.equal.outer(np.array(STAGES), np.array(STAGES))
+
+
+def test_stages_are_read_from_the_layers_names():
+    layers = ("conv1", "stage1.0.bn1", "stage2.0.conv1", "bn", "fc")
+    assert indices.stages_of(layers) == ("stem", "stage1", "stage2", "head", "head")
+
+
+def test_blocks_of_ones_have_index_and_contrast_one():
+    blocks = SAME.astype(float)
+    assert indices.block_index(blocks, STAGES) == pytest.approx(1)
+    assert indices.stage_contrast(blocks, STAGES) == pytest.approx(1)
+
+
+def test_similarity_that_depends_on_distance_alone_has_no_blocks():
+    decay = 0.9**APART
+    assert indices.block_index(decay, STAGES) == pytest.approx(0, abs=1e-12)
+    assert indices.stage_contrast(decay, STAGES) > 0.2  # which the contrast takes for stages
+
+
+def test_blocks_on_top_of_a_decay_are_measured():
+    assert indices.block_index(0.8**APART * 0.5 + 0.3 * SAME, STAGES) == pytest.approx(0.3)
+
+
+def test_means_leave_out_the_diagonal_and_unknown_cells():
+    grid = np.full((SIZE, SIZE), 0.25)
+    np.fill_diagonal(grid, 1)
+    grid[3] = grid[:, 3] = np.nan
+    assert indices.mean_off_diagonal(grid) == pytest.approx(0.25)
+    assert indices.mean_same_layer(grid) == pytest.approx(1)
+    assert indices.long_range(grid) == pytest.approx(0.25)
+    assert indices.stage_block(grid, STAGES, "stage1", "stage1") == pytest.approx(0.25)
+    assert indices.block_index(grid, STAGES) == pytest.approx(0)
+
+
+def test_by_distance():
+    np.testing.assert_allclose(indices.by_distance(0.9**APART), 0.9 ** np.arange(SIZE))
+
+
+def test_jackknife_of_a_mean_is_its_standard_error():
+    sample = np.random.default_rng(0).normal(size=20)
+    left_out = [np.delete(sample, i).mean() for i in range(20)]
+    found = indices.jackknife(sample.mean(), left_out)
+    assert found.se == pytest.approx(sample.std(ddof=1) / np.sqrt(20))
+    assert np.isnan(indices.jackknife(1.0, [1.0]).se)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p"),
+    [((1, 2, 3), (4, 5, 6), 1 / 20), ((4, 5, 6), (1, 2, 3), 1.0), ((1, 1, 1), (1, 1, 1), 1.0)],
+)
+def test_permutation_test_is_exact(low, high, p):
+    assert indices.permutation_test(low, high) == pytest.approx(p)
+
+
+def test_one_sided_p():
+    assert indices.one_sided_p(indices.Estimate(1.645, 1.0)) == pytest.approx(0.05, abs=1e-4)
+    assert np.isnan(indices.one_sided_p(indices.Estimate(1.0, float("nan"))))
