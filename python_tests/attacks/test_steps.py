@@ -1,21 +1,60 @@
-"""Steps, projections and random starts against written-out references."""
+"""Steps, projections and random starts against written-out references, compiled and plain."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from scipy.stats import kstest
 from torch import Tensor
 
-from repsim_fast.attacks import steps
+from repsim_fast._ops_pgd import Norm
+from repsim_fast.attacks import region, steps
+from repsim_fast.attacks._randomness import Stream
+from repsim_fast.attacks.region import Region
 
-NORMS = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}
-STEP = {"linf": steps.linf_step, "l2": steps.l2_step, "l1": steps.l1_step}
-PROJECT = {"linf": steps.linf_project, "l2": steps.l2_project, "l1": steps.l1_project}
-RANDOM = {"linf": steps.linf_random, "l2": steps.l2_random, "l1": steps.l1_random}
+NORMS: dict[Norm, float] = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}
 SHAPE = (8, 3, 5, 7)
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which implementation a region uses."""
+    kind: str = request.param
+    monkeypatch.setattr(region, "has_kernels", lambda device: kind == "compiled")
+    return kind
+
+
+pytestmark = pytest.mark.usefixtures("kind")
+
+
+class Through:
+    """The functions of one norm, through the region that attacks use."""
+
+    def __init__(self, norm: Norm) -> None:
+        self.norm = norm
+
+    def region(self, x: Tensor, eps: Any, low: Any, high: Any) -> Region:
+        return Region(x, self.norm, eps, low, high)
+
+    def step(
+        self, adv: Tensor, gradient: Tensor, x: Tensor, size: Any, eps: Any, low: Any, high: Any
+    ) -> Tensor:
+        return self.region(x, eps, low, high).step(adv, gradient, size)
+
+    def project(self, adv: Tensor, x: Tensor, eps: Any, low: Any, high: Any) -> Tensor:
+        return self.region(x, eps, low, high).project(adv)
+
+    def random(self, x: Tensor, eps: Any, low: Any, high: Any, seed: int = 0) -> Tensor:
+        return self.region(x, eps, low, high).random(Stream(seed))
+
+
+STEP = {norm: Through(norm).step for norm in NORMS}
+PROJECT = {norm: Through(norm).project for norm in NORMS}
+RANDOM = {norm: Through(norm).random for norm in NORMS}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -63,7 +102,7 @@ class TestProjections:
         adv = x + noise(16, d) * scale
         eps = torch.logspace(-3, math.log10(d), 16)  # rows outside, inside and at corners
         assert torch.allclose(
-            steps.l1_project(adv, x, eps, 0.0, 1.0).double(),
+            PROJECT["l1"](adv, x, eps, 0.0, 1.0).double(),
             l1_by_bisection(adv, x, eps),
             rtol=0,
             atol=1e-6,
@@ -73,7 +112,7 @@ class TestProjections:
         x = pixels(16, 500).double()
         adv = x + noise(16, 500).double()
         eps = torch.logspace(-2, 2, 16, dtype=torch.float64)
-        got = steps.l1_project(adv, x, eps, 0.0, 1.0)
+        got = PROJECT["l1"](adv, x, eps, 0.0, 1.0)
         assert torch.allclose(got, l1_by_bisection(adv, x, eps), rtol=0, atol=1e-13)
 
     @pytest.mark.parametrize("case", ["ties", "one coordinate", "no room", "corner", "huge"])
@@ -91,7 +130,7 @@ class TestProjections:
         if case == "huge":  # float32 resolves 1e6 only to 0.06
             x, u = x.double(), u.double()
         for eps in (0.0, 0.25, 0.7, 2.4, 100.0):
-            got = steps.l1_project(x + u, x, eps, 0.0, 1.0).double()
+            got = PROJECT["l1"](x + u, x, eps, 0.0, 1.0).double()
             want = l1_by_bisection(x + u, x, torch.tensor([eps]))
             assert torch.allclose(got, want, rtol=0, atol=1e-6), eps
 
@@ -99,7 +138,7 @@ class TestProjections:
         """A row far outside must not push a row inside out of its ball."""
         x = pixels(2, 100)
         adv = x + torch.stack((noise(100) * 1e-4, noise(100) * 1e3))
-        both = steps.l1_project(adv, x, 0.5, -9e9, 9e9)
+        both = PROJECT["l1"](adv, x, 0.5, -9e9, 9e9)
         assert torch.equal(both[0], adv[0])
         assert lengths(both - x, "l1")[1] <= 0.5 * (1 + 1e-5)
 
@@ -124,7 +163,8 @@ class TestProjections:
         scale = (eps / delta.flatten(1).norm(dim=1)).clamp(max=1).view(-1, 1, 1, 1)
         want = x + delta * scale
         want = want if order == "clip_project" else want.clamp(0, 1)
-        got = steps.l2_project(adv.float(), x.float(), eps, 0.0, 1.0, order)
+        around = replace(Through("l2").region(x.float(), eps, 0.0, 1.0), order=order)
+        got = around.project(adv.float())
         assert torch.allclose(got.double(), want, rtol=0, atol=2e-7)
         radius = lengths(got - x.float(), "l2").max()
         if order == "clip_project":
@@ -193,6 +233,7 @@ class TestSteps:
         eps, size = torch.linspace(0.0, 1.0, 8), torch.linspace(0.3, 0.6, 8)
         low = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)
         high = torch.tensor([0.7, 0.8, 0.9]).view(3, 1, 1)
+        x = x.clamp(min=low).clamp(max=high)
         whole = STEP[norm](x, gradient, x, size, eps, low, high)
         assert (whole >= low).all()
         assert (whole <= high).all()
@@ -206,14 +247,16 @@ class TestSteps:
     def test_l1_moves_the_largest_coordinates_that_can_move(self) -> None:
         x = torch.tensor([[1.0, 0.5, 0.5, 0.0, 0.5, 0.5]])
         gradient = torch.tensor([[9.0, -3.0, 2.0, -8.0, 1.0, 0.1]])  # 0 and 3 are stuck at the box
-        got = steps.l1_step(x, gradient, x, 0.2, 1.0, 0.0, 1.0, fraction=2 / 6)
+        got = replace(Through("l1").region(x, 1.0, 0.0, 1.0), fraction=2 / 6).step(x, gradient, 0.2)
         assert torch.allclose(got - x, torch.tensor([[0.0, -0.1, 0.1, 0.0, 0.0, 0.0]]), atol=1e-7)
 
     def test_l1_share_of_each_sample(self) -> None:
         x, gradient = torch.full((3, 100), 0.5), noise(3, 100)
-        direction = steps.l1_direction(x, gradient, 0.0, 1.0, torch.tensor([0.01, 0.1, 1.0]))
-        assert (direction != 0).sum(1).tolist() == [1, 10, 100]
-        assert torch.allclose(direction.abs().sum(1), torch.ones(3))
+        around = Through("l1").region(x, 9.0, 0.0, 1.0)
+        around = replace(around, fraction=torch.tensor([0.01, 0.1, 1.0]))
+        moved = around.step(x, gradient, 0.25) - x
+        assert (moved != 0).sum(1).tolist() == [1, 10, 100]
+        assert torch.allclose(moved.abs().sum(1), torch.full((3,), 0.25))
 
 
 class TestRandomStarts:
@@ -222,18 +265,18 @@ class TestRandomStarts:
     def test_radius_law_is_that_of_the_uniform_ball(self, norm: str, d: int) -> None:
         """(|delta| / eps)^d is uniform; a uniform radius or the sphere would fail at once."""
         x = torch.zeros(2000, d, dtype=torch.float64)
-        delta = RANDOM[norm](x, 0.3, -9.0, 9.0, generator(d))
+        delta = RANDOM[norm](x, 0.3, -9.0, 9.0, d)
         assert kstest((lengths(delta, norm) / 0.3).numpy() ** d, "uniform").pvalue > 1e-3
 
     @pytest.mark.parametrize("norm", NORMS)
     def test_unbiased_and_of_equal_coordinates(self, norm: str) -> None:
-        delta = RANDOM[norm](torch.zeros(20000, 4), 1.0, -9.0, 9.0, generator())
+        delta = RANDOM[norm](torch.zeros(20000, 4), 1.0, -9.0, 9.0)
         spread = delta.std(0)
         assert (delta.mean(0).abs() < 5 * spread / 20000**0.5).all()
         assert torch.allclose(spread, spread.mean().expand(4), rtol=0.05)
 
     def test_linf_is_uniform_in_the_cube(self) -> None:
-        delta = steps.linf_random(torch.zeros(4000, 2), 0.3, -9.0, 9.0, generator())
+        delta = RANDOM["linf"](torch.zeros(4000, 2), 0.3, -9.0, 9.0)
         assert kstest(delta[:, 0].numpy(), "uniform", (-0.3, 0.6)).pvalue > 1e-3
         assert kstest(delta[:, 1].numpy(), "uniform", (-0.3, 0.6)).pvalue > 1e-3
 
@@ -241,7 +284,7 @@ class TestRandomStarts:
     def test_inside_ball_and_box(self, norm: str) -> None:
         x = pixels(*SHAPE)
         eps = torch.logspace(-3, 1, 8)
-        start = RANDOM[norm](x, eps, 0.0, 1.0, generator())
+        start = RANDOM[norm](x, eps, 0.0, 1.0)
         assert (lengths(start - x, norm) <= eps.double() * (1 + 1e-6) + 1e-6).all()
         assert start.min() >= 0
         assert start.max() <= 1
@@ -249,5 +292,26 @@ class TestRandomStarts:
     def test_no_draw_touches_the_global_state(self) -> None:
         state = torch.get_rng_state()
         for draw in RANDOM.values():
-            draw(pixels(*SHAPE), 0.1, 0.0, 1.0, generator())
+            draw(pixels(*SHAPE), 0.1, 0.0, 1.0)
         assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gradient_dtype", [torch.float32, torch.bfloat16])
+def test_compiled_and_plain_agree(
+    norm: Norm, dtype: torch.dtype, gradient_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linf bit for bit; the others up to the rounding of norms and sums."""
+    x = pixels(*SHAPE).to(dtype)
+    gradient = noise(*SHAPE).to(gradient_dtype)
+    around = Through(norm).region(x, torch.logspace(-2, 1, 8, dtype=dtype), 0.0, 1.0)
+    results = []
+    for compiled in (True, False):
+        monkeypatch.setattr(region, "has_kernels", lambda device, compiled=compiled: compiled)
+        adv = x
+        for _ in range(4):
+            adv = around.step(adv, gradient, 0.3)
+        results.append(adv)
+    tolerance = {"linf": 0.0, "l2": 4e-7, "l1": 1e-6}[norm]
+    assert torch.allclose(*results, rtol=0, atol=tolerance)

@@ -32,7 +32,7 @@ class _Pair:
     def refresh(self) -> None:
         """w' = w s and b' = (b - mean) s + beta with s = gamma / sqrt(var + eps), per output.
 
-        In float64, rounded once; into the same memory, which compiled code and graphs know.
+        s and b' in float64; into the same memory, which compiled code and graphs know.
         """
         weight, bias = self.layer.weight, self.layer.bias
         if self.norm is None:
@@ -52,7 +52,9 @@ class _Pair:
         shift = shift * scale
         if norm.bias is not None:
             shift = shift + norm.bias.to(wide)
-        self.private.weight.copy_(weight.to(wide) * scale.view(-1, *[1] * (weight.ndim - 1)))
+        scale = scale.to(torch.promote_types(weight.dtype, torch.float32))
+        scale = scale.view(-1, *[1] * (weight.ndim - 1))
+        torch.mul(weight, scale, out=self.private.weight)
         self.private.bias.copy_(shift)
 
 

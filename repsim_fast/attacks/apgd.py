@@ -149,13 +149,12 @@ class APGD:
         if not len(rows):
             return
         region, y, aim = region.rows(rows), y[rows], aim[rows]
-        generator = self._stream.on(region.x.device)
         if region.norm != "l1":
-            start = _far_start(region, generator)
+            start = _far_start(region, self._stream.on(region.x.device))
             _search(ascent, region, y, aim, rows, start, self.steps, worst, record=True)
             return
         done = 0
-        adv = region.random(generator)
+        adv = region.random(self._stream)
         for number, (factor, share) in enumerate(_L1_PHASES):
             last = number == len(_L1_PHASES) - 1
             steps = max(1, self.steps - done if last else int(share * self.steps))

@@ -56,7 +56,7 @@ class NFGSM(PGD):
 
     def _start(self, region: Region) -> Tensor:
         noisy = replace(region, eps=region.eps * (self.noise / (self.noise + 1.0)))
-        return noisy.random(self._stream.on(region.x.device))
+        return noisy.random(self._stream)
 
 
 class MIFGSM(PGD):

@@ -170,7 +170,7 @@ class PGD:
     def _start(self, region: Region) -> Tensor:
         if not self.random_start:
             return region.x
-        return region.random(self._stream.on(region.x.device))
+        return region.random(self._stream)
 
     @torch.no_grad()
     def _run(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from repsim_fast import _ops_pgd as ops
+from repsim_fast._ops_pgd import Norm
+
 from . import steps
+from ._randomness import Stream
 from .steps import Order, Scalar
 
 Bounds = tuple[float | Tensor, float | Tensor]
 """Lowest and highest pixel value: numbers, tensors (C,), or tensors that broadcast to an image."""
 
-NORMS = ("linf", "l2", "l1")
 
 # Images that were normalised and back miss the box by a few float32 roundings.
 _BOX_TOLERANCE = 1e-5
@@ -24,13 +28,13 @@ _BOX_TOLERANCE = 1e-5
 class Region:
     """Ball of radius ``eps`` in ``norm`` around each of ``x`` (N, ...), cut with [low, high].
 
-    ``x`` is float32 or float64; ``eps`` a number or (N,); ``low``, ``high`` broadcast against x.
-    ``order`` is that of the two L2 projections; ``fraction`` the share of coordinates that an L1
-    step moves, a number or (N,).
+    ``x`` is float32 or float64 and lies in the box; ``eps`` a number or (N,); ``low``, ``high``
+    broadcast against x. ``order`` is that of the two L2 projections; ``fraction`` the share of
+    coordinates that an L1 step moves, a number or (N,).
     """
 
     x: Tensor
-    norm: str
+    norm: Norm
     eps: Scalar
     low: Scalar
     high: Scalar
@@ -46,8 +50,8 @@ class Region:
                 bounds or not finite.
             TypeError: ``x`` is not floating point.
         """
-        if norm not in NORMS:
-            raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
+        if norm not in ops.NORMS:
+            raise ValueError(f"norm must be one of {ops.NORMS}, got {norm!r}")
         if not isinstance(x, Tensor) or not x.is_floating_point():
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"x must be a floating-point tensor of images, got {kind}")
@@ -65,10 +69,44 @@ class Region:
                 f"x must lie in bounds [{_show(low)}, {_show(high)}], "
                 f"got values in [{state.min().item():g}, {state.max().item():g}]"
             )
+        state = state.clamp(min=low).clamp(max=high)
         return cls(state, norm, non_negative(eps, state, "eps"), low, high)
 
     def step(self, adv: Tensor, gradient: Tensor, size: Scalar) -> Tensor:
         """One ascent step of length ``size`` in the norm, back inside the region."""
+        if not has_kernels(adv.device.type):
+            return self._plain_step(adv, gradient, size)
+        bounds = (self.low, self.high)
+        if self.norm == "linf":
+            return ops.pgd_linf_step(
+                adv, gradient, self.x, step_size=size, eps=self.eps, bounds=bounds
+            )
+        if self.norm == "l2":
+            return ops.pgd_l2_step(
+                adv,
+                gradient,
+                self.x,
+                step_size=size,
+                eps=self.eps,
+                bounds=bounds,
+                order=self.order,
+            )
+        adv = ops.pgd_l1_step(
+            adv,
+            gradient,
+            self.x,
+            step_size=size,
+            eps=self.eps,
+            bounds=bounds,
+            fraction=self.fraction,
+        )
+        return self._boxed(adv)
+
+    def _boxed(self, adv: Tensor) -> Tensor:
+        """x - (x - low), as the L1 projection computes it, may miss ``low`` by one rounding."""
+        return adv.clamp_(min=self.low).clamp_(max=self.high)
+
+    def _plain_step(self, adv: Tensor, gradient: Tensor, size: Scalar) -> Tensor:
         around = (self.x, size, self.eps, self.low, self.high)
         if self.norm == "linf":
             return steps.linf_step(adv, gradient, *around)
@@ -78,6 +116,15 @@ class Region:
 
     def project(self, adv: Tensor) -> Tensor:
         """``adv`` brought back inside the region."""
+        if has_kernels(adv.device.type):
+            bounds = (self.low, self.high)
+            if self.norm == "linf":
+                return ops.project_linf_box(adv, self.x, eps=self.eps, bounds=bounds)
+            if self.norm == "l2":
+                return ops.project_l2_box(
+                    adv, self.x, eps=self.eps, bounds=bounds, order=self.order
+                )
+            return self._boxed(ops.project_l1_box(adv, self.x, eps=self.eps, bounds=bounds))
         around = (self.x, self.eps, self.low, self.high)
         if self.norm == "linf":
             return steps.linf_project(adv, *around)
@@ -85,10 +132,15 @@ class Region:
             return steps.l2_project(adv, *around, self.order)
         return steps.l1_project(adv, *around)
 
-    def random(self, generator: torch.Generator) -> Tensor:
+    def random(self, stream: Stream) -> Tensor:
         """Points drawn uniformly from the balls, clipped to the box."""
+        if has_kernels(self.x.device.type):
+            bounds = (self.low, self.high)
+            return ops.random_start(
+                self.x, norm=self.norm, eps=self.eps, bounds=bounds, seed=stream.seed()
+            )
         draw = {"linf": steps.linf_random, "l2": steps.l2_random, "l1": steps.l1_random}[self.norm]
-        return draw(self.x, self.eps, self.low, self.high, generator)
+        return draw(self.x, self.eps, self.low, self.high, stream.on(self.x.device))
 
     def rows(self, index: Tensor) -> Region:
         """The region of some of the images."""
@@ -98,6 +150,14 @@ class Region:
             eps=take(self.eps, index),
             fraction=take(self.fraction, index),
         )
+
+
+@functools.cache
+def has_kernels(device_type: str) -> bool:
+    """Whether the compiled steps exist for a kind of device; elsewhere plain torch takes them."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(
+        "repsim_fast::pgd_linf_step", device_type.upper()
+    )
 
 
 def take(value: Scalar, index: Tensor) -> Scalar:

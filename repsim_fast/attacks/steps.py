@@ -1,7 +1,7 @@
-"""Steps, projections and random starts of gradient attacks: pure functions of tensors.
+"""Steps, projections and random starts of gradient attacks, in plain torch.
 
-The only place where an attack's state is moved. Every function keeps the samples of a batch apart,
-returns a new tensor and takes, beside the images x and the iterate adv (N, ...):
+For devices without the compiled ones (`region` chooses). Every function keeps the samples of a
+batch apart, returns a new tensor and takes, beside the images x and the iterate adv (N, ...):
 
 eps, size: radius and step length, a number or a tensor (N,).
 low, high: box that holds x, numbers or tensors that broadcast against x.
@@ -36,7 +36,8 @@ def _norm(x: Tensor, p: float) -> Tensor:
 
 
 def _finite(gradient: Tensor) -> Tensor:
-    return gradient.nan_to_num(nan=0.0)
+    """Without NaN and infinities, in at least float32."""
+    return gradient.to(torch.promote_types(gradient.dtype, torch.float32)).nan_to_num(nan=0.0)
 
 
 # --- Linf -----------------------------------------------------------------------------------------
