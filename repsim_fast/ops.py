@@ -9,6 +9,9 @@ from torch import Tensor
 
 from repsim_fast import _extension
 from repsim_fast._checks import check_choice, check_matrix
+from repsim_fast._ops_svd import batched_nuclear_norm as batched_nuclear_norm
+from repsim_fast._ops_svd import batched_svd as batched_svd
+from repsim_fast._ops_svd import batched_svdvals as batched_svdvals
 
 Centering = Literal["none", "features", "double", "unbiased"]
 Precision = Literal["float64", "float32", "tf32", "bfloat16"]
