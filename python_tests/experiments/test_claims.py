@@ -70,20 +70,25 @@ def test_absolute_values_are_expected_of_the_same_network_only():
 
 
 @pytest.mark.parametrize(
-    ("last", "deep", "verdict"),
+    ("last", "deep", "images", "verdict"),
     [
-        (0.4, 0.4, claims.HOLDS),
-        (0.4, 0.12, claims.FAILS),
-        (0.5, 0.4, claims.UNTESTABLE),
+        (0.4, 0.4, 1000, claims.HOLDS),
+        (0.4, 0.12, 1000, claims.FAILS),
+        (0.5, 0.4, 1000, claims.UNTESTABLE),
+        (0.4, 0.4, 50, claims.UNTESTABLE),
     ],
 )
-def test_overfitting_needs_a_loss_of_robust_accuracy(last, deep, verdict):
+def test_overfitting_needs_a_loss_of_robust_accuracy(last, deep, images, verdict):
     change = {
         "stage1": number(0.1),
         "stage3": number(deep),
         "stage3 minus stage1": number(deep - 0.1),
     }
-    found = {"robust accuracy": {"best": 0.5, "last": last}, "change": {"test": change}}
+    found = {
+        "robust accuracy": {"best": 0.5, "last": last},
+        "change": {"test": change},
+        "evaluated images": images,
+    }
     assert verdicts({"Q3": found})[OVERFITTING] == verdict
 
 
