@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from repsim_fast.ops import Centering, Precision, centered_gram
-from repsim_fast.similarity import MinibatchCKA
+from repsim_fast.similarity import Measure, MinibatchCKA, measure_names
 
 Estimator = Literal["unbiased", "biased"]
 
@@ -79,9 +79,7 @@ class CKAAccumulator:
     # constant: what is left after centring is the rounding error of the mean.
     _CONSTANT_ULPS = 8
 
-    def __init__(
-        self, *, estimator: Estimator, precision: Precision | None, capacity: int
-    ) -> None:
+    def __init__(self, *, estimator: Estimator, precision: Precision | None, capacity: int) -> None:
         self.min_samples = 4 if estimator == "unbiased" else 2
         self._centering: Centering = "unbiased" if estimator == "unbiased" else "double"
         self._precision = precision
@@ -148,5 +146,18 @@ class CKAAccumulator:
         return Estimate(value, error, cka.n_samples, cka.n_batches, tuple(constant.tolist()))
 
 
-MEASURES: Mapping[str, Callable[..., Accumulator]] = {"cka": CKAAccumulator}
+def of_all_samples(measure: str | Measure[Any]) -> Callable[..., Accumulator]:
+    """What makes accumulators for a measure that needs the features of all batches at once."""
+
+    def make(**settings: Any) -> Accumulator:
+        from repsim_fast.similarity.accumulators import SampleAccumulator  # it needs this module
+
+        return SampleAccumulator(measure, **settings)
+
+    return make
+
+
+MEASURES: Mapping[str, Callable[..., Accumulator]] = {"cka": CKAAccumulator} | {
+    name: of_all_samples(name) for name in measure_names() if name != "cka"
+}
 """Accumulators by the name of their measure."""

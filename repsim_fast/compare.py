@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from repsim_fast._accumulators import MEASURES, Estimator
+from repsim_fast._accumulators import MEASURES, Accumulator, Estimator, of_all_samples
 from repsim_fast._batches import Feed, open_data
 from repsim_fast._checks import check_choice
 from repsim_fast._engine import Engine, Run, Transform
@@ -31,6 +31,7 @@ from repsim_fast._model_state import (
 )
 from repsim_fast.ops import Precision
 from repsim_fast.results import SimilarityResult, versions
+from repsim_fast.similarity import Measure
 
 __all__ = ["compare"]
 
@@ -43,7 +44,7 @@ def compare(
     data: Any = None,
     *,
     layers: LayerSpec | Sequence[LayerSpec] | Mapping[str, LayerSpec] = None,
-    measure: Literal["cka"] = "cka",
+    measure: str | Measure[Any] = "cka",
     estimator: Estimator = "unbiased",
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None = None,
     batch_size: int = 128,
@@ -81,8 +82,11 @@ def compare(
             such choice for each model, as a sequence of them or a mapping by model name. Default:
             all layers that :func:`~repsim_fast.capture.list_layers` gives a kind.
         measure: "cka", linear centred kernel alignment, in [0, 1] up to the noise of the estimate;
-            1 means equal up to rotation and scale.
-        estimator: "unbiased" (HSIC₁, needs 4 samples a batch) or "biased".
+            1 means equal up to rotation and scale. Or any other of ``similarity.measure_names()``,
+            or one with options, ``similarity.get_measure("svcca", components=20)``: these need all
+            samples at once, so that features are kept, in files beyond 4 GiB, and have no
+            standard errors.
+        estimator: "unbiased" (HSIC₁, needs 4 samples a batch) or "biased"; of kernel alignments.
         inputs: What a model sees in place of the images: a callable (x, y) -> x, such as an attack
             ``functools.partial(attack, model)`` or a corruption, for all models, or one for each
             (None: the data as they are). It runs with gradients enabled, once a batch and before
@@ -126,7 +130,11 @@ def compare(
         Nguyen et al., "Do wide and deep networks learn the same things?", 2021 (minibatch CKA).
     """
     start = perf_counter()
-    check_choice("measure", measure, MEASURES)
+    name, make = _measure(measure)
+    if passes > 1 and name != "cka":
+        raise ValueError(
+            f"passes: expected 1 for {name}, which needs each sample once, got {passes}"
+        )
     check_choice("estimator", estimator, ("unbiased", "biased"))
     named, data = _models_and_data(models, model_b, data, names)
     feed = open_data(data, batch_size=batch_size, passes=passes, seed=seed)
@@ -135,7 +143,7 @@ def compare(
     place = None if device is None else usable_device(device)
     runs, run_of = _plan(named, choices, transforms)
     unique = [r.model for r in runs]
-    accumulator = MEASURES[measure](
+    accumulator = make(
         estimator=estimator,
         precision=precision,
         capacity=sum(r.n_layers for r in runs),
@@ -165,8 +173,8 @@ def compare(
             layers=tuple(tuple(r.rows) for r in run_of.values()),
             value=estimate.value.cpu().numpy()[np.ix_(rows, rows)],
             standard_error=estimate.standard_error.cpu().numpy()[np.ix_(rows, rows)],
-            measure=measure,
-            estimator=estimator,
+            measure=name,
+            estimator=getattr(accumulator, "description", estimator),
             n_samples=estimate.n_samples,
             n_batches=estimate.n_batches,
             settings=settings,
@@ -223,6 +231,14 @@ def _loop(engine: Engine, feed: Feed, *, progress: bool) -> list[int]:
             f"got {got}"
         )
     return dropped
+
+
+def _measure(measure: str | Measure[Any]) -> tuple[str, Callable[..., Accumulator]]:
+    """Name of a measure, and what makes its accumulator."""
+    if isinstance(measure, Measure):
+        return measure.info.name, of_all_samples(measure)
+    check_choice("measure", measure, MEASURES)
+    return measure, MEASURES[measure]
 
 
 def _models_and_data(

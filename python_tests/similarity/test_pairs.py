@@ -46,14 +46,19 @@ def test_one_set_with_itself():
     check(left, left, [(i, j) for i in range(6) for j in range(6) if i != j])
 
 
-def test_different_widths_are_padded_or_kept_apart():
+def test_different_widths_are_padded():
     left, right = factors([10, 11, 12, 40]), factors([9, 10, 30, 31])
     pairs = [(i, j) for i in range(4) for j in range(4)]
-    padded = check(left, right, pairs)
-    assert len(padded) < 16
-    for batch in check(left, right, pairs, equal_widths=True):
-        shapes = {(left[pairs[k][0]].shape[1], right[pairs[k][1]].shape[1]) for k in batch.numbers}
-        assert len(shapes) == 1
+    batches = check(left, right, pairs)
+    assert len(batches) < 16
+    for batch in batches:
+        sizes = [
+            (left[i].shape[1], right[j].shape[1]) for i, j in (pairs[k] for k in batch.numbers)
+        ]
+        if batch.rows is None:
+            assert set(sizes) == {tuple(batch.products.shape[1:])}
+        else:
+            assert sizes == list(zip(batch.rows, batch.columns, strict=True))
 
 
 def test_few_of_many_pairs_are_multiplied_alone():

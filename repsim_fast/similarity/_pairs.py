@@ -26,11 +26,17 @@ MEMORY = 256 * 2**20
 WIDTH_RATIO = 1.2
 
 
+Padded: TypeAlias = "tuple[Tensor, list[int] | None, list[int] | None]"
+"""Matrices (B, m, n), and their heights and widths where these differ."""
+
+
 class Batch(NamedTuple):
     """Products of some pairs, zero-padded to one size."""
 
     numbers: list[int]  # which of the pairs
     products: Tensor  # (B, m, n)
+    rows: list[int] | None = None  # sizes of smaller products, None where all are (m, n)
+    columns: list[int] | None = None
 
 
 def products(
@@ -38,20 +44,15 @@ def products(
     right: Sequence[Tensor],  # (n, k_j) each; the same object for pairs within one set
     pairs: Pairs,
     *,
-    equal_widths: bool = False,
     memory: int = MEMORY,
 ) -> Iterator[Batch]:
-    """Yields the products of all pairs, each pair once, similar sizes together.
-
-    With ``equal_widths`` only equal sizes share a batch, and nothing is padded.
-    """
-    ratio = 1.0 if equal_widths else WIDTH_RATIO
+    """Yields the products of all pairs, each pair once, similar sizes together."""
     if left is right:
         members = {i for pair in pairs for i in pair}
-        lefts = rights = _groups(left, members, memory, ratio)
+        lefts = rights = _groups(left, members, memory)
     else:
-        lefts = _groups(left, {i for i, _ in pairs}, memory, ratio)
-        rights = _groups(right, {j for _, j in pairs}, memory, ratio)
+        lefts = _groups(left, {i for i, _ in pairs}, memory)
+        rights = _groups(right, {j for _, j in pairs}, memory)
     left_group = {i: g for g, group in enumerate(lefts) for i in group}
     right_group = {j: g for g, group in enumerate(rights) for j in group}
     straight: dict[tuple[int, int], list[int]] = {}
@@ -72,18 +73,17 @@ def products(
             column = {j: c for c, j in enumerate(rights[b])}
             if some:
                 cells = [(row[pairs[k][0]], column[pairs[k][1]]) for k in some]
-                yield Batch(some, cut.blocks(cells))
+                yield Batch(some, *cut.blocks(cells))
             if others:
                 cells = [(row[pairs[k][1]], column[pairs[k][0]]) for k in others]
-                yield Batch(others, cut.blocks(cells).mT)
+                blocks, rows, columns = cut.blocks(cells)
+                yield Batch(others, blocks.mT, columns, rows)
         else:
             yield from _one_by_one(left, right, pairs, some, memory)
             yield from _one_by_one(left, right, pairs, others, memory)
 
 
-def _groups(
-    factors: Sequence[Tensor], members: set[int], memory: int, ratio: float
-) -> list[list[int]]:
+def _groups(factors: Sequence[Tensor], members: set[int], memory: int) -> list[list[int]]:
     """Members of similar width, so many that the product of two groups stays within memory."""
     groups: list[list[int]] = []
     columns = 0
@@ -92,7 +92,7 @@ def _groups(
         fits = (
             bool(groups)
             and columns + width <= (memory / factors[i].element_size()) ** 0.5
-            and width <= ratio * factors[groups[-1][0]].shape[1]
+            and width <= WIDTH_RATIO * factors[groups[-1][0]].shape[1]
             and samples == factors[groups[-1][0]].shape[0]
         )
         if fits:
@@ -116,14 +116,15 @@ class _Cut:
             other = torch.cat(right, dim=1) if len(right) > 1 else right[0]
             self.everything = beside.mT @ other
 
-    def blocks(self, cells: list[tuple[int, int]]) -> Tensor:
-        """Blocks (B, m, n) at rows and columns of the groups."""
+    def blocks(self, cells: list[tuple[int, int]]) -> Padded:
+        """Blocks (B, m, n) at rows and columns of the groups, and their sizes."""
         rows, columns = zip(*cells, strict=True)
         shape = (len(self.heights), self.heights[0], len(self.widths), self.widths[0])
         if len(set(self.heights)) == len(set(self.widths)) == 1:
             blocks = self.everything.view(shape).transpose(1, 2)
             in_order = cells == list(product(range(shape[0]), range(shape[2])))
-            return blocks.flatten(0, 1) if in_order else blocks[list(rows), list(columns)]
+            chosen = blocks.flatten(0, 1) if in_order else blocks[list(rows), list(columns)]
+            return chosen, None, None
         strips = torch.split(self.everything, self.heights, dim=0)
         parts = [torch.split(strip, self.widths, dim=1) for strip in strips]
         return _padded([parts[r][c] for r, c in cells])
@@ -139,19 +140,18 @@ def _one_by_one(
     count = max(1, memory // (largest * left[pairs[numbers[0]][0]].element_size()))
     for start in range(0, len(numbers), count):
         some = numbers[start : start + count]
-        yield Batch(some, _padded([left[i].mT @ right[j] for i, j in (pairs[k] for k in some)]))
+        yield Batch(some, *_padded([left[i].mT @ right[j] for i, j in (pairs[k] for k in some)]))
 
 
-def _padded(matrices: list[Tensor]) -> Tensor:
+def _padded(matrices: list[Tensor]) -> Padded:
     """Stacks matrices, padded with zeros to the largest height and width."""
-    height = max(matrix.shape[0] for matrix in matrices)
-    width = max(matrix.shape[1] for matrix in matrices)
+    heights, widths = [m.shape[0] for m in matrices], [m.shape[1] for m in matrices]
+    height, width = max(heights), max(widths)
+    if min(heights) == height and min(widths) == width:
+        return torch.stack(matrices), None, None
     pad = torch.nn.functional.pad
-    return torch.stack(
-        [
-            m
-            if m.shape == (height, width)
-            else pad(m, (0, width - m.shape[1], 0, height - m.shape[0]))
-            for m in matrices
-        ]
-    )
+    padded = [
+        pad(matrix, (0, width - w, 0, height - h))
+        for matrix, h, w in zip(matrices, heights, widths, strict=True)
+    ]
+    return torch.stack(padded), heights, widths

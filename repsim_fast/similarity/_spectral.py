@@ -1,33 +1,24 @@
-"""Singular values and vectors of many small matrices at once: the one place that asks for them.
-
-Matrices of different sizes share a batch, padded with zeros at the bottom and on the right, which
-adds zeros to the singular values and zero rows to the vectors.
-"""
+"""Singular values and vectors of a batch of products: the one place that asks for them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-
-def singular_values(
-    matrices: Tensor,  # (B, m, n) zero-padded
-) -> Tensor:
-    """Singular values (B, min(m, n)), falling."""
-    values: Tensor = torch.linalg.svdvals(matrices)
-    return values
+from repsim_fast.ops import batched_svd, batched_svdvals
+from repsim_fast.similarity._pairs import Batch
 
 
-def nuclear_norm(
-    matrices: Tensor,  # (B, m, n) zero-padded
-) -> Tensor:
-    """Sums of singular values (B,) in float64."""
-    return singular_values(matrices).sum(dim=-1, dtype=torch.float64)
+def singular_values(batch: Batch) -> Tensor:
+    """Singular values (B, min(m, n)), falling; zeros behind those of a smaller matrix."""
+    return batched_svdvals(batch.products, rows=batch.rows, columns=batch.columns)
 
 
-def singular_vectors(
-    matrices: Tensor,  # (B, m, n) zero-padded
-) -> tuple[Tensor, Tensor, Tensor]:
-    """U (B, m, k), values (B, k) and Vᵀ (B, k, n) with k = min(m, n)."""
-    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
-    return left, values, right
+def nuclear_norm(batch: Batch) -> Tensor:
+    """Sums of singular values (B,), in float64: distances take differences of them."""
+    return singular_values(batch).sum(dim=-1, dtype=torch.float64)
+
+
+def singular_vectors(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """U (B, m, k), values (B, k) and Vᵀ (B, k, n), k = min(m, n); zeros behind smaller matrices."""
+    return batched_svd(batch.products, rows=batch.rows, columns=batch.columns)

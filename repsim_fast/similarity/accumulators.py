@@ -33,6 +33,9 @@ class SampleAccumulator:
             as long; None for none.
         memory: Budget in bytes.
 
+    Attributes:
+        description: Options of the measure, for the result.
+
     Raises:
         ValueError: Unknown measure, or a precision.
     """
@@ -58,6 +61,8 @@ class SampleAccumulator:
             wanted = estimator is not None and "estimator" in fields and measure != "rv_coefficient"
             measure = get_measure(measure, estimator=estimator) if wanted else plain
         self.measure = measure
+        options = dataclasses.asdict(measure).items()
+        self.description = ", ".join(f"{k} {v}" for k, v in options if v is not None) or "plain"
         self.groups = groups
         self._memory = memory // 2
         self._store = FeatureStore(memory=self._memory)

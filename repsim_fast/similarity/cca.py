@@ -12,7 +12,7 @@ from torch import Tensor
 
 from repsim_fast._checks import check_choice
 from repsim_fast.similarity import _spectral
-from repsim_fast.similarity._pairs import Pairs
+from repsim_fast.similarity._pairs import Batch, Pairs
 from repsim_fast.similarity.measure import (
     Info,
     Measure,
@@ -39,14 +39,12 @@ def summarised(
 ) -> Tensor:
     """Mean (squared) canonical correlation of pairs of orthonormal bases."""
     _warn_of_forced(left, right, pairs)
-    total = _spectral.nuclear_norm if summary == "mean" else energy
 
-    def mean(products: Tensor, numbers: list[int]) -> Tensor:
-        widths = [
-            min(left[i].factor.shape[1], right[j].factor.shape[1])
-            for i, j in (pairs[k] for k in numbers)
-        ]
-        return total(products) / torch.tensor(widths, dtype=torch.float64).to(products.device)
+    def mean(batch: Batch) -> Tensor:
+        chosen = [pairs[k] for k in batch.numbers]
+        widths = [min(left[i].factor.shape[1], right[j].factor.shape[1]) for i, j in chosen]
+        total = _spectral.nuclear_norm(batch) if summary == "mean" else energy(batch.products)
+        return total / torch.tensor(widths, dtype=torch.float64).to(total.device)
 
     return from_products(*factors(left, right), pairs, mean)
 
@@ -168,4 +166,4 @@ def canonical_correlations(
     both = comparable([prepare(x, name="x"), prepare(y, name="y")], measure.min_samples)
     ours, theirs = (measure.view(one) for one in both)
     _warn_of_forced([ours], [theirs], [(0, 0)])
-    return _spectral.singular_values(ours.factor.mT[None] @ theirs.factor)[0]
+    return _spectral.singular_values(Batch([0], ours.factor.mT[None] @ theirs.factor))[0]

@@ -14,7 +14,7 @@ from repsim_fast._checks import check_choice
 from repsim_fast.ops import centered_gram
 from repsim_fast.reference import center_gram, pack_gram
 from repsim_fast.similarity._distances import squared_distances, squared_median
-from repsim_fast.similarity._pairs import Pairs
+from repsim_fast.similarity._pairs import Batch, Pairs
 from repsim_fast.similarity.cka import CENTERING, ESTIMATORS, Estimator
 from repsim_fast.similarity.measure import Info, Measure, check_range, register
 from repsim_fast.similarity.prepared import Prepared, UndefinedError
@@ -107,12 +107,12 @@ class CKA(Measure[_Linear]):
         ours = [view.scores for view in left]
         theirs = ours if left is right else [view.scores for view in right]
 
-        def ratio(products: Tensor, numbers: list[int]) -> Tensor:
-            energies = energy(products)
+        def ratio(batch: Batch) -> Tensor:
+            energies = energy(batch.products)
             return torch.stack(
                 [
                     left[i].debiased(energies[b], right[j]) / (ours[i].size * theirs[j].size)
-                    for b, (i, j) in enumerate(pairs[k] for k in numbers)
+                    for b, (i, j) in enumerate(pairs[k] for k in batch.numbers)
                 ]
             )
 

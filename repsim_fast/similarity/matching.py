@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 from torch import Tensor
 
 from repsim_fast.similarity import _spectral
-from repsim_fast.similarity._pairs import Pairs
+from repsim_fast.similarity._pairs import Batch, Pairs
 from repsim_fast.similarity.measure import Info, Invariance, Measure, register
 from repsim_fast.similarity.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.views import Factor, Rows, factors, from_products
@@ -27,6 +27,14 @@ def assignment(
     """One-to-one partners with the largest sum of scores: rows and columns (min(p, q),)."""
     rows, columns = linear_sum_assignment(scores.detach().cpu().double().numpy(), maximize=True)
     return torch.as_tensor(rows).to(scores.device), torch.as_tensor(columns).to(scores.device)
+
+
+def unpadded(batch: Batch) -> list[Tensor]:
+    """The products without the zeros around them."""
+    if batch.rows is None or batch.columns is None:
+        return list(batch.products)
+    sizes = zip(batch.products, batch.rows, batch.columns, strict=True)
+    return [product[:height, :width] for product, height, width in sizes]
 
 
 @dataclass(frozen=True)
@@ -69,10 +77,10 @@ class HardCorrelationMatch(_CorrelationMatch):
     def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
         """Mean over matched features."""
 
-        def mean(products: Tensor, numbers: list[int]) -> Tensor:
-            return torch.stack([matrix[assignment(matrix)].mean() for matrix in products])
+        def mean(batch: Batch) -> Tensor:
+            return torch.stack([table[assignment(table)].mean() for table in unpadded(batch)])
 
-        return from_products(*factors(left, right), pairs, mean, equal_widths=True)
+        return from_products(*factors(left, right), pairs, mean)
 
 
 @register
@@ -97,10 +105,11 @@ class SoftCorrelationMatch(_CorrelationMatch):
     def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
         """Mean of both directions."""
 
-        def mean(products: Tensor, numbers: list[int]) -> Tensor:
-            return (products.amax(dim=2).mean(dim=1) + products.amax(dim=1).mean(dim=1)) / 2
+        def mean(batch: Batch) -> Tensor:
+            best = [(t.amax(dim=1).mean() + t.amax(dim=0).mean()) / 2 for t in unpadded(batch)]
+            return torch.stack(best)
 
-        return from_products(*factors(left, right), pairs, mean, equal_widths=True)
+        return from_products(*factors(left, right), pairs, mean)
 
 
 @register
@@ -182,12 +191,13 @@ class AlignedCosine(Measure[_Samples]):
     def pairs(self, left: Sequence[_Samples], right: Sequence[_Samples], pairs: Pairs) -> Tensor:
         """Means over the samples that are not zero on either side."""
 
-        def mean(products: Tensor, numbers: list[int]) -> Tensor:
-            u, _, vt = _spectral.singular_vectors(products)
+        def mean(batch: Batch) -> Tensor:
+            u, _, vt = _spectral.singular_vectors(batch)
             rotations = u @ vt
             values = []
-            for rotation, (i, j) in zip(rotations, (pairs[k] for k in numbers), strict=True):
+            for rotation, (i, j) in zip(rotations, (pairs[k] for k in batch.numbers), strict=True):
                 x, y = left[i], right[j]
+                rotation = rotation[: x.factor.shape[1], : y.factor.shape[1]]
                 dots = ((x.factor @ rotation) * y.factor).sum(dim=1, dtype=torch.float64)
                 norms = x.size * y.size
                 known = norms > 0
@@ -196,7 +206,7 @@ class AlignedCosine(Measure[_Samples]):
                 values.append((dots[known] / norms[known]).mean())
             return torch.stack(values)
 
-        return from_products(*factors(left, right), pairs, mean, equal_widths=True)
+        return from_products(*factors(left, right), pairs, mean)
 
 
 def hard_correlation_match(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast.similarity import _spectral
-from repsim_fast.similarity._pairs import Pairs
+from repsim_fast.similarity._pairs import Batch, Pairs
 from repsim_fast.similarity.measure import (
     Info,
     Invariance,
@@ -37,9 +37,9 @@ def coefficient(
 ) -> Tensor:
     """c of pairs of factors with their norms; ``precise`` where 1 - c matters."""
 
-    def cosine(products: Tensor, numbers: list[int]) -> Tensor:
-        ours, theirs = sizes(left, right, [pairs[k] for k in numbers])
-        return _spectral.nuclear_norm(products) / (ours * theirs)
+    def cosine(batch: Batch) -> Tensor:
+        ours, theirs = sizes(left, right, [pairs[k] for k in batch.numbers])
+        return _spectral.nuclear_norm(batch) / (ours * theirs)
 
     close = (lambda c: c > 1 - CLOSE) if precise else None
     return from_products(*factors(left, right), pairs, cosine, close=close)

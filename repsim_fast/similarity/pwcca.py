@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repsim_fast._checks import check_choice
 from repsim_fast.similarity import _spectral
-from repsim_fast.similarity._pairs import Pairs
+from repsim_fast.similarity._pairs import Batch, Pairs
 from repsim_fast.similarity.cca import orthonormal
 from repsim_fast.similarity.measure import Info, Measure, register
 from repsim_fast.similarity.prepared import Prepared
@@ -61,12 +61,10 @@ class PWCCA(Measure[Weighted]):
     def pairs(self, left: Sequence[Weighted], right: Sequence[Weighted], pairs: Pairs) -> Tensor:
         """Weighted means of canonical correlations."""
 
-        def weighted(products: Tensor, numbers: list[int]) -> Tensor:
-            u, rho, vt = _spectral.singular_vectors(products)
-            rho = rho.double()
-            chosen = [pairs[k] for k in numbers]
+        def weighted(batch: Batch) -> Tensor:
+            u, rho, vt = _spectral.singular_vectors(batch)
             values = []
-            for b, (i, j) in enumerate(chosen):
+            for b, (i, j) in enumerate(pairs[k] for k in batch.numbers):
                 x, y = left[i].coordinates, right[j].coordinates
                 side = self.side
                 if side == "smaller":
@@ -76,18 +74,18 @@ class PWCCA(Measure[Weighted]):
                 values.append(torch.stack(of_x + of_y).mean())
             return torch.stack(values)
 
-        # Unpadded: the weight of a direction of correlation 0 must come from inside the space.
-        return from_products(*factors(left, right), pairs, weighted, equal_widths=True)
+        return from_products(*factors(left, right), pairs, weighted)
 
 
 def _mean(
     rho: Tensor,  # (m,)
-    directions: Tensor,  # (m, k)
-    coordinates: Tensor,  # (k, p)
+    directions: Tensor,  # (m, k), zeros behind the rank of the features
+    coordinates: Tensor,  # (rank, p)
 ) -> Tensor:
-    """Mean of rho weighted by how much of the features lies along each direction."""
-    weights = (directions.to(coordinates.dtype) @ coordinates).abs().sum(dim=1, dtype=rho.dtype)
-    return weights @ rho / weights.sum()
+    """Mean of rho weighted by how much of the features lies along each direction, float64."""
+    along = directions[:, : coordinates.shape[0]] @ coordinates.to(directions.dtype)
+    weights = along.abs().sum(dim=1, dtype=torch.float64)
+    return weights @ rho.double() / weights.sum()
 
 
 def pwcca(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast.ops import centered_gram
-from repsim_fast.similarity._pairs import Pairs
+from repsim_fast.similarity._pairs import Batch, Pairs
 from repsim_fast.similarity.measure import (
     Info,
     Measure,
@@ -68,7 +68,7 @@ class LinearRegression(Measure[_Predictor]):
             [view.target.factor for view in left],
             [view.basis for view in right],
             pairs,
-            lambda products, _: energy(products),
+            lambda batch: energy(batch.products),
         )
         return explained / torch.stack([left[i].target.size for i, _ in pairs]).square()
 
@@ -135,7 +135,7 @@ class EigenspaceOverlap(Measure[Factor]):
 
     def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
         """Overlaps."""
-        overlap = from_products(*factors(left, right), pairs, lambda m, _: energy(m))
+        overlap = from_products(*factors(left, right), pairs, lambda b: energy(b.products))
         return overlap / torch.maximum(*sizes(left, right, pairs))
 
 
@@ -212,9 +212,9 @@ class GULPDistance(Measure[Factor]):
     def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
         """Roots of the sums."""
 
-        def squared(products: Tensor, numbers: list[int]) -> Tensor:
-            ours, theirs = sizes(left, right, [pairs[k] for k in numbers])
-            return (ours + theirs - 2 * energy(products)) / (ours + theirs)
+        def squared(batch: Batch) -> Tensor:
+            ours, theirs = sizes(left, right, [pairs[k] for k in batch.numbers])
+            return (ours + theirs - 2 * energy(batch.products)) / (ours + theirs)
 
         share = from_products(
             *factors(left, right), pairs, squared, close=lambda share: share < CLOSE

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from repsim_fast.similarity._pairs import Pairs, products
+from repsim_fast.similarity._pairs import Batch, Pairs, products
 from repsim_fast.similarity.prepared import Prepared
 
 
@@ -72,29 +72,27 @@ def from_products(
     left: Sequence[Tensor],  # (n, k_i) each
     right: Sequence[Tensor],  # (n, k_j) each; the same object within one set
     pairs: Pairs,
-    kernel: Callable[[Tensor, list[int]], Tensor],
+    kernel: Callable[[Batch], Tensor],
     *,
     close: Callable[[Tensor], Tensor] | None = None,
-    equal_widths: bool = False,
 ) -> Tensor:
     """Values (len(pairs),) float64 of a function of the products of factors.
 
     Args:
         left, right: Factors.
         pairs: Which to multiply.
-        kernel: (products (B, m, n), numbers of the pairs) -> values (B,).
+        kernel: Values (B,) of a batch of products.
         close: Marks values (B,) that float32 products leave too few digits of; those pairs are
             computed again from float64 products.
-        equal_widths: Pad nothing: only factors of equal width share a batch.
     """
     numbers: list[int] = []
     parts: list[Tensor] = []
-    for batch in products(left, right, pairs, equal_widths=equal_widths):
-        values = kernel(batch.products, batch.numbers).double()
+    for batch in products(left, right, pairs):
+        values = kernel(batch).double()
         if close is not None and batch.products.dtype != torch.float64:
             again = close(values.detach()).nonzero().flatten().tolist()
             precise = [
-                kernel(left[i].double().mT[None] @ right[j].double(), [number])
+                kernel(Batch([number], left[i].double().mT[None] @ right[j].double()))
                 for number in (batch.numbers[k] for k in again)
                 for i, j in [pairs[number]]
             ]
@@ -130,10 +128,10 @@ def inner_products(left: Sequence[Triangle], right: Sequence[Triangle], pairs: P
 
 
 def energy(
-    products: Tensor,  # (B, m, n)
+    matrices: Tensor,  # (..., m, n)
 ) -> Tensor:
-    """Squared Frobenius norms (B,) in float64."""
-    norms: Tensor = torch.linalg.vector_norm(products, dim=(-2, -1), dtype=torch.float64)
+    """Squared Frobenius norms (...) in float64."""
+    norms: Tensor = torch.linalg.vector_norm(matrices, dim=(-2, -1), dtype=torch.float64)
     return norms.square()
 
 

@@ -1,0 +1,87 @@
+"""Other packages' measures, for comparison where they are installed: none is needed.
+
+Each entry computes a value that its package and this one define alike, from two NumPy matrices
+(n, p); the benchmark checks that before it times anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.spatial
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A function of another package, and the measure of ours that it should equal."""
+
+    name: str
+    measure: str
+    function: Callable[[np.ndarray, np.ndarray], float]
+
+
+def scipy_procrustes(x: np.ndarray, y: np.ndarray) -> float:
+    """1 - c² of the disparity, turned into c; equal widths only."""
+    return float(np.sqrt(1 - scipy.spatial.procrustes(x, y)[2]))
+
+
+def scipy_orthogonal_procrustes(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    nuclear = scipy.linalg.orthogonal_procrustes(x, y)[1]
+    return float(nuclear / (np.linalg.norm(x) * np.linalg.norm(y)))
+
+
+def available() -> list[Peer]:
+    """Peers whose packages can be imported."""
+    peers = [
+        Peer("scipy.spatial.procrustes", "procrustes_similarity", scipy_procrustes),
+        Peer(
+            "scipy.linalg.orthogonal_procrustes",
+            "procrustes_similarity",
+            scipy_orthogonal_procrustes,
+        ),
+    ]
+    for find in (_netrep, _torchmetrics, _rsatoolbox):
+        with contextlib.suppress(ImportError):
+            peers += find()
+    return peers
+
+
+def _netrep() -> list[Peer]:
+    from netrep.metrics import LinearMetric
+
+    def angle(alpha: float) -> Callable[[np.ndarray, np.ndarray], float]:
+        return lambda x, y: float(LinearMetric(alpha=alpha).fit(x, y).score(x, y))
+
+    return [
+        Peer("netrep alpha=1", "angular_procrustes_distance", angle(1.0)),
+        # arccos of mean CCA where ranks are equal and full
+        Peer("netrep alpha=0", "cca", lambda x, y: float(np.cos(angle(0.0)(x, y)))),
+    ]
+
+
+def _torchmetrics() -> list[Peer]:
+    import torch
+    from torchmetrics.shape import ProcrustesDisparity
+
+    def similarity(x: np.ndarray, y: np.ndarray) -> float:
+        metric = ProcrustesDisparity()
+        disparity = metric(torch.from_numpy(x)[None], torch.from_numpy(y)[None])
+        return float((1 - disparity).sqrt())
+
+    return [Peer("torchmetrics ProcrustesDisparity", "procrustes_similarity", similarity)]
+
+
+def _rsatoolbox() -> list[Peer]:
+    from rsatoolbox.data import Dataset
+    from rsatoolbox.rdm import calc_rdm, compare
+
+    def rsa(x: np.ndarray, y: np.ndarray) -> float:
+        rdms = [calc_rdm(Dataset(m.astype(np.float64)), method="correlation") for m in (x, y)]
+        return float(compare(*rdms, method="spearman")[0, 0])
+
+    return [Peer("rsatoolbox correlation, spearman", "rsa", rsa)]
