@@ -1,6 +1,6 @@
 """Training of standard and robust networks."""
 
-from . import methods, schedules
+from . import methods, recipes, schedules
 from .evaluation import Accuracy, evaluate
 from .history import Epoch, History
 from .overfitting import OverfittingDetector
@@ -16,6 +16,7 @@ __all__ = [
     "class_selectivity",
     "evaluate",
     "methods",
+    "recipes",
     "schedules",
     "train",
 ]

@@ -45,6 +45,7 @@ def evaluate(
     batch_size: int = 256,
     device: torch.device | str | None = None,
     progress: bool = False,
+    on_batch: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Accuracy:
     """Accuracy of ``model``, in eval mode, on clean images and on those of an attack.
 
@@ -58,6 +59,8 @@ def evaluate(
         batch_size: Images at a time.
         device: Where the batches go; default: where the model is.
         progress: Show a progress bar.
+        on_batch: Called with each batch's adversarial images and with which of them, the clean
+            image included, the model gets right, (N,) bool.
     """
     held = samples(data)
     where = device_of(model) if device is None else torch.device(device)
@@ -67,8 +70,11 @@ def evaluate(
             right = correct(model, x, y)
             clean += int(right.sum())
             if attack is not None:
-                right &= correct(model, attack(model, x, y), y)
+                adversarial = attack(model, x, y)
+                right &= correct(model, adversarial, y)
                 robust += int(right.sum())
+                if on_batch is not None:
+                    on_batch(adversarial, right)
             bar.update(len(y))
     n = len(held)
     return Accuracy(clean / n, None if attack is None else robust / n, n)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from python_tests.cli.commands import Run
+from repsim_fast import data, models
+from repsim_fast.training import evaluate
+
+FEW = ("--data", "digits", "--limit", "40", "--threads", "1")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--attack", "pgd", "--steps", "3", "--restarts", "2", "--eps", "0.1"),
+        ("--steps", "4", "--eps", "1/10", "--fast"),
+        ("--attack", "apgd-t", "--norm", "l1", "--steps", "3", "--eps", "2"),
+        ("--attack", "fgsm", "--norm", "l2"),
+    ],
+    ids=["pgd", "apgd", "apgd-t", "fgsm"],
+)
+def test_accuracies_and_saved_images(
+    run: Run, checkpoints: dict[str, Path], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    out = tmp_path / "attacked.safetensors"
+    result = run("attack", checkpoints["standard"], *FEW, *options, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "95 % interval" in result.output
+    with safe_open(out, framework="pt") as file:
+        about = json.loads(file.metadata()["repsim_fast_attack"])
+        images, labels, robust = (
+            file.get_tensor(k).clone() for k in ("images", "labels", "robust")
+        )
+    assert images.shape == (40, 1, 8, 8)
+    assert about["robust_accuracy"] == robust.double().mean().item() <= about["clean_accuracy"]
+    clean = data.load("digits", "test", limit=40, seed=0).tensors()[0]
+    order = {"l1": 1.0, "l2": 2.0}.get(about["norm"], torch.inf)
+    lengths = torch.linalg.vector_norm((images - clean).flatten(1), order, dim=1)
+    assert 0 < lengths.max() <= about["eps"] * (1 + 1e-5)
+    network, _ = models.load_checkpoint(checkpoints["standard"])
+    again = evaluate(network, (images, labels)).clean
+    assert again >= about["robust_accuracy"]  # which counts those also right as they are
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--attack", "magic"), "--attack must be one of pgd"),
+        (("--norm", "l3"), "--norm must be one of linf"),
+        (("--attack", "fgsm", "--steps", "3"), "fixed number of steps"),
+        (("--attack", "autoattack", "--restarts", "3"), "--restarts: only for"),
+        (("--out", "attacked.pt"), "ends in .safetensors"),
+    ],
+)
+def test_bad_options(
+    run: Run, checkpoints: dict[str, Path], options: tuple[str, ...], message: str
+) -> None:
+    result = run("attack", checkpoints["standard"], *FEW, *options)
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+def test_bad_radius_and_missing_checkpoint(run: Run, tmp_path: Path) -> None:
+    assert "above 0" in run("attack", "a.safetensors", *FEW, "--eps", "0").output
+    result = run("attack", tmp_path / "none.safetensors", *FEW)
+    assert result.exit_code == 1
+    assert "no checkpoint file" in result.output
