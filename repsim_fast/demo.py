@@ -119,10 +119,13 @@ def run_demo(
                 num_classes=10,
                 in_channels=1,
                 method=method,
-                **options,
+                method_options=options,
                 epochs=epochs,
                 seed=seed,
                 data="digits",
+                clean_accuracy=accuracy[name].clean,
+                robust_accuracy=accuracy[name].robust,
+                attack=f"PGD, {TEST_STEPS} steps, eps {eps:g}, {len(unseen)} test images",
             )
             networks[name] = network
         say(f"comparing all their layers on {len(unseen)} unseen digits")

@@ -75,7 +75,9 @@ def test_compare_writes_everything(run: Run, tmp_path: Path, checkpoints: dict[s
     for name in pictures:
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 200
-    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for word in (str(checkpoints["pgd"]), "pgd, eps 0.2, steps 2, 1 epochs", "PGD, 20 steps"):
+        assert word in report
     for grid in found.grids():
         assert f"{grid.mean_off_diagonal():.3f}" in result.output
 

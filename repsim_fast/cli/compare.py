@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from repsim_fast._accumulators import MEASURES
 from repsim_fast._result_folder import check_writable, summary_rows, write_folder
 
 from .errors import Interrupted
@@ -24,10 +25,10 @@ from .options import (
     Size,
     Threads,
     choose_device,
-    choose_threads,
     describe,
 )
 from .tables import format_table
+from .threads import choose_threads
 
 _ATTACKS = ("pgd",)
 PARTIAL = "partial.safetensors"
@@ -60,7 +61,9 @@ def compare(
             "layers and blocks).",
         ),
     ] = None,
-    measure: Annotated[str, typer.Option(metavar="NAME", help="Similarity measure.")] = "cka",
+    measure: Annotated[
+        str, typer.Option(metavar="NAME", help=f"Similarity measure: {', '.join(MEASURES)}.")
+    ] = "cka",
     batch_size: Annotated[int, typer.Option(min=4, metavar="N", help="Images at a time.")] = 128,
     passes: Annotated[
         int,
@@ -100,12 +103,15 @@ def compare(
     if attack is not None and attack not in _ATTACKS:
         raise ValueError(f"--attack must be one of {', '.join(_ATTACKS)}, got {attack!r}")
     where = choose_device(device)
-    choose_threads(threads)
+    threads_used = choose_threads(threads)
     check_writable(out)
     progress = sys.stderr.isatty()
     images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
-    networks = open_models(models, images, seed=seed)
-    typer.echo(f"comparing {', '.join(networks)} on {describe(images)}; device {where}")
+    opened = open_models(models, images, seed=seed)
+    networks = {name: model.module for name, model in opened.items()}
+    typer.echo(
+        f"comparing {', '.join(networks)} on {describe(images)}; device {where}, {threads_used}"
+    )
     with _partial_result_kept(out):
         result = compare_models(
             networks,
@@ -119,7 +125,13 @@ def compare(
             progress=progress,
             seed=seed,
         )
-    report = write_folder(out, result, introduction=_introduction(attack, eps, attack_steps))
+    typer.echo("drawing heat maps and report")
+    report = write_folder(
+        out,
+        result,
+        introduction=_introduction(attack, eps, attack_steps),
+        tables={"Models": [model.about for model in opened.values()]},
+    )
     typer.echo(f"\n{result.n_samples:,} images in {result.seconds['total']:.1f} s; {measure}:\n")
     typer.echo(format_table(summary_rows(result)))
     if result.n_batches == 1:

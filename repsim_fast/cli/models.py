@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import typer
 from torch import nn
@@ -12,8 +13,15 @@ from repsim_fast.data import ImageData
 from repsim_fast.models import available, build, load_checkpoint
 
 
-def open_models(arguments: Sequence[str], data: ImageData, *, seed: int) -> dict[str, nn.Module]:
-    """Networks by a short name, in evaluation mode.
+class Opened(NamedTuple):
+    """A network in evaluation mode, and a line about it for a table."""
+
+    module: nn.Module
+    about: dict[str, Any]
+
+
+def open_models(arguments: Sequence[str], data: ImageData, *, seed: int) -> dict[str, Opened]:
+    """Networks by a short name.
 
     Args:
         arguments: Each the path of a checkpoint or the name of an architecture, which is then
@@ -26,15 +34,32 @@ def open_models(arguments: Sequence[str], data: ImageData, *, seed: int) -> dict
         FileNotFoundError: A checkpoint that is not there.
     """
     models = {}
-    for position, (name, argument) in enumerate(
-        zip(short_names(arguments), arguments, strict=True)
-    ):
+    for position, argument in enumerate(arguments):
+        name = short_names(arguments)[position]
         if Path(argument).is_file() or argument.endswith(".safetensors"):
-            models[name] = _load(argument, data)
+            module, header = _load(argument, data)
+            models[name] = Opened(module, {"model": name, "file": argument, **_training(header)})
         else:
-            models[name] = _build(argument, data, seed + position)
+            drawn = f"none: random weights (seed {seed + position})"
+            about = {"file": "-", **_training({"name": argument}), "training": drawn}
+            models[name] = Opened(_build(argument, data, seed + position), {"model": name, **about})
             typer.echo(f"{argument} is untrained: its weights are random (seed {seed + position})")
     return models
+
+
+def _training(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What the header of a checkpoint says of its training, as far as it does."""
+    options = header.get("method_options", {})
+    steps = [f"{key} {value:.4g}" for key, value in options.items()]
+    if "epochs" in header:
+        steps.append(f"{header['epochs']} epochs")
+    return {
+        "network": header["name"],
+        "training": ", ".join([header.get("method", "unknown"), *steps]),
+        "clean accuracy": header.get("clean_accuracy"),
+        "robust accuracy": header.get("robust_accuracy"),
+        "attack": header.get("attack", "-"),
+    }
 
 
 def short_names(arguments: Sequence[str]) -> list[str]:
@@ -55,14 +80,14 @@ def short_names(arguments: Sequence[str]) -> list[str]:
     return names
 
 
-def _load(path: str, data: ImageData) -> nn.Module:
+def _load(path: str, data: ImageData) -> tuple[nn.Module, dict[str, Any]]:
     model, about = load_checkpoint(path)
     channels = data.images.shape[1]
     if about["in_channels"] != channels:
         raise ValueError(
             f"{path} takes images with {about['in_channels']} channels, {data.name} has {channels}"
         )
-    return model
+    return model, about
 
 
 def _build(name: str, data: ImageData, seed: int) -> nn.Module:

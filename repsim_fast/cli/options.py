@@ -58,7 +58,12 @@ Device = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="CPU threads (default: one for each core)."),
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="CPU threads (default: one for each idle core). Results repeat bit for bit with the "
+        "same number only.",
+    ),
 ]
 
 
@@ -80,9 +85,3 @@ def choose_device(name: str | None) -> torch.device:
 def describe(images: ImageData) -> str:
     """What images these are, in a few words."""
     return repr(images).removeprefix("ImageData(").removesuffix(")")
-
-
-def choose_threads(threads: int | None) -> None:
-    """Give torch this many CPU threads; None leaves its own choice."""
-    if threads is not None:
-        torch.set_num_threads(threads)

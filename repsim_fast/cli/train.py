@@ -32,9 +32,9 @@ from .options import (
     Size,
     Threads,
     choose_device,
-    choose_threads,
     describe,
 )
+from .threads import choose_threads
 
 TEST_STEPS = 20
 EPOCH_TEST_STEPS = 10
@@ -117,7 +117,7 @@ def train(
     if out.suffix != ".safetensors":
         raise ValueError(f"--out must be a name that ends in .safetensors, got {str(out)!r}")
     where = choose_device(device)
-    choose_threads(threads)
+    threads_used = choose_threads(threads)
     folder = _training_folder(out, resume)
     log = folder / "log.jsonl"
     options = _method_options(method, eps, attack_steps)
@@ -133,7 +133,7 @@ def train(
     network = models.build(**architecture, seed=seed)
     typer.echo(
         f"training {model} ({sum(p.numel() for p in network.parameters()):,} parameters) on "
-        f"{describe(images)}; device {where}, {torch.get_num_threads()} threads"
+        f"{describe(images)}; device {where}, {threads_used}"
     )
     robust = trained_by.eps is not None
     epoch_lines = _EpochLines(log, epochs)
@@ -177,6 +177,7 @@ def train(
         lr=lr,
         augment=augment,
         seed=seed,
+        threads=torch.get_num_threads(),
         data=describe(images),
         classes=list(images.classes),
         clean_accuracy=accuracy.clean,
