@@ -50,7 +50,10 @@ def open_models(arguments: Sequence[str], data: ImageData, *, seed: int) -> dict
 def _training(header: Mapping[str, Any]) -> dict[str, Any]:
     """What the header of a checkpoint says of its training, as far as it does."""
     options = header.get("method_options", {})
-    steps = [f"{key} {value:.4g}" for key, value in options.items()]
+    steps = [
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in options.items()
+    ]
     if "epochs" in header:
         steps.append(f"{header['epochs']} epochs")
     return {

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from repsim_fast import models
 from repsim_fast._result_folder import check_writable
 from repsim_fast.attacks import PGD
-from repsim_fast.training import Accuracy, evaluate, methods
+from repsim_fast.training import Accuracy, evaluate, methods, recipes
 from repsim_fast.training import train as train_network
 
 from .errors import Interrupted
@@ -42,16 +42,26 @@ _STATE = "resume.safetensors"
 
 
 def train(
+    context: typer.Context,
     data: DataSpec,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Checkpoint to write, *.safetensors.")],
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
             help=f"Network: {', '.join(models.available())}. Capitals stand for numbers or names "
-            "of your choice, as in wrn-28-10 or torchvision:resnet18.",
+            "of your choice, as in wrn-28-10 or torchvision:resnet18. Not needed with --preset.",
         ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Checkpoint to write, *.safetensors.")],
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Train by a published recipe for CIFAR-10, which sets network, method and "
+            f"schedule: {', '.join(recipes.available())}. --model, --epochs, --batch-size, --lr "
+            "and --augment given beside it count.",
+        ),
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -120,7 +130,19 @@ def train(
     threads_used = choose_threads(threads)
     folder = _training_folder(out, resume)
     log = folder / "log.jsonl"
-    options = _method_options(method, eps, attack_steps)
+    settings: dict[str, Any] = {
+        "epochs": epochs, "batch_size": batch_size, "lr": lr, "augment": augment,
+    }  # fmt: skip
+    if preset is None:
+        options = _method_options(method, eps, attack_steps)
+    else:
+        recipe = recipes.get(preset)
+        settings = _of_recipe(recipe, settings, context)
+        method, options = settings.pop("method"), settings.pop("method_options", {})
+        model = model or recipe.model
+        eps = recipe.eps or eps
+    if model is None:
+        raise ValueError("--model: name a network, or a --preset")
     trained_by = methods.build(method, **options)
     progress = sys.stderr.isatty()
     images = load(data, "train", size=size, limit=limit, seed=seed, progress=progress)
@@ -136,7 +158,7 @@ def train(
         f"{describe(images)}; device {where}, {threads_used}"
     )
     robust = trained_by.eps is not None
-    epoch_lines = _EpochLines(log, epochs)
+    epoch_lines = _EpochLines(log, settings["epochs"])
 
     def start_epoch() -> None:
         epoch_lines.show()
@@ -148,10 +170,7 @@ def train(
             images,
             # The name with its settings: the progress bar shows it, and --resume compares it.
             method=replace(trained_by, name=_described(method, options), start_epoch=start_epoch),
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            augment=augment,
+            **settings,
             eval_data=unseen,
             eval_attack=PGD(eps, steps=EPOCH_TEST_STEPS, seed=seed) if robust else None,
             checkpoint=folder,
@@ -172,10 +191,8 @@ def train(
         **architecture,
         method=method,
         method_options=options,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        augment=augment,
+        preset=preset,
+        **{name: settings[name] for name in ("epochs", "batch_size", "lr", "augment")},
         seed=seed,
         threads=torch.get_num_threads(),
         data=describe(images),
@@ -233,9 +250,32 @@ def _method_options(method: str, eps: float, steps: int | None) -> dict[str, Any
     return options
 
 
+def _of_recipe(
+    recipe: recipes.Recipe, settings: dict[str, Any], context: typer.Context
+) -> dict[str, Any]:
+    """A recipe's settings, and those that stand on the command line in their place.
+
+    Raises:
+        ValueError: An option that is the recipe's to decide.
+    """
+    given = {
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    for name in ("method", "eps", "attack_steps"):
+        if name in given:
+            raise ValueError(f"--{name.replace('_', '-')} is the preset's: leave out one of them")
+    return {**recipe.settings, **{name: settings[name] for name in settings.keys() & given}}
+
+
 def _described(method: str, options: dict[str, Any]) -> str:
-    settings = ", ".join(f"{name} {value:.4g}" for name, value in options.items())
+    settings = ", ".join(_setting(name, value) for name, value in options.items())
     return f"{method}, {settings}" if settings else method
+
+
+def _setting(name: str, value: Any) -> str:
+    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
 
 
 class _EpochLines:
