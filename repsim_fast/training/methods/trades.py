@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, kl_div, nll_loss
 
 from repsim_fast.attacks import PGD
 from repsim_fast.attacks._borrow import borrow, call
+from repsim_fast.attacks._execution import resolve
 from repsim_fast.attacks.losses import divergence
 from repsim_fast.attacks.region import Region
 
@@ -54,6 +55,11 @@ def trades(
     step_size = eps / 4 if step_size is None else step_size
     settings = {"steps": steps, "step_size": step_size, **options}
     on_examples(_NearStart, eps, **settings)  # bad settings fail here
+    if resolve(options.get("execution", "exact")).cuda_graph:
+        raise ValueError(
+            "execution: no cuda_graph for trades, whose inner loss holds each batch's own clean "
+            "predictions: it would be captured anew for every batch"
+        )
 
     def perturb(model: nn.Module, batch: Batch) -> Tensor:
         with borrow(model, device=batch.x.device, seed=0), torch.no_grad():
