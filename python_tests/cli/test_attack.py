@@ -70,3 +70,8 @@ def test_bad_radius_and_missing_checkpoint(run: Run, tmp_path: Path) -> None:
     result = run("attack", tmp_path / "none.safetensors", *FEW)
     assert result.exit_code == 1
     assert "no checkpoint file" in result.output
+
+
+def test_help_shows_examples(run: Run) -> None:
+    assert "repsim-fast attack" in run("attack", "--help").output.partition("Example")[2]
+    assert "attack" in run("--help").output
