@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = args.results / folder
     deadline = None if args.minutes is None else time.monotonic() + 60 * args.minutes
     started = time.perf_counter()
+    record = provenance(preset)  # of the code as it is loaded, not as it may be in the end
     lab = Lab(preset, args.work / folder, deadline=deadline, progress=not args.quiet)
     for number in asked:
         title, run = QUESTIONS[number]
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return GO_ON
     _judge(results, preset)
     record = {
-        **provenance(preset),
+        **record,
         "questions": asked,
         "seconds": round(time.perf_counter() - started, 1),
         "networks trained in this run": lab.networks.trained,

@@ -91,9 +91,9 @@ class Comparison:
         cells = self._cells(a, b)
         left_out = self.replicates[(slice(None), *cells)]
         g = len(left_out)
-        spread = np.square(left_out - left_out.mean(0)).sum(0) * (g - 1) / g
+        se = np.sqrt(np.square(left_out - left_out.mean(0)).sum(0) * (g - 1) / g)
         rows, columns = (self.layers[self.views.index(v)] for v in (a, b))
-        return Grid(a, b, rows, columns, self.value[cells], np.sqrt(spread), "cka")
+        return Grid(a, b, rows, columns, self.value[cells], se, "cka")
 
     def _cells(self, a: str, b: str) -> Any:
         starts = np.cumsum([0, *map(len, self.layers)])
@@ -246,8 +246,9 @@ class Lab:
         named = {view.name: self.model(view) for view in views}
         x, _ = self.images(trained_on)
         looks = {v.name: _Look(self.examples(v)) for v in views if v.threat is not None}
-        batches = torch.arange(len(x)).split(preset.compare_batch)
-        if len(batches[-1]) < preset.compare_batch:
+        size = min(preset.compare_batch, len(x) // 2)  # a jackknife needs two batches
+        batches = torch.arange(len(x)).split(size)
+        if len(batches[-1]) < size:
             batches = batches[:-1]  # groups of a jackknife are of one size
 
         def cka(positions: Tensor) -> Any:
@@ -257,7 +258,7 @@ class Lab:
                 data=(x[positions], positions),
                 layers=is_paper_layer,
                 inputs=looks or None,
-                batch_size=preset.compare_batch,
+                batch_size=size,
                 device=preset.device,
             )
 

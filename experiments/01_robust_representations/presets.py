@@ -33,7 +33,8 @@ class Preset:
         radii: Multiples of the radius for training, question 5.
         strengths: Multiples of the radius for evaluation, question 2.
         threats: Threat models of question 6, the first being that of all other questions.
-        measure_images: Images for the measures of question 8, more than channels.
+        measure_images: Images for the measures of question 8: twice the channels must fit into
+            three quarters of them.
         minutes: What it takes on the machine it is for.
         absolute: Whether the published absolute values may be expected (same network, same data).
     """
