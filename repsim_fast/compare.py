@@ -207,10 +207,13 @@ def compare(
         constant = [f"{layer!r} of model {model!r}" for model, layer in final.constant_layers]
         some = ", ".join(constant[:10])
         some += f" and {len(constant) - 10} more (.constant_layers)" if len(constant) > 10 else ""
-        warnings.warn(
-            f"similarity is undefined (NaN) for layers that do not vary over the data: {some}",
-            stacklevel=2,
+        reason = getattr(accumulator, "reason", "")
+        what = (
+            f"layers {some} ({reason})"
+            if reason
+            else f"layers that do not vary over the data: {some}"
         )
+        warnings.warn(f"similarity is undefined (NaN) for {what}", stacklevel=2)
     return final
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from typing import Any
 
 import torch
@@ -35,6 +34,7 @@ class SampleAccumulator:
 
     Attributes:
         description: Options of the measure, for the result.
+        reason: Why the first of the layers without a value has none.
 
     Raises:
         ValueError: Unknown measure, or a precision.
@@ -63,6 +63,7 @@ class SampleAccumulator:
         self.measure = measure
         options = dataclasses.asdict(measure).items()
         self.description = ", ".join(f"{k} {v}" for k, v in options if v is not None) or "plain"
+        self.reason = ""
         self.groups = groups
         self._memory = memory // 2
         self._store = FeatureStore(memory=self._memory)
@@ -98,12 +99,7 @@ class SampleAccumulator:
         reasons = [view for view in views if isinstance(view, UndefinedError)]
         if not defined:
             raise reasons[0]
-        if reasons:
-            warnings.warn(
-                f"{self.measure.info.name} is undefined for {len(reasons)} of {size} layers: "
-                f"{reasons[0]}",
-                stacklevel=2,
-            )
+        self.reason = str(reasons[0]) if reasons else ""
         value = _spread(within(self.measure, [views[i] for i in defined]), defined, size)
         spill.close()
         standard_error = torch.full_like(value, math.nan)
@@ -117,7 +113,7 @@ class SampleAccumulator:
     def _view(self, layer: int, spill: Spill) -> Any:
         """View of a layer, or the reason why there is none."""
         try:
-            prepared = Prepared(self._store.matrix(layer), name=f"layer {layer}")
+            prepared = Prepared(self._store.matrix(layer), name="features")
             return spill.keep(self.measure.view(prepared))
         except UndefinedError as error:
             return error
