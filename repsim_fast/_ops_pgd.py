@@ -37,6 +37,7 @@ ORDERS: tuple[Order, ...] = ("clip_project", "project_clip")
 UNIT_BOX: Bounds = (0.0, 1.0)
 
 _Split = tuple[float, Tensor | None]
+_Arguments = tuple[float | Tensor | None, ...]
 _ops = torch.ops.repsim_fast
 
 
@@ -104,7 +105,7 @@ def _bound(argument: str, value: Scalar, x: Tensor) -> _Split:
         ) from None
 
 
-def _region(x: Tensor, eps: Scalar, bounds: Bounds) -> tuple[float | Tensor | None, ...]:
+def _region(x: Tensor, eps: Scalar, bounds: Bounds) -> _Arguments:
     """eps, radii, low, lows, high, highs of the operators."""
     low, lows = _bound("low", bounds[0], x)
     high, highs = _bound("high", bounds[1], x)
@@ -115,22 +116,28 @@ def _region(x: Tensor, eps: Scalar, bounds: Bounds) -> tuple[float | Tensor | No
 
 def _step(
     x_adv: Tensor,
-    grad: Tensor | None,
+    grad: Tensor,
     x: Tensor,
     step_size: Scalar,
     eps: Scalar,
     bounds: Bounds,
     targeted: bool,
-) -> tuple[float | Tensor | None, ...]:
+) -> _Arguments:
     """The operators' arguments up to those of one norm."""
     _check_x(x)
     _check_like("x_adv", x_adv, x, (x.dtype,))
-    if grad is not None:
-        _check_like("grad", grad, x, FLOATING)
+    _check_like("grad", grad, x, FLOATING)
     size, sizes = _per_sample("step_size", step_size, x)
     if targeted:
         size, sizes = -size, None if sizes is None else -sizes
     return x_adv, grad, x, size, sizes, *_region(x, eps, bounds)
+
+
+def _projection(x_adv: Tensor, x: Tensor, eps: Scalar, bounds: Bounds) -> _Arguments:
+    """The same without a step."""
+    _check_x(x)
+    _check_like("x_adv", x_adv, x, (x.dtype,))
+    return x_adv, None, x, 0.0, None, *_region(x, eps, bounds)
 
 
 def _changed(x_adv: Tensor) -> Tensor:
@@ -218,7 +225,7 @@ def project_linf_box(
 
     Arguments and errors as in `pgd_linf_step`.
     """
-    arguments = _step(x_adv, None, x, 0.0, eps, bounds, False)
+    arguments = _projection(x_adv, x, eps, bounds)
     out: Tensor = _ops.pgd_linf_step(*arguments)
     return out
 
@@ -231,7 +238,7 @@ def project_linf_box_(
     bounds: Bounds = UNIT_BOX,
 ) -> Tensor:
     """`project_linf_box` in place: returns x_adv."""
-    _ops.pgd_linf_step_(*_step(x_adv, None, x, 0.0, eps, bounds, False))
+    _ops.pgd_linf_step_(*_projection(x_adv, x, eps, bounds))
     return _changed(x_adv)
 
 
@@ -321,7 +328,7 @@ def project_l2_box(
     order: Order = "clip_project",
 ) -> Tensor:
     """Into the L2 ball around x and into the box, in the order of `pgd_l2_step`."""
-    arguments = _step(x_adv, None, x, 0.0, eps, bounds, False)
+    arguments = _projection(x_adv, x, eps, bounds)
     out: Tensor = _ops.pgd_l2_step(*arguments, _clip_first(order))
     return out
 
@@ -335,7 +342,7 @@ def project_l2_box_(
     order: Order = "clip_project",
 ) -> Tensor:
     """`project_l2_box` in place: returns x_adv."""
-    arguments = _step(x_adv, None, x, 0.0, eps, bounds, False)
+    arguments = _projection(x_adv, x, eps, bounds)
     _ops.pgd_l2_step_(*arguments, _clip_first(order))
     return _changed(x_adv)
 
@@ -429,7 +436,8 @@ def project_l1_box(
     With u = x_adv - x and c_i the room that the box leaves entry i on u_i's side, the result is
     ``x + sign(u) min(max(|u| - t, 0), c)``: t = 0 if that lies in the ball, else the root of
     ``sum_i min(max(|u_i| - t, 0), c_i) = eps``, which Newton's method inside a bracket finds in
-    some six passes over the entries. Entries that do not change keep their bits.
+    some six passes over the entries. As exact as u in the dtype of x. Entries that do not change
+    keep their bits.
 
     Args:
         x_adv: Points to project, shape and dtype of x.
@@ -454,7 +462,7 @@ def project_l1_box(
     References:
         Croce and Hein, "Mind the box: l1-APGD for sparse adversarial attacks", 2021, prop. 2.1.
     """
-    arguments = _step(x_adv, None, x, 0.0, eps, bounds, False)
+    arguments = _projection(x_adv, x, eps, bounds)
     out: Tensor = _ops.pgd_l1_step(*arguments, 1.0, None)
     return out
 
@@ -467,7 +475,7 @@ def project_l1_box_(
     bounds: Bounds = UNIT_BOX,
 ) -> Tensor:
     """`project_l1_box` in place: returns x_adv."""
-    _ops.pgd_l1_step_(*_step(x_adv, None, x, 0.0, eps, bounds, False), 1.0, None)
+    _ops.pgd_l1_step_(*_projection(x_adv, x, eps, bounds), 1.0, None)
     return _changed(x_adv)
 
 

@@ -85,7 +85,7 @@ def project_l2_box(
     delta = x_adv - x
     length, eps = norm(delta, 2), per_sample(eps, x)
     x_adv = torch.where(length > eps, x + delta * (eps / length), x_adv)
-    return x_adv if order == "clip_project" else clip(x_adv, low, high)
+    return clip(x_adv, low, high)  # in either order: rounding may leave the box by a bit
 
 
 def pgd_l2_step(
@@ -138,7 +138,7 @@ def project_l1_box(x_adv: Tensor, x: Tensor, eps: Scalar, low: Scalar, high: Sca
         outside = shrunk(middle).sum(1, keepdim=True) > radius
         lower, upper = torch.where(outside, middle, lower), torch.where(outside, upper, middle)
     change = delta.sign() * shrunk(torch.where(inside, 0.0, upper))
-    return (x.double() + change.view_as(x)).to(x.dtype)
+    return clip((x.double() + change.view_as(x)).to(x.dtype), low, high)
 
 
 def pgd_l1_step(

@@ -9,6 +9,20 @@ from torch import Tensor
 
 from repsim_fast import _extension
 from repsim_fast._checks import check_choice, check_matrix
+from repsim_fast._ops_pgd import pgd_l1_step as pgd_l1_step
+from repsim_fast._ops_pgd import pgd_l1_step_ as pgd_l1_step_
+from repsim_fast._ops_pgd import pgd_l2_step as pgd_l2_step
+from repsim_fast._ops_pgd import pgd_l2_step_ as pgd_l2_step_
+from repsim_fast._ops_pgd import pgd_linf_step as pgd_linf_step
+from repsim_fast._ops_pgd import pgd_linf_step_ as pgd_linf_step_
+from repsim_fast._ops_pgd import project_l1_box as project_l1_box
+from repsim_fast._ops_pgd import project_l1_box_ as project_l1_box_
+from repsim_fast._ops_pgd import project_l2_box as project_l2_box
+from repsim_fast._ops_pgd import project_l2_box_ as project_l2_box_
+from repsim_fast._ops_pgd import project_linf_box as project_linf_box
+from repsim_fast._ops_pgd import project_linf_box_ as project_linf_box_
+from repsim_fast._ops_pgd import random_start as random_start
+from repsim_fast._ops_pgd import random_start_ as random_start_
 from repsim_fast._ops_svd import batched_nuclear_norm as batched_nuclear_norm
 from repsim_fast._ops_svd import batched_svd as batched_svd
 from repsim_fast._ops_svd import batched_svdvals as batched_svdvals

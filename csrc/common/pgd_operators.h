@@ -157,6 +157,8 @@ class Rows {
 
   Bound<T> bound(const char* name, const Value& value) {
     if (!value.tensor.has_value()) return {static_cast<T>(value.number), nullptr, 1, 1};
+    STD_TORCH_CHECK(problem_.d >> 32 == 0, name, ": expected a number for samples of ", problem_.d,
+                    " entries");
     const Tensor& t = *value.tensor;
     check_value<T>(name, t, out_);
     STD_TORCH_CHECK(t.dim() + 1 == out_.dim(), name, ": expected the shape of an image");

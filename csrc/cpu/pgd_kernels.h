@@ -36,8 +36,8 @@ struct PgdKernels {
   // out = adv + direction, clipped to the box if `clipped`; the sum of squares of out - x.
   double (*l2_move)(const T* adv, const T* gradient, const T* x, int64_t n, Direction<T> direction,
                     bool clipped, const Box<T>& box, T* out);
-  // out = x + (out - x) * factor, or out where factor is 1; clipped to the box if `clipped`.
-  void (*l2_shrink)(const T* x, int64_t n, T factor, bool clipped, const Box<T>& box, T* out);
+  // out = l2_entry(...)
+  void (*l2_shrink)(const T* x, int64_t n, T factor, const Box<T>& box, T* out);
 
   // sizes = |gradient|, 0 where the box lets the entry not move that way.
   void (*l1_sizes)(const T* adv, const T* gradient, int64_t n, bool descend, const Box<T>& box,
@@ -55,7 +55,7 @@ struct PgdKernels {
   // Keeps the entries with lengths > threshold, in order; returns their number. Both arrays have
   // room for kPackSlack more.
   int64_t (*pack_longer)(T* lengths, T* rooms, int64_t n, T threshold);
-  // out = x + sign(out - x) shrink(...); entries that do not change keep their bits.
+  // out = l1_entry(...)
   void (*l1_shrink)(const T* x, int64_t n, T threshold, T threshold_rest, const Box<T>& box,
                     T* out);
 

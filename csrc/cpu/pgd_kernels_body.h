@@ -171,26 +171,19 @@ double l2_move(const T* adv, const T* gradient, const T* x, int64_t n, Direction
   return loop(adv, gradient, x, n, direction, box, out);
 }
 
-template <typename T, bool kClips, bool kArrays>
+template <typename T, bool kArrays>
 void l2_shrink_loop(const T* x, int64_t n, T factor, Box<T> box, T* out) {
-  const bool inside = factor == T{1};
   for_entries<T>(n, [&](auto shape, int64_t i) {
     using S = decltype(shape);
-    using V = typename S::Values;
-    const V v = load<S>(out + i), center = load<S>(x + i);
-    V shrunk = inside ? v : center + (v - center) * factor;
-    if constexpr (kClips) {
-      shrunk = clip<V>(shrunk, lows<kArrays, S>(box, i), highs<kArrays, S>(box, i));
-    }
-    store<S>(out + i, shrunk);
+    store<S>(out + i,
+             l2_entry<typename S::Values>(load<S>(out + i), load<S>(x + i), all<S>(factor),
+                                          lows<kArrays, S>(box, i), highs<kArrays, S>(box, i)));
   });
 }
 
 template <typename T>
-void l2_shrink(const T* x, int64_t n, T factor, bool clipped, const Box<T>& box, T* out) {
-  const auto loop =
-      !clipped ? &l2_shrink_loop<T, false, false>
-               : (box.arrays ? &l2_shrink_loop<T, true, true> : &l2_shrink_loop<T, true, false>);
+void l2_shrink(const T* x, int64_t n, T factor, const Box<T>& box, T* out) {
+  const auto loop = box.arrays ? &l2_shrink_loop<T, true> : &l2_shrink_loop<T, false>;
   loop(x, n, factor, box, out);
 }
 

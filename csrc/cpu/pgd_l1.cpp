@@ -28,6 +28,14 @@ struct Selection {
   int64_t count;  // sizes not below it: more than k where sizes tie
 };
 
+// The bracket begins here, so that it never holds zeros, of which there may be many. In threads
+// that take denormal numbers for zeros that is the smallest normal one.
+template <typename T>
+T smallest_positive() {
+  const volatile T denormal = std::numeric_limits<T>::denorm_min();
+  return denormal > 0 ? std::numeric_limits<T>::denorm_min() : std::numeric_limits<T>::min();
+}
+
 // The k-th largest of d sizes >= 0, 1 <= k <= d, without sorting them: a few hundred are looked at
 // first, and tell between which two the k-th largest lies (Floyd and Rivest 1975, "Expected time
 // bounds for selection"); then one pass counts the larger ones and packs the others.
@@ -39,14 +47,12 @@ class LargestOf {
 
   Selection<T> select(int64_t k) {
     const auto [low, high] = bracket(k);
-    if (!between(k, low, high)) between(k, kSmallest, kInfinity);
+    if (!between(k, low, high)) between(k, smallest_, kInfinity);
     return selection_;
   }
 
  private:
   static constexpr T kInfinity = std::numeric_limits<T>::infinity();
-  // The bracket never holds zeros, of which there may be many.
-  static constexpr T kSmallest = std::numeric_limits<T>::denorm_min();
 
   // Two sizes that the k-th largest most likely lies between.
   std::pair<T, T> bracket(int64_t k) const {
@@ -58,9 +64,9 @@ class LargestOf {
     const double rank = share * static_cast<double>(count);
     const double margin = kBracketDeviations * std::sqrt(rank * (1.0 - share)) + kBracketMargin;
     const auto last = static_cast<int64_t>(rank + margin);
-    if (last >= count) return {kSmallest, kInfinity};
+    if (last >= count) return {smallest_, kInfinity};
     std::nth_element(sample, sample + last, sample + count, std::greater<T>());
-    const T low = std::max(sample[last], kSmallest);
+    const T low = std::max(sample[last], smallest_);
     if (rank <= margin) return {low, kInfinity};
     const auto first = static_cast<int64_t>(rank - margin);
     std::nth_element(sample, sample + first, sample + last, std::greater<T>());
@@ -73,24 +79,22 @@ class LargestOf {
     T* end = scratch_ + counts.between;
     if (counts.above >= k) return false;
     if (counts.above + counts.between < k) {
-      if (low > kSmallest) return false;
-      // Fewer than k are positive. The packed ones may hold zeros, where the processor takes
-      // denormals for zeros.
-      end = std::remove(scratch_, end, T{0});
-      const T least = end > scratch_ ? *std::min_element(scratch_, end) : kInfinity;
-      selection_ = {std::min(least, high), counts.above + (end - scratch_)};
+      if (low > smallest_) return false;
+      // Fewer than k are positive.
+      const T least = counts.between > 0 ? *std::min_element(scratch_, end) : high;
+      selection_ = {least, counts.above + counts.between};
       return true;
     }
     T* kth = scratch_ + (k - counts.above - 1);
     std::nth_element(scratch_, kth, end, std::greater<T>());
-    const T least = std::max(*kth, kSmallest);
-    selection_ = {least, k + std::count(kth + 1, end, least)};
+    selection_ = {*kth, k + std::count(kth + 1, end, *kth)};
     return true;
   }
 
   const T* sizes_;
   int64_t d_;
   T* scratch_;
+  const T smallest_ = smallest_positive<T>();
   Selection<T> selection_{kInfinity, 0};
 };
 

@@ -90,7 +90,7 @@ class L2Step {
     const T factor = outside ? static_cast<T>(eps / length) : T{1};
     bounds_.for_parts(begin, end, [&](int64_t first, int64_t count, const Box<T>& box) {
       const int64_t at = sample * problem_.d + first;
-      kernels_.l2_shrink(problem_.x + at, count, factor, !clip_first_, box, problem_.out + at);
+      kernels_.l2_shrink(problem_.x + at, count, factor, box, problem_.out + at);
     });
   }
 

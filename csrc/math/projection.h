@@ -37,9 +37,10 @@ REPSIM_ENTRY V clip(V value, V low, V high) {
   return value > high ? high : value;
 }
 
+// Never -0, whose bits would not be ordered like a number's.
 template <typename V>
 REPSIM_ENTRY V magnitude(V value) {
-  return value < V{} ? -value : value;
+  return value > V{} ? value : V{} - value;
 }
 
 // A gradient entry that can be computed with: NaN becomes 0, infinity the largest number, T's.
@@ -75,6 +76,14 @@ template <typename T>
 struct Direction {
   T scale, factor;
 };
+
+// An entry of the L2 ball: u = v - x scaled by factor, 1 where the row lies inside, which keeps the
+// bits of v. Clipped in either order of ball and box: rounding may leave the box by a bit.
+template <typename V>
+REPSIM_ENTRY V l2_entry(V v, V x, V factor, V low, V high) {
+  const V scaled = x + (v - x) * factor;
+  return clip<V>(factor == V{} + 1 ? v : scaled, low, high);
+}
 
 // Sum of squares of any finite entries, free of over- and underflow. The squares of floats fit into
 // a double as they are. Doubles go to three sums by their size, the outer two scaled by powers of
@@ -155,13 +164,14 @@ REPSIM_ENTRY V shrink(V length, V room, V threshold, V threshold_rest) {
   return positive > room ? room : positive;
 }
 
-// x + sign(u) shrink(|u|, ...); an entry that does not change keeps the bits of adv.
+// x + sign(u) shrink(|u|, ...); an entry that does not change keeps the bits of adv. Clipped, as
+// x + (high - x) may miss high by a rounding.
 template <typename V>
 REPSIM_ENTRY V l1_entry(V adv, V x, V threshold, V threshold_rest, V low, V high) {
   const V u = adv - x, length = magnitude<V>(u);
   const V shrunk = shrink<V>(length, room<V>(u, x, low, high), threshold, threshold_rest);
   const V moved = x + (u < V{} ? -shrunk : shrunk);
-  return shrunk == length ? adv : moved;
+  return clip<V>(shrunk == length ? adv : moved, low, high);
 }
 
 // |gradient|, by which an L1 step chooses its entries, or 0 where the box is in the way. sign is 1,
