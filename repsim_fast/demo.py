@@ -31,7 +31,7 @@ STANDARD, ROBUST = "standard", "robust"
 # At this radius, a fifth of the way from black to white, a person still reads the digits and a
 # standard network fails on nearly all of them.
 EPS = 0.2
-EPOCHS = 40
+EPOCHS = 30
 TRAIN_STEPS, TEST_STEPS = 7, 20
 # Convolutions on 8x8 images are too small to share between threads: a second core saves a third of
 # the time on an idle machine and costs a multiple of it on a busy one. One thread also makes the
