@@ -16,6 +16,7 @@
 #include "math/centering.h"
 #include "math/triangle.h"
 #include "tests/probe_kernels.cuh"
+#include "tests/sanitize_pgd.h"
 
 namespace repsim_fast {
 namespace {
@@ -228,6 +229,7 @@ int main(int count, char** arguments) {
     repsim_fast::check_async_copy();
   }
   if (only != "probes") repsim_fast::check_grams();
+  if (only.empty()) repsim_fast::check_pgd_steps(repsim_fast::expect);
   if (repsim_fast::failures == 0) std::printf("all kernels agree with the reference\n");
   return repsim_fast::failures == 0 ? 0 : 1;
 }
