@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from repsim_fast.ops import centered_gram
+from repsim_fast.ops import centered_gram, cross_gram
 
 Pairs: TypeAlias = "Sequence[tuple[int, int]]"
 """Numbers of a left and a right representation, for each pair to compare."""
@@ -114,7 +114,7 @@ class _Cut:
             self.everything = centered_gram(beside.mT, centering="none")  # computes one triangle
         else:
             other = torch.cat(right, dim=1) if len(right) > 1 else right[0]
-            self.everything = beside.mT @ other
+            self.everything = cross_gram(beside, other)
 
     def blocks(self, cells: list[tuple[int, int]]) -> Padded:
         """Blocks (B, m, n) at rows and columns of the groups, and their sizes."""
@@ -140,7 +140,9 @@ def _one_by_one(
     count = max(1, memory // (largest * left[pairs[numbers[0]][0]].element_size()))
     for start in range(0, len(numbers), count):
         some = numbers[start : start + count]
-        yield Batch(some, *_padded([left[i].mT @ right[j] for i, j in (pairs[k] for k in some)]))
+        yield Batch(
+            some, *_padded([cross_gram(left[i], right[j]) for i, j in (pairs[k] for k in some)])
+        )
 
 
 def _padded(matrices: list[Tensor]) -> Padded:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._checks import check_choice
+from repsim_fast.ops import cross_gram
 from repsim_fast.similarity import _spectral
 from repsim_fast.similarity._pairs import Batch, Pairs
 from repsim_fast.similarity.measure import (
@@ -166,4 +167,4 @@ def canonical_correlations(
     both = comparable([prepare(x, name="x"), prepare(y, name="y")], measure.min_samples)
     ours, theirs = (measure.view(one) for one in both)
     _warn_of_forced([ours], [theirs], [(0, 0)])
-    return _spectral.singular_values(Batch([0], ours.factor.mT[None] @ theirs.factor))[0]
+    return _spectral.singular_values(Batch([0], cross_gram(ours.factor, theirs.factor)[None]))[0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from repsim_fast.ops import cross_gram
 from repsim_fast.similarity._pairs import Batch, Pairs, products
 from repsim_fast.similarity.prepared import Prepared
 
@@ -92,7 +93,7 @@ def from_products(
         if close is not None and batch.products.dtype != torch.float64:
             again = close(values.detach()).nonzero().flatten().tolist()
             precise = [
-                kernel(Batch([number], left[i].double().mT[None] @ right[j].double()))
+                kernel(Batch([number], cross_gram(left[i].double(), right[j].double())[None]))
                 for number in (batch.numbers[k] for k in again)
                 for i, j in [pairs[number]]
             ]

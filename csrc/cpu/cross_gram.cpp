@@ -1,0 +1,150 @@
+// Products xᵀ y of two feature matrices with the same samples, on the CPU.
+//
+// A panel of the tile kernels holds 32 features of a block of samples, which is how 32 neighbouring
+// columns of a row-major matrix lie in memory already: packing is a copy. Tasks are ranges of
+// features of x; each packs what it needs of both sides, block of samples by block of samples.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "cpu/tile_kernels.h"
+
+namespace repsim_fast {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Samples a block: two panels of 192 floats (96 doubles) fill 48 KiB, the L1 cache of current
+// processors.
+template <typename T>
+constexpr int64_t kDepth = 192 * static_cast<int64_t>(sizeof(float)) / sizeof(T);
+
+// Panels of y that are used in turn for one panel of x: half of an L2 cache of 1 MiB.
+constexpr int64_t kTogether = (int64_t{512} << 10) / (kPanel * kDepth<float> * sizeof(float));
+
+// Tiles that are accumulated at once, in bytes: they are gone through for every block of samples,
+// so they should stay in an L3 cache.
+constexpr int64_t kTilesBytes = int64_t{16} << 20;
+
+// A task must be worth a thread's start (some microseconds).
+constexpr int64_t kMinTaskProducts = int64_t{1} << 18;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Uninitialised: every element is written before it is read.
+template <typename T>
+std::unique_ptr<T[]> scratch(int64_t count) {
+  return std::make_unique_for_overwrite<T[]>(static_cast<size_t>(count));
+}
+
+// Features [32 panel, 32 panel + 32) of samples [first, first + depth), zero behind the last one.
+template <typename T>
+void pack(const T* x,  // (n, p) row-major
+          int64_t p, int64_t panel, int64_t first, int64_t depth, T* packed) {
+  const int64_t start = panel * kPanel;
+  const int64_t count = std::min(kPanel, p - start);
+  for (int64_t k = 0; k < depth; ++k) {
+    const T* row = x + (first + k) * p + start;
+    T* out = packed + k * kPanel;
+    if (count == kPanel) {
+      std::copy_n(row, kPanel, out);
+    } else {
+      std::fill(std::copy_n(row, count, out), out + kPanel, T{0});
+    }
+  }
+}
+
+// Rows of tiles [first_panel, last_panel) of xᵀ y into out.
+template <typename T>
+void multiply_rows(const T* x,  // (n, p)
+                   const T* y,  // (n, q)
+                   int64_t n, int64_t p, int64_t q, int64_t first_panel, int64_t last_panel,
+                   T* out) {  // (p, q)
+  const int64_t rows = last_panel - first_panel, columns = ceil_div(q, kPanel);
+  const auto left = scratch<T>(rows * kPanel * kDepth<T>);
+  const auto right = scratch<T>(std::min(columns, kTogether) * kPanel * kDepth<T>);
+  const auto tiles = scratch<T>(rows * columns * kTile);
+  std::fill_n(tiles.get(), rows * columns * kTile, T{0});
+  for (int64_t sample = 0; sample < n; sample += kDepth<T>) {
+    const int64_t depth = std::min(kDepth<T>, n - sample);
+    for (int64_t i = 0; i < rows; ++i) {
+      pack(x, p, first_panel + i, sample, depth, left.get() + i * kPanel * kDepth<T>);
+    }
+    for (int64_t group = 0; group < columns; group += kTogether) {
+      const int64_t together = std::min(kTogether, columns - group);
+      for (int64_t j = 0; j < together; ++j) {
+        pack(y, q, group + j, sample, depth, right.get() + j * kPanel * kDepth<T>);
+      }
+      for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t j = 0; j < together; ++j) {
+          tile_kernels<T>().multiply(
+              left.get() + i * kPanel * kDepth<T>, right.get() + j * kPanel * kDepth<T>, depth,
+              /*diagonal=*/false, tiles.get() + (i * columns + group + j) * kTile);
+        }
+      }
+    }
+  }
+  for (int64_t row = first_panel * kPanel; row < std::min(p, last_panel * kPanel); ++row) {
+    const int64_t i = row / kPanel - first_panel;
+    for (int64_t j = 0; j < columns; ++j) {
+      std::copy_n(tiles.get() + (i * columns + j) * kTile + row % kPanel * kPanel,
+                  std::min(kPanel, q - j * kPanel), out + row * q + j * kPanel);
+    }
+  }
+}
+
+template <typename T>
+void cross_gram_typed(const Tensor& x, const Tensor& y, Tensor& out) {
+  const int64_t n = x.size(0), p = x.size(1), q = y.size(1);
+  const int64_t panels = ceil_div(p, kPanel);
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t tasks =
+      std::clamp<int64_t>(n * p * q / kMinTaskProducts, 1, std::min<int64_t>(threads, panels));
+  const int64_t row_bytes = ceil_div(q, kPanel) * kTile * static_cast<int64_t>(sizeof(T));
+  const int64_t together = std::max<int64_t>(1, kTilesBytes / row_bytes);
+  torch::stable::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
+    const int64_t end = panels * last / tasks;
+    for (int64_t start = panels * first / tasks; start < end; start += together) {
+      multiply_rows(static_cast<const T*>(x.const_data_ptr()),
+                    static_cast<const T*>(y.const_data_ptr()), n, p, q, start,
+                    std::min(end, start + together), static_cast<T*>(out.mutable_data_ptr()));
+    }
+  });
+}
+
+Tensor cross_gram(const Tensor& x,    // (n, p)
+                  const Tensor& y) {  // (n, q)
+  STD_TORCH_CHECK(x.dim() == 2 && y.dim() == 2, "x, y: expected matrices, got ", x.dim(), " and ",
+                  y.dim(), " dimensions");
+  STD_TORCH_CHECK(x.size(0) == y.size(0), "y: expected ", x.size(0), " samples as x, got ",
+                  y.size(0));
+  STD_TORCH_CHECK(x.scalar_type() == y.scalar_type(), "y: expected the dtype of x");
+  const Tensor rows = torch::stable::contiguous(x), columns = torch::stable::contiguous(y);
+  const std::vector<int64_t> shape = {x.size(1), y.size(1)};
+  Tensor out = torch::stable::new_empty(x, shape);
+  if (x.size(1) == 0 || y.size(1) == 0) return out;
+  switch (x.scalar_type()) {
+    case ScalarType::Double:
+      cross_gram_typed<double>(rows, columns, out);
+      break;
+    case ScalarType::Float:
+      cross_gram_typed<float>(rows, columns, out);
+      break;
+    default:
+      STD_TORCH_CHECK(false, "x: expected float64 or float32");
+  }
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(repsim_fast, CPU, m) { m.impl("cross_gram", TORCH_BOX(&cross_gram)); }
+
+}  // namespace repsim_fast
