@@ -16,7 +16,7 @@ def test_cross_gram(benchmark, record, n, p, q, dtype):
     a, b = x.numpy(), y.numpy()
     truth = x.double().T @ y.double()
     error = float((cross_gram(x, y) - truth).abs().max())
-    assert error <= 2 * float((x.T @ y - truth).abs().max())
+    assert error <= 2 * float((x.T @ y - truth).abs().max()) + 1e-10
     times = side_by_side(
         {
             "repsim_fast": lambda: cross_gram(x, y),

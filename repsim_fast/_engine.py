@@ -205,7 +205,7 @@ class Engine:
             warnings.warn(
                 f"model {r.name!r}: {len(r.skipped)} layers left out because they do not return "
                 f"one row for each of the {self._expected} samples: {some}",
-                stacklevel=5  # the caller of compare,
+                stacklevel=5,  # the caller of compare,
             )
 
     def _explained(

@@ -75,7 +75,5 @@ def feature_map(maps: Maps, *, any_order: bool = False) -> Callable[[Tensor], Te
     if callable(maps):
         return maps
     if maps not in _MAPS:
-        raise ValueError(
-            f"maps must be {', '.join(map(repr, _MAPS))} or a callable, got {maps!r}"
-        )
+        raise ValueError(f"maps must be {', '.join(map(repr, _MAPS))} or a callable, got {maps!r}")
     return flatten_any_order if any_order and maps == "flatten" else _MAPS[maps]

@@ -46,8 +46,7 @@ class LayerTable(list[LayerInfo]):
         """Lines of aligned columns, at most ``limit`` layers of them."""
         shown = self if limit is None or len(self) <= limit else self[:limit]
         rows = [
-            (layer.name, layer.type, layer.kind or "-", _shape_text(layer.shape))
-            for layer in shown
+            (layer.name, layer.type, layer.kind or "-", _shape_text(layer.shape)) for layer in shown
         ]
         widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
         lines = [

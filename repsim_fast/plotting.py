@@ -93,9 +93,7 @@ def plot_grids(
     colours = _THEMES[theme]
     sheet = _Sheet(grids, min(columns, len(grids)), repeats=2 if standard_error else 1)
     top = 0.4 if title else 0.05
-    figure = _Picture(
-        figsize=(sheet.width, sheet.height + top), facecolor=colours.background
-    )
+    figure = _Picture(figsize=(sheet.width, sheet.height + top), facecolor=colours.background)
     if title:
         figure.text(
             0.5, 1 - 0.1 / figure.get_figheight(), title,

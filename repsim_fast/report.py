@@ -137,9 +137,7 @@ def _heat_maps(grids: Sequence[Grid], estimator: str, standard_error: bool) -> s
     name = measure_name(grids)
     figures = "; ".join(f"{grid.title} {_figures(grid)}" for grid in grids)
     return _pictures(
-        partial(
-            plot_grids, grids, standard_error=standard_error, columns=_columns_that_fit(grids)
-        ),
+        partial(plot_grids, grids, standard_error=standard_error, columns=_columns_that_fit(grids)),
         alt=f"Heat maps of {name} between layers: {figures}",
         caption=f"{name[0].upper()}{name[1:]}, {_ESTIMATORS.get(estimator, estimator)}.",
     )

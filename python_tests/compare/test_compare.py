@@ -69,9 +69,7 @@ class TestNumbers:
         )
         np.testing.assert_allclose(plain.value, last.value, atol=1e-5)
 
-    def test_float64_models_are_compared_in_float64(
-        self, net_a: nn.Module, images: Tensor
-    ) -> None:
+    def test_float64_models_are_compared_in_float64(self, net_a: nn.Module, images: Tensor) -> None:
         model = net_a.double()
         result = compare([model], images.double(), batch_size=20)
         expected = truth([model], list(images.double().split(20)))
@@ -259,8 +257,15 @@ class TestInputs:
         self, net_a: nn.Module, images: Tensor
     ) -> None:
         before = images.clone()
-        result = compare(net_a, net_a, images, inputs=[lambda x, y: x.zero_().add_(
-            torch.linspace(0, 1, len(x)).view(-1, 1, 1, 1)), None])
+        result = compare(
+            net_a,
+            net_a,
+            images,
+            inputs=[
+                lambda x, y: x.zero_().add_(torch.linspace(0, 1, len(x)).view(-1, 1, 1, 1)),
+                None,
+            ],
+        )
         assert torch.equal(images, before)
         np.testing.assert_allclose(
             result.between(1, 1).value, compare([net_a], images).value, atol=1e-6

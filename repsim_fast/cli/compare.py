@@ -117,7 +117,7 @@ def compare(
             networks,
             data=images,
             layers=layers,
-            measure=measure,  # type: ignore[arg-type]  # compare names the measures there are
+            measure=measure,  # compare names the measures there are
             inputs=_attacks(attack, networks, eps=eps, steps=attack_steps, seed=seed),
             batch_size=batch_size,
             passes=passes,

@@ -254,9 +254,7 @@ class TestWhatIsLeftBehind:
             compare([model], batches())
         assert self.state(model) == before
         partial = caught.value.partial_result
-        np.testing.assert_array_equal(
-            partial.value, compare([model], x[:16], batch_size=8).value
-        )
+        np.testing.assert_array_equal(partial.value, compare([model], x[:16], batch_size=8).value)
 
     def test_after_an_exception_in_a_model(self, model: nn.Module, x: Tensor) -> None:
         before = self.state(model)
