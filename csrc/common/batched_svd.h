@@ -79,9 +79,18 @@ inline Factors library_svd(const torch::stable::Tensor& a) {  // (..., m, n)
   return {to<Tensor>(stack[0]), to<Tensor>(stack[1]), to<Tensor>(stack[2])};
 }
 
-// The part of matrix b that counts.
-inline torch::stable::Tensor counted_part(const torch::stable::Tensor& t, int64_t b, int64_t rows,
-                                          int64_t columns) {
+// torch.linalg.svdvals(a); a must be finite.
+inline torch::stable::Tensor library_svdvals(const torch::stable::Tensor& a) {  // (..., m, n)
+  using torch::stable::detail::from;
+  std::array<StableIValue, 2> stack{from(a), from(std::optional<std::string>(std::nullopt))};
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("aten::linalg_svdvals", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<torch::stable::Tensor>(stack[0]);
+}
+
+// The upper left part of matrix b.
+inline torch::stable::Tensor part_of_matrix(const torch::stable::Tensor& t, int64_t b, int64_t rows,
+                                            int64_t columns) {
   torch::stable::Tensor matrix = torch::stable::select(t, 0, b);
   torch::stable::Tensor upper = torch::stable::narrow(matrix, 0, 0, rows);
   return torch::stable::narrow(upper, 1, 0, columns);

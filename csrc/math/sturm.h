@@ -32,7 +32,7 @@ constexpr T kLeastSturmSquare =
 // Minors are rescaled after this many steps. Meanwhile the larger of two successive ones grows by
 // no more than 16, and shrinks, with x >= 2^-kSturmBits, by no more than 1e-42 in float: never to
 // zero.
-constexpr int64_t kSturmRescale = 4;
+constexpr int kSturmRescale = 4;
 
 // An exact factor, a power of two, that brings the larger of |a| and |b| into [1, 2).
 template <typename T>
@@ -54,12 +54,12 @@ REPSIM_HOST_DEVICE inline T rescaling_factor(T a, T b) {
 
 // Number of singular values above x > 0; squares: d_1^2, e_1^2, d_2^2, ..., d_n^2.
 template <typename T>
-REPSIM_HOST_DEVICE inline int64_t values_above(T x, const T* squares,  // (2n - 1,)
-                                               int64_t n) {
+REPSIM_HOST_DEVICE inline int values_above(T x, const T* squares,  // (2n - 1,)
+                                           int n) {
   T before = 1, minor = x;
-  int64_t changes = 0;
-  const int64_t steps = 2 * n - 1;
-  for (int64_t i = 0; i < steps; ++i) {
+  int changes = 0;
+  const int steps = 2 * n - 1;
+  for (int i = 0; i < steps; ++i) {
     const T next = x * minor - squares[i] * before;
     changes += (next < T{0}) != (minor < T{0}) ? 1 : 0;
     before = minor;
@@ -75,8 +75,8 @@ REPSIM_HOST_DEVICE inline int64_t values_above(T x, const T* squares,  // (2n - 
 
 // The singular value with `rank` larger ones, of a bidiagonal matrix with norm <= 1.
 template <typename T>
-REPSIM_HOST_DEVICE inline T singular_value(int64_t rank, const T* squares,  // (2n - 1,)
-                                           int64_t n) {
+REPSIM_HOST_DEVICE inline T singular_value(int rank, const T* squares,  // (2n - 1,)
+                                           int n) {
   T low = 0, high = 1;
   for (int step = 0; step < kSturmBits<T>; ++step) {
     const T middle = (low + high) / 2;
