@@ -17,6 +17,14 @@ from repsim_fast.data import ImageData
 from repsim_fast.models import load_checkpoint
 
 
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C works even where the tests run as a background job, which starts with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_interrupted_training_resumes(run: Run, tmp_path: Path) -> None:
     out, whole = tmp_path / "network.safetensors", tmp_path / "whole.safetensors"
     command = [*TRAIN, "--epochs", "40", "--limit", "32", "--test-limit", "10"]
