@@ -12,6 +12,7 @@
 STABLE_TORCH_LIBRARY(repsim_fast, m) {
   m.def("centered_gram(Tensor x, str centering, bool packed, str precision) -> Tensor");
   m.def("cross_gram(Tensor x, Tensor y) -> Tensor");
+  m.def("batched_eigh(Tensor a) -> (Tensor, Tensor)");
   m.def("batched_svdvals(Tensor a, Tensor? rows, Tensor? columns) -> Tensor");
   m.def("batched_nuclear_norm(Tensor a, Tensor? rows, Tensor? columns) -> Tensor");
   m.def("batched_svd(Tensor a, Tensor? rows, Tensor? columns) -> (Tensor, Tensor, Tensor)");

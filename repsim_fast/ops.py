@@ -10,6 +10,7 @@ from torch import Tensor
 from repsim_fast import _extension
 from repsim_fast._checks import check_choice, check_matrix
 from repsim_fast._ops_cross import cross_gram as cross_gram
+from repsim_fast._ops_eigh import batched_eigh as batched_eigh
 from repsim_fast._ops_pgd import pgd_l1_step as pgd_l1_step
 from repsim_fast._ops_pgd import pgd_l1_step_ as pgd_l1_step_
 from repsim_fast._ops_pgd import pgd_l2_step as pgd_l2_step

@@ -127,7 +127,7 @@ class _Cut:
             return chosen, None, None
         strips = torch.split(self.everything, self.heights, dim=0)
         parts = [torch.split(strip, self.widths, dim=1) for strip in strips]
-        return _padded([parts[r][c] for r, c in cells])
+        return padded([parts[r][c] for r, c in cells])
 
 
 def _one_by_one(
@@ -141,11 +141,11 @@ def _one_by_one(
     for start in range(0, len(numbers), count):
         some = numbers[start : start + count]
         yield Batch(
-            some, *_padded([cross_gram(left[i], right[j]) for i, j in (pairs[k] for k in some)])
+            some, *padded([cross_gram(left[i], right[j]) for i, j in (pairs[k] for k in some)])
         )
 
 
-def _padded(matrices: list[Tensor]) -> Padded:
+def padded(matrices: list[Tensor]) -> Padded:
     """Stacks matrices, padded with zeros to the largest height and width."""
     heights, widths = [m.shape[0] for m in matrices], [m.shape[1] for m in matrices]
     height, width = max(heights), max(widths)

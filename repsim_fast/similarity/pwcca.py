@@ -62,30 +62,33 @@ class PWCCA(Measure[Weighted]):
         """Weighted means of canonical correlations."""
 
         def weighted(batch: Batch) -> Tensor:
-            u, rho, vt = _spectral.singular_vectors(batch)
-            values = []
-            for b, (i, j) in enumerate(pairs[k] for k in batch.numbers):
-                x, y = left[i].coordinates, right[j].coordinates
-                side = self.side
-                if side == "smaller":
-                    side = "x" if x.shape[1] <= y.shape[1] else "y"
-                of_x = [_mean(rho[b], u[b].mT, x)] if side in ("x", "mean") else []
-                of_y = [_mean(rho[b], vt[b], y)] if side in ("y", "mean") else []
-                values.append(torch.stack(of_x + of_y).mean())
-            return torch.stack(values)
+            chosen = [pairs[k] for k in batch.numbers]
+            ours = [left[i].coordinates for i, _ in chosen]
+            theirs = [right[j].coordinates for _, j in chosen]
+            flipped = Batch(batch.numbers, batch.products.mT, batch.columns, batch.rows)
+            if self.side == "x":
+                return _means(batch, ours)
+            if self.side == "y":
+                return _means(flipped, theirs)
+            of_x, of_y = _means(batch, ours), _means(flipped, theirs)
+            if self.side == "mean":
+                return (of_x + of_y) / 2
+            narrower = [x.shape[1] <= y.shape[1] for x, y in zip(ours, theirs, strict=True)]
+            return torch.where(torch.tensor(narrower, device=of_x.device), of_x, of_y)
 
         return from_products(*factors(left, right), pairs, weighted)
 
 
-def _mean(
-    rho: Tensor,  # (m,)
-    directions: Tensor,  # (m, k), zeros behind the rank of the features
-    coordinates: Tensor,  # (rank, p)
-) -> Tensor:
-    """Mean of rho weighted by how much of the features lies along each direction, float64."""
-    along = directions[:, : coordinates.shape[0]] @ coordinates.to(directions.dtype)
-    weights = along.abs().sum(dim=1, dtype=torch.float64)
-    return weights @ rho.double() / weights.sum()
+def _means(batch: Batch, coordinates: list[Tensor]) -> Tensor:
+    """Means (B,) of canonical correlations, weighted by how much of the features of the left side
+    lies along each of its canonical variates; in float64."""
+    directions, rho = _spectral.left_vectors(batch)
+    values = []
+    for u, correlations, features in zip(directions, rho.double(), coordinates, strict=True):
+        along = u[: features.shape[0]].mT @ features
+        weights = along.abs().sum(dim=1, dtype=torch.float64)
+        values.append(weights @ correlations / weights.sum())
+    return torch.stack(values)
 
 
 def pwcca(
