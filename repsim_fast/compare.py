@@ -46,6 +46,7 @@ def compare(
     layers: LayerSpec | Sequence[LayerSpec] | Mapping[str, LayerSpec] = None,
     measure: str | Measure[Any] = "cka",
     estimator: Estimator = "unbiased",
+    jackknife: int | None = None,
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None = None,
     batch_size: int = 128,
     passes: int = 1,
@@ -84,9 +85,11 @@ def compare(
         measure: "cka", linear centred kernel alignment, in [0, 1] up to the noise of the estimate;
             1 means equal up to rotation and scale. Or any other of ``similarity.measure_names()``,
             or one with options, ``similarity.get_measure("svcca", components=20)``: these need all
-            samples at once, so that features are kept, in files beyond 4 GiB, and have no
-            standard errors.
+            samples at once, so that features are kept, in files beyond 4 GiB.
         estimator: "unbiased" (HSIC₁, needs 4 samples a batch) or "biased"; of kernel alignments.
+        jackknife: Groups of samples to leave out in turn for the standard errors of measures other
+            than "cka", which takes as many times as long. Default: none for those, while those of
+            "cka" come from its batches.
         inputs: What a model sees in place of the images: a callable (x, y) -> x, such as an attack
             ``functools.partial(attack, model)`` or a corruption, for all models, or one for each
             (None: the data as they are). It runs with gradients enabled, once a batch and before
@@ -130,7 +133,7 @@ def compare(
         Nguyen et al., "Do wide and deep networks learn the same things?", 2021 (minibatch CKA).
     """
     start = perf_counter()
-    name, make = _measure(measure)
+    name, make = _measure(measure, jackknife)
     if passes > 1 and name != "cka":
         raise ValueError(
             f"passes: expected 1 for {name}, which needs each sample once, got {passes}"
@@ -236,12 +239,18 @@ def _loop(engine: Engine, feed: Feed, *, progress: bool) -> list[int]:
     return dropped
 
 
-def _measure(measure: str | Measure[Any]) -> tuple[str, Callable[..., Accumulator]]:
+def _measure(
+    measure: str | Measure[Any], groups: int | None
+) -> tuple[str, Callable[..., Accumulator]]:
     """Name of a measure, and what makes its accumulator."""
-    if isinstance(measure, Measure):
-        return measure.info.name, of_all_samples(measure)
-    check_choice("measure", measure, MEASURES)
-    return measure, MEASURES[measure]
+    if not isinstance(measure, Measure):
+        check_choice("measure", measure, MEASURES)
+    name = measure.info.name if isinstance(measure, Measure) else measure
+    if groups is None:
+        return name, of_all_samples(measure) if isinstance(measure, Measure) else MEASURES[name]
+    if name == "cka":
+        raise ValueError("jackknife: expected None for cka, which has errors from its batches")
+    return name, functools.partial(of_all_samples(measure), groups=groups)
 
 
 def _models_and_data(

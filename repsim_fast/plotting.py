@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from repsim_fast._checks import check_choice
 from repsim_fast._files import replacing
 from repsim_fast.results import Grid, Matrix
+from repsim_fast.similarity import measure_info, measure_names
 
 __all__ = ["Theme", "measure_name", "plot_by_distance", "plot_grids", "to_png"]
 
@@ -65,7 +66,8 @@ def plot_grids(
     colormap: str = "magma",
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
-    """Heat maps of one or more grids, all on one colour scale from 0 to 1.
+    """Heat maps of one or more grids, all on one colour scale: from 0 to 1, for distances to the
+    largest one.
 
     Layers run upwards and to the right, in order of execution. Values slightly outside of 0 to 1,
     which unbiased estimates can have, are not changed: they take the colour of the end of the
@@ -101,7 +103,7 @@ def plot_grids(
         )  # fmt: skip
     values = [grid.value for grid in grids]
     label = measure_name(grids)
-    _draw(figure, sheet, 0, values, colormap, (0.0, 1.0), label, colours)
+    _draw(figure, sheet, 0, values, colormap, _scale(grids), label, colours)
     if standard_error:
         errors = [grid.standard_error for grid in grids]
         largest = max((float(np.nanmax(e)) for e in errors if np.isfinite(e).any()), default=1.0)
@@ -166,7 +168,17 @@ class _Sheet:
 
 def measure_name(grids: Sequence[Grid]) -> str:
     """What the grids show, spelt out."""
-    return " / ".join(dict.fromkeys(_MEASURE_NAMES.get(g.measure, g.measure) for g in grids))
+    names = (_MEASURE_NAMES.get(g.measure, g.measure.replace("_", " ")) for g in grids)
+    return " / ".join(dict.fromkeys(names))
+
+
+def _scale(grids: Sequence[Grid]) -> tuple[float, float]:
+    """Ends of the scale: 0 and 1 for similarities, 0 and the largest value for distances."""
+    measures = {grid.measure for grid in grids} & set(measure_names())
+    if not any(measure_info(name).kind == "distance" for name in measures):
+        return 0.0, 1.0
+    largest = max(float(g.value[np.isfinite(g.value)].max(initial=0.0)) for g in grids)
+    return 0.0, largest or 1.0
 
 
 def _add_axes(figure: Figure, place: tuple[float, float, float, float]) -> Axes:
@@ -295,7 +307,7 @@ def plot_by_distance(
             linestyle="-" if grid.within else "--",
             linewidth=2,
         )
-    ax.set_ylim(min(0.0, ax.get_ylim()[0]), 1.02)
+    ax.set_ylim(min(0.0, ax.get_ylim()[0]), 1.02 * _scale(square)[1])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("layers apart", color=colours.text, fontsize=9)
     ax.set_ylabel(f"mean {measure_name(square)}", color=colours.text, fontsize=9)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from repsim_fast import compare
-from repsim_fast.similarity import get_measure, grid, measure_names
+from repsim_fast.similarity import get_measure, grid, jackknife, measure_names
 
 
 def networks() -> tuple[nn.Module, nn.Module]:
@@ -51,6 +51,29 @@ def test_a_measure_with_options():
     assert result.estimator == "components 3, summary mean"
     assert result.between("a", "a").value.diagonal() == pytest.approx(1.0)
     assert "svcca" in repr(result)
+
+
+def test_standard_errors_by_jackknife():
+    data = torch.randn(60, 6)
+    a, b = networks()
+    result = compare([a, b], data, measure="cca", jackknife=5, names=["a", "b"])
+    a[1].inplace = False
+    expected = jackknife("cca", activations(a, b, data), groups=5).standard_error
+    found = torch.from_numpy(result.standard_error)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    assert result.plot("a", "b", standard_error=True).axes
+    with pytest.raises(ValueError, match="jackknife: expected None for cka"):
+        compare(a, b, data, jackknife=5)
+
+
+def test_distances_are_drawn_up_to_the_largest():
+    result = compare([*networks()], torch.randn(50, 6), measure="bures_distance", names=["a", "b"])
+    figure = result.plot("a", "b")
+    image = next(ax.images[0] for ax in figure.axes if ax.images)
+    largest = result.between("a", "b").value.max()
+    assert largest > 1
+    assert image.get_clim() == pytest.approx((0.0, largest))
+    assert any("bures distance" in ax.get_ylabel() for ax in figure.axes)
 
 
 def test_unknown_measures_and_passes():
