@@ -3,7 +3,8 @@
 // Householder as in Golub and Van Loan 5.4.8, with the updates delayed (Dongarra, Sorensen and
 // Hammarling 1989): A - u y^T - x v^T of one step is written while the next step forms A^T u, so a
 // step passes over the matrix twice, once writing, and needs no second copy of it. The rest of the
-// matrix is in L2, soon in L1; then both passes keep the multipliers busy.
+// matrix is in L2, soon in L1; then both passes keep the multipliers busy. A tall matrix becomes a
+// triangle first, for one pass a column.
 
 constexpr int kColumnsAtOnce = 4;
 
@@ -102,9 +103,54 @@ void multiply_row(const T* a, const AlonePitches<T>& pitch, int64_t k, const T* 
   }
 }
 
+// Column k with its delayed update, and the reflector that clears it below the diagonal; u as it is
+// applied.
+template <typename T>
+Reflector<T> clear_column(T* a, const AlonePitches<T>& pitch, int64_t k, const RankTwo<T>& last,
+                          T* u) {
+  T* column = a + k * pitch.column;
+  const Vec<T> last_y = broadcast(last.y[k]), last_v = broadcast(last.v[k]);
+  Vec<T> tail_square{};
+  for (int64_t i = k / kLanes<T> * kLanes<T>; i < pitch.column; i += kLanes<T>) {
+    const Vec<T> entry = load(column + i) - load(last.u + i) * last_y - load(last.x + i) * last_v;
+    store<T>(column + i, entry);
+    const Vec<T> tail = keep_from<T>(entry, k + 1, i);
+    store<T>(u + i, tail);
+    tail_square += tail * tail;
+  }
+  const Reflector<T> reflector = make_reflector(column[k], sum_lanes<T>(tail_square));
+  scale_reflector(u, k, pitch.column, reflector.scale);
+  return reflector;
+}
+
 template <typename T>
 int64_t bidiagonalise_alone_workspace(const AlonePitches<T>& pitch) {
   return 4 * pitch.column + 5 * pitch.row;
+}
+
+// The triangle of a's QR factorisation into r, whose pitches are those of a square matrix. a
+// (column pitch, columns pitch) is overwritten.
+template <typename T>
+void triangularise_alone(T* a, const AlonePitches<T>& pitch, int64_t columns, T* r,
+                         const AlonePitches<T>& r_pitch, T* workspace) {
+  std::fill_n(workspace, bidiagonalise_alone_workspace(pitch), T{0});
+  std::fill_n(r, r_pitch.column * r_pitch.columns, T{0});
+  T* next = workspace;
+  const auto take = [&](int64_t count) { return std::exchange(next, next + count); };
+  RankTwo<T> last{take(pitch.column), take(pitch.column), take(pitch.row), take(pitch.row)};
+  T *u = take(pitch.column), *y = take(pitch.row), *row = take(pitch.row);
+  for (int64_t k = 0; k < columns; ++k) {
+    const Reflector<T> reflector = clear_column(a, pitch, k, last, u);
+    r[k * r_pitch.column + k] = reflector.beta;
+    if (k + 1 == columns) break;
+    update_and_multiply(a, pitch, k, last, u, y, row);
+    for (int64_t j = k + 1; j < columns; ++j) {
+      y[j] *= reflector.tau;
+      r[j * r_pitch.column + k] = row[j] - y[j];
+    }
+    std::swap(u, last.u);
+    std::swap(y, last.y);  // last.x and last.v stay zero
+  }
 }
 
 // a (column pitch, columns pitch) is overwritten; rows >= columns >= 1.
@@ -120,28 +166,15 @@ void bidiagonalise_alone(T* a, const AlonePitches<T>& pitch, int64_t columns, T*
   T* row = take(pitch.row);
 
   for (int64_t k = 0; k < columns; ++k) {
-    // Column k: its delayed update, then the reflector that clears it below the diagonal.
-    const int64_t first = k / kLanes<T> * kLanes<T>;
-    T* column = a + k * pitch.column;
-    const Vec<T> last_y = broadcast(last.y[k]), last_v = broadcast(last.v[k]);
-    Vec<T> tail_square{};
-    for (int64_t i = first; i < pitch.column; i += kLanes<T>) {
-      const Vec<T> entry = load(column + i) - load(last.u + i) * last_y - load(last.x + i) * last_v;
-      store<T>(column + i, entry);
-      const Vec<T> tail = keep_from<T>(entry, k + 1, i);
-      store<T>(now.u + i, tail);
-      tail_square += tail * tail;
-    }
-    const Reflector<T> left = make_reflector(column[k], sum_lanes<T>(tail_square));
+    const Reflector<T> left = clear_column(a, pitch, k, last, now.u);
     diagonal[k] = left.beta;
     if (k + 1 == columns) break;
-    scale_reflector(now.u, k, pitch.column, left.scale);
 
     update_and_multiply(a, pitch, k, last, now.u, now.y, row);
 
     // Row k after the left reflector, and the reflector that clears it beyond the superdiagonal.
     const int64_t first_column = first_of_row<T>(k + 1);
-    tail_square = Vec<T>{};
+    Vec<T> tail_square{};
     for (int64_t j = first_column; j < pitch.row; j += kLanes<T>) {
       const Vec<T> y = keep_from<T>(load(now.y + j) * broadcast(left.tau), k + 1, j);
       const Vec<T> entry = load(row + j) - y;
@@ -175,10 +208,14 @@ void bidiagonalise_alone(T* a, const AlonePitches<T>& pitch, int64_t columns, T*
   }
 }
 
+// With more rows than this many times the columns, a triangle first costs fewer operations (Chan
+// 1982).
+constexpr double kTall = 5.0 / 3.0;
+
 template <typename T>
 int64_t values_alone_workspace(int64_t rows, int64_t columns) {
-  const AlonePitches<T> pitch(rows, columns);
-  return pitch.column * pitch.columns + 2 * pitch.row +
+  const AlonePitches<T> pitch(rows, columns), square(columns, columns);
+  return pitch.column * pitch.columns + square.column * square.columns + 2 * pitch.row +
          std::max(bidiagonalise_alone_workspace(pitch),
                   bidiagonal_values_workspace<T, false>(columns));
 }
@@ -186,9 +223,10 @@ int64_t values_alone_workspace(int64_t rows, int64_t columns) {
 template <typename T>
 void values_alone(const MatrixView<const T>& matrix, T* workspace, T* values) {
   const int64_t columns = matrix.columns;
-  const AlonePitches<T> pitch(matrix.rows, columns);
+  const AlonePitches<T> pitch(matrix.rows, columns), square(columns, columns);
   T* a = workspace;
-  T* diagonal = a + pitch.column * pitch.columns;
+  T* triangle = a + pitch.column * pitch.columns;
+  T* diagonal = triangle + square.column * square.columns;
   T* above = diagonal + pitch.row;
   T* rest = above + pitch.row;
   load_columns(matrix, a, pitch.column, pitch.columns);
@@ -197,7 +235,12 @@ void values_alone(const MatrixView<const T>& matrix, T* workspace, T* values) {
     std::fill_n(values, columns, std::numeric_limits<T>::quiet_NaN());
     return;
   }
-  bidiagonalise_alone(a, pitch, columns, diagonal, above, rest);
+  if (static_cast<double>(matrix.rows) > kTall * static_cast<double>(columns)) {
+    triangularise_alone(a, pitch, columns, triangle, square, rest);
+    bidiagonalise_alone(triangle, square, columns, diagonal, above, rest);
+  } else {
+    bidiagonalise_alone(a, pitch, columns, diagonal, above, rest);
+  }
   bidiagonal_values<T, false>(diagonal, above, columns, values, rest);
   const T unscale = T{1} / balance.scale;
   for (int64_t j = 0; j < columns; ++j) values[j] *= unscale;
