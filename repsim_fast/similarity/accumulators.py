@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from repsim_fast._accumulators import Estimate, NotFiniteError
 from repsim_fast.similarity.grid import within
-from repsim_fast.similarity.measure import Measure, get_measure
+from repsim_fast.similarity.measure import Measure, get_measure, options_of
 from repsim_fast.similarity.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.store import GIB, FeatureStore, Spill
 from repsim_fast.similarity.uncertainty import jackknife
@@ -57,12 +56,12 @@ class SampleAccumulator:
             raise ValueError(f"precision: expected None for measure {measure!r}, got {precision!r}")
         if isinstance(measure, str):
             plain = get_measure(measure)
-            fields = {field.name for field in dataclasses.fields(plain)}
-            wanted = estimator is not None and "estimator" in fields and measure != "rv_coefficient"
+            wanted = estimator and any(field.name == "estimator" for field in options_of(plain))
             measure = get_measure(measure, estimator=estimator) if wanted else plain
         self.measure = measure
-        options = dataclasses.asdict(measure).items()
-        self.description = ", ".join(f"{k} {v}" for k, v in options if v is not None) or "plain"
+        options = {field.name: getattr(measure, field.name) for field in options_of(measure)}
+        given = [f"{name} {value}" for name, value in options.items() if value is not None]
+        self.description = ", ".join(given) or "plain"
         self.reason = ""
         self.groups = groups
         self._memory = memory // 2

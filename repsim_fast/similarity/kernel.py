@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -137,10 +137,7 @@ class RVCoefficient(CKA):
         of_itself=1.0,
     )
     min_samples: ClassVar[int] = 2
-    estimator: Estimator = "biased"
-
-    def __post_init__(self) -> None:
-        check_choice("estimator", self.estimator, ("biased",))
+    estimator: Estimator = field(default="biased", init=False)
 
 
 @register

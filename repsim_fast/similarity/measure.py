@@ -191,11 +191,18 @@ def get_measure(name: str, **options: Any) -> Measure[Any]:
         >>> value = svcca(torch.randn(50, 10), torch.randn(50, 20))
     """
     found = _find(name)
-    known = [field.name for field in dataclasses.fields(found)]
+    known = [field.name for field in options_of(found)]
     for option in options:
         if option not in known:
             raise ValueError(f"{name}: expected options among {known or 'none'}, got {option!r}")
     return found(**options)
+
+
+def options_of(
+    measure: Measure[Any] | type[Measure[Any]],
+) -> list[dataclasses.Field[Any]]:
+    """The options of a measure, as fields with names and defaults."""
+    return [field for field in dataclasses.fields(measure) if field.init]
 
 
 def as_measure(measure: str | Measure[Any], options: dict[str, Any]) -> Measure[Any]:
@@ -223,7 +230,7 @@ def measures_table() -> str:
     for name in measure_names():
         info = _REGISTER[name].info
         options = ", ".join(
-            f"{field.name}={field.default!r}" for field in dataclasses.fields(_REGISTER[name])
+            f"{field.name}={field.default!r}" for field in options_of(_REGISTER[name])
         )
         cells = [
             f"`{name}`" + (f"<br>{options}" if options else ""),
