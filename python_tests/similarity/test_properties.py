@@ -100,10 +100,10 @@ def test_triangle_inequality_of_metrics():
 
 
 def test_table_in_the_documentation_is_current():
-    """Regenerate with: python -c "from repsim_fast.similarity import measures_table as t; ..." """
+    """`python docs/update_measures.py` brings it up to date."""
     text = DOCUMENT.read_text()
     assert measures_table() in text, (
-        "docs/measures.md is out of date: put measures_table() between its markers"
+        "docs/measures.md is out of date; run python docs/update_measures.py"
     )
     for name in NAMES:
         assert f"`{name}`" in text
