@@ -142,8 +142,7 @@ def _projection(x_adv: Tensor, x: Tensor, eps: Scalar, bounds: Bounds) -> _Argum
 
 def _changed(x_adv: Tensor) -> Tensor:
     """Tells autograd that x_adv has new values, as torch's own in-place functions do."""
-    if not torch.compiler.is_compiling():
-        torch.autograd.graph.increment_version(x_adv)
+    torch.autograd.graph.increment_version(x_adv)
     return x_adv
 
 

@@ -193,8 +193,9 @@ def random_words(n: int, groups: Tensor, seed: int, offset: int) -> tuple[Tensor
 
 
 def _uniform(words: Tensor) -> Tensor:
-    """(0, 1], float64."""
-    return (words.double() + 0.5) * 2.0**-32
+    """(0, 1]: (word + 1/2) / 2^32 as the kernels round it to float32; float64."""
+    high = ((words >> 8).float() * 2.0**-24 + 2.0**-33).double()
+    return (high + (words & 0xFF).double() * 2.0**-32).float().double()
 
 
 def unit_noise(n: int, d: int, norm: str, seed: int, offset: int = 0) -> Tensor:

@@ -28,8 +28,8 @@ using torch::stable::Tensor;
 
 // Samples follow one another, each without gaps, its entries in any order (NCHW, NHWC, ...).
 inline bool in_rows(const Tensor& t) {
+  if (t.is_contiguous()) return true;
   const int64_t n = t.size(0);
-  if (t.numel() == 0) return true;
   if (n > 1 && t.stride(0) != t.numel() / n) return false;
   std::vector<std::pair<int64_t, int64_t>> dimensions;  // stride, size
   for (int64_t k = 1; k < t.dim(); ++k) {
@@ -44,11 +44,18 @@ inline bool in_rows(const Tensor& t) {
   return true;
 }
 
+// Of tensors of one shape.
 inline bool same_layout(const Tensor& a, const Tensor& b) {
-  for (int64_t k = 0; k < a.dim(); ++k) {
-    if (a.size(k) > 1 && a.stride(k) != b.stride(k)) return false;
+  const auto sizes = a.sizes(), a_strides = a.strides(), b_strides = b.strides();
+  for (size_t k = 0; k < sizes.size(); ++k) {
+    if (sizes[k] > 1 && a_strides[k] != b_strides[k]) return false;
   }
   return true;
+}
+
+inline bool same_shape(const Tensor& a, const Tensor& b) {
+  const auto sizes = a.sizes(), others = b.sizes();
+  return std::equal(sizes.begin(), sizes.end(), others.begin(), others.end());
 }
 
 inline bool same_device(const Tensor& a, const Tensor& b) {
@@ -65,9 +72,9 @@ inline Tensor empty_as(const Tensor& layout, ScalarType type) {
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
-// t itself if it has this layout and type, else a copy that has.
+// t itself if it has this layout, which is in rows, and type, else a copy that has.
 inline Tensor in_layout_of(const Tensor& layout, const Tensor& t, ScalarType type) {
-  if (t.scalar_type() == type && in_rows(t) && same_layout(t, layout)) return t;
+  if (t.scalar_type() == type && same_layout(t, layout)) return t;
   Tensor copy = empty_as(layout, type);
   return torch::stable::copy_(copy, t);
 }
@@ -195,9 +202,7 @@ inline void check_state(const StepCall& call, const Tensor& out) {
     STD_TORCH_CHECK(!same_type || t.scalar_type() == x.scalar_type(), name,
                     ": expected the dtype of x");
     STD_TORCH_CHECK(same_device(t, x), name, ": expected a tensor on the device of x");
-    bool same = t.dim() == x.dim();
-    for (int64_t k = 0; same && k < x.dim(); ++k) same = t.size(k) == x.size(k);
-    STD_TORCH_CHECK(same, name, ": expected the shape of x");
+    STD_TORCH_CHECK(same_shape(t, x), name, ": expected the shape of x");
   };
   check("x_adv", out, true);
   if (call.adv.has_value()) {

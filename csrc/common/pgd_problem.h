@@ -43,6 +43,9 @@ struct StepProblem {
   PerSample<T> size;  // negative: descend
   PerSample<T> eps;
   Bound<T> low, high;
+
+  // Whether no value depends on the sample or the entry.
+  bool alike() const { return !size.values && !eps.values && !low.values && !high.values; }
 };
 
 }  // namespace repsim_fast

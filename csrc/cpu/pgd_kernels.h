@@ -20,6 +20,14 @@ struct Box {
   bool arrays;
 };
 
+// A gradient's sum of squares, and whether entries are to be made finite() before use: they may be
+// NaN or infinite, or the sum is so far from 1 that it was taken with care.
+template <typename T>
+struct GradientSum {
+  SquareSum<T> squares;
+  bool unsafe = false;
+};
+
 // A coordinate that an L1 step moves: |gradient| >= least, by size.
 template <typename T>
 struct SparseMove {
@@ -32,10 +40,10 @@ struct PgdKernels {
   void (*linf)(const T* adv, const T* gradient, const T* x, int64_t n, T size, T eps,
                const Box<T>& box, T* out);
 
-  SquareSum<T> (*square_sum)(const T* gradient, int64_t n);
+  GradientSum<T> (*gradient_sum)(const T* gradient, int64_t n);
   // out = adv + direction, clipped to the box if `clipped`; the sum of squares of out - x.
   double (*l2_move)(const T* adv, const T* gradient, const T* x, int64_t n, Direction<T> direction,
-                    bool clipped, const Box<T>& box, T* out);
+                    bool unsafe, bool clipped, const Box<T>& box, T* out);
   // out = l2_entry(...)
   void (*l2_shrink)(const T* x, int64_t n, T factor, const Box<T>& box, T* out);
 
@@ -51,6 +59,7 @@ struct PgdKernels {
   // out = adv moved; lengths = |out - x|, rooms = the box's room on that side.
   void (*l1_move)(const T* adv, const T* gradient, const T* sizes, const T* x, int64_t n,
                   SparseMove<T> move, const Box<T>& box, T* out, T* lengths, T* rooms);
+  T (*largest)(const T* lengths, int64_t n);
   ShrinkSums (*shrink_sums)(const T* lengths, const T* rooms, int64_t n, T threshold);
   // Keeps the entries with lengths > threshold, in order; returns their number. Both arrays have
   // room for kPackSlack more.

@@ -53,6 +53,12 @@ REPSIM_INLINE void for_entries(int64_t n, F f) {
   for (; i < n; ++i) f(Single<T>{}, i);
 }
 
+// out[i] = f(shape, i)
+template <typename T, typename F>
+REPSIM_INLINE void map_entries(T* out, int64_t n, F f) {
+  for_entries<T>(n, [&](auto shape, int64_t i) { store<decltype(shape)>(out + i, f(shape, i)); });
+}
+
 template <bool kArrays, typename Shape, typename T>
 REPSIM_INLINE typename Shape::Values lows(const Box<T>& box, int64_t i) {
   return kArrays ? load<Shape>(box.lows + i) : all<Shape>(box.low);
@@ -74,12 +80,11 @@ REPSIM_INLINE typename Shape::Values gradients(const T* gradient, int64_t i) {
 template <typename T, bool kMoves, bool kArrays>
 void linf_loop(const T* adv, const T* gradient, const T* x, int64_t n, T size, T eps, Box<T> box,
                T* out) {
-  for_entries<T>(n, [&](auto shape, int64_t i) {
+  map_entries<T>(out, n, [&](auto shape, int64_t i) {
     using S = decltype(shape);
-    store<S>(out + i,
-             linf_entry<typename S::Values>(load<S>(adv + i), gradients<kMoves, S>(gradient, i),
-                                            load<S>(x + i), all<S>(size), all<S>(eps),
-                                            lows<kArrays, S>(box, i), highs<kArrays, S>(box, i)));
+    return linf_entry<typename S::Values>(load<S>(adv + i), gradients<kMoves, S>(gradient, i),
+                                          load<S>(x + i), all<S>(size), all<S>(eps),
+                                          lows<kArrays, S>(box, i), highs<kArrays, S>(box, i));
   });
 }
 
@@ -92,92 +97,108 @@ void linf(const T* adv, const T* gradient, const T* x, int64_t n, T size, T eps,
   loop(adv, gradient, x, n, size, eps, box, out);
 }
 
+// Sum of term(shape, i) over entries [0, n). Floats are added as such over short runs only, so that
+// no more than a few units in their last place are lost, and from there in double.
+template <typename T, typename F>
+REPSIM_INLINE double sum_of(int64_t n, F term) {
+  using W = Wide<T>;
+  constexpr int kRun = 16;  // vectors
+  double totals[W::kCount] = {};
+  int64_t i = 0;
+  for (; i + kRun * W::kCount <= n; i += kRun * W::kCount) {
+    typename W::Values sums[4] = {};
+    for (int64_t at = i; at < i + kRun * W::kCount; at += 4 * W::kCount) {
+      sums[0] += term(W{}, at);
+      sums[1] += term(W{}, at + W::kCount);
+      sums[2] += term(W{}, at + 2 * W::kCount);
+      sums[3] += term(W{}, at + 3 * W::kCount);
+    }
+    const typename W::Values sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    for (int lane = 0; lane < W::kCount; ++lane) totals[lane] += static_cast<double>(sum[lane]);
+  }
+  for (; i + W::kCount <= n; i += W::kCount) {
+    const typename W::Values sum = term(W{}, i);
+    for (int lane = 0; lane < W::kCount; ++lane) totals[lane] += static_cast<double>(sum[lane]);
+  }
+  double total = 0;
+  for (int lane = 0; lane < W::kCount; ++lane) total += totals[lane];
+  for (; i < n; ++i) total += static_cast<double>(term(Single<T>{}, i));
+  return total;
+}
+
 // ---- L2
 
+// Whether squares were summed up in T without harm: none has overflowed or was NaN, and those that
+// may have underflowed do not matter.
 template <typename T>
-SquareSum<T> square_sum(const T* gradient, int64_t n) {
-  SquareSum<T> sum;
-  int64_t i = 0;
-  if constexpr (std::is_same_v<T, float>) {
-    using L = Lanes<T>;
-    typename L::Sums sums[4] = {};
-    for (; i + 4 * L::kCount <= n; i += 4 * L::kCount) {
-#pragma GCC unroll 4
-      for (int k = 0; k < 4; ++k) {
-        const auto g = finite<T, typename L::Values>(load<L>(gradient + i + k * L::kCount));
-        const auto wide = __builtin_convertvector(g, typename L::Sums);
-        sums[k] += wide * wide;
-      }
-    }
-    const typename L::Sums total = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    for (int lane = 0; lane < L::kCount; ++lane) sum.sum += total[lane];
-  }
-  for (; i < n; ++i) sum.add(finite<T, T>(gradient[i]));
+bool sum_is_safe(double squares) {
+  return sizeof(T) == 4 ? squares > 1e-20 && squares < 1e38 : squares > 1e-280 && squares < 1e300;
+}
+
+template <typename T>
+GradientSum<T> gradient_sum(const T* gradient, int64_t n) {
+  const double squares = sum_of<T>(n, [&](auto shape, int64_t i) {
+    const auto g = load<decltype(shape)>(gradient + i);
+    return g * g;
+  });
+  if (sum_is_safe<T>(squares)) return {SquareSum<T>::of(squares), false};
+  GradientSum<T> sum{{}, true};
+  for (int64_t i = 0; i < n; ++i) sum.squares.add(finite<T, T>(gradient[i]));
   return sum;
 }
 
-template <bool kMoves, bool kClips, bool kArrays, typename Shape, typename T>
-REPSIM_INLINE typename Shape::Values l2_moved(const T* adv, const T* gradient, int64_t i,
-                                              Direction<T> direction, const Box<T>& box) {
-  using V = typename Shape::Values;
-  V v = load<Shape>(adv + i);
-  if constexpr (kMoves) {
-    v += (finite<T, V>(load<Shape>(gradient + i)) * direction.scale) * direction.factor;
-  }
-  if constexpr (kClips) {
-    v = clip<V>(v, lows<kArrays, Shape>(box, i), highs<kArrays, Shape>(box, i));
-  }
-  return v;
-}
+enum class Move { kNone, kSafe, kUnsafe };
 
-template <typename T, bool kMoves, bool kClips, bool kArrays>
+template <typename T, Move kMove, bool kClips, bool kArrays>
 double l2_move_loop(const T* adv, const T* gradient, const T* x, int64_t n, Direction<T> direction,
                     Box<T> box, T* out) {
-  using L = Lanes<T>;
-  typename L::Sums sums[2] = {};
-  int64_t i = 0;
-  for (; i + 2 * L::kCount <= n; i += 2 * L::kCount) {
-#pragma GCC unroll 2
-    for (int k = 0; k < 2; ++k) {
-      const int64_t j = i + k * L::kCount;
-      const auto v = l2_moved<kMoves, kClips, kArrays, L>(adv, gradient, j, direction, box);
-      store<L>(out + j, v);
-      const auto wide = __builtin_convertvector(v - load<L>(x + j), typename L::Sums);
-      sums[k] += wide * wide;
+  const double squares = sum_of<T>(n, [&](auto shape, int64_t i) {
+    using S = decltype(shape);
+    using V = typename S::Values;
+    V v = load<S>(adv + i);
+    if constexpr (kMove != Move::kNone) {
+      V g = load<S>(gradient + i);
+      if constexpr (kMove == Move::kUnsafe) g = finite<T, V>(g);
+      v += (g * direction.scale) * direction.factor;
     }
-  }
-  const typename L::Sums total = sums[0] + sums[1];
+    if constexpr (kClips) v = clip<V>(v, lows<kArrays, S>(box, i), highs<kArrays, S>(box, i));
+    store<S>(out + i, v);
+    const V u = v - load<S>(x + i);
+    return u * u;
+  });
+  if (sum_is_safe<T>(squares)) return squares;
   double sum = 0;
-  for (int lane = 0; lane < L::kCount; ++lane) sum += total[lane];
-  for (; i < n; ++i) {
-    out[i] = l2_moved<kMoves, kClips, kArrays, Single<T>>(adv, gradient, i, direction, box);
+  for (int64_t i = 0; i < n; ++i) {
     const double u = static_cast<double>(out[i] - x[i]);
     sum += u * u;
   }
   return sum;
 }
 
+template <typename T, Move kMove>
+double l2_move_by(const T* adv, const T* gradient, const T* x, int64_t n, Direction<T> direction,
+                  bool clipped, const Box<T>& box, T* out) {
+  const auto loop = !clipped ? &l2_move_loop<T, kMove, false, false>
+                             : (box.arrays ? &l2_move_loop<T, kMove, true, true>
+                                           : &l2_move_loop<T, kMove, true, false>);
+  return loop(adv, gradient, x, n, direction, box, out);
+}
+
 template <typename T>
 double l2_move(const T* adv, const T* gradient, const T* x, int64_t n, Direction<T> direction,
-               bool clipped, const Box<T>& box, T* out) {
-  const bool arrays = clipped && box.arrays;
-  const auto loop = gradient != nullptr
-                        ? (arrays ? &l2_move_loop<T, true, true, true>
-                                  : (clipped ? &l2_move_loop<T, true, true, false>
-                                             : &l2_move_loop<T, true, false, false>))
-                        : (arrays ? &l2_move_loop<T, false, true, true>
-                                  : (clipped ? &l2_move_loop<T, false, true, false>
-                                             : &l2_move_loop<T, false, false, false>));
-  return loop(adv, gradient, x, n, direction, box, out);
+               bool unsafe, bool clipped, const Box<T>& box, T* out) {
+  const auto by = gradient == nullptr
+                      ? &l2_move_by<T, Move::kNone>
+                      : (unsafe ? &l2_move_by<T, Move::kUnsafe> : &l2_move_by<T, Move::kSafe>);
+  return by(adv, gradient, x, n, direction, clipped, box, out);
 }
 
 template <typename T, bool kArrays>
 void l2_shrink_loop(const T* x, int64_t n, T factor, Box<T> box, T* out) {
-  for_entries<T>(n, [&](auto shape, int64_t i) {
+  map_entries<T>(out, n, [&](auto shape, int64_t i) {
     using S = decltype(shape);
-    store<S>(out + i,
-             l2_entry<typename S::Values>(load<S>(out + i), load<S>(x + i), all<S>(factor),
-                                          lows<kArrays, S>(box, i), highs<kArrays, S>(box, i)));
+    return l2_entry<typename S::Values>(load<S>(out + i), load<S>(x + i), all<S>(factor),
+                                        lows<kArrays, S>(box, i), highs<kArrays, S>(box, i));
   });
 }
 
@@ -192,11 +213,10 @@ void l2_shrink(const T* x, int64_t n, T factor, const Box<T>& box, T* out) {
 template <typename T, bool kArrays>
 void l1_sizes_loop(const T* adv, const T* gradient, int64_t n, bool descend, Box<T> box, T* sizes) {
   const T sign = descend ? T{-1} : T{1};
-  for_entries<T>(n, [&](auto shape, int64_t i) {
+  map_entries<T>(sizes, n, [&](auto shape, int64_t i) {
     using S = decltype(shape);
-    store<S>(sizes + i,
-             l1_size<T, typename S::Values>(load<S>(adv + i), load<S>(gradient + i), all<S>(sign),
-                                            lows<kArrays, S>(box, i), highs<kArrays, S>(box, i)));
+    return l1_size<T, typename S::Values>(load<S>(adv + i), load<S>(gradient + i), all<S>(sign),
+                                          lows<kArrays, S>(box, i), highs<kArrays, S>(box, i));
   });
 }
 
@@ -259,8 +279,26 @@ void l1_move(const T* adv, const T* gradient, const T* sizes, const T* x, int64_
   loop(adv, gradient, sizes, x, n, move, box, out, lengths, rooms);
 }
 
-// Floats are summed as such over short runs only, so that no more than a few units in their last
-// place are lost, and from there in double.
+template <typename T>
+T largest(const T* lengths, int64_t n) {
+  using W = Wide<T>;
+  typename W::Values most[2] = {};
+  int64_t i = 0;
+  for (; i + 2 * W::kCount <= n; i += 2 * W::kCount) {
+    const auto first = load<W>(lengths + i), second = load<W>(lengths + i + W::kCount);
+    most[0] = first > most[0] ? first : most[0];
+    most[1] = second > most[1] ? second : most[1];
+  }
+  T result = 0;
+  for (int lane = 0; lane < W::kCount; ++lane) {
+    const T value = most[0][lane] > most[1][lane] ? most[0][lane] : most[1][lane];
+    result = value > result ? value : result;
+  }
+  for (; i < n; ++i) result = lengths[i] > result ? lengths[i] : result;
+  return result;
+}
+
+// Like sum_of, three sums at once.
 template <typename T>
 ShrinkSums shrink_sums(const T* lengths, const T* rooms, int64_t n, T threshold) {
   using W = Wide<T>;
@@ -328,12 +366,11 @@ int64_t pack_longer(T* lengths, T* rooms, int64_t n, T threshold) {
 
 template <typename T, bool kArrays>
 void l1_shrink_loop(const T* x, int64_t n, T threshold, T threshold_rest, Box<T> box, T* out) {
-  for_entries<T>(n, [&](auto shape, int64_t i) {
+  map_entries<T>(out, n, [&](auto shape, int64_t i) {
     using S = decltype(shape);
-    store<S>(out + i,
-             l1_entry<typename S::Values>(load<S>(out + i), load<S>(x + i), all<S>(threshold),
-                                          all<S>(threshold_rest), lows<kArrays, S>(box, i),
-                                          highs<kArrays, S>(box, i)));
+    return l1_entry<typename S::Values>(load<S>(out + i), load<S>(x + i), all<S>(threshold),
+                                        all<S>(threshold_rest), lows<kArrays, S>(box, i),
+                                        highs<kArrays, S>(box, i));
   });
 }
 
@@ -432,8 +469,8 @@ void place(const float* noise, const T* x, int64_t n, T factor, const Box<T>& bo
 
 template <typename T>
 inline constexpr PgdKernels<T> kPgdKernels = {
-    &linf<T>,         &square_sum<T>, &l2_move<T>,     &l2_shrink<T>,   &l1_sizes<T>,
-    &pack_between<T>, &l1_move<T>,    &shrink_sums<T>, &pack_longer<T>, &l1_shrink<T>,
-    &noise,           &noise_sum,     &place<T>};
+    &linf<T>,         &gradient_sum<T>, &l2_move<T>, &l2_shrink<T>,   &l1_sizes<T>,
+    &pack_between<T>, &l1_move<T>,      &largest<T>, &shrink_sums<T>, &pack_longer<T>,
+    &l1_shrink<T>,    &noise,           &noise_sum,  &place<T>};
 
 #undef REPSIM_INLINE

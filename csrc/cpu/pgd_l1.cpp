@@ -156,28 +156,23 @@ class L1Step {
   // Destroys lengths and rooms: entries that have left the sums are dropped on the way.
   double find_threshold(double eps, T* lengths, T* rooms) {
     int64_t count = problem_.d;
-    const ShrinkSums sums = kernels_.shrink_sums(lengths, rooms, count, T{0});
-    T largest = 0;
-    if (sums.total > eps) {
-      count = kernels_.pack_longer(lengths, rooms, count, T{0});
-      for (int64_t i = 0; i < count; ++i) largest = lengths[i] > largest ? lengths[i] : largest;
-    }
-    ThresholdSearch<T> search(eps, static_cast<double>(largest));
-    bool done = search.update(sums);
-    int64_t passes_since = 0;
-    while (!done) {
-      const ShrinkSums now = kernels_.shrink_sums(lengths, rooms, count, search.at());
-      done = search.update(now);
-      if (!done && ++passes_since == kPassesBetweenPacks) {
-        count = kernels_.pack_longer(lengths, rooms, count, search.lower());
-        passes_since = 0;
+    ShrinkSums sums = kernels_.shrink_sums(lengths, rooms, count, T{0});
+    if (!(sums.total > eps)) return 0;
+    ThresholdSearch<T> search(eps, static_cast<double>(kernels_.largest(lengths, count)));
+    T packed_at = -1;
+    bool pack = true;
+    while (!search.update(sums)) {
+      // Packing costs about as much as a pass of sums, so it stops when it drops few entries.
+      if (pack && search.lower() > T{0} && search.lower() > packed_at) {
+        packed_at = search.lower();
+        const int64_t longer = kernels_.pack_longer(lengths, rooms, count, packed_at);
+        pack = longer < count - count / 4;
+        count = longer;
       }
+      sums = kernels_.shrink_sums(lengths, rooms, count, search.at());
     }
     return search.value();
   }
-
-  // Packing costs about as much as a pass of sums.
-  static constexpr int64_t kPassesBetweenPacks = 2;
 
   const StepProblem<T>& problem_;
   const PerSample<T>& fraction_;

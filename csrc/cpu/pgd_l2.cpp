@@ -61,22 +61,27 @@ class L2Step {
   void measure_chunk(int64_t sample, int64_t chunk, int64_t begin, int64_t end) {
     if (problem_.gradient == nullptr) return;
     gradient_sums_[index(sample, chunk)] =
-        kernels_.square_sum(problem_.gradient + sample * problem_.d + begin, end - begin);
+        kernels_.gradient_sum(problem_.gradient + sample * problem_.d + begin, end - begin);
   }
 
   void move_chunk(int64_t sample, int64_t chunk, int64_t begin, int64_t end) {
     Direction<T> direction{1, 0};
+    bool unsafe = false;
     if (problem_.gradient != nullptr) {
       SquareSum<T> sum;
-      for (int64_t c = 0; c < chunks_; ++c) sum.add(gradient_sums_[index(sample, c)]);
+      for (int64_t c = 0; c < chunks_; ++c) {
+        const GradientSum<T>& of_chunk = gradient_sums_[index(sample, c)];
+        sum.add(of_chunk.squares);
+        unsafe |= of_chunk.unsafe;
+      }
       direction = sum.direction(static_cast<double>(problem_.size[sample]));
     }
     double sum = 0;
     bounds_.for_parts(begin, end, [&](int64_t first, int64_t count, const Box<T>& box) {
       const int64_t at = sample * problem_.d + first;
-      sum +=
-          kernels_.l2_move(problem_.adv + at, problem_.gradient ? problem_.gradient + at : nullptr,
-                           problem_.x + at, count, direction, clip_first_, box, problem_.out + at);
+      sum += kernels_.l2_move(problem_.adv + at,
+                              problem_.gradient ? problem_.gradient + at : nullptr, problem_.x + at,
+                              count, direction, unsafe, clip_first_, box, problem_.out + at);
     });
     delta_sums_[index(sample, chunk)] = sum;
   }
@@ -99,8 +104,8 @@ class L2Step {
   const RowBounds<T> bounds_;
   const PgdKernels<T>& kernels_ = pgd_kernels<T>();
   const int64_t chunks_;
-  std::vector<SquareSum<T>> gradient_sums_;  // (n, chunks)
-  std::vector<double> delta_sums_;           // (n, chunks)
+  std::vector<GradientSum<T>> gradient_sums_;  // (n, chunks)
+  std::vector<double> delta_sums_;             // (n, chunks)
 };
 
 }  // namespace

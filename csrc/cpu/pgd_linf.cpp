@@ -5,7 +5,12 @@
 namespace repsim_fast {
 
 template <typename T>
-void linf_step(const StepProblem<T>& problem) {
+void linf_step(const StepProblem<T>& given) {
+  StepProblem<T> problem = given;
+  if (problem.alike()) {  // one long row
+    problem.d *= problem.n;
+    problem.n = 1;
+  }
   const RowBounds<T> bounds(problem.low, problem.high, problem.d);
   const PgdKernels<T>& kernels = pgd_kernels<T>();
   for_chunks(problem.n, problem.d, [&](int64_t sample, int64_t, int64_t begin, int64_t end) {

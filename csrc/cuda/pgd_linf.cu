@@ -59,9 +59,7 @@ template <typename T>
 void launch_linf_step(const StepProblem<T>& given, void* stream) {
   StepProblem<T> problem = given;
   if (problem.n == 0 || problem.d == 0) return;
-  const bool alike = problem.size.values == nullptr && problem.eps.values == nullptr &&
-                     problem.low.values == nullptr && problem.high.values == nullptr;
-  if (alike) {  // one long row
+  if (problem.alike()) {  // one long row
     problem.d *= problem.n;
     problem.n = 1;
   }

@@ -94,6 +94,7 @@ struct SquareSum;
 template <>
 struct SquareSum<float> {
   double sum = 0;
+  static SquareSum of(double squares) { return {squares}; }
   REPSIM_HOST_DEVICE void add(float value) {
     sum += static_cast<double>(value) * static_cast<double>(value);
   }
@@ -115,6 +116,7 @@ struct SquareSum<double> {
   static constexpr double kBig = 0x1p480, kSmall = 0x1p-480;
   static constexpr double kBigScale = 0x1p-600, kSmallScale = 0x1p600;
   double big = 0, middle = 0, small = 0;
+  static SquareSum of(double squares) { return {0, squares, 0}; }
 
   REPSIM_HOST_DEVICE void add(double value) {
     const double size = value < 0 ? -value : value;
