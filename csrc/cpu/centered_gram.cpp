@@ -42,9 +42,6 @@ constexpr int64_t kPartialBytes = int64_t{64} << 20;
 // A task must be worth a thread's start (some microseconds).
 constexpr int64_t kMinTaskProducts = int64_t{1} << 18;
 
-// Rows added in the working precision before they go to the double sum of a feature.
-constexpr int64_t kMeanChunk = 16;
-
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 constexpr int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) * unit; }
@@ -58,7 +55,7 @@ std::unique_ptr<T[]> scratch(int64_t count) {
   return std::make_unique_for_overwrite<T[]>(static_cast<size_t>(count));
 }
 
-// One thread's workspace: a block of features and its packed panels.
+// One thread's workspace: the packed panels of a block of features.
 template <typename T>
 class Block {
  public:
@@ -66,82 +63,100 @@ class Block {
       : panels_(ceil_div(n, kPanel)),
         n_(n),
         bf16_(bf16),
-        rows_(scratch<T>(panels_ * kPanel * kDepth<T>)),
+        rows_(scratch<T>(kPanel * kDepth<T>)),
         packed_(scratch<T>(panels_ * kPanel * kDepth<T>)) {}
 
-  // Reads features [first, first + depth) of all samples, x (n, p) with unit feature stride.
+  // Packs features [first, first + depth) of all samples, x (n, p) with unit feature stride.
   template <typename In>
-  void read(const In* x, int64_t row_stride, int64_t first, int64_t depth, bool centre) {
+  void pack(const In* x, int64_t row_stride, int64_t first, int64_t depth, bool centre) {
     depth_ = depth;
     padded_depth_ = round_up(depth, kDepthUnit);
-    std::fill_n(total_, padded_depth_, 0.0);
-    for (int64_t start = 0; start < n_; start += kMeanChunk) {
-      const int64_t end = std::min(n_, start + kMeanChunk);
-      std::fill_n(mean_, padded_depth_, T{0});
-      const In* source = x + start * row_stride + first;
-      T* rows = rows_.get() + start * kDepth<T>;
-      if constexpr (std::is_same_v<In, T>) {
-        tile_kernels<T>().read(source, row_stride, end - start, depth, rows, kDepth<T>, mean_);
-      } else {
-        for (int64_t r = 0; r < end - start; ++r) {
-          for (int64_t k = 0; k < depth; ++k) {
-            rows[r * kDepth<T> + k] = static_cast<T>(source[r * row_stride + k]);
-          }
-        }
-        tile_kernels<T>().read(rows, kDepth<T>, end - start, depth, rows, kDepth<T>, mean_);
-      }
-      for (int64_t r = 0; r < end - start; ++r) {
-        std::fill(rows + r * kDepth<T> + depth, rows + r * kDepth<T> + padded_depth_, T{0});
-      }
-      for (int64_t k = 0; k < depth; ++k) total_[k] += static_cast<double>(mean_[k]);
+    const T* source = nullptr;
+    if constexpr (std::is_same_v<In, T>) {
+      if (depth_ == padded_depth_) source = x + first;
     }
-    for (int64_t k = 0; k < padded_depth_; ++k) {
-      mean_[k] = centre ? static_cast<T>(total_[k] / static_cast<double>(n_)) : T{0};
+    if (source == nullptr) {
+      source = converted(x + first, row_stride);
+      row_stride = kDepth<T>;
     }
-    // Rows that only fill the last panel become zero once the mean is removed.
-    for (int64_t r = n_; r < panels_ * kPanel; ++r) {
-      std::copy_n(mean_, padded_depth_, rows_.get() + r * kDepth<T>);
+    find_mean(source, row_stride, centre);
+    for (int64_t panel = 0; panel < panels_; ++panel) {
+      const T* rows = source + panel * kPanel * row_stride;
+      const int64_t count = n_ - panel * kPanel;
+      if (count >= kPanel) {
+        pack_panel(rows, row_stride, panel);
+        continue;
+      }
+      // Rows that only fill the last panel become zero once the mean is removed.
+      for (int64_t r = 0; r < kPanel; ++r) {
+        std::copy_n(r < count ? rows + r * row_stride : mean_, padded_depth_,
+                    rows_.get() + r * kDepth<T>);
+      }
+      pack_panel(rows_.get(), kDepth<T>, panel);
     }
   }
 
-  void pack(int64_t panel) {
-    const T* rows = rows_.get() + panel * kPanel * kDepth<T>;
-    T* packed = packed_.get() + panel * kPanel * kDepth<T>;
-    if constexpr (std::is_same_v<T, float>) {
-      if (bf16_ && bf16_tile_kernels() != nullptr) {
-        bf16_tile_kernels()->pack(rows, kDepth<T>, mean_, padded_depth_,
-                                  reinterpret_cast<uint32_t*>(packed));
-        return;
-      }
-    }
-    tile_kernels<T>().pack(rows, kDepth<T>, mean_, padded_depth_, packed);
-    if constexpr (std::is_same_v<T, float>) {
-      if (bf16_) round_to_bf16(packed, kPanel * padded_depth_);
-    }
-  }
-
-  // tile += panel i times panel j transposed.
-  void multiply(int64_t i, int64_t j, T* tile) const {
+  // tile += panel i times panel j transposed; fetches some of the next block's features.
+  void multiply(int64_t i, int64_t j, T* tile, NextRows& next) const {
     const T* a = packed_.get() + i * kPanel * kDepth<T>;
     const T* b = packed_.get() + j * kPanel * kDepth<T>;
     if constexpr (std::is_same_v<T, float>) {
       if (bf16_ && bf16_tile_kernels() != nullptr) {
         bf16_tile_kernels()->multiply(reinterpret_cast<const uint32_t*>(a),
                                       reinterpret_cast<const uint32_t*>(b), padded_depth_, i == j,
-                                      tile);
+                                      tile, next);
         return;
       }
     }
-    tile_kernels<T>().multiply(a, b, depth_, i == j, tile);
+    tile_kernels<T>().multiply(a, b, depth_, i == j, tile, next);
   }
 
  private:
+  // The block as (n, kDepth) of T, with zeros up to the padded depth.
+  template <typename In>
+  const T* converted(const In* x, int64_t row_stride) {
+    if (converted_ == nullptr) converted_ = scratch<T>(n_ * kDepth<T>);
+    for (int64_t r = 0; r < n_; ++r) {
+      T* row = converted_.get() + r * kDepth<T>;
+      for (int64_t k = 0; k < depth_; ++k) row[k] = static_cast<T>(x[r * row_stride + k]);
+      std::fill(row + depth_, row + padded_depth_, T{0});
+    }
+    return converted_.get();
+  }
+
+  void find_mean(const T* source, int64_t row_stride, bool centre) {
+    std::fill_n(mean_, padded_depth_, T{0});
+    if (!centre) return;
+    double total[kDepth<T>];
+    std::fill_n(total, padded_depth_, 0.0);
+    tile_kernels<T>().add_rows(source, row_stride, n_, padded_depth_, total);
+    for (int64_t k = 0; k < padded_depth_; ++k) {
+      mean_[k] = static_cast<T>(total[k] / static_cast<double>(n_));
+    }
+  }
+
+  void pack_panel(const T* rows, int64_t row_stride, int64_t panel) {
+    T* packed = packed_.get() + panel * kPanel * kDepth<T>;
+    if constexpr (std::is_same_v<T, float>) {
+      if (bf16_ && bf16_tile_kernels() != nullptr) {
+        bf16_tile_kernels()->pack(rows, row_stride, mean_, padded_depth_,
+                                  reinterpret_cast<uint32_t*>(packed));
+        return;
+      }
+    }
+    tile_kernels<T>().pack(rows, row_stride, mean_, padded_depth_, packed);
+    if constexpr (std::is_same_v<T, float>) {
+      if (bf16_) round_to_bf16(packed, kPanel * padded_depth_);
+    }
+  }
+
   int64_t panels_, n_;
   bool bf16_;
   int64_t depth_ = 0, padded_depth_ = 0;
-  std::unique_ptr<T[]> rows_, packed_;
+  std::unique_ptr<T[]> rows_;       // the last panel where samples do not fill it
+  std::unique_ptr<T[]> packed_;     // panels
+  std::unique_ptr<T[]> converted_;  // made where it is needed
   T mean_[kDepth<T>];
-  double total_[kDepth<T>];
 };
 
 // How the work is shared: `slices` ranges of features by `bands` ranges of Gram rows.
@@ -196,12 +211,13 @@ std::unique_ptr<T[]> products(const In* x, int64_t row_stride, int64_t n, int64_
             const int64_t left = last_feature - feature;
             const int64_t depth =
                 std::min(left, round_up(ceil_div(left, ceil_div(left, kDepth<T>)), kDepthUnit));
-            block.read(x, row_stride, feature, depth, centre);
+            block.pack(x, row_stride, feature, depth, centre);
             feature += depth;
-            for (int64_t i = 0; i < last_row; ++i) block.pack(i);
+            const int64_t coming = std::min(last_feature - feature, depth);
+            NextRows next(x + feature, row_stride * sizeof(In), n, coming * sizeof(In));
             for (int64_t i = first_row; i < last_row; ++i) {
               for (int64_t j = 0; j <= i; ++j) {
-                block.multiply(i, j, partial + tile_index(i, j) * kTile);
+                block.multiply(i, j, partial + tile_index(i, j) * kTile, next);
               }
             }
           }

@@ -74,9 +74,12 @@ void pack(const float* rows, int64_t row_stride, const float* mean, int64_t dept
 
 template <int kRows, int kVectors>
 inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, const uint32_t* b,
-                                                          int64_t pairs, float* tile) {
+                                                          int64_t pairs, float* tile,
+                                                          NextRows& next) {
   __m512 sum[kRows][kVectors] = {};
+  const NextRows::Some rows = next.take();
   for (int64_t k = 0; k < pairs; ++k) {
+    if (k % (kDepthUnit / 2) == 0) rows.prefetch_line(k / (kDepthUnit / 2));
     __m512bh right[kVectors];
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
@@ -101,17 +104,18 @@ inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, con
   }
 }
 
-void multiply(const uint32_t* a, const uint32_t* b, int64_t depth, bool diagonal, float* tile) {
+void multiply(const uint32_t* a, const uint32_t* b, int64_t depth, bool diagonal, float* tile,
+              NextRows& next) {
   const int64_t pairs = depth / 2;
   if (!diagonal) {
     for (int64_t i = 0; i < kPanel; i += 8) {
-      multiply_block<8, 2>(a + i, b, pairs, tile + i * kPanel);
+      multiply_block<8, 2>(a + i, b, pairs, tile + i * kPanel, next);
     }
     return;
   }
-  multiply_block<16, 1>(a, b, pairs, tile);
-  multiply_block<16, 1>(a + 16, b, pairs, tile + 16 * kPanel);
-  multiply_block<16, 1>(a + 16, b + 16, pairs, tile + 16 * kPanel + 16);
+  multiply_block<16, 1>(a, b, pairs, tile, next);
+  multiply_block<16, 1>(a + 16, b, pairs, tile + 16 * kPanel, next);
+  multiply_block<16, 1>(a + 16, b + 16, pairs, tile + 16 * kPanel + 16, next);
 }
 
 constexpr Bf16TileKernels kKernels = {&pack, &multiply};

@@ -15,16 +15,54 @@ constexpr int64_t kTile = kPanel * kPanel;  // elements of a tile
 // Depths (features a block) are multiples of this, so that packing transposes whole squares.
 constexpr int64_t kDepthUnit = 16;
 
+// What the products of one block of features fetch into the L2 cache for the next block, a few rows
+// with each block of sums: the multiplier is busy then and the memory is not.
+class NextRows {
+ public:
+  NextRows() = default;  // nothing to fetch
+  NextRows(const void* first, int64_t row_bytes, int64_t rows, int64_t depth_bytes)
+      : at_(static_cast<const char*>(first)),
+        row_bytes_(row_bytes),
+        left_(rows),
+        lines_((depth_bytes + kLineBytes - 1) / kLineBytes) {}
+
+  // Rows that one block of sums fetches, line by line.
+  struct Some {
+    const char* at;
+    int64_t row_bytes, rows, lines;
+
+    void prefetch_line(int64_t line) const {
+      if (line >= lines) return;
+      for (int64_t r = 0; r < rows; ++r) {
+        __builtin_prefetch(at + r * row_bytes + line * kLineBytes, 0, 2);
+      }
+    }
+  };
+
+  Some take() {
+    const int64_t rows = left_ < kTaken ? left_ : kTaken;
+    const Some some{at_, row_bytes_, rows, lines_};
+    at_ += rows * row_bytes_;
+    left_ -= rows;
+    return some;
+  }
+
+ private:
+  static constexpr int64_t kLineBytes = 64;
+  static constexpr int64_t kTaken = 4;
+  const char* at_ = nullptr;
+  int64_t row_bytes_ = 0, left_ = 0, lines_ = 0;
+};
+
 template <typename T>
 struct TileKernels {
-  // rows[r, k] = x[r, k] and sum[k] += x[r, k], r < count, k < depth; rows may be x itself.
-  void (*read)(const T* x, int64_t x_stride, int64_t count, int64_t depth, T* rows,
-               int64_t row_stride, T* sum);
+  // sum[k] += x[r, k] over r < count, for k < depth.
+  void (*add_rows)(const T* x, int64_t x_stride, int64_t count, int64_t depth, double* sum);
   // panel[k * kPanel + r] = rows[r * row_stride + k] - mean[k], r < kPanel, k < depth.
   void (*pack)(const T* rows, int64_t row_stride, const T* mean, int64_t depth, T* panel);
   // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j]. With `diagonal`, entries with j > i may be
   // left unspecified: a and b are the same panel and only the lower triangle is read.
-  void (*multiply)(const T* a, const T* b, int64_t depth, bool diagonal, T* tile);
+  void (*multiply)(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, NextRows& next);
   // row_sum[i] += sum_j tile[i, j]; column_sum[j] += sum_i tile[i, j]. Sums of T in double.
   void (*add_sums)(const T* tile, double* row_sum, double* column_sum);
   // out[j] = (row[j] - row_offset - column_offset[j]) * weight, j < count; double inside.
@@ -37,7 +75,8 @@ struct TileKernels {
 struct Bf16TileKernels {
   void (*pack)(const float* rows, int64_t row_stride, const float* mean, int64_t depth,
                uint32_t* panel);
-  void (*multiply)(const uint32_t* a, const uint32_t* b, int64_t depth, bool diagonal, float* tile);
+  void (*multiply)(const uint32_t* a, const uint32_t* b, int64_t depth, bool diagonal, float* tile,
+                   NextRows& next);
 };
 
 // The kernels for this processor (see simd_level.h).

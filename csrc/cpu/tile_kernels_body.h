@@ -36,23 +36,24 @@ inline __attribute__((always_inline)) void transpose_square(typename Vector<T>::
 }
 
 template <typename T>
-void read(const T* x, int64_t x_stride, int64_t count, int64_t depth, T* rows, int64_t row_stride,
-          T* sum) {
-  // The rows of a block lie far apart, so hardware prefetching starts anew in each; eight rows
-  // ahead took a quarter off the whole Gram of 128 x 4096. Prefetching past the end is harmless.
-  constexpr int64_t kRowsAhead = 8;
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  for (int64_t r = 0; r < count; ++r) {
-    const T* source = x + r * x_stride;
-    T* row = rows + r * row_stride;
-    for (int64_t line = 0; line < depth; line += kLine) {
-      __builtin_prefetch(source + kRowsAhead * x_stride + line);
-      const int64_t end = line + kLine < depth ? line + kLine : depth;
-#pragma GCC ivdep
-      for (int64_t k = line; k < end; ++k) {
-        row[k] = source[k];
-        sum[k] += source[k];
+void add_rows(const T* x, int64_t x_stride, int64_t count, int64_t depth, double* sum) {
+  using V = Vector<T>;
+  // Added in T first: a few rows, so that no more than their last place is lost.
+  constexpr int64_t kRun = 16;
+  for (int64_t r = 0; r < count; r += kRun) {
+    const int64_t run = count - r < kRun ? count - r : kRun;
+    for (int64_t k = 0; k < depth; k += V::kLanes) {
+      const T* source = x + r * x_stride + k;
+      typename V::Type total = {};
+      for (int64_t i = 0; i < run; ++i) {
+        // Rows lie far apart, where hardware prefetching starts anew in each. Prefetching past the
+        // end is harmless.
+        __builtin_prefetch(source + (i + kRun) * x_stride);
+        total += *reinterpret_cast<const typename V::Type*>(source + i * x_stride);
       }
+#pragma GCC ivdep
+      for (int lane = 0; lane < V::kLanes; ++lane)
+        sum[k + lane] += static_cast<double>(total[lane]);
     }
   }
 }
@@ -81,11 +82,13 @@ void pack(const T* rows, int64_t row_stride, const T* mean, int64_t depth, T* pa
 // kRows x (kVectors * lanes) block of a tile, held in registers over the whole depth.
 template <typename T, int kRows, int kVectors>
 inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b, int64_t depth,
-                                                          T* tile) {
+                                                          T* tile, NextRows& next) {
   using V = Vector<T>;
   using Vec = typename V::Type;
   Vec sum[kRows][kVectors] = {};
+  const NextRows::Some rows = next.take();
   for (int64_t k = 0; k < depth; ++k) {
+    if (k % kDepthUnit == 0) rows.prefetch_line(k / kDepthUnit);
     Vec right[kVectors];
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) {
@@ -109,20 +112,20 @@ inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b
 // Blocks of 16 (AVX-512) or 8 vectors, so that the operands still have registers: two vectors wide,
 // or one on the diagonal, where what lies wholly above it is left out.
 template <typename T>
-void multiply(const T* a, const T* b, int64_t depth, bool diagonal, T* tile) {
+void multiply(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, NextRows& next) {
   constexpr int kSums = REPSIM_VECTOR_BYTES == 64 ? 16 : 8;
   constexpr int kLanes = Vector<T>::kLanes;
   if (!diagonal) {
     for (int64_t j = 0; j < kPanel; j += 2 * kLanes) {
       for (int64_t i = 0; i < kPanel; i += kSums / 2) {
-        multiply_block<T, kSums / 2, 2>(a + i, b + j, depth, tile + i * kPanel + j);
+        multiply_block<T, kSums / 2, 2>(a + i, b + j, depth, tile + i * kPanel + j, next);
       }
     }
     return;
   }
   for (int64_t j = 0; j < kPanel; j += kLanes) {
     for (int64_t i = j / kSums * kSums; i < kPanel; i += kSums) {
-      multiply_block<T, kSums, 1>(a + i, b + j, depth, tile + i * kPanel + j);
+      multiply_block<T, kSums, 1>(a + i, b + j, depth, tile + i * kPanel + j, next);
     }
   }
 }
@@ -154,5 +157,5 @@ void write_centred(const T* row, double row_offset, const double* column_offset,
 }
 
 template <typename T>
-inline constexpr TileKernels<T> kKernels = {&read<T>, &pack<T>, &multiply<T>, &add_sums<T>,
+inline constexpr TileKernels<T> kKernels = {&add_rows<T>, &pack<T>, &multiply<T>, &add_sums<T>,
                                             &write_centred<T>};
