@@ -1,5 +1,6 @@
 #include "cpu/tile_kernels.h"
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 
@@ -114,8 +115,8 @@ void multiply(const uint32_t* a, const uint32_t* b, int64_t depth, bool diagonal
     return;
   }
   multiply_block<16, 1>(a, b, pairs, tile, next);
-  multiply_block<16, 1>(a + 16, b, pairs, tile + 16 * kPanel, next);
-  multiply_block<16, 1>(a + 16, b + 16, pairs, tile + 16 * kPanel + 16, next);
+  multiply_block<8, 2>(a + 16, b, pairs, tile + 16 * kPanel, next);
+  multiply_block<8, 2>(a + 24, b, pairs, tile + 24 * kPanel, next);
 }
 
 constexpr Bf16TileKernels kKernels = {&pack, &multiply};

@@ -35,26 +35,42 @@ inline __attribute__((always_inline)) void transpose_square(typename Vector<T>::
   }
 }
 
+// sum[0 .. kVectors * lanes) += column sums of `run` rows, added in T.
+template <typename T, int kVectors>
+inline __attribute__((always_inline)) void add_run(const T* x, int64_t x_stride, int64_t run,
+                                                   double* sum) {
+  using V = Vector<T>;
+  using Vec = typename V::Type;
+  Vec total[kVectors] = {};
+  for (int64_t i = 0; i < run; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; ++j) {
+      // Rows lie far apart, where hardware prefetching starts anew in each. Prefetching past the
+      // end is harmless.
+      __builtin_prefetch(x + (i + run) * x_stride + j * V::kLanes);
+      total[j] += *reinterpret_cast<const Vec*>(x + i * x_stride + j * V::kLanes);
+    }
+  }
+  T values[kVectors * V::kLanes];
+#pragma GCC unroll 8
+  for (int j = 0; j < kVectors; ++j) *reinterpret_cast<Vec*>(values + j * V::kLanes) = total[j];
+#pragma GCC ivdep
+  for (int k = 0; k < kVectors * V::kLanes; ++k) sum[k] += static_cast<double>(values[k]);
+}
+
 template <typename T>
 void add_rows(const T* x, int64_t x_stride, int64_t count, int64_t depth, double* sum) {
-  using V = Vector<T>;
+  constexpr int64_t kLanes = Vector<T>::kLanes;
   // Added in T first: a few rows, so that no more than their last place is lost.
   constexpr int64_t kRun = 16;
   for (int64_t r = 0; r < count; r += kRun) {
+    const T* rows = x + r * x_stride;
     const int64_t run = count - r < kRun ? count - r : kRun;
-    for (int64_t k = 0; k < depth; k += V::kLanes) {
-      const T* source = x + r * x_stride + k;
-      typename V::Type total = {};
-      for (int64_t i = 0; i < run; ++i) {
-        // Rows lie far apart, where hardware prefetching starts anew in each. Prefetching past the
-        // end is harmless.
-        __builtin_prefetch(source + (i + kRun) * x_stride);
-        total += *reinterpret_cast<const typename V::Type*>(source + i * x_stride);
-      }
-#pragma GCC ivdep
-      for (int lane = 0; lane < V::kLanes; ++lane)
-        sum[k + lane] += static_cast<double>(total[lane]);
+    int64_t k = 0;
+    for (; k + 4 * kLanes <= depth; k += 4 * kLanes) {
+      add_run<T, 4>(rows + k, x_stride, run, sum + k);
     }
+    for (; k < depth; k += kLanes) add_run<T, 1>(rows + k, x_stride, run, sum + k);
   }
 }
 
@@ -109,8 +125,8 @@ inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b
   }
 }
 
-// Blocks of 16 (AVX-512) or 8 vectors, so that the operands still have registers: two vectors wide,
-// or one on the diagonal, where what lies wholly above it is left out.
+// Blocks of 16 (AVX-512) or 8 vectors, so that the operands still have registers, two vectors wide;
+// on the diagonal also one wide, so that what lies wholly above it is left out.
 template <typename T>
 void multiply(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, NextRows& next) {
   constexpr int kSums = REPSIM_VECTOR_BYTES == 64 ? 16 : 8;
@@ -123,9 +139,13 @@ void multiply(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, Nex
     }
     return;
   }
-  for (int64_t j = 0; j < kPanel; j += kLanes) {
-    for (int64_t i = j / kSums * kSums; i < kPanel; i += kSums) {
-      multiply_block<T, kSums, 1>(a + i, b + j, depth, tile + i * kPanel + j, next);
+  constexpr int kNarrow = std::min(kSums, kLanes), kWide = std::min(kSums / 2, kLanes);
+  for (int64_t j = 0; j < kPanel; j += 2 * kLanes) {
+    for (int64_t i = j; i < j + kLanes; i += kNarrow) {
+      multiply_block<T, kNarrow, 1>(a + i, b + j, depth, tile + i * kPanel + j, next);
+    }
+    for (int64_t i = j + kLanes; i < kPanel; i += kWide) {
+      multiply_block<T, kWide, 2>(a + i, b + j, depth, tile + i * kPanel + j, next);
     }
   }
 }
