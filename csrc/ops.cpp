@@ -11,6 +11,9 @@
 
 STABLE_TORCH_LIBRARY(repsim_fast, m) {
   m.def("centered_gram(Tensor x, str centering, bool packed, str precision) -> Tensor");
+  m.def(
+      "centered_gram_out(Tensor x, str centering, bool packed, str precision, Tensor(a!) out) "
+      "-> ()");
   m.def("cross_gram(Tensor x, Tensor y) -> Tensor");
   m.def("batched_eigh(Tensor a) -> (Tensor, Tensor)");
   m.def("batched_svdvals(Tensor a, Tensor? rows, Tensor? columns) -> Tensor");

@@ -7,6 +7,7 @@ of :class:`Accumulator` and a line in :data:`MEASURES`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
@@ -94,32 +95,40 @@ class CKAAccumulator:
 
     def add(self, layer: int, features: Tensor) -> None:
         """Take the Gram of the features and write it to its row of the buffer."""
-        # Inference mode spares the autograd dispatch, a Python function for custom operators.
-        with torch.inference_mode():
-            gram = centered_gram(
-                features, centering=self._centering, packed=True, precision=self._precision
-            )
+        n = features.shape[0]
+        width = n * (n - 1) // 2 if self._centering == "unbiased" else n * (n + 1) // 2
+        dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
         if layer >= self._size:
             self._size = layer + 1
-            sample = features[0].to(gram.dtype)
-            ulps = self._CONSTANT_ULPS * torch.finfo(gram.dtype).eps
+            sample = features[0].to(dtype)
+            ulps = self._CONSTANT_ULPS * torch.finfo(dtype).eps
             self._resolution.append(ulps**2 * torch.dot(sample, sample))
-        buffer = self._buffer
-        if len(gram) != self._width or layer >= len(buffer) or gram.dtype != buffer.dtype:
-            buffer = self._fit_buffer(gram)
-        buffer[layer] = gram
+        if width != self._width or layer >= len(self._buffer):
+            self._fit_buffer(width, dtype, features.device)
+        row = self._buffer[layer]
+        gram = functools.partial(
+            centered_gram,
+            features.detach() if features.requires_grad else features,
+            centering=self._centering,
+            packed=True,
+            precision=self._precision,
+        )
+        if row.dtype == dtype and row.device == features.device:
+            gram(out=row)
+            return
+        if row.dtype != dtype and dtype == torch.float64:
+            row = self._fit_buffer(width, dtype, row.device)[layer]
+        row.copy_(gram())
 
-    def _fit_buffer(self, gram: Tensor) -> Tensor:
-        """The buffer, made anew if it is too small, too narrow or of too low a precision."""
+    def _fit_buffer(self, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The buffer, made anew: it was too small, too narrow or of too low a precision."""
         old = self._buffer
-        dtype = torch.promote_types(old.dtype, gram.dtype)
         if self._capacity < self._size:
             self._capacity = math.ceil(1.5 * self._size)
-        if old.shape == (self._capacity, len(gram)) and old.dtype == dtype:
-            return old
-        self._buffer = torch.empty(self._capacity, len(gram), dtype=dtype, device=gram.device)
-        self._width = len(gram)
-        if old.shape[1] == self._width:
+        dtype = torch.promote_types(old.dtype, dtype)
+        self._buffer = torch.empty(self._capacity, width, dtype=dtype, device=device)
+        self._width = width
+        if old.shape[1] == width:
             self._buffer[: len(old)] = old
         return self._buffer
 

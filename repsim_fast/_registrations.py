@@ -21,6 +21,13 @@ def _centered_gram_fake(x: Tensor, centering: str, packed: bool, precision: str)
     return x.new_empty((size,), dtype=dtype)
 
 
+@torch.library.register_fake("repsim_fast::centered_gram_out")  # type: ignore[untyped-decorator]
+def _centered_gram_out_fake(
+    x: Tensor, centering: str, packed: bool, precision: str, out: Tensor
+) -> None:
+    return None
+
+
 def _centered_gram_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, ctx.centering, ctx.packed, _ = inputs
     ctx.save_for_backward(x)

@@ -52,6 +52,7 @@ def centered_gram(
     centering: Centering = "unbiased",
     packed: bool = False,
     precision: Precision | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Gram matrix of n samples, centred for HSIC and CKA, in one pass over the features.
 
@@ -75,15 +76,19 @@ def centered_gram(
         precision: Precision of the products: None for float64 features in float64 and all others
             in float32; ``"bfloat16"`` rounds the centred features to bfloat16 and accumulates in
             float32; ``"tf32"`` likewise on CUDA.
+        out: Contiguous tensor of the result's shape, dtype and device to write to, such as a row
+            of a matrix of packed Grams. Not differentiable.
 
     Returns:
         (n, n) symmetric, or the packed vector; float64 for float64 features, otherwise float32.
+        ``out`` itself if given.
 
     Raises:
         TypeError: ``x`` is not a floating-point tensor.
         ValueError: ``x`` is not a matrix, has fewer samples than the centring needs (4 for
             ``"unbiased"``), or a word is unknown.
-        RuntimeError: ``x`` is on a GPU and this build has no CUDA kernels.
+        RuntimeError: ``x`` is on a GPU and this build has no CUDA kernels, ``out`` does not fit or
+            a gradient is wanted.
 
     Example:
         >>> import torch
@@ -107,5 +112,10 @@ def centered_gram(
     resolved = _resolve_precision(x, precision)
     if x.is_cuda and _extension.cuda_missing:
         raise RuntimeError(f"x: is on {x.device}, but {_extension.cuda_missing}")
-    gram: Tensor = torch.ops.repsim_fast.centered_gram(x, centering, packed, resolved)
-    return gram
+    if out is None:
+        gram: Tensor = torch.ops.repsim_fast.centered_gram(x, centering, packed, resolved)
+        return gram
+    if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
+        raise RuntimeError("out: expected no tensor that requires a gradient, or no_grad")
+    torch.ops.repsim_fast.centered_gram_out(x, centering, packed, resolved, out)
+    return out

@@ -21,7 +21,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "common/centering.h"
+#include "common/gram_operator.h"
 #include "cpu/tile_kernels.h"
 #include "math/centering.h"
 
@@ -321,50 +321,52 @@ void centered_gram_typed(const Tensor& x,  // (n, p), unit feature stride
   write_result(gram.get(), n, centering, packed, static_cast<T*>(out.mutable_data_ptr()));
 }
 
-Tensor centered_gram(const Tensor& x,  // (n, p)
-                     const std::string& centering_word, bool packed,
-                     const std::string& precision_word) {
-  const Centering centering = parse_centering(centering_word);
-  const Precision precision = parse_precision(precision_word);
-  STD_TORCH_CHECK(x.dim() == 2, "x: expected a matrix (n, p), got ", x.dim(), " dimensions");
-  STD_TORCH_CHECK(precision != Precision::kTf32, "precision: tf32 exists on CUDA only");
-  const int64_t n = x.size(0);
-  STD_TORCH_CHECK(n == 0 || n >= minimum_samples(centering), "x: centering ", centering_word,
-                  " needs at least ", minimum_samples(centering), " samples, got ", n);
-
-  const bool wide = x.scalar_type() == ScalarType::Double;
-  STD_TORCH_CHECK(wide == (precision == Precision::kFloat64), "precision: ", precision_word,
-                  " does not go with x's dtype");
-  const bool bf16 = precision == Precision::kBFloat16;
-  const Tensor rows = x.stride(1) == 1 || x.size(1) <= 1 ? x : torch::stable::contiguous(x);
-
-  std::vector<int64_t> shape = {n, n};
-  if (packed) shape = {packed_size(n, centering)};
-  Tensor out = torch::stable::new_empty(x, shape, wide ? ScalarType::Double : ScalarType::Float);
-  if (n == 0) return out;
+void compute(const Tensor& x,  // (n, p)
+             const GramCall& call, Tensor& out) {
+  STD_TORCH_CHECK(call.precision != Precision::kTf32, "precision: tf32 exists on CUDA only");
+  if (call.n == 0) return;
+  const Tensor rows = x.stride(1) == 1 || call.p <= 1 ? x : torch::stable::contiguous(x);
+  const bool bf16 = call.precision == Precision::kBFloat16;
   switch (x.scalar_type()) {
     case ScalarType::Double:
-      centered_gram_typed<double, double>(rows, centering, packed, bf16, out);
+      centered_gram_typed<double, double>(rows, call.centering, call.packed, bf16, out);
       break;
     case ScalarType::Float:
-      centered_gram_typed<float, float>(rows, centering, packed, bf16, out);
+      centered_gram_typed<float, float>(rows, call.centering, call.packed, bf16, out);
       break;
     case ScalarType::Half:
-      centered_gram_typed<float, torch::headeronly::Half>(rows, centering, packed, bf16, out);
+      centered_gram_typed<float, torch::headeronly::Half>(rows, call.centering, call.packed, bf16,
+                                                          out);
       break;
     case ScalarType::BFloat16:
-      centered_gram_typed<float, torch::headeronly::BFloat16>(rows, centering, packed, bf16, out);
+      centered_gram_typed<float, torch::headeronly::BFloat16>(rows, call.centering, call.packed,
+                                                              bf16, out);
       break;
     default:
       STD_TORCH_CHECK(false, "x: expected float64, float32, float16 or bfloat16");
   }
+}
+
+Tensor centered_gram(const Tensor& x, const std::string& centering, bool packed,
+                     const std::string& precision) {
+  const GramCall call = GramCall::of(x, centering, packed, precision);
+  Tensor out = call.empty_result(x);
+  compute(x, call, out);
   return out;
+}
+
+void centered_gram_out(const Tensor& x, const std::string& centering, bool packed,
+                       const std::string& precision, Tensor out) {
+  const GramCall call = GramCall::of(x, centering, packed, precision);
+  call.check_result(x, out);
+  compute(x, call, out);
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(repsim_fast, CPU, m) {
   m.impl("centered_gram", TORCH_BOX(&centered_gram));
+  m.impl("centered_gram_out", TORCH_BOX(&centered_gram_out));
 }
 
 }  // namespace repsim_fast

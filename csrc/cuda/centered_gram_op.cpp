@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "common/centering.h"
+#include "common/gram_operator.h"
 #include "cuda/centered_gram.cuh"
 #include "cuda/device_scope.h"
 #include "cuda/gram_plan.h"
@@ -151,29 +151,19 @@ Tensor products(const Tensor& x,  // (n, p)
   return gram;
 }
 
-Tensor centered_gram(const Tensor& x,  // (n, p)
-                     const std::string& centering_word, bool packed,
-                     const std::string& precision_word) {
-  const Centering centering = parse_centering(centering_word);
-  const Precision precision = parse_precision(precision_word);
-  STD_TORCH_CHECK(x.dim() == 2, "x: expected a matrix (n, p), got ", x.dim(), " dimensions");
+void compute(const Tensor& x,  // (n, p)
+             const GramCall& call, Tensor& out) {
   const ElementType x_type = element_type(x.scalar_type());
-  const int64_t n = x.size(0), p = x.size(1);
-  STD_TORCH_CHECK(n == 0 || n >= minimum_samples(centering), "x: centering ", centering_word,
-                  " needs at least ", minimum_samples(centering), " samples, got ", n);
-  const bool wide = x_type == ElementType::kFloat64;
-  STD_TORCH_CHECK(wide == (precision == Precision::kFloat64), "precision: ", precision_word,
-                  " does not go with x's dtype");
-
+  const int64_t n = call.n, p = call.p;
+  const bool wide = call.wide;
   const DeviceScope scope(x);
-  const ScalarType out_type = wide ? ScalarType::Double : ScalarType::Float;
-  std::vector<int64_t> shape = {n, n};
-  if (packed) shape = {packed_size(n, centering)};
-  Tensor out = torch::stable::new_empty(x, shape, out_type);
-  if (n == 0) return out;
-  if (p == 0) return torch::stable::zero_(out);
+  if (n == 0) return;
+  if (p == 0) {
+    torch::stable::zero_(out);
+    return;
+  }
 
-  const Operand operand = operand_of(precision);
+  const Operand operand = operand_of(call.precision);
   const GramProblem problem{.n = n,
                             .p = p,
                             .x_type = x_type,
@@ -182,7 +172,7 @@ Tensor centered_gram(const Tensor& x,  // (n, p)
                                                                      x.stride(0), x.stride(1)),
                             .multiprocessors = scope.multiprocessors()};
   const GramPlan plan = plan_gram(problem);
-  const bool centre = centering != Centering::kNone;
+  const bool centre = call.centering != Centering::kNone;
   const Tensor gram = products(x, problem, operand, centre, plan, scope.stream());
 
   Tensor row_sums = torch::stable::new_empty(x, {n}, ScalarType::Double);
@@ -190,16 +180,33 @@ Tensor centered_gram(const Tensor& x,  // (n, p)
                       .wide = wide,
                       .n = n,
                       .tile = plan.tile,
-                      .centering = gram_centering(centering),
+                      .centering = gram_centering(call.centering),
                       .row_sums = static_cast<double*>(row_sums.mutable_data_ptr()),
-                      .packed = packed,
+                      .packed = call.packed,
                       .out = out.mutable_data_ptr()},
                      scope.stream());
+}
+
+Tensor centered_gram(const Tensor& x, const std::string& centering, bool packed,
+                     const std::string& precision) {
+  const GramCall call = GramCall::of(x, centering, packed, precision);
+  Tensor out = call.empty_result(x);
+  compute(x, call, out);
   return out;
+}
+
+void centered_gram_out(const Tensor& x, const std::string& centering, bool packed,
+                       const std::string& precision, Tensor out) {
+  const GramCall call = GramCall::of(x, centering, packed, precision);
+  call.check_result(x, out);
+  compute(x, call, out);
 }
 
 }  // namespace
 
-REPSIM_CUDA_LIBRARY_IMPL(m) { m.impl("centered_gram", TORCH_BOX(&centered_gram)); }
+REPSIM_CUDA_LIBRARY_IMPL(m) {
+  m.impl("centered_gram", TORCH_BOX(&centered_gram));
+  m.impl("centered_gram_out", TORCH_BOX(&centered_gram_out));
+}
 
 }  // namespace repsim_fast

@@ -217,3 +217,33 @@ def test_raw_operator_checks_too():
         torch.ops.repsim_fast.centered_gram(torch.randn(4, 4), "other", False, "float32")
     with pytest.raises(RuntimeError, match="precision"):
         torch.ops.repsim_fast.centered_gram(torch.randn(4, 4), "none", False, "float64")
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("packed", [False, True])
+def test_out_is_written_in_place(device, dtype, packed):
+    x = torch.randn(9, 40, device=device).to(dtype)
+    want = ops.centered_gram(x, packed=packed)
+    rows = torch.full((3, *want.shape), torch.nan, device=device, dtype=want.dtype)
+    got = ops.centered_gram(x, packed=packed, out=rows[1])
+    assert got.data_ptr() == rows[1].data_ptr()
+    assert torch.equal(rows[1], want)
+    assert rows[[0, 2]].isnan().all()
+    arguments = (x, "unbiased", packed, "float64" if dtype == torch.float64 else "float32", rows[1])
+    opcheck(torch.ops.repsim_fast.centered_gram_out.default, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (torch.empty(35), "vector of 36"),
+        (torch.empty(6, 6), "vector of 36"),
+        (torch.empty(72)[::2], "contiguous"),
+        (torch.empty(36, dtype=torch.float64), "float32"),
+        (torch.empty(36, requires_grad=True), "gradient"),
+    ],
+)
+def test_out_that_does_not_fit(out, message):
+    with pytest.raises(RuntimeError, match=message):
+        ops.centered_gram(torch.randn(9, 4), packed=True, out=out)
