@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from pathlib import Path
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
 
-    Missing folders are made. After an exception a file that was there before is still intact.
+    Missing folders are made. After an exception a file that was there before is still intact. The
+    new file has the permissions of the old one, or else those of any new file.
 
     Raises:
         OSError: The place cannot be written to; the message says which and why.
@@ -26,11 +28,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         # The suffix stays last: writers such as matplotlib choose the format by it.
         temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
         temporary.touch(exist_ok=False)
+        # Noted now: some writers (safetensors) make a file of their own that only its owner reads.
+        mode = stat.S_IMODE((target if target.exists() else temporary).stat().st_mode)
     except OSError as error:
         reason = error.strerror or str(error)
         raise type(error)(f"cannot write {str(target)!r}: {reason}") from error
     try:
         yield temporary
+        temporary.chmod(mode)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -139,6 +139,13 @@ class TestFiles:
         assert isinstance(loaded.layers[0], tuple)
         assert [p.name for p in path.parent.iterdir()] == ["result.safetensors"]
 
+    def test_permissions_are_those_of_any_new_file_or_of_the_old_one(self, tmp_path: Path) -> None:
+        (tmp_path / "other").touch()
+        path = self.result.save(tmp_path / "result.safetensors")
+        assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+        path.chmod(0o640)
+        assert self.result.save(path).stat().st_mode & 0o777 == 0o640
+
     def test_a_failed_write_leaves_the_old_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
