@@ -86,6 +86,7 @@ class CKAAccumulator:
         self._precision = precision
         self._capacity = capacity
         self._buffer = torch.empty(0, 0)
+        self._rows: tuple[Tensor, ...] = ()  # of the buffer
         self._width = 0  # of the buffer: entries of one packed Gram
         self._cka = MinibatchCKA(estimator=estimator)
         self._n_batches = 0
@@ -103,9 +104,9 @@ class CKAAccumulator:
             sample = features[0].to(dtype)
             ulps = self._CONSTANT_ULPS * torch.finfo(dtype).eps
             self._resolution.append(ulps**2 * torch.dot(sample, sample))
-        if width != self._width or layer >= len(self._buffer):
+        if width != self._width or layer >= len(self._rows):
             self._fit_buffer(width, dtype, features.device)
-        row = self._buffer[layer]
+        row = self._rows[layer]
         gram = functools.partial(
             centered_gram,
             features.detach() if features.requires_grad else features,
@@ -117,11 +118,12 @@ class CKAAccumulator:
             gram(out=row)
             return
         if row.dtype != dtype and dtype == torch.float64:
-            row = self._fit_buffer(width, dtype, row.device)[layer]
+            self._fit_buffer(width, dtype, row.device)
+            row = self._rows[layer]
         row.copy_(gram())
 
-    def _fit_buffer(self, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """The buffer, made anew: it was too small, too narrow or of too low a precision."""
+    def _fit_buffer(self, width: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Make the buffer anew: it was too small, too narrow or of too low a precision."""
         old = self._buffer
         if self._capacity < self._size:
             self._capacity = math.ceil(1.5 * self._size)
@@ -130,7 +132,7 @@ class CKAAccumulator:
         self._width = width
         if old.shape[1] == width:
             self._buffer[: len(old)] = old
-        return self._buffer
+        self._rows = self._buffer.unbind()
 
     def end_batch(self, n: int) -> None:
         """Add the HSIC of all pairs of layers; refuse the batch if a Gram is not finite."""
