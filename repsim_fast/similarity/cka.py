@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._checks import check_choice, check_finite, check_matrix
-from repsim_fast.ops import MIN_SAMPLES, Precision, centered_gram
+from repsim_fast.ops import MIN_SAMPLES, Precision, centered_gram, cross_gram
 
 Estimator = Literal["unbiased", "biased"]
 
@@ -114,7 +114,7 @@ def _feature_side(
     dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     x, y = x.to(dtype), y.to(dtype)
     x, y = _centered(x), _centered(y)
-    products = [(x.T @ y), (x.T @ x), (y.T @ y)]
+    products = [cross_gram(x, y), cross_gram(x, x), cross_gram(y, y)]
     energies = [product.square().sum() for product in products]
     if estimator == "biased":
         return energies[0], energies[1], energies[2]
