@@ -31,29 +31,13 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Features a block: two panels of 192 floats (96 doubles) fill 48 KiB, the L1 cache of current
-// processors.
-template <typename T>
-constexpr int64_t kDepth = 192 * static_cast<int64_t>(sizeof(float)) / sizeof(T);
-
 // Partial Grams of all tasks together stay under this, so that scratch does not grow with threads.
 constexpr int64_t kPartialBytes = int64_t{64} << 20;
-
-// A task must be worth a thread's start (some microseconds).
-constexpr int64_t kMinTaskProducts = int64_t{1} << 18;
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 constexpr int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) * unit; }
 
 // Index of tile (i, j), j <= i, in the packed triangle of tiles.
 constexpr int64_t tile_index(int64_t i, int64_t j) { return i * (i + 1) / 2 + j; }
-
-// Uninitialised: every element is written before it is read.
-template <typename T>
-std::unique_ptr<T[]> scratch(int64_t count) {
-  return std::make_unique_for_overwrite<T[]>(static_cast<size_t>(count));
-}
 
 // One thread's workspace: the packed panels of a block of features.
 template <typename T>

@@ -21,28 +21,12 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Samples a block: two panels of 192 floats (96 doubles) fill 48 KiB, the L1 cache of current
-// processors.
-template <typename T>
-constexpr int64_t kDepth = 192 * static_cast<int64_t>(sizeof(float)) / sizeof(T);
-
 // Panels of y that are used in turn for one panel of x: half of an L2 cache of 1 MiB.
 constexpr int64_t kTogether = (int64_t{512} << 10) / (kPanel * kDepth<float> * sizeof(float));
 
 // Tiles that are accumulated at once, in bytes: they are gone through for every block of samples,
 // so they should stay in an L3 cache.
 constexpr int64_t kTilesBytes = int64_t{16} << 20;
-
-// A task must be worth a thread's start (some microseconds).
-constexpr int64_t kMinTaskProducts = int64_t{1} << 18;
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Uninitialised: every element is written before it is read.
-template <typename T>
-std::unique_ptr<T[]> scratch(int64_t count) {
-  return std::make_unique_for_overwrite<T[]>(static_cast<size_t>(count));
-}
 
 // Features [32 panel, 32 panel + 32) of samples [first, first + depth), zero behind the last one.
 template <typename T>

@@ -5,7 +5,9 @@
 // The same packed panel serves as left and as right operand; hence each row is packed once.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 
 namespace repsim_fast {
 
@@ -14,6 +16,22 @@ constexpr int64_t kTile = kPanel * kPanel;  // elements of a tile
 
 // Depths (features a block) are multiples of this, so that packing transposes whole squares.
 constexpr int64_t kDepthUnit = 16;
+
+// Samples or features a block: two panels of 192 floats (96 doubles) fill 48 KiB, the L1 cache of
+// current processors.
+template <typename T>
+constexpr int64_t kDepth = 192 * static_cast<int64_t>(sizeof(float)) / sizeof(T);
+
+// A task must be worth a thread's start (some microseconds).
+constexpr int64_t kMinTaskProducts = int64_t{1} << 18;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Uninitialised: every element is written before it is read.
+template <typename T>
+std::unique_ptr<T[]> scratch(int64_t count) {
+  return std::make_unique_for_overwrite<T[]>(static_cast<size_t>(count));
+}
 
 // What the products of one block of features fetch into the L2 cache for the next block, a few rows
 // with each block of sums: the multiplier is busy then and the memory is not.
