@@ -780,3 +780,19 @@ def test_raw_operators_check_too():
         op(X, X, X, 0.1, None, 0.1, None, 0.0, torch.ones(4), 1.0, None)
     with pytest.raises(RuntimeError, match="norm: expected linf, l2 or l1, got l9"):
         torch.ops.repsim_fast.random_start(X, "l9", 0.1, None, 0.0, None, 1.0, None, 0, 0)
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-0.3, 1.7)])
+@pytest.mark.parametrize("eps", [12.0, 1e4])
+def test_l1_never_leaves_the_box_by_a_rounding(device, bounds, eps):
+    low, high = (torch.tensor(bound, device=device) for bound in bounds)
+    x = torch.rand(16, 3072, device=device)
+    x[:, :300], x[:, 300:600] = 0, 1
+    adv = x
+    for _ in range(5):
+        grad = torch.randn_like(x)
+        adv = ops.pgd_l1_step(adv, grad, x, step_size=5.0, eps=eps, bounds=bounds, fraction=0.3)
+        assert bool(((adv >= low) & (adv <= high)).all())
+    far = ops.project_l1_box(x + 3 * torch.randn_like(x), x, eps=eps, bounds=bounds)
+    assert bool(((far >= low) & (far <= high)).all())

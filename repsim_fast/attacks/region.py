@@ -91,7 +91,7 @@ class Region:
                 bounds=bounds,
                 order=self.order,
             )
-        adv = ops.pgd_l1_step(
+        return ops.pgd_l1_step(
             adv,
             gradient,
             self.x,
@@ -100,11 +100,6 @@ class Region:
             bounds=bounds,
             fraction=self.fraction,
         )
-        return self._boxed(adv)
-
-    def _boxed(self, adv: Tensor) -> Tensor:
-        """x - (x - low), as the L1 projection computes it, may miss ``low`` by one rounding."""
-        return adv.clamp_(min=self.low).clamp_(max=self.high)
 
     def _plain_step(self, adv: Tensor, gradient: Tensor, size: Scalar) -> Tensor:
         around = (self.x, size, self.eps, self.low, self.high)
@@ -124,7 +119,7 @@ class Region:
                 return ops.project_l2_box(
                     adv, self.x, eps=self.eps, bounds=bounds, order=self.order
                 )
-            return self._boxed(ops.project_l1_box(adv, self.x, eps=self.eps, bounds=bounds))
+            return ops.project_l1_box(adv, self.x, eps=self.eps, bounds=bounds)
         around = (self.x, self.eps, self.low, self.high)
         if self.norm == "linf":
             return steps.linf_project(adv, *around)
