@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -16,6 +18,7 @@
 #define __global__
 #define __device__
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define REPSIM_UNROLL
 #define REPSIM_UNROLL_BY(count)
 
@@ -43,6 +46,8 @@ namespace runner {
 void run(const char* name, const LaunchShape& shape, const std::function<void()>& body);
 void sync_block();
 void sync_warp();
+// Lets other threads go on until the condition holds, which any thread may evaluate.
+void wait_until(const std::function<bool()>& condition);
 
 // What one CUDA thread owns in the runner.
 struct PendingCopy {
@@ -57,10 +62,25 @@ struct WarpMailbox {
   alignas(16) std::byte slot[2][kWarpSize][32];
 };
 
+// Bulk copies under way at one barrier in shared memory (common/bulk_copies.h).
+struct Transfers {
+  unsigned phase = 0;      // complete ones
+  bool announced = false;  // of the current phase
+  int64_t missing = 0;     // bytes announced, but not yet asked for
+  std::vector<std::function<void()>> copies;
+};
+
+// What the threads of a block share beside their shared memory.
+struct BlockState {
+  std::mutex mutex;
+  std::map<const void*, Transfers> transfers;
+};
+
 struct ThreadState {
   std::byte* shared = nullptr;
   size_t shared_bytes = 0;
   WarpMailbox* mailbox = nullptr;
+  BlockState* block = nullptr;
   unsigned turn = 0;
   std::vector<std::vector<PendingCopy>> copy_groups;  // oldest first, the last one still open
 };
@@ -78,6 +98,16 @@ inline void end_thread(const char* name, const ThreadState& state) {
       throw std::logic_error(std::string(name) + ": a thread ended with unfinished async copies");
     }
   }
+}
+
+// To be called by the engine after the last thread of each block.
+inline void end_block(const char* name, BlockState& state) {
+  for (const auto& [barrier, transfers] : state.transfers) {
+    if (transfers.announced) {
+      throw std::logic_error(std::string(name) + ": a block ended with unfinished bulk copies");
+    }
+  }
+  state.transfers.clear();
 }
 
 inline unsigned lane() { return threadIdx.x % kWarpSize; }

@@ -97,6 +97,12 @@ inline bool single_pass_layout(const void* x, ElementType x_type, int64_t row_st
          reinterpret_cast<uintptr_t>(x) % 16 == 0;
 }
 
+// How strips come to shared memory: 16 bytes a thread, or by the copy engine of Hopper and later.
+enum class StripCopies { kAsync, kBulk };
+
+// Whether this device, and the code that was compiled for it, can run kBulk.
+bool bulk_strips_available();
+
 // gram = lower triangle of the products of x, less its column means if `centre` and rounded to the
 // operand type. kFloat32 means float32 accuracy: each value split into two tf32 parts. Not for
 // kFloat64, nor for 16-bit features with 4-byte operands: their shared memory does not suffice.
@@ -109,6 +115,7 @@ struct SinglePassArguments {
   int64_t tile;              // single_pass_tile(n, operand_type)
   int64_t splits;            // blocks, each with a partial Gram of a share of the features
   void* gram;                // (splits, kSinglePassTiles, tile, tile) float; the sum in the first
+  StripCopies copies = StripCopies::kAsync;
 };
 void launch_single_pass_product(const SinglePassArguments& arguments, void* stream);
 

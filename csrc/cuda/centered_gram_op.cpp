@@ -118,7 +118,8 @@ Tensor products(const Tensor& x,  // (n, p)
                                 .operand_type = operand.type,
                                 .tile = plan.tile,
                                 .splits = plan.splits,
-                                .gram = gram.mutable_data_ptr()},
+                                .gram = gram.mutable_data_ptr(),
+                                .copies = plan.copies},
                                stream);
     return gram;
   }
@@ -170,7 +171,8 @@ void compute(const Tensor& x,  // (n, p)
                             .operand_type = operand.type,
                             .single_pass_layout = single_pass_layout(x.const_data_ptr(), x_type,
                                                                      x.stride(0), x.stride(1)),
-                            .multiprocessors = scope.multiprocessors()};
+                            .multiprocessors = scope.multiprocessors(),
+                            .bulk_copies = n >= kBulkCopySamples && bulk_strips_available()};
   const GramPlan plan = plan_gram(problem);
   const bool centre = call.centering != Centering::kNone;
   const Tensor gram = products(x, problem, operand, centre, plan, scope.stream());

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "cuda/centered_gram.cuh"
 #include "math/triangle.h"
@@ -15,6 +16,7 @@ struct GramProblem {
   ElementType x_type, operand_type;
   bool single_pass_layout;  // of x
   int64_t multiprocessors;
+  bool bulk_copies = false;  // wanted and available
 };
 
 enum class GramProducts {
@@ -31,6 +33,7 @@ struct GramPlan {
   // Of the vendor library. A panel takes the columns up to its last row only, so `panels` of them
   // cost (1 + 1/panels) / 2 of the full product.
   int64_t panels = 0;
+  StripCopies copies = StripCopies::kAsync;  // of the single pass
 
   int64_t gram_entries() const { return splits * tiles * tile * tile; }
 };
@@ -54,6 +57,10 @@ constexpr int64_t kMinimumStepsPerSplit = 16;
 // Partial Grams together, so that scratch does not grow with the card.
 constexpr int64_t kPartialGramBytes = int64_t{64} << 20;
 
+// Samples from which the single pass is to use bulk copies: none before a GPU has shown that they
+// win (benchmarks/kernels, version 4 of the Gram).
+constexpr int64_t kBulkCopySamples = std::numeric_limits<int64_t>::max();
+
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline bool single_pass_fits(const GramProblem& problem) {
@@ -67,7 +74,7 @@ inline bool single_pass_fits(const GramProblem& problem) {
 }
 
 inline GramPlan plan_gram(const GramProblem& problem) {
-  const auto& [n, p, x_type, operand_type, layout, multiprocessors] = problem;
+  const auto& [n, p, x_type, operand_type, layout, multiprocessors, bulk_copies] = problem;
   GramPlan plan;
   if (single_pass_fits(problem)) {
     plan.products = GramProducts::kSinglePass;
@@ -76,6 +83,7 @@ inline GramPlan plan_gram(const GramProblem& problem) {
     const int64_t strips = ceil_divide(p * element_bytes(x_type), kSinglePassStripBytes);
     const int64_t blocks = (plan.tile == 64 ? 1 : 2) * multiprocessors;
     plan.splits = std::min(blocks, strips);
+    if (bulk_copies) plan.copies = StripCopies::kBulk;
     return plan;
   }
   const bool wide = operand_type == ElementType::kFloat64;

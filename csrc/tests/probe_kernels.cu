@@ -1,3 +1,4 @@
+#include "common/bulk_copies.h"
 #include "common/cuda_vocabulary.h"
 #include "tests/probe_kernels.cuh"
 
@@ -45,6 +46,39 @@ __global__ void async_copy_kernel(const float* from, float* to) {
   wait_copies<0>();
 }
 
+constexpr int kBoxRows = 4, kBoxColumns = 32;
+
+struct BulkShared {
+  alignas(128) float values[kBoxRows * kBoxColumns];
+  CopyBarrier arrived;
+};
+
+// Each block copies the rectangle of its 32 columns twice, and writes it once.
+template <BulkFault kFault>
+__global__ void bulk_copy_kernel(const __grid_constant__ TensorMap map,
+                                 float* to) {  // (gridDim.x, kBoxRows, kBoxColumns)
+  auto& shared = shared_memory<BulkShared>();
+  const auto copy = [&](int64_t bytes) {
+    expect_bytes(shared.arrived, bytes);
+    copy_rectangle(shared.values, map, 0, int64_t{blockIdx.x} * kBoxColumns, shared.arrived);
+  };
+  constexpr int64_t kBytes = sizeof(shared.values);
+  if (threadIdx.x == 0) {
+    init_barrier(shared.arrived);
+    copy(kFault == BulkFault::kTooFewBytes ? kBytes - 16 : kBytes);
+    if (kFault == BulkFault::kNoPhase) copy(kBytes);
+  }
+  __syncthreads();
+  if (kFault != BulkFault::kNoWait) wait_phase(shared.arrived, 0);
+  if (kFault != BulkFault::kNoWait) __syncthreads();  // all know of phase 0 before phase 1 begins
+  if (threadIdx.x == 0 && kFault != BulkFault::kNoWait) copy(kBytes);
+  if (kFault == BulkFault::kNone) wait_phase(shared.arrived, 1);
+  for (unsigned i = threadIdx.x; i < kBoxRows * kBoxColumns; i += kWarpSize) {
+    to[blockIdx.x * kBoxRows * kBoxColumns + i] = shared.values[i];
+  }
+  if (kFault == BulkFault::kTooLate) wait_phase(shared.arrived, 1);
+}
+
 __global__ void divergent_barrier_kernel() {
   if (threadIdx.x < kWarpSize) __syncthreads();
 }
@@ -81,6 +115,43 @@ void launch_async_copy_without_wait(const float* from, float* to, void* stream) 
 
 void launch_early_async_copy(const float* from, float* to, void* stream) {
   launch_copy<CopyFault::kEarlyReuse>(from, to, stream);
+}
+
+namespace {
+
+template <BulkFault kFault>
+void launch_bulk(const TensorMap& map, int64_t columns, float* to, void* stream) {
+  launch("bulk_copy", bulk_copy_kernel<kFault>,
+         {.grid = dim3(static_cast<unsigned>((columns + kBoxColumns - 1) / kBoxColumns)),
+          .threads = kWarpSize,
+          .shared_bytes = sizeof(BulkShared),
+          .stream = stream},
+         map, to);
+}
+
+}  // namespace
+
+void launch_bulk_copy(const float* matrix, int64_t rows, int64_t columns, int64_t row_stride,
+                      BulkFault fault, float* to, void* stream) {
+  const TensorMap map = make_tensor_map({.matrix = matrix,
+                                         .element_bytes = sizeof(float),
+                                         .rows = rows,
+                                         .columns = columns,
+                                         .row_bytes = row_stride * int64_t{sizeof(float)},
+                                         .box_rows = kBoxRows,
+                                         .box_columns = kBoxColumns});
+  switch (fault) {
+    case BulkFault::kNone:
+      return launch_bulk<BulkFault::kNone>(map, columns, to, stream);
+    case BulkFault::kNoWait:
+      return launch_bulk<BulkFault::kNoWait>(map, columns, to, stream);
+    case BulkFault::kTooLate:
+      return launch_bulk<BulkFault::kTooLate>(map, columns, to, stream);
+    case BulkFault::kTooFewBytes:
+      return launch_bulk<BulkFault::kTooFewBytes>(map, columns, to, stream);
+    case BulkFault::kNoPhase:
+      return launch_bulk<BulkFault::kNoPhase>(map, columns, to, stream);
+  }
 }
 
 void launch_divergent_barrier(void* stream) {

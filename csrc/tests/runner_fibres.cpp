@@ -26,10 +26,12 @@ struct Fibre {
   ThreadState state;
   const Barrier* waits_for = nullptr;
   unsigned waits_generation = 0;
+  const std::function<bool()>* condition = nullptr;
   bool started = false, done = false;
 
   bool ready() const {
-    return !done && (waits_for == nullptr || waits_for->generation != waits_generation);
+    return !done && (waits_for == nullptr || waits_for->generation != waits_generation) &&
+           (condition == nullptr || (*condition)());
   }
 };
 
@@ -40,6 +42,7 @@ struct Engine {
   std::vector<Barrier> warps;
   std::vector<WarpMailbox> mailboxes;
   Barrier block;
+  BlockState block_state;
   jmp_buf scheduler;
   unsigned current = 0;
   std::exception_ptr error;
@@ -93,7 +96,7 @@ void sync(Barrier& barrier) {
 
 void run_block() {
   for (Fibre& fibre : engine->fibres) fibre.started = fibre.done = false;
-  for (Fibre& fibre : engine->fibres) fibre.waits_for = nullptr;
+  for (Fibre& fibre : engine->fibres) fibre.waits_for = nullptr, fibre.condition = nullptr;
   const auto threads = static_cast<unsigned>(engine->fibres.size());
   unsigned left = threads;
   while (left > 0) {
@@ -130,6 +133,7 @@ void run(const char* name, const LaunchShape& shape, const std::function<void()>
     state.shared = shared.get();
     state.shared_bytes = shape.shared_bytes;
     state.mailbox = &local.mailboxes[thread / kWarpSize];
+    state.block = &local.block_state;
   }
   engine = &local;
   blockDim = dim3(shape.threads);
@@ -138,11 +142,19 @@ void run(const char* name, const LaunchShape& shape, const std::function<void()>
     blockIdx = block;
     std::memset(shared.get(), 0xff, shape.shared_bytes);
     run_block();
+    end_block(name, local.block_state);
   });
   engine = nullptr;
 }
 
 void sync_block() { sync(engine->block); }
 void sync_warp() { sync(engine->warps[engine->current / kWarpSize]); }
+
+void wait_until(const std::function<bool()>& condition) {
+  Fibre& fibre = engine->fibres[engine->current];
+  fibre.condition = &condition;
+  if (!condition() && _setjmp(fibre.resume_point) == 0) _longjmp(engine->scheduler, 1);
+  engine->fibres[engine->current].condition = nullptr;  // a local may be stale after the jump
+}
 
 }  // namespace repsim_fast::runner

@@ -17,6 +17,7 @@ struct Engine {
   std::barrier<> block;
   std::vector<std::unique_ptr<std::barrier<>>> warps;
   std::vector<WarpMailbox> mailboxes;
+  BlockState block_state;
 };
 
 Engine* engine = nullptr;
@@ -25,7 +26,8 @@ Engine* engine = nullptr;
 
 void run(const char* name, const LaunchShape& shape, const std::function<void()>& body) {
   check_shape(name, shape);
-  Engine local{.block = std::barrier<>(shape.threads), .warps = {}, .mailboxes = {}};
+  Engine local{
+      .block = std::barrier<>(shape.threads), .warps = {}, .mailboxes = {}, .block_state = {}};
   for (unsigned warp = 0; warp < shape.threads / kWarpSize; ++warp) {
     local.warps.push_back(std::make_unique<std::barrier<>>(kWarpSize));
   }
@@ -38,6 +40,7 @@ void run(const char* name, const LaunchShape& shape, const std::function<void()>
     state.shared = shared.get();
     state.shared_bytes = shape.shared_bytes;
     state.mailbox = &local.mailboxes[thread / kWarpSize];
+    state.block = &local.block_state;
     this_thread = &state;
     threadIdx = dim3(thread);
     blockDim = dim3(shape.threads);
@@ -50,6 +53,7 @@ void run(const char* name, const LaunchShape& shape, const std::function<void()>
       body();
       end_thread(name, state);
       sync_block();
+      if (thread == 0) end_block(name, local.block_state);
     });
   };
   // An exception in a thread ends the program with its message: the others would wait forever.
@@ -70,5 +74,9 @@ void run(const char* name, const LaunchShape& shape, const std::function<void()>
 
 void sync_block() { engine->block.arrive_and_wait(); }
 void sync_warp() { engine->warps[threadIdx.x / kWarpSize]->arrive_and_wait(); }
+
+void wait_until(const std::function<bool()>& condition) {
+  while (!condition()) std::this_thread::yield();
+}
 
 }  // namespace repsim_fast::runner

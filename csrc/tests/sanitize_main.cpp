@@ -144,7 +144,7 @@ void check_gram(const Case& shape, ElementType x_type, ElementType operand_type,
 
 // The single pass, then the finish.
 template <typename In, typename Operand>
-void check_single_pass(int64_t n, int64_t p, int64_t splits, ElementType x_type,
+void check_single_pass(int64_t n, int64_t p, int64_t splits, StripCopies copies, ElementType x_type,
                        ElementType operand_type, double tolerance) {
   const Matrix source = random_matrix(n, p, 3.0);
   Matrix seen(source.size());
@@ -160,9 +160,9 @@ void check_single_pass(int64_t n, int64_t p, int64_t splits, ElementType x_type,
   }
   const int64_t tile = single_pass_tile(n, operand_type);
   Buffer<float> gram(splits * kSinglePassTiles * tile * tile), out(n * n);
-  launch_single_pass_product(
-      {x.get(), x_type, n, p, row_stride, /*centre=*/true, operand_type, tile, splits, gram.get()},
-      nullptr);
+  launch_single_pass_product({x.get(), x_type, n, p, row_stride, /*centre=*/true, operand_type,
+                              tile, splits, gram.get(), copies},
+                             nullptr);
   Buffer<double> row_sums(n);
   launch_finish_gram({gram.get(), /*wide=*/false, n, tile, GramCentering::kUnbiased, row_sums.get(),
                       /*packed=*/false, out.get()},
@@ -197,6 +197,17 @@ void check_async_copy() {
   expect(std::equal(from.get(), from.get() + 128, to.get()), "async_copy");
 }
 
+void check_bulk_copy() {
+  Buffer<float> from(2 * 40), to(2 * 4 * 32);  // two rectangles, beyond the matrix's edges
+  for (int i = 0; i < 80; ++i) from[i] = static_cast<float>(i);
+  launch_bulk_copy(from.get(), 2, 38, 40, BulkFault::kNone, to.get(), nullptr);
+  for (int i = 0; i < 2 * 4 * 32; ++i) {
+    const int row = i / 32 % 4, column = i / 128 * 32 + i % 32;
+    const bool inside = row < 2 && column < 38;
+    expect(to[i] == (inside ? static_cast<float>(row * 40 + column) : 0.0f), "bulk_copy");
+  }
+}
+
 void check_grams() {
   using E = ElementType;
   using C = GramCentering;
@@ -214,9 +225,11 @@ void check_grams() {
   check_gram<float, Tf32, float>(large, E::kFloat32, E::kTf32, true, C::kUnbiased, false, 2e-3);
   check_gram<float, BFloat16, float>(large, E::kFloat32, E::kBFloat16, true, C::kDouble, false,
                                      1e-2);
-  check_single_pass<float, float>(21, 70, 2, E::kFloat32, E::kFloat32, 2e-6);
-  check_single_pass<BFloat16, BFloat16>(67, 75, 1, E::kBFloat16, E::kBFloat16, 1e-2);
-  check_single_pass<float, Tf32>(130, 33, 1, E::kFloat32, E::kTf32, 2e-3);
+  for (const StripCopies copies : {StripCopies::kAsync, StripCopies::kBulk}) {
+    check_single_pass<float, float>(21, 70, 2, copies, E::kFloat32, E::kFloat32, 2e-6);
+    check_single_pass<BFloat16, BFloat16>(67, 75, 1, copies, E::kBFloat16, E::kBFloat16, 1e-2);
+    check_single_pass<float, Tf32>(130, 33, 1, copies, E::kFloat32, E::kTf32, 2e-3);
+  }
 }
 
 }  // namespace
@@ -227,6 +240,7 @@ int main(int count, char** arguments) {
   if (only != "grams") {
     repsim_fast::check_block_sums();
     repsim_fast::check_async_copy();
+    repsim_fast::check_bulk_copy();
   }
   if (only != "probes") repsim_fast::check_grams();
   if (only.empty()) repsim_fast::check_pgd_steps(repsim_fast::expect);

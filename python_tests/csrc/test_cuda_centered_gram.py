@@ -230,10 +230,18 @@ def aligned(x: Tensor) -> Tensor:
 
 
 def single_pass(
-    runner: ModuleType, x: Tensor, operand: str, splits: int, *, centre: bool
+    runner: ModuleType,
+    x: Tensor,
+    operand: str,
+    splits: int,
+    *,
+    centre: bool,
+    copies: str = "async_",
 ) -> Tensor:
     """Lower triangle of the Gram; upper part zero."""
     n, p = x.shape
+    if copies == "bulk" and not runner.bulk_strips_available():
+        pytest.skip("this GPU has no bulk copies: they need compute capability 9.0")
     x = on_device(runner, aligned(x))
     dtype = next(name for name, value in DTYPES.items() if value == x.dtype)
     operand_type = getattr(runner.ElementType, operand)
@@ -250,10 +258,12 @@ def single_pass(
         tile=side,
         splits=splits,
         gram=tiles.data_ptr(),
+        copies=getattr(runner.StripCopies, copies),
     )
     return matrix_of(tiles[0].cpu(), n)
 
 
+@pytest.mark.parametrize("copies", ["async_", "bulk"])
 @pytest.mark.parametrize(("dtype", "operand"), SINGLE_PASS)
 @pytest.mark.parametrize(
     ("n", "p", "splits"),
@@ -261,22 +271,44 @@ def single_pass(
 )
 @pytest.mark.parametrize("centre", [False, True])
 def test_single_pass(
-    runner: ModuleType, centre: bool, n: int, p: int, splits: int, dtype: str, operand: str
+    runner: ModuleType,
+    centre: bool,
+    n: int,
+    p: int,
+    splits: int,
+    dtype: str,
+    operand: str,
+    copies: str,
 ) -> None:
     x = random_features(n, p, mean=3.0 if centre else 0.0).to(DTYPES[dtype])
-    gram = single_pass(runner, x, operand, splits, centre=centre)
+    gram = single_pass(runner, x, operand, splits, centre=centre, copies=copies)
     expected = reference.centered_gram(x.double(), centering="features" if centre else "none")
     error = (gram.double() - expected.tril()).norm()
     assert error <= GRAM_ERROR[operand] * expected.norm() + (1e-12 if n == 1 else 0)
 
 
+@pytest.mark.parametrize("copies", ["async_", "bulk"])
 @pytest.mark.parametrize("operand", ["tf32", "bfloat16"])
 @pytest.mark.parametrize("n", [129, 256])
-def test_single_pass_with_its_largest_tiles(runner: ModuleType, n: int, operand: str) -> None:
+def test_single_pass_with_its_largest_tiles(
+    runner: ModuleType, n: int, operand: str, copies: str
+) -> None:
     x = random_features(n, 70, mean=1.0).float()
     expected = reference.centered_gram(x.double(), centering="features").tril()
-    error = (single_pass(runner, x, operand, 2, centre=True).double() - expected).norm()
-    assert error <= GRAM_ERROR[operand] * expected.norm()
+    gram = single_pass(runner, x, operand, 2, centre=True, copies=copies)
+    assert (gram.double() - expected).norm() <= GRAM_ERROR[operand] * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_strips_do_not_depend_on_how_they_were_copied(runner: ModuleType, dtype: str) -> None:
+    """More strips than stages, a last one of a single feature, more blocks than strips."""
+    for n, p, splits in [(40, 64 * 13 + 1, 2), (7, 65, 5)]:
+        x = random_features(n, p, mean=1.0).to(DTYPES[dtype])
+        one, other = (
+            single_pass(runner, x, "bfloat16", splits, centre=True, copies=copies)
+            for copies in ("async_", "bulk")
+        )
+        assert torch.equal(one, other)
 
 
 def test_single_pass_in_float32_is_as_accurate_as_float32(runner: ModuleType) -> None:
@@ -294,10 +326,12 @@ def test_a_large_mean_costs_the_single_pass_no_accuracy(runner: ModuleType, mean
     assert error <= 1e-6 * expected.norm()
 
 
-def test_single_pass_refuses_features_it_cannot_read(runner: ModuleType) -> None:
+@pytest.mark.parametrize("copies", ["async_", "bulk"])
+def test_single_pass_refuses_features_it_cannot_read(runner: ModuleType, copies: str) -> None:
     x = torch.randn(8, 6, device=runner.device)
     gram = poisoned(10, 16, 16, dtype=torch.float32, device=runner.device)
     sizes = {"n": 8, "p": 6, "row_stride": 6, "tile": 16, "splits": 1, "centre": True}
+    sizes["copies"] = getattr(runner.StripCopies, copies)
     types = {"x_type": runner.ElementType.float32, "operand_type": runner.ElementType.tf32}
     with pytest.raises(ValueError, match="not aligned"):
         runner.single_pass_product(x=x.data_ptr(), gram=gram.data_ptr(), **sizes, **types)
@@ -465,6 +499,7 @@ def plan_of(
     dtype: str = "float64",
     layout: bool = False,
     multiprocessors: int = 132,
+    bulk_copies: bool = False,
 ) -> Any:
     return runner.plan_gram(
         n=n,
@@ -473,6 +508,7 @@ def plan_of(
         operand_type=getattr(runner.ElementType, operand),
         single_pass_layout=layout,
         multiprocessors=multiprocessors,
+        bulk_copies=bulk_copies,
     )
 
 
@@ -507,6 +543,17 @@ def test_plan_keeps_the_whole_card_busy(
     plan = plan_of(runner, 128, 65536, operand, dtype=dtype, layout=layout)
     blocks_per_split = 1 if plan.products == runner.GramProducts.single_pass else plan.tiles
     assert plan.splits * blocks_per_split >= 132
+
+
+@pytest.mark.parametrize("bulk_copies", [False, True])
+def test_plan_uses_bulk_copies_only_in_a_single_pass(runner: ModuleType, bulk_copies: bool) -> None:
+    for n, layout in itertools.product((64, 300), (False, True)):
+        plan = plan_of(
+            runner, n, 4096, "bfloat16", dtype="float32", layout=layout, bulk_copies=bulk_copies
+        )
+        single_pass = plan.products == runner.GramProducts.single_pass
+        assert single_pass == (layout and n == 64)
+        assert (plan.copies == runner.StripCopies.bulk) == (single_pass and bulk_copies)
 
 
 def test_triangle_position_is_exact(runner: ModuleType) -> None:

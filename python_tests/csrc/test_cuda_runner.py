@@ -42,6 +42,55 @@ def test_copy_into_a_buffer_still_being_read_gives_nan(cpu_runner: ModuleType) -
     assert target.isnan().any()
 
 
+def bulk_copy(runner: ModuleType, rows: int, columns: int, fault: str = "none") -> None:
+    """Rectangles of 4 x 32 out of a matrix with NaN between its rows."""
+    stride = -(-columns // 4) * 4 + 4
+    matrix = torch.full((rows, stride), torch.nan, device=runner.device)
+    matrix[:, :columns] = torch.randn(rows, columns)
+    count = -(-columns // 32)
+    to = torch.full((count, 4, 32), torch.nan, device=runner.device)
+    runner.bulk_copy(
+        matrix.data_ptr(), rows, columns, stride, getattr(runner.BulkFault, fault), to.data_ptr()
+    )
+    expected = torch.zeros(4, count * 32)
+    expected[: min(rows, 4), :columns] = matrix[:4, :columns]
+    assert torch.equal(to.cpu(), expected.view(4, count, 32).transpose(0, 1))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(4, 32), (1, 1), (7, 64), (3, 45), (4, 97)])
+def test_bulk_copies_fill_with_zeros_outside(runner: ModuleType, rows: int, columns: int) -> None:
+    if not runner.bulk_strips_available():
+        pytest.skip("this GPU has no bulk copies: they need compute capability 9.0")
+    bulk_copy(runner, rows, columns)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("no_wait", "bulk_copy: a block ended with unfinished bulk copies"),
+        ("too_few_bytes", "more bytes than expect_bytes announced"),
+        ("no_phase", "expect_bytes: the phase before is not known to be complete"),
+    ],
+)
+def test_faults_of_bulk_copies(cpu_runner: ModuleType, fault: str, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        bulk_copy(cpu_runner, 4, 32, fault)
+
+
+def test_bulk_copy_into_a_buffer_still_being_read_gives_nan(cpu_runner: ModuleType) -> None:
+    with pytest.raises(AssertionError):
+        bulk_copy(cpu_runner, 4, 32, "too_late")
+
+
+@pytest.mark.parametrize(("offset", "stride"), [(4, 32), (0, 34)])
+def test_bulk_copies_refuse_odd_addresses(cpu_runner: ModuleType, offset: int, stride: int) -> None:
+    matrix = torch.randn(4, 40)
+    with pytest.raises(ValueError, match="16-byte aligned rows"):
+        cpu_runner.bulk_copy(
+            matrix.data_ptr() + offset, 4, 32, stride, cpu_runner.BulkFault.none, 0
+        )
+
+
 def test_barrier_that_half_a_block_skips_is_an_error(cpu_runner: ModuleType) -> None:
     with pytest.raises(RuntimeError, match="divergent_barrier: a barrier is not reached by all"):
         cpu_runner.divergent_barrier()
