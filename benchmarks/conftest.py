@@ -3,14 +3,13 @@ benchmarks/results/<machine>/<file>.json, which README and notes link to."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from timing import machine, machine_name
+from timing import machine, machine_name, write_json
 
 RESULTS = Path(__file__).parent / "results"
 _rows: dict[str, list[dict[str, Any]]] = {}
@@ -45,8 +44,6 @@ def _short(value: Any) -> str:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if not session.config.getoption("--record"):
         return
-    folder = RESULTS / machine_name()
-    folder.mkdir(parents=True, exist_ok=True)
     for name, rows in _rows.items():
-        path = folder / f"{name}.json"
-        path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        path = RESULTS / machine_name() / f"{name}.json"
+        write_json(path, {"machine": machine(), "rows": rows})

@@ -5,7 +5,7 @@ operations set; the measurements behind the constants of csrc/cuda/gram_plan.h.
     python benchmarks/kernels/gram_paths.py --device cpu     # runs each path once, times nothing
 
 A path is the products alone (csrc/cuda/centered_gram.cuh), from x to the lower triangle of tiles:
-    single    one pass over x, tensor cores
+    single    one pass over x, tensor cores (bulk: its strips by Hopper's copy engine)
     tiles64   centred features in memory, then 64 x 64 tiles (tiles128: 128 x 128)
     matmul    what a careful user writes: x - x.mean(0), rounded, then the full product
 Each path's result is compared with float64 before it is timed; a wrong one ends in status 1.
@@ -17,8 +17,6 @@ first, counting x once and the triangle's n (n + 1) p operations.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,47 +27,26 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "python_tests" / "csrc"))
+sys.path[:0] = [
+    str(ROOT / folder) for folder in ("benchmarks/kernels", "benchmarks", "python_tests/csrc")
+]
 from build_runner import load  # noqa: E402
+from device_time import (  # noqa: E402
+    ROTATION,
+    copy_bytes_per_ms,
+    milliseconds,
+    product_operations_per_ms,
+)
+from timing import machine, write_json  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOLERANCE = {"float32": 2e-6, "tf32": 1e-3, "bfloat16": 6e-3}
 SAMPLES = (64, 128, 256, 512, 1024, 2048, 4096)
 INPUT_BYTES = 512 << 20  # of one x where p is free: several times the cache
 MIN_FEATURES, MAX_FEATURES = 4096, 800_000
-ROTATION = 3
 FIGURES = ("error", "ms", "bound_ms", "of_bound")
 
 Path_ = Callable[[Tensor], Tensor]  # x (n, p) -> lower triangle (n, n), for the check
-
-
-def milliseconds(run: Callable[[int], object], repeats: int = 15) -> float:
-    """Median device time of run(i), i = 0, 1, ..."""
-    for i in range(3):
-        run(i)
-    times = []
-    for i in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        run(i)
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
-
-
-def copy_bytes_per_ms() -> float:
-    source = torch.randn(1 << 30, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / milliseconds(lambda _: target.copy_(source))
-
-
-def product_operations_per_ms(precision: str) -> float:
-    side = 8192
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    a, b = (torch.randn(side, side, device="cuda").to(dtype) for _ in range(2))
-    return 2 * side**3 / milliseconds(lambda _: a @ b)
 
 
 class Paths:
@@ -96,7 +73,9 @@ class Paths:
             full[i * side : (i + 1) * side, j * side : (j + 1) * side] = tiles[i * (i + 1) // 2 + j]
         return full[: self.n, : self.n].tril()
 
-    def single(self) -> tuple[Path_, Path_] | None:
+    def single(self, copies: str) -> tuple[Path_, Path_] | None:
+        if copies == "bulk" and not self.module.bulk_strips_available():
+            return None
         side = self.module.single_pass_tile(self.n, self.operand)
         if side == 0 or (self.x_type.name == "bfloat16" and self.precision != "bfloat16"):
             return None
@@ -108,6 +87,7 @@ class Paths:
                 **{"x": x.data_ptr(), "x_type": self.x_type, "n": self.n, "p": self.p},
                 **{"row_stride": x.stride(0), "centre": True, "operand_type": self.operand},
                 **{"tile": side, "splits": splits, "gram": gram.data_ptr()},
+                copies=getattr(self.module.StripCopies, copies),
             )
             return gram
 
@@ -147,7 +127,8 @@ class Paths:
 
     def all(self) -> dict[str, tuple[Path_, Path_]]:
         found = {
-            "single": self.single(),
+            "single": self.single("async_"),
+            "bulk": self.single("bulk"),
             "tiles64": self.tiles(64),
             "tiles128": self.tiles(128),
             "matmul": self.matmul(),
@@ -212,7 +193,7 @@ def main() -> None:
                 p = 104
             rows += measure(module, n, p // 8 * 8, dtype, precision, bounds)
     if options.out is not None:
-        options.out.write_text(json.dumps({"bounds_per_ms": bounds, "rows": rows}, indent=1))
+        write_json(options.out, {"machine": machine(), "bounds_per_ms": bounds, "rows": rows})
     if not all(row["right"] for row in rows):
         sys.exit("some paths exceed the error of their precision")
 

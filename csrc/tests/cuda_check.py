@@ -46,7 +46,8 @@ def compile_source(nvcc: str, source: Path, architecture: str, folder: Path) -> 
     """ptxas' report; raises RuntimeError with the compiler's messages."""
     output = folder / f"{source.stem}.{architecture}.cubin"
     command = [
-        *(nvcc, "-std=c++20", "-O3", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}"),
+        *(nvcc, "-std=c++20", "-O3", "--expt-relaxed-constexpr"),
+        *(f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'benchmarks'}"),
         f"-gencode=arch=compute_{architecture},code=sm_{architecture}",
         *("-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra", "-Xptxas", "-v"),
         *("-cubin", str(source), "-o", str(output)),
@@ -110,7 +111,8 @@ def main() -> int:
         print("cuda-check: no nvcc on PATH or in CUDA_HOME: no CUDA source was checked")
         return 0 if options.if_available else NO_COMPILER
 
-    sources = sorted([*ROOT.glob("csrc/cuda/*.cu"), *ROOT.glob("csrc/tests/*.cu")])
+    folders = ("csrc/cuda", "csrc/tests", "benchmarks/kernels")
+    sources = sorted(path for folder in folders for path in ROOT.glob(f"{folder}/*.cu"))
     jobs = [(source, architecture) for source in sources for architecture in ARCHITECTURES]
     budget, problems, matched = read_budget(), [], set()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,5 @@
-"""Builds the test-only module of the CUDA launchers, for the CPU or for a GPU (csrc/README.md).
+"""Builds the test-only module of the CUDA launchers, for the CPU or for a GPU (csrc/README.md),
+and with it that of the kernel study (benchmarks/kernels), which runs the same kernels.
 
 For the CPU the `.cu` files that nvcc compiles are compiled as C++, with the runner's fibre engine
 and with the CUDA operators registered for CPU tensors. For a GPU they are compiled by nvcc, for
@@ -25,14 +26,20 @@ from torch.utils import cpp_extension
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
-MODULE = "_cuda_runner"
+STUDY = ROOT / "benchmarks" / "kernels"
+MODULE, STUDY_MODULE = "_cuda_runner", "_kernel_study"  # of one shared object
 
-KERNELS = [*sorted(CSRC.glob("cuda/*.cu")), CSRC / "tests" / "probe_kernels.cu"]
-BINDINGS = CSRC / "tests" / "runner_module.cpp"
+KERNELS = [
+    *sorted(CSRC.glob("cuda/*.cu")),
+    CSRC / "tests" / "probe_kernels.cu",
+    *sorted(STUDY.glob("*.cu")),
+]
+BINDINGS = [CSRC / "tests" / "runner_module.cpp", STUDY / "study_module.cpp"]
 CPU_ONLY = [*sorted(CSRC.glob("cuda/*.cpp")), CSRC / "tests" / "runner_fibres.cpp"]
 
 INCLUDES = [
     f"-I{CSRC}",
+    f"-I{STUDY.parent}",
     *(
         f"-isystem{path}"
         for path in (
@@ -67,7 +74,7 @@ def _compile_commands(device: str) -> tuple[list[tuple[Path, list[str]]], list[s
     cxx = [_compiler(), *CXX_FLAGS, *INCLUDES, "-x", "c++"]
     if device == "cpu":
         libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
-        sources = [*KERNELS, BINDINGS, *CPU_ONLY]
+        sources = [*KERNELS, *BINDINGS, *CPU_ONLY]
         return [(source, cxx) for source in sources], [
             *libraries,
             "-ltorch",
@@ -76,8 +83,8 @@ def _compile_commands(device: str) -> tuple[list[tuple[Path, list[str]]], list[s
         ]
     major, minor = torch.cuda.get_device_capability()
     target = f"-gencode=arch=compute_{major}{minor},code=sm_{major}{minor}"
-    nvcc = [_nvcc(), *NVCC_FLAGS, target, f"-I{CSRC}"]
-    commands = [*((source, nvcc) for source in KERNELS), (BINDINGS, cxx)]
+    nvcc = [_nvcc(), *NVCC_FLAGS, target, f"-I{CSRC}", f"-I{STUDY.parent}"]
+    commands = [*((source, nvcc) for source in KERNELS), *((source, cxx) for source in BINDINGS)]
     return commands, [f"-L{Path(_nvcc()).parents[1] / 'lib64'}", "-lcudart"]
 
 
@@ -86,8 +93,9 @@ def _digest(commands: object) -> str:
     version = subprocess.run([_compiler(), "--version"], capture_output=True, check=True).stdout
     for part in (version, repr(commands).encode(), torch.__version__.encode()):
         digest.update(part)
-    for folder in ("common", "cuda", "math", "tests"):
-        for path in sorted((CSRC / folder).iterdir()):
+    folders = [*(CSRC / name for name in ("common", "cuda", "math", "tests")), STUDY]
+    for path in (path for folder in folders for path in sorted(folder.iterdir())):
+        if path.suffix in (".h", ".cpp", ".cu", ".cuh"):
             digest.update(path.name.encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -122,11 +130,11 @@ def build(device: str = "cpu") -> Path:
     return target
 
 
-def load(device: str = "cpu") -> ModuleType:
+def load(device: str = "cpu", name: str = MODULE) -> ModuleType:
     """The built module; its `device` says where the tensors have to be whose pointers it takes."""
-    spec = importlib.util.spec_from_file_location(MODULE, build(device))
+    spec = importlib.util.spec_from_file_location(name, build(device))
     if spec is None or spec.loader is None:
-        raise ImportError(f"{MODULE} for {device}")
+        raise ImportError(f"{name} for {device}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.device = torch.device(device)

@@ -1,0 +1,80 @@
+// Python module of the kernel study, built together with the launchers' test module, whose types it
+// uses (python_tests/csrc/build_runner.py).
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+#include "cuda/pgd_steps.cuh"
+#include "kernels/study.cuh"
+
+namespace py = pybind11;
+using namespace repsim_fast;  // NOLINT: a module of benchmarks
+
+namespace {
+
+template <typename T>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// Version 4 is the package's own step, given one sample.
+void linf_version(int version, int64_t count, uintptr_t adv, uintptr_t gradient, uintptr_t x,
+                  uintptr_t out, float size, float eps) {
+  if (version != 4) {
+    return study::launch_linf_version(
+        {version, count, pointer<const float>(adv), pointer<const float>(gradient),
+         pointer<const float>(x), pointer<float>(out), size, eps},
+        nullptr);
+  }
+  const StepProblem<float> problem{.n = 1,
+                                   .d = count,
+                                   .adv = pointer<const float>(adv),
+                                   .gradient = pointer<const float>(gradient),
+                                   .x = pointer<const float>(x),
+                                   .out = pointer<float>(out),
+                                   .size = {size, nullptr},
+                                   .eps = {eps, nullptr},
+                                   .low = {0, nullptr, 1, 1},
+                                   .high = {1, nullptr, 1, 1}};
+  launch_linf_step(problem, nullptr);
+}
+
+// Versions 2 to 5; splits and tile as plan_gram gives them, 64 for version 5.
+void gram_version(int version, uintptr_t x, ElementType x_type, int64_t n, int64_t p,
+                  int64_t row_stride, int64_t tile, int64_t splits, uintptr_t gram) {
+  SinglePassArguments arguments{.x = pointer<const void>(x),
+                                .x_type = x_type,
+                                .n = n,
+                                .p = p,
+                                .row_stride = row_stride,
+                                .centre = true,
+                                .operand_type = ElementType::kBFloat16,
+                                .tile = tile,
+                                .splits = splits,
+                                .gram = pointer<void>(gram)};
+  switch (version) {
+    case 2:
+      return study::launch_gram_through_registers(arguments, nullptr);
+    case 3:
+      return launch_single_pass_product(arguments, nullptr);
+    case 4:
+      arguments.copies = StripCopies::kBulk;
+      return launch_single_pass_product(arguments, nullptr);
+    case 5:
+      return study::launch_gram_fragments(arguments, nullptr);
+    default:
+      throw py::value_error("gram_version: there are 2 to 5");
+  }
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_kernel_study, m) {
+  m.doc() = "Numbered kernel versions of benchmarks/kernels";
+  m.def("linf_version", &linf_version, py::kw_only(), py::arg("version"), py::arg("count"),
+        py::arg("adv"), py::arg("gradient"), py::arg("x"), py::arg("out"), py::arg("size"),
+        py::arg("eps"));
+  m.def("gram_version", &gram_version, py::kw_only(), py::arg("version"), py::arg("x"),
+        py::arg("x_type"), py::arg("n"), py::arg("p"), py::arg("row_stride"), py::arg("tile"),
+        py::arg("splits"), py::arg("gram"));
+}
