@@ -3,6 +3,7 @@ benchmarks/results/<machine>/<file>.json, which README and notes link to."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,24 @@ _rows: dict[str, list[dict[str, Any]]] = {}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write the figures to results/<machine>")
+    parser.addoption("--record-to", type=Path, help="write the figures to this folder")
+
+
+if importlib.util.find_spec("pytest_benchmark") is None:
+
+    class _Once:
+        """Stands in for pytest-benchmark where that is not installed: runs, times nothing. The
+        figures that are kept come from timing.py either way."""
+
+        def __call__(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+            return function(*args, **options)
+
+        def pedantic(self, function: Callable[..., Any], **options: Any) -> Any:
+            return function(*options.get("args", ()), **options.get("kwargs", {}))
+
+    @pytest.fixture
+    def benchmark() -> _Once:
+        return _Once()
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +61,10 @@ def _short(value: Any) -> str:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if not session.config.getoption("--record"):
+    folder = session.config.getoption("--record-to")
+    if folder is None and session.config.getoption("--record"):
+        folder = RESULTS / machine_name()
+    if folder is None:
         return
     for name, rows in _rows.items():
-        path = RESULTS / machine_name() / f"{name}.json"
-        write_json(path, {"machine": machine(), "rows": rows})
+        write_json(folder / f"{name}.json", {"machine": machine(), "rows": rows})

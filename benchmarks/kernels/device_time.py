@@ -1,9 +1,11 @@
-"""Device times, and the two ceilings that they are compared with, measured in the same run."""
+"""Device times, and the ceilings that they are compared with, measured in the same run."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -43,3 +45,46 @@ def product_operations_per_ms(precision: str) -> float:
     time = milliseconds(lambda _: a @ b)
     torch.backends.cuda.matmul.allow_tf32 = allowed
     return 2 * side**3 / time
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What this device reaches with nothing else to do: a copy, and torch's matrix product."""
+
+    copy_bytes_per_ms: float
+    operations_per_ms: dict[str, float]  # by precision
+
+    @classmethod
+    def measured(cls, *precisions: str) -> Ceilings:
+        rates = {name: product_operations_per_ms(name) for name in precisions}
+        found = cls(copy_bytes_per_ms(), rates)
+        print(f"copy {found.copy_bytes_per_ms / 1e6:.0f} GB/s; products in TFLOP/s:", end=" ")
+        print({name: round(rate / 1e9) for name, rate in rates.items()}, flush=True)
+        return found
+
+    def figures(
+        self, ms: float, *, nbytes: float, operations: float = 0, precision: str = "float32"
+    ) -> dict[str, Any]:
+        """Achieved rates, and the fraction of the larger of the two bounds."""
+        bound = nbytes / self.copy_bytes_per_ms
+        if operations:
+            bound = max(bound, operations / self.operations_per_ms[precision])
+        return {
+            "ms": ms,
+            "gb_per_s": nbytes / ms / 1e6,
+            "tflop_per_s": operations / ms / 1e9,
+            "of_copy": nbytes / ms / self.copy_bytes_per_ms,
+            "bound_ms": bound,
+            "of_bound": bound / ms,
+        }
+
+
+def shown(row: dict[str, Any]) -> str:
+    """The figures of a row as text; what has not been timed says so."""
+    wrong = "" if row["right"] else "  WRONG"
+    if "ms" not in row:
+        return f"not measured yet{wrong}"
+    return (
+        f"{row['ms']:9.4f} ms {row['gb_per_s']:7.0f} GB/s {row['tflop_per_s']:6.1f} TFLOP/s"
+        f" {row['of_copy']:5.0%} of copy {row['of_bound']:5.0%} of bound{wrong}"
+    )

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,12 +32,7 @@ sys.path[:0] = [
     str(ROOT / folder) for folder in ("benchmarks/kernels", "benchmarks", "python_tests/csrc")
 ]
 from build_runner import load  # noqa: E402
-from device_time import (  # noqa: E402
-    ROTATION,
-    copy_bytes_per_ms,
-    milliseconds,
-    product_operations_per_ms,
-)
+from device_time import ROTATION, Ceilings, milliseconds, shown  # noqa: E402
 from timing import machine, write_json  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -44,7 +40,6 @@ TOLERANCE = {"float32": 2e-6, "tf32": 1e-3, "bfloat16": 6e-3}
 SAMPLES = (64, 128, 256, 512, 1024, 2048, 4096)
 INPUT_BYTES = 512 << 20  # of one x where p is free: several times the cache
 MIN_FEATURES, MAX_FEATURES = 4096, 800_000
-FIGURES = ("error", "ms", "bound_ms", "of_bound")
 
 Path_ = Callable[[Tensor], Tensor]  # x (n, p) -> lower triangle (n, n), for the check
 
@@ -141,7 +136,7 @@ def check(path: Path_, x: Tensor, expected: Tensor) -> float:
 
 
 def measure(
-    module: ModuleType, n: int, p: int, dtype: str, precision: str, bounds: dict[str, float]
+    module: ModuleType, n: int, p: int, dtype: str, precision: str, ceilings: Ceilings | None
 ) -> list[dict[str, Any]]:
     """One row for each path."""
     device = module.device
@@ -155,18 +150,19 @@ def measure(
     rows = []
     for name, (run, result) in Paths(module, xs[0], precision, cores).all().items():
         error = check(result, xs[0], expected)
-        row: dict[str, Any] = {"n": n, "p": p, "dtype": dtype, "precision": precision}
-        row |= {"path": name, "error": error}
+        case = f"{n:5} x {p:6} {dtype:8} {precision:8} {name:8}"
+        row: dict[str, Any] = {"case": case, "n": n, "p": p, "dtype": dtype}
+        row |= {"precision": precision, "path": name, "error": error}
         row["right"] = name == "matmul" or error <= TOLERANCE[precision]
-        if on_gpu:
-            row["ms"] = milliseconds(lambda i, run=run: run(xs[i % ROTATION]))  # type: ignore[misc]
-            bytes_ms = xs[0].nbytes / bounds["bytes"]
-            row["bound_ms"] = max(bytes_ms, n * (n + 1) * p / bounds[precision])
-            row["of_bound"] = row["bound_ms"] / row["ms"]
+        if ceilings is not None:
+            row |= ceilings.figures(
+                milliseconds(lambda i, run=run: run(xs[i % ROTATION])),  # type: ignore[misc]
+                nbytes=xs[0].nbytes,
+                operations=n * (n + 1) * p,
+                precision=precision,
+            )
         rows.append(row)
-        shown = " ".join(f"{key} {row[key]:.3g}" for key in FIGURES if key in row)
-        verdict = "" if row["right"] else "  WRONG"
-        print(f"{n:5} x {p:6} {dtype:8} {precision:8} {name:8} {shown}{verdict}", flush=True)
+        print(f"{case} error {error:.1e}  {shown(row)}", flush=True)
     return rows
 
 
@@ -176,12 +172,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file of all rows")
     options = parser.parse_args()
     module = load(options.device)
-    bounds: dict[str, float] = {}
-    if options.device == "cuda":
-        bounds = {"bytes": copy_bytes_per_ms()}
-        bounds |= {name: product_operations_per_ms(name) for name in TOLERANCE}
-        print(f"copy {bounds['bytes'] / 1e9:.2f} TB/s; products in TFLOP/s:", end=" ")
-        print({name: round(bounds[name] / 1e9) for name in TOLERANCE})
+    ceilings = Ceilings.measured(*TOLERANCE) if options.device == "cuda" else None
     rows = []
     for n in SAMPLES if options.device == "cuda" else (20, 130):
         for dtype, precision in (
@@ -191,9 +182,10 @@ def main() -> None:
             p = min(MAX_FEATURES, max(MIN_FEATURES, INPUT_BYTES // (n * DTYPES[dtype].itemsize)))
             if options.device == "cpu":
                 p = 104
-            rows += measure(module, n, p // 8 * 8, dtype, precision, bounds)
+            rows += measure(module, n, p // 8 * 8, dtype, precision, ceilings)
     if options.out is not None:
-        write_json(options.out, {"machine": machine(), "bounds_per_ms": bounds, "rows": rows})
+        about = {"machine": machine(), "ceilings": ceilings and asdict(ceilings)}
+        write_json(options.out, {**about, "rows": rows})
     if not all(row["right"] for row in rows):
         sys.exit("some paths exceed the error of their precision")
 

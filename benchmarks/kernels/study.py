@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -29,12 +29,7 @@ sys.path[:0] = [
     str(ROOT / folder) for folder in ("benchmarks/kernels", "benchmarks", "python_tests/csrc")
 ]
 from build_runner import STUDY_MODULE, load  # noqa: E402
-from device_time import (  # noqa: E402
-    ROTATION,
-    copy_bytes_per_ms,
-    milliseconds,
-    product_operations_per_ms,
-)
+from device_time import ROTATION, Ceilings, milliseconds, shown  # noqa: E402
 from timing import machine, write_json  # noqa: E402
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -228,44 +223,27 @@ def linf_cases(kernels: Kernels) -> Iterator[Case]:
 FAMILIES = {"gram": gram_cases, "linf": linf_cases}
 
 
-def study(
-    kernels: Kernels, families: list[str], ceilings: dict[str, float]
-) -> list[dict[str, Any]]:
+def study(kernels: Kernels, families: list[str], ceilings: Ceilings | None) -> list[dict[str, Any]]:
     """One row for each version and problem; times them where there are ceilings."""
     rows = []
     for family in families:
         for case in FAMILIES[family](kernels):
             prediction, error = PREDICTIONS[family][str(case.version)], case.error()
-            row: dict[str, Any] = {"family": family, "problem": case.problem}
-            row |= {"version": case.version, "name": prediction["name"]}
+            name = f"{family} {case.problem}, {case.version} {prediction['name']}"
+            row: dict[str, Any] = {"case": name, "family": family, "version": case.version}
             row |= {"error_of_allowed": error, "right": error <= 1}
-            row["predicted_of_copy"] = prediction["of_copy"].get(case.kind)
-            if ceilings:
-                ms = milliseconds(case.run)
-                bound = max(
-                    case.bytes / ceilings["copy_bytes_per_ms"],
-                    case.operations / ceilings["bfloat16_operations_per_ms"],
+            expected = row["predicted_of_copy"] = prediction["of_copy"].get(case.kind)
+            if ceilings is not None:
+                row |= ceilings.figures(
+                    milliseconds(case.run),
+                    nbytes=case.bytes,
+                    operations=case.operations,
+                    precision="bfloat16",
                 )
-                row |= {"ms": ms, "gb_per_s": case.bytes / ms / 1e6}
-                row["of_copy"] = case.bytes / ms / ceilings["copy_bytes_per_ms"]
-                row |= {"tflop_per_s": case.operations / ms / 1e9, "of_bound": bound / ms}
             rows.append(row)
-            print(table_line(row), flush=True)
+            predicted = "" if expected is None else f" (predicted {expected:.0%} of copy)"
+            print(f"{name:64} {shown(row)}{predicted}", flush=True)
     return rows
-
-
-def table_line(row: dict[str, Any]) -> str:
-    head = f"{row['family']:4} {row['problem']:24} {row['version']} {row['name']:31}"
-    expected = row["predicted_of_copy"]
-    expected = "  -  " if expected is None else f"{expected:5.0%}"
-    if "ms" in row:
-        figures = (
-            f"{row['ms']:9.4f} ms {row['gb_per_s']:7.0f} GB/s {row['tflop_per_s']:6.0f} TFLOP/s"
-            f" {row['of_copy']:5.0%} of copy (predicted {expected}) {row['of_bound']:5.0%} of bound"
-        )
-    else:
-        figures = f"not measured yet (predicted {expected} of copy)"
-    return f"{head} {figures}" + ("" if row["right"] else "  WRONG")
 
 
 def main() -> None:
@@ -275,15 +253,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file of all rows")
     options = parser.parse_args()
     kernels = Kernels(options.device)
-    ceilings: dict[str, float] = {}
-    if options.device == "cuda":
-        ceilings["copy_bytes_per_ms"] = copy_bytes_per_ms()
-        ceilings["bfloat16_operations_per_ms"] = product_operations_per_ms("bfloat16")
-        print(f"copy {ceilings['copy_bytes_per_ms'] / 1e6:.0f} GB/s, ", end="")
-        print(f"bfloat16 product {ceilings['bfloat16_operations_per_ms'] / 1e9:.0f} TFLOP/s")
+    ceilings = Ceilings.measured("bfloat16") if options.device == "cuda" else None
     rows = study(kernels, [options.family] if options.family else list(FAMILIES), ceilings)
     if options.out is not None:
-        write_json(options.out, {"machine": machine(), "ceilings": ceilings, "rows": rows})
+        about = {"machine": machine(), "ceilings": ceilings and asdict(ceilings)}
+        write_json(options.out, {**about, "rows": rows})
     if not all(row["right"] for row in rows):
         sys.exit("some versions are wrong")
 

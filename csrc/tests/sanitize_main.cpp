@@ -17,6 +17,7 @@
 #include "math/triangle.h"
 #include "tests/probe_kernels.cuh"
 #include "tests/sanitize_pgd.h"
+#include "tests/sanitize_svd.h"
 
 namespace repsim_fast {
 namespace {
@@ -243,7 +244,10 @@ int main(int count, char** arguments) {
     repsim_fast::check_bulk_copy();
   }
   if (only != "probes") repsim_fast::check_grams();
-  if (only.empty()) repsim_fast::check_pgd_steps(repsim_fast::expect);
+  if (only.empty()) {
+    repsim_fast::check_pgd_steps(repsim_fast::expect);
+    repsim_fast::check_svds(repsim_fast::expect);
+  }
   if (repsim_fast::failures == 0) std::printf("all kernels agree with the reference\n");
   return repsim_fast::failures == 0 ? 0 : 1;
 }

@@ -1,4 +1,4 @@
-"""The versions of the kernel study (benchmarks/kernels) on edge shapes, and its script."""
+"""The kernel study (benchmarks/kernels) on edge shapes, and the scripts that measure kernels."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.gpu_summary import lines
 from benchmarks.kernels.study import GRAM_ERROR, Kernels, gram_runs, lower_triangle
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks" / "kernels"
+HERE = Path(__file__).resolve().parent
+SCRIPTS = HERE.parents[1] / "benchmarks" / "kernels"
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +47,52 @@ def test_the_fragments_have_a_limit(kernels: Kernels) -> None:
     assert gram_runs(kernels, 5, [torch.randn(65, 8, device=kernels.device)]) is None
 
 
-def test_the_study_checks_every_version_without_a_gpu(tmp_path: Path) -> None:
-    out = tmp_path / "study.json"
-    command = [sys.executable, str(SCRIPTS / "study.py"), "--device", "cpu", "--out", str(out)]
+def rows_of(script: str, out: Path) -> list[dict[str, Any]]:
+    """What a script writes without a GPU, and what it prints of it."""
+    command = [sys.executable, str(SCRIPTS / script), "--device", "cpu", "--out", str(out)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     content = json.loads(out.read_text())
-    rows = content["rows"]
-    assert {row["version"] for row in rows if row["family"] == "gram"} == {1, 2, 3, 4, 5}
-    assert {row["version"] for row in rows if row["family"] == "linf"} == {1, 2, 3, 4, 5}
+    assert content["machine"]["commit"]
+    rows: list[dict[str, Any]] = content["rows"]
     assert all(row["right"] for row in rows)
     # Nothing is timed, so nothing is claimed.
     assert printed.count("not measured yet") == len(rows)
     assert not any("ms" in row for row in rows)
-    assert content["machine"]["commit"]
+    return rows
+
+
+def test_the_study_checks_every_version_without_a_gpu(tmp_path: Path) -> None:
+    rows = rows_of("study.py", tmp_path / "study.json")
+    for family in ("gram", "linf"):
+        assert {row["version"] for row in rows if row["family"] == family} == {1, 2, 3, 4, 5}
+
+
+def test_every_operator_is_checked_without_a_gpu(tmp_path: Path) -> None:
+    rows = rows_of("operators.py", tmp_path / "operators.json")
+    names = {row["case"].split()[0] for row in rows}
+    steps = {"pgd_linf_step", "pgd_l2_step", "pgd_l1_step", "random_start"}
+    assert names == steps | {"centered_gram", "batched_svdvals", "batched_svd"}
+
+
+def test_every_path_is_checked_without_a_gpu(tmp_path: Path) -> None:
+    rows = rows_of("gram_paths.py", tmp_path / "gram_paths.json")
+    assert {row["path"] for row in rows} == {"single", "bulk", "tiles64", "tiles128", "matmul"}
+
+
+def test_the_program_for_compute_sanitizer_is_right() -> None:
+    command = [sys.executable, str(HERE / "small_shapes.py"), "--device", "cpu"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.startswith("0 failures in ")
+
+
+def test_the_summary_names_what_is_missing(tmp_path: Path) -> None:
+    machine = {"processor": "some", "torch": "2", "commit": "abc"}
+    rows = [{"case": "one", "of_bound": 0.5}, {"case": "two"}]
+    (tmp_path / "operators.json").write_text(json.dumps({"machine": machine, "rows": rows}))
+    assert lines(tmp_path) == [
+        "operators: some, torch 2, abc",
+        "    50% of bound  one",
+        "kernel_study: not measured yet",
+        "gram_paths: not measured yet",
+        "end_to_end: not measured yet",
+    ]

@@ -1,0 +1,37 @@
+"""Prints what `make gpu-bench` has written: each figure over its bound.
+
+python benchmarks/gpu_summary.py FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+PARTS = ("operators", "kernel_study", "gram_paths", "end_to_end")
+
+
+def lines(folder: Path) -> list[str]:
+    """A line for each row that has been timed; a part that is missing says so."""
+    found = []
+    for part in PARTS:
+        path = folder / f"{part}.json"
+        if not path.exists():
+            found.append(f"{part}: not measured yet")
+            continue
+        content = json.loads(path.read_text())
+        where = content["machine"]
+        device = where.get("gpu", where["processor"])
+        found.append(f"{part}: {device}, torch {where['torch']}, {where['commit']}")
+        for row in content["rows"]:
+            if "of_bound" in row:
+                found.append(f"  {row['of_bound']:5.0%} of bound  {row['case']}")
+            elif "ratio" in row:
+                bound = f" (bound {row['bound_ratio']:.2f})" if "bound_ratio" in row else ""
+                found.append(f"  {row['ratio']:5.2f} times{bound}  {row['case']}")
+    return found
+
+
+if __name__ == "__main__":
+    print("\n".join(lines(Path(sys.argv[1]))))
