@@ -191,7 +191,7 @@ def linf_cases(kernels: Kernels) -> Iterator[Case]:
     def textbook(i: int) -> None:
         adv, gradient, x, out = sets[i % ROTATION]
         moved = adv + SIZE * gradient.sign()
-        out.copy_((x + (moved - x).clamp(-EPS, EPS)).clamp(0, 1))
+        torch.clamp(x + (moved - x).clamp(-EPS, EPS), 0, 1, out=out)
 
     def step(version: int) -> Callable[[int], object]:
         def run(i: int) -> None:

@@ -69,23 +69,21 @@ def _nvcc() -> str:
     return str(Path(cpp_extension.CUDA_HOME) / "bin" / "nvcc")
 
 
-def _compile_commands(device: str) -> tuple[list[tuple[Path, list[str]]], list[str]]:
-    """Each source with the command that compiles it (less names), and the libraries to link."""
+def _commands(device: str) -> tuple[list[tuple[Path, list[str]]], tuple[list[str], list[str]]]:
+    """Each source with the command that compiles it, and what comes before and after the names of
+    the objects to link them."""
     cxx = [_compiler(), *CXX_FLAGS, *INCLUDES, "-x", "c++"]
     if device == "cpu":
         libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
         sources = [*KERNELS, *BINDINGS, *CPU_ONLY]
-        return [(source, cxx) for source in sources], [
-            *libraries,
-            "-ltorch",
-            "-ltorch_cpu",
-            "-lc10",
-        ]
+        libraries += ["-ltorch", "-ltorch_cpu", "-lc10"]
+        return [(source, cxx) for source in sources], ([_compiler(), "-shared"], libraries)
     major, minor = torch.cuda.get_device_capability()
     target = f"-gencode=arch=compute_{major}{minor},code=sm_{major}{minor}"
     nvcc = [_nvcc(), *NVCC_FLAGS, target, f"-I{CSRC}", f"-I{STUDY.parent}"]
     commands = [*((source, nvcc) for source in KERNELS), *((source, cxx) for source in BINDINGS)]
-    return commands, [f"-L{Path(_nvcc()).parents[1] / 'lib64'}", "-lcudart"]
+    # nvcc knows where its libraries are, also where the one on PATH is a link or a wrapper.
+    return commands, ([_nvcc(), "-shared", "-cudart", "shared"], [])
 
 
 def _digest(commands: object) -> str:
@@ -109,7 +107,7 @@ def _run(command: list[str]) -> None:
 
 def build(device: str = "cpu") -> Path:
     """Path of the module for "cpu" or "cuda"; compiles it if its sources changed (about 20 s)."""
-    commands, libraries = _compile_commands(device)
+    commands, (link, libraries) = _commands(device)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     folder = ROOT / "build" / "cuda_runner" / f"{device}-{_digest(commands)}"
     target = folder / f"{MODULE}{suffix}"
@@ -125,7 +123,7 @@ def build(device: str = "cpu") -> Path:
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(_run, complete))
         linked = str(Path(scratch) / MODULE)
-        _run([_compiler(), "-shared", "-o", linked, *objects, *libraries])
+        _run([*link, "-o", linked, *objects, *libraries])
         os.replace(linked, target)  # another process may be building the same
     return target
 
