@@ -15,6 +15,10 @@ void launch_gram_through_registers(const SinglePassArguments& arguments, void* s
 // For bfloat16 operands.
 void launch_gram_fragments(const SinglePassArguments& arguments, void* stream);
 
+// Version 6: strips in shared memory, centred on their way to the matrix units. n <= 128, tiles of
+// 64: gram (splits, 3, 64, 64). For bfloat16 operands.
+void launch_gram_strip_fragments(const SinglePassArguments& arguments, void* stream);
+
 // out = adv + size * sign(gradient), into the ball around x and the box [0, 1]. Versions 2, 3, 5.
 struct LinfArguments {
   int version;

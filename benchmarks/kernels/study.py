@@ -34,7 +34,9 @@ from timing import machine, write_json  # noqa: E402
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 GRAM_ERROR = 6e-3  # of operands rounded to bfloat16, norms
-SINGLE_PASS_TILES = 10
+# Versions with tiles of 64 whatever n is: their number of tiles, and the largest n.
+TILES_OF_64 = {5: (1, 64), 6: (3, 128)}
+SINGLE_PASS_TILES, SINGLE_PASS_TILE_ROWS = 10, 4
 INPUT_BYTES = 512 << 20  # of one x: several times the cache
 LINF_ENTRIES = 1 << 28  # 1 GiB a tensor; as many images of 224 x 224 as 1783
 EPS, SIZE = 8 / 255, 2 / 255
@@ -115,11 +117,12 @@ def gram_runs(
         return two_kernels, gram[0]
 
     side = kernels.launchers.single_pass_tile(n, operand)
-    tiles, blocks = SINGLE_PASS_TILES, (1 if side == 64 else 2) * kernels.multiprocessors
-    if version == 5:
-        side, tiles, blocks = 64, 1, kernels.multiprocessors
-    if side == 0 or n > side * (1 if version == 5 else 4):
+    tiles, limit = SINGLE_PASS_TILES, SINGLE_PASS_TILE_ROWS * side
+    if version in TILES_OF_64:
+        side, (tiles, limit) = 64, TILES_OF_64[version]
+    if n > limit:
         return None
+    blocks = (1 if side == 64 else 2) * kernels.multiprocessors
     if version == 4 and not kernels.launchers.bulk_strips_available():
         return None
     gram = torch.full((blocks, tiles, side, side), torch.nan, device=kernels.device)
@@ -153,7 +156,7 @@ def gram_cases(kernels: Kernels) -> Iterator[Case]:
             wide -= wide.mean(dim=0)
             expected = (wide @ wide.T).tril()
             del wide
-            for version in range(1, 6):
+            for version in range(1, 7):
                 if (runs := gram_runs(kernels, version, xs)) is None:
                     continue
                 run, tiles = runs

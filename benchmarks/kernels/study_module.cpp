@@ -39,7 +39,7 @@ void linf_version(int version, int64_t count, uintptr_t adv, uintptr_t gradient,
   launch_linf_step(problem, nullptr);
 }
 
-// Versions 2 to 5; splits and tile as plan_gram gives them, 64 for version 5.
+// Versions 2 to 6; splits and tile as plan_gram gives them, tile 64 for versions 5 and 6.
 void gram_version(int version, uintptr_t x, ElementType x_type, int64_t n, int64_t p,
                   int64_t row_stride, int64_t tile, int64_t splits, uintptr_t gram) {
   SinglePassArguments arguments{.x = pointer<const void>(x),
@@ -62,8 +62,10 @@ void gram_version(int version, uintptr_t x, ElementType x_type, int64_t n, int64
       return launch_single_pass_product(arguments, nullptr);
     case 5:
       return study::launch_gram_fragments(arguments, nullptr);
+    case 6:
+      return study::launch_gram_strip_fragments(arguments, nullptr);
     default:
-      throw py::value_error("gram_version: there are 2 to 5");
+      throw py::value_error("gram_version: there are 2 to 6");
   }
 }
 

@@ -25,9 +25,16 @@ def kernels() -> Kernels:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
 def test_gram_versions(kernels: Kernels, version: int, dtype: torch.dtype) -> None:
-    for (n, p), mean in itertools.product([(2, 1), (5, 31), (17, 130), (64, 70)], (1.0, 100.0)):
+    shapes = [
+        (2, 1),
+        (5, 31),
+        (17, 130),
+        (64, 70),
+        *([(65, 900), (128, 69)] if version != 5 else []),
+    ]
+    for (n, p), mean in itertools.product(shapes, (1.0, 100.0)):
         padded = torch.full((n, -(-p // 8) * 8 + 8), torch.nan, device=kernels.device, dtype=dtype)
         x = padded[:, :p]  # rows that start at 16 bytes, and NaN between them
         x.copy_(torch.randn(n, p) + mean)
@@ -43,8 +50,11 @@ def test_gram_versions(kernels: Kernels, version: int, dtype: torch.dtype) -> No
         assert error <= GRAM_ERROR * expected.norm(), (n, p, mean)
 
 
-def test_the_fragments_have_a_limit(kernels: Kernels) -> None:
-    assert gram_runs(kernels, 5, [torch.randn(65, 8, device=kernels.device)]) is None
+@pytest.mark.parametrize(("version", "limit"), [(3, 256), (5, 64), (6, 128)])
+def test_single_passes_have_a_limit(kernels: Kernels, version: int, limit: int) -> None:
+    for n in (limit, limit + 1):
+        runs = gram_runs(kernels, version, [torch.randn(n, 8, device=kernels.device)])
+        assert (runs is None) == (n > limit)
 
 
 def rows_of(script: str, out: Path) -> list[dict[str, Any]]:
@@ -63,8 +73,8 @@ def rows_of(script: str, out: Path) -> list[dict[str, Any]]:
 
 def test_the_study_checks_every_version_without_a_gpu(tmp_path: Path) -> None:
     rows = rows_of("study.py", tmp_path / "study.json")
-    for family in ("gram", "linf"):
-        assert {row["version"] for row in rows if row["family"] == family} == {1, 2, 3, 4, 5}
+    for family, versions in (("gram", {1, 2, 3, 4, 5, 6}), ("linf", {1, 2, 3, 4, 5})):
+        assert {row["version"] for row in rows if row["family"] == family} == versions
 
 
 def test_every_operator_is_checked_without_a_gpu(tmp_path: Path) -> None:
