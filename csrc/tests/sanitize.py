@@ -22,12 +22,14 @@ OUT = ROOT / "build" / "sanitize"
 SOURCES = [
     *sorted(CSRC.glob("cuda/*.cu")),
     *sorted(CSRC.glob("tests/*.cu")),
+    *sorted(ROOT.glob("benchmarks/kernels/*.cu")),
     CSRC / "tests" / "runner_threads.cpp",
     CSRC / "tests" / "sanitize_main.cpp",
 ]
 COMPILE = [
     *(os.environ.get("CXX", "g++"), "-std=c++20", "-O1", "-g1", "-fno-omit-frame-pointer"),
-    *("-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", f"-I{CSRC}"),
+    *("-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi"),
+    *(f"-I{CSRC}", f"-I{ROOT / 'benchmarks'}"),
 ]
 ENVIRONMENT = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
 

@@ -13,6 +13,7 @@
 
 #include "common/cuda_vocabulary.h"
 #include "cuda/centered_gram.cuh"
+#include "kernels/study.cuh"
 #include "math/centering.h"
 #include "math/triangle.h"
 #include "tests/probe_kernels.cuh"
@@ -143,10 +144,18 @@ void check_gram(const Case& shape, ElementType x_type, ElementType operand_type,
   expect(std::sqrt(error) <= tolerance * std::sqrt(size) + 1e-30, what);  // false for NaN
 }
 
+// A way to the products in one pass.
+struct Launcher {
+  void (*launch)(const SinglePassArguments&, void* stream);
+  int64_t tiles = kSinglePassTiles;
+  int64_t tile = 0;  // 0: single_pass_tile
+  StripCopies copies = StripCopies::kAsync;
+};
+
 // The single pass, then the finish.
 template <typename In, typename Operand>
-void check_single_pass(int64_t n, int64_t p, int64_t splits, StripCopies copies, ElementType x_type,
-                       ElementType operand_type, double tolerance) {
+void check_single_pass(int64_t n, int64_t p, int64_t splits, const Launcher& product,
+                       ElementType x_type, ElementType operand_type, double tolerance) {
   const Matrix source = random_matrix(n, p, 3.0);
   Matrix seen(source.size());
   // Rows of whole vectors; the last one ends with its last feature.
@@ -159,11 +168,11 @@ void check_single_pass(int64_t n, int64_t p, int64_t splits, StripCopies copies,
       seen[r * p + c] = static_cast<double>(to_math(value));
     }
   }
-  const int64_t tile = single_pass_tile(n, operand_type);
-  Buffer<float> gram(splits * kSinglePassTiles * tile * tile), out(n * n);
-  launch_single_pass_product({x.get(), x_type, n, p, row_stride, /*centre=*/true, operand_type,
-                              tile, splits, gram.get(), copies},
-                             nullptr);
+  const int64_t tile = product.tile > 0 ? product.tile : single_pass_tile(n, operand_type);
+  Buffer<float> gram(splits * product.tiles * tile * tile), out(n * n);
+  product.launch({x.get(), x_type, n, p, row_stride, /*centre=*/true, operand_type, tile, splits,
+                  gram.get(), product.copies},
+                 nullptr);
   Buffer<double> row_sums(n);
   launch_finish_gram({gram.get(), /*wide=*/false, n, tile, GramCentering::kUnbiased, row_sums.get(),
                       /*packed=*/false, out.get()},
@@ -227,10 +236,19 @@ void check_grams() {
   check_gram<float, BFloat16, float>(large, E::kFloat32, E::kBFloat16, true, C::kDouble, false,
                                      1e-2);
   for (const StripCopies copies : {StripCopies::kAsync, StripCopies::kBulk}) {
-    check_single_pass<float, float>(21, 70, 2, copies, E::kFloat32, E::kFloat32, 2e-6);
-    check_single_pass<BFloat16, BFloat16>(67, 75, 1, copies, E::kBFloat16, E::kBFloat16, 1e-2);
-    check_single_pass<float, Tf32>(130, 33, 1, copies, E::kFloat32, E::kTf32, 2e-3);
+    const Launcher product{.launch = launch_single_pass_product, .copies = copies};
+    check_single_pass<float, float>(21, 70, 2, product, E::kFloat32, E::kFloat32, 2e-6);
+    check_single_pass<BFloat16, BFloat16>(67, 75, 1, product, E::kBFloat16, E::kBFloat16, 1e-2);
+    check_single_pass<float, Tf32>(130, 33, 1, product, E::kFloat32, E::kTf32, 2e-3);
   }
+  for (const Launcher& product : {Launcher{.launch = study::launch_gram_through_registers},
+                                  Launcher{study::launch_gram_fragments, 1, 64},
+                                  Launcher{study::launch_gram_strip_fragments, 3, 64}}) {
+    check_single_pass<float, BFloat16>(21, 300, 1, product, E::kFloat32, E::kBFloat16, 1e-2);
+    check_single_pass<BFloat16, BFloat16>(43, 75, 2, product, E::kBFloat16, E::kBFloat16, 1e-2);
+  }
+  const Launcher two_rows_of_tiles{study::launch_gram_strip_fragments, 3, 64};
+  check_single_pass<float, BFloat16>(77, 70, 1, two_rows_of_tiles, E::kFloat32, E::kBFloat16, 1e-2);
 }
 
 }  // namespace
