@@ -37,6 +37,7 @@ class Run:
     rows: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     taken: int = 0  # layers of the current batch
+    running: bool = False  # its own forward pass, the only one whose activations count
 
 
 class Engine:
@@ -74,6 +75,19 @@ class Engine:
             )
             for r in runs
         ]
+        self._hooked = contextlib.ExitStack()  # captures that stay from batch to batch
+
+    def __enter__(self) -> Engine:
+        """Put the hooks in place for all batches, unless a transform may run models itself."""
+        if all(r.transform is None for r in self.runs):
+            with contextlib.ExitStack() as hooked:
+                for capture in self._captures:
+                    hooked.enter_context(capture)
+                self._hooked = hooked.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hooked.close()
 
     def is_too_small(self, batch: Batch) -> bool:
         """Whether the batch has too few samples for the measure."""
@@ -88,8 +102,12 @@ class Engine:
             x = self._inputs(r, batch, transformed)
             middle = perf_counter()
             r.taken = 0
-            with capture:
-                self._forward(r.model, x)
+            r.running = True
+            try:
+                with contextlib.nullcontext() if capture.active else capture:
+                    self._forward(r.model, x)
+            finally:
+                r.running = False
             self._check_run(r, number)
             self.seconds["inputs"] += middle - start
             self.seconds["forward"] += perf_counter() - middle
@@ -136,6 +154,8 @@ class Engine:
         add, rows = self.accumulator.add, r.rows
 
         def take(name: str, activation: Tensor) -> None:
+            if not r.running:
+                return
             features = to_features(activation)
             if self._expected is None:
                 self._expected = len(features)
@@ -212,6 +232,7 @@ class Engine:
         self, error: NotFiniteError, batch: Batch, transformed: dict[int, Any], number: int
     ) -> ValueError:
         """Run the first model at fault once more and say what its first bad layer returned."""
+        self._hooked.close()
         first = min(error.layers)
         r = next(r for r in self.runs if first in r.rows.values())
         name = next(name for name, row in r.rows.items() if row == first)
