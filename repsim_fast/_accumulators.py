@@ -57,6 +57,9 @@ class Accumulator(Protocol):
     def add(self, layer: int, features: Tensor) -> None:
         """Take the features (n, p) of one layer, valid during the call only."""
 
+    def repeat(self, layer: int, of: int) -> None:
+        """Take for one layer the features that another one brought in this batch."""
+
     def end_batch(self, n: int) -> None:
         """Close a batch of n samples. Raises NotFiniteError and then forgets the batch."""
 
@@ -105,7 +108,7 @@ class CKAAccumulator:
         """Take the Gram of the features and write it to its row of the buffer."""
         if features.requires_grad:
             features = features.detach()
-        kind = (len(features), features.dtype, features.device)
+        kind = (features.shape[0], features.dtype, features.device)
         if kind == self._served and layer < self._size:
             # What `centered_gram` would check has been checked for features of this kind.
             torch.ops.repsim_fast.centered_gram_out.default(
@@ -117,6 +120,15 @@ class CKAAccumulator:
             self._served = kind
         else:
             self._rows[layer].copy_(self._gram(features))
+
+    def repeat(self, layer: int, of: int) -> None:
+        """Copy the Gram of another layer."""
+        if layer >= self._size:
+            self._size = layer + 1
+            self._resolution.append(self._resolution[of])
+            if layer >= len(self._rows):
+                self._fit_buffer(self._width, self._buffer.dtype, self._buffer.device)
+        self._rows[layer].copy_(self._rows[of])
 
     def _make_room(self, layer: int, features: Tensor) -> bool:
         """Whether the layer's row of the buffer, made where there is none, is of the Gram's dtype

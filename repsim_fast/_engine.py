@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal, TypeAlias
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -151,22 +152,32 @@ class Engine:
         self, r: Run, to_features: Callable[[Tensor], Tensor]
     ) -> Callable[[str, Tensor], None]:
         """The function that one run's hooks call with each activation."""
-        add, rows = self.accumulator.add, r.rows
+        accumulator, rows = self.accumulator, r.rows
+        latest: Callable[[], Tensor | None] = _no_tensor
+        latest_version = latest_row = 0
 
         def take(name: str, activation: Tensor) -> None:
+            nonlocal latest, latest_version, latest_row
             if not r.running:
                 return
-            features = to_features(activation)
-            if self._expected is None:
-                self._expected = len(features)
-            if features.ndim != 2 or features.shape[0] != self._expected:
-                self._refuse(r, name, features)
-                return
             row = rows.get(name)
-            if row is None:
-                row = self._new_row(r, name)
-            add(row, features)
+            version = -1 if activation.is_inference() else activation._version
+            if latest() is activation and version == latest_version and r.taken > 0:
+                # The very tensor of the layer before, as a block returns what its last layer did.
+                row = self._new_row(r, name) if row is None else row
+                accumulator.repeat(row, latest_row)
+            else:
+                features = to_features(activation)
+                if self._expected is None:
+                    self._expected = features.shape[0]
+                if features.ndim != 2 or features.shape[0] != self._expected:
+                    self._refuse(r, name, features)
+                    return
+                row = self._new_row(r, name) if row is None else row
+                accumulator.add(row, features)
             r.taken += 1
+            if version >= 0:
+                latest, latest_version, latest_row = ref(activation), version, row
 
         return take
 
@@ -249,6 +260,10 @@ class Engine:
             f"layer {name!r} of model {r.name!r} in batch {number} (counted from 0): "
             f"{''.join(found)}{others}"
         )
+
+
+def _no_tensor() -> None:
+    """A weak reference to nothing."""
 
 
 def _anomaly(activation: Tensor) -> str:

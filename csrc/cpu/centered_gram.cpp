@@ -218,25 +218,24 @@ void add_slices(T* gram, int64_t tiles, int64_t slices) {
   });
 }
 
-// Row sums of the symmetric Gram, with or without its diagonal, padded to whole panels. Tile
-// (i, j) below the diagonal has entries of rows i, and by symmetry of rows j.
+// Row sums of the symmetric Gram, with or without its diagonal, padded to whole panels. A tile has
+// entries of its rows, and by symmetry of the rows that its columns are. Entries above the diagonal
+// become zero.
 template <typename T>
-std::vector<double> row_sums(const T* gram, int64_t n, bool with_diagonal) {
+std::vector<double> row_sums(T* gram, int64_t n, bool with_diagonal) {
   const int64_t panels = ceil_div(n, kPanel);
   std::vector<double> sums(static_cast<size_t>(panels * kPanel), 0.0);
   for (int64_t i = 0; i < panels; ++i) {
-    for (int64_t j = 0; j < i; ++j) {
-      tile_kernels<T>().add_sums(gram + tile_index(i, j) * kTile, sums.data() + i * kPanel,
-                                 sums.data() + j * kPanel);
-    }
-    const T* diagonal = gram + tile_index(i, i) * kTile;
     double* sum = sums.data() + i * kPanel;
+    T* diagonal = gram + tile_index(i, i) * kTile;
     for (int64_t r = 0; r < kPanel; ++r) {
-      for (int64_t c = 0; c < r; ++c) {
-        sum[r] += static_cast<double>(diagonal[r * kPanel + c]);
-        sum[c] += static_cast<double>(diagonal[r * kPanel + c]);
-      }
-      if (with_diagonal) sum[r] += static_cast<double>(diagonal[r * kPanel + r]);
+      std::fill(diagonal + r * kPanel + r + 1, diagonal + (r + 1) * kPanel, T{0});
+    }
+    for (int64_t j = 0; j <= i; ++j) {
+      tile_kernels<T>().add_sums(gram + tile_index(i, j) * kTile, sum, sums.data() + j * kPanel);
+    }
+    for (int64_t r = 0; r < kPanel; ++r) {  // counted as its row's and as its column's
+      sum[r] -= static_cast<double>(diagonal[r * kPanel + r]) * (with_diagonal ? 1.0 : 2.0);
     }
   }
   return sums;
@@ -245,7 +244,7 @@ std::vector<double> row_sums(const T* gram, int64_t n, bool with_diagonal) {
 // What centring takes from entry (i, j): offset[i] + offset[j] (math/centering.h). Removing the
 // features' means is double centring of the Gram, which also takes away what rounding left of them.
 template <typename T>
-std::vector<double> centring_offsets(const T* gram, int64_t n, Centering centering) {
+std::vector<double> centring_offsets(T* gram, int64_t n, Centering centering) {
   const bool unbiased = centering == Centering::kUnbiased;
   std::vector<double> offsets = row_sums(gram, n, /*with_diagonal=*/!unbiased);
   double total = 0.0;
@@ -261,7 +260,7 @@ std::vector<double> centring_offsets(const T* gram, int64_t n, Centering centeri
 // Centres the lower triangle and writes it: packed with the weights that keep inner products, or
 // as a full symmetric matrix.
 template <typename T>
-void write_result(const T* gram, int64_t n, Centering centering, bool packed, T* out) {
+void write_result(T* gram, int64_t n, Centering centering, bool packed, T* out) {
   const bool unbiased = centering == Centering::kUnbiased;
   std::vector<double> offsets(static_cast<size_t>(ceil_div(n, kPanel) * kPanel), 0.0);
   if (centering != Centering::kNone) offsets = centring_offsets(gram, n, centering);

@@ -52,22 +52,35 @@ class Staging {
   // x (rows, depth) with rows x_stride apart goes to `to` with rows kDepth<T> apart; depth is a
   // multiple of kDepthUnit. sum[k] grows by the sum of feature k.
   Staging(const T* x, int64_t x_stride, int64_t rows, int64_t depth, T* to, T* sum)
-      : from_(x), stride_(x_stride), rows_(rows), depth_(depth), to_(to), sum_(sum) {}
+      : from_(x),
+        after_(x + depth),
+        stride_(x_stride),
+        rows_(rows),
+        depth_(depth),
+        to_(to),
+        sum_(sum) {}
 
-  // Rows that are copied together, line by line.
+  // Rows that are copied together, line by line, and as many to fetch for the next ones.
   struct Rows {
     const T* from;
+    const T* ahead;
     int64_t stride, count, depth;
     T* to;
     T* sum;
   };
 
   Rows take() {
-    const int64_t count = rows_ < kTogether ? rows_ : kTogether;
-    const Rows rows{from_, stride_, count, count > 0 ? depth_ : 0, to_, sum_};
-    from_ += count * stride_;
-    to_ += count * kDepth<T>;
-    rows_ -= count;
+    Rows rows{from_, nullptr, stride_, rows_ < kTogether ? rows_ : kTogether, depth_, to_, sum_};
+    from_ += rows.count * stride_;
+    to_ += rows.count * kDepth<T>;
+    rows_ -= rows.count;
+    rows.ahead = from_;
+    if (rows_ == 0) {  // then the first rows of the block that follows on this one
+      rows.ahead = after_;
+      if (rows.count == 0) rows.depth = fetches_ > 0 ? depth_ : 0;
+      after_ += kTogether * stride_;
+      --fetches_;
+    }
     return rows;
   }
 
@@ -78,7 +91,9 @@ class Staging {
 
  private:
   const T* from_ = nullptr;
+  const T* after_ = nullptr;
   int64_t stride_ = 0, rows_ = 0, depth_ = 0;
+  int fetches_ = 4;  // of rows of the block that follows
   T* to_ = nullptr;
   T* sum_ = nullptr;
 };
@@ -92,9 +107,11 @@ struct TileKernels {
   // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j]. With `diagonal`, entries with j > i may be
   // left unspecified: a and b are the same panel and only the lower triangle is read.
   void (*multiply)(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, Staging<T>& next);
-  // row_sum[i] += sum_j tile[i, j]; column_sum[j] += sum_i tile[i, j]. Sums of T in double.
+  // row_sum[i] += sum_j tile[i, j]; column_sum[j] += sum_i tile[i, j], in double; the two
+  // may be the same.
   void (*add_sums)(const T* tile, double* row_sum, double* column_sum);
-  // out[j] = (row[j] - row_offset - column_offset[j]) * weight, j < count; double inside.
+  // out[j] = (row[j] - row_offset - column_offset[j]) * weight, j < count; double inside. Whole
+  // vectors of row and column_offset are read: count may end within a tile's row, not they.
   void (*write_centred)(const T* row, double row_offset, const double* column_offset, double weight,
                         int64_t count, T* out);
 };

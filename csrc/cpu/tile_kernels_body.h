@@ -6,6 +6,9 @@ template <typename T>
 struct Vector {
   static constexpr int kLanes = REPSIM_VECTOR_BYTES / sizeof(T);
   typedef T Type __attribute__((vector_size(REPSIM_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  // As many as a vector holds doubles.
+  typedef T Few __attribute__((vector_size(REPSIM_VECTOR_BYTES / 8 * sizeof(T)), aligned(sizeof(T)),
+                               may_alias));
   typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Index
       __attribute__((vector_size(REPSIM_VECTOR_BYTES)));
 };
@@ -90,7 +93,6 @@ inline __attribute__((always_inline)) void stage_rows(const typename Staging<T>:
 #pragma GCC unroll 4
     for (int r = 0; r < kCount; ++r) {
       const Vec x = *reinterpret_cast<const Vec*>(rows.from + r * rows.stride + k + j);
-      __builtin_prefetch(rows.from + (r + kCount) * rows.stride + k + j);
       *reinterpret_cast<Vec*>(rows.to + r * kDepth<T> + k + j) = x;
       total += x;
     }
@@ -102,8 +104,13 @@ template <typename T>
 inline __attribute__((always_inline)) void stage_line(const typename Staging<T>::Rows& rows,
                                                       int64_t k) {
   if (k >= rows.depth) return;
-  if (rows.count == 4) {
-    stage_rows<T, 4>(rows, k);
+  constexpr int kTogether = Staging<T>::kTogether;
+  // Rows lie far apart, where hardware prefetching starts anew in each. Prefetching past the end is
+  // harmless.
+#pragma GCC unroll 4
+  for (int r = 0; r < kTogether; ++r) __builtin_prefetch(rows.ahead + r * rows.stride + k);
+  if (rows.count == kTogether) {
+    stage_rows<T, kTogether>(rows, k);
     return;
   }
   typename Staging<T>::Rows row = rows;
@@ -197,28 +204,55 @@ void multiply(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, Sta
 }
 
 template <typename T>
+inline __attribute__((always_inline)) Vector<double>::Type to_double(const T* x) {
+  return __builtin_convertvector(*reinterpret_cast<const typename Vector<T>::Few*>(x),
+                                 Vector<double>::Type);
+}
+
+template <typename T>
 void add_sums(const T* tile, double* row_sum, double* column_sum) {
-  for (int64_t i = 0; i < kPanel; ++i) {
-    const T* row = tile + i * kPanel;
-    double columns[kPanel];
-#pragma GCC ivdep
-    for (int64_t j = 0; j < kPanel; ++j) {
-      columns[j] = static_cast<double>(row[j]);
-      column_sum[j] += columns[j];
+  using Vec = Vector<double>::Type;
+  constexpr int kLanes = Vector<double>::kLanes;
+  constexpr int kWide = std::min<int>(kPanel, 4 * kLanes);  // columns whose sums stay in registers
+  for (int64_t j = 0; j < kPanel; j += kWide) {
+    Vec columns[kWide / kLanes] = {};
+    for (int64_t i = 0; i < kPanel; i += kLanes) {
+      Vec rows[kLanes] = {};
+#pragma GCC unroll 8
+      for (int r = 0; r < kLanes; ++r) {
+#pragma GCC unroll 4
+        for (int c = 0; c < kWide / kLanes; ++c) {
+          const Vec x = to_double(tile + (i + r) * kPanel + j + c * kLanes);
+          rows[r] += x;
+          columns[c] += x;
+        }
+      }
+      transpose_square<double>(rows);
+#pragma GCC unroll 8
+      for (int r = 1; r < kLanes; ++r) rows[0] += rows[r];
+      *reinterpret_cast<Vec*>(row_sum + i) += rows[0];
     }
-    for (int64_t half = kPanel / 2; half > 0; half /= 2) {
-      for (int64_t j = 0; j < half; ++j) columns[j] += columns[j + half];
+#pragma GCC unroll 4
+    for (int c = 0; c < kWide / kLanes; ++c) {
+      *reinterpret_cast<Vec*>(column_sum + j + c * kLanes) += columns[c];
     }
-    row_sum[i] += columns[0];
   }
 }
 
 template <typename T>
 void write_centred(const T* row, double row_offset, const double* column_offset, double weight,
                    int64_t count, T* out) {
-#pragma GCC ivdep
-  for (int64_t j = 0; j < count; ++j) {
-    out[j] = static_cast<T>((static_cast<double>(row[j]) - row_offset - column_offset[j]) * weight);
+  using Vec = Vector<double>::Type;
+  constexpr int kLanes = Vector<double>::kLanes;
+  for (int64_t j = 0; j < count; j += kLanes) {
+    const Vec offset = *reinterpret_cast<const Vec*>(column_offset + j) + row_offset;
+    const typename Vector<T>::Few centred =
+        __builtin_convertvector((to_double(row + j) - offset) * weight, typename Vector<T>::Few);
+    if (j + kLanes <= count) {
+      *reinterpret_cast<typename Vector<T>::Few*>(out + j) = centred;
+    } else {
+      for (int64_t k = j; k < count; ++k) out[k] = centred[k - j];
+    }
   }
 }
 
