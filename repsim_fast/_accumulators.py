@@ -15,8 +15,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from repsim_fast.ops import Centering, Precision, centered_gram
+from repsim_fast.ops import Centering, Precision, centered_gram, resolve_precision
 from repsim_fast.similarity import Measure, MinibatchCKA, measure_names
+from repsim_fast.similarity.cka import hsic_scale
 
 Estimator = Literal["unbiased", "biased"]
 
@@ -56,6 +57,9 @@ class Accumulator(Protocol):
     def add(self, layer: int, features: Tensor) -> None:
         """Take the features (n, p) of one layer, valid during the call only."""
 
+    def repeat(self, layer: int, of: int) -> None:
+        """Take for one layer the features that another one brought in this batch."""
+
     def end_batch(self, n: int) -> None:
         """Close a batch of n samples. Raises NotFiniteError and then forgets the batch."""
 
@@ -84,10 +88,16 @@ class CKAAccumulator:
         self.min_samples = 4 if estimator == "unbiased" else 2
         self._centering: Centering = "unbiased" if estimator == "unbiased" else "double"
         self._precision = precision
+        self._gram = functools.partial(
+            centered_gram, centering=self._centering, packed=True, precision=precision
+        )
         self._capacity = capacity
         self._buffer = torch.empty(0, 0)
         self._rows: tuple[Tensor, ...] = ()  # of the buffer
         self._width = 0  # of the buffer: entries of one packed Gram
+        # Samples, dtype and device of features whose Grams can go straight to their rows.
+        self._served: tuple[int, torch.dtype, torch.device] | None = None
+        self._resolved: Precision = "float32"  # precision of their products
         self._cka = MinibatchCKA(estimator=estimator)
         self._n_batches = 0
         self._size = 0  # layers seen
@@ -96,7 +106,34 @@ class CKAAccumulator:
 
     def add(self, layer: int, features: Tensor) -> None:
         """Take the Gram of the features and write it to its row of the buffer."""
-        n = features.shape[0]
+        if features.requires_grad:
+            features = features.detach()
+        kind = (features.shape[0], features.dtype, features.device)
+        if kind == self._served and layer < self._size:
+            # What `centered_gram` would check has been checked for features of this kind.
+            torch.ops.repsim_fast.centered_gram_out.default(
+                features, self._centering, True, self._resolved, self._rows[layer]
+            )
+        elif self._make_room(layer, features):
+            self._gram(features, out=self._rows[layer])
+            self._resolved = resolve_precision(features, self._precision)
+            self._served = kind
+        else:
+            self._rows[layer].copy_(self._gram(features))
+
+    def repeat(self, layer: int, of: int) -> None:
+        """Copy the Gram of another layer."""
+        if layer >= self._size:
+            self._size = layer + 1
+            self._resolution.append(self._resolution[of])
+            if layer >= len(self._rows):
+                self._fit_buffer(self._width, self._buffer.dtype, self._buffer.device)
+        self._rows[layer].copy_(self._rows[of])
+
+    def _make_room(self, layer: int, features: Tensor) -> bool:
+        """Whether the layer's row of the buffer, made where there is none, is of the Gram's dtype
+        and device; otherwise it can hold the Gram at least."""
+        n = len(features)
         width = n * (n - 1) // 2 if self._centering == "unbiased" else n * (n + 1) // 2
         dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
         if layer >= self._size:
@@ -106,21 +143,9 @@ class CKAAccumulator:
             self._resolution.append(ulps**2 * torch.dot(sample, sample))
         if width != self._width or layer >= len(self._rows):
             self._fit_buffer(width, dtype, features.device)
-        row = self._rows[layer]
-        gram = functools.partial(
-            centered_gram,
-            features.detach() if features.requires_grad else features,
-            centering=self._centering,
-            packed=True,
-            precision=self._precision,
-        )
-        if row.dtype == dtype and row.device == features.device:
-            gram(out=row)
-            return
-        if row.dtype != dtype and dtype == torch.float64:
-            self._fit_buffer(width, dtype, row.device)
-            row = self._rows[layer]
-        row.copy_(gram())
+        elif dtype == torch.float64 != self._buffer.dtype:
+            self._fit_buffer(width, dtype, self._buffer.device)
+        return self._buffer.dtype == dtype and self._buffer.device == features.device
 
     def _fit_buffer(self, width: int, dtype: torch.dtype, device: torch.device) -> None:
         """Make the buffer anew: it was too small, too narrow or of too low a precision."""
@@ -130,18 +155,20 @@ class CKAAccumulator:
         dtype = torch.promote_types(old.dtype, dtype)
         self._buffer = torch.empty(self._capacity, width, dtype=dtype, device=device)
         self._width = width
+        self._served = None
         if old.shape[1] == width:
             self._buffer[: len(old)] = old
         self._rows = self._buffer.unbind()
 
     def end_batch(self, n: int) -> None:
         """Add the HSIC of all pairs of layers; refuse the batch if a Gram is not finite."""
-        grams = self._buffer[: self._size]
-        rms = torch.linalg.vector_norm(grams, dim=1) / math.sqrt(grams.shape[1])
-        finite = torch.isfinite(rms)
+        hsic = self._cka.batch_hsic(self._buffer[: self._size], n=n)
+        mean_square = hsic.diagonal() / (hsic_scale(n, self._cka.estimator) * self._width)
+        finite = torch.isfinite(mean_square)
         if not bool(finite.all()):
             raise NotFiniteError((~finite).nonzero().flatten().tolist())
-        self._cka.update(grams, n=n)
+        self._cka.add(hsic, n=n)
+        rms = mean_square.sqrt()
         self._largest = torch.maximum(self._largest, rms) if self._n_batches else rms
         self._n_batches += 1
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal, TypeAlias
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ class Run:
     rows: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     taken: int = 0  # layers of the current batch
+    running: bool = False  # its own forward pass, the only one whose activations count
 
 
 class Engine:
@@ -74,6 +76,19 @@ class Engine:
             )
             for r in runs
         ]
+        self._hooked = contextlib.ExitStack()  # captures that stay from batch to batch
+
+    def __enter__(self) -> Engine:
+        """Put the hooks in place for all batches, unless a transform may run models itself."""
+        if all(r.transform is None for r in self.runs):
+            with contextlib.ExitStack() as hooked:
+                for capture in self._captures:
+                    hooked.enter_context(capture)
+                self._hooked = hooked.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hooked.close()
 
     def is_too_small(self, batch: Batch) -> bool:
         """Whether the batch has too few samples for the measure."""
@@ -88,8 +103,12 @@ class Engine:
             x = self._inputs(r, batch, transformed)
             middle = perf_counter()
             r.taken = 0
-            with capture:
-                self._forward(r.model, x)
+            r.running = True
+            try:
+                with contextlib.nullcontext() if capture.active else capture:
+                    self._forward(r.model, x)
+            finally:
+                r.running = False
             self._check_run(r, number)
             self.seconds["inputs"] += middle - start
             self.seconds["forward"] += perf_counter() - middle
@@ -133,20 +152,32 @@ class Engine:
         self, r: Run, to_features: Callable[[Tensor], Tensor]
     ) -> Callable[[str, Tensor], None]:
         """The function that one run's hooks call with each activation."""
-        add, rows = self.accumulator.add, r.rows
+        accumulator, rows = self.accumulator, r.rows
+        latest: Callable[[], Tensor | None] = _no_tensor
+        latest_version = latest_row = 0
 
         def take(name: str, activation: Tensor) -> None:
-            features = to_features(activation)
-            if self._expected is None:
-                self._expected = len(features)
-            if features.ndim != 2 or features.shape[0] != self._expected:
-                self._refuse(r, name, features)
+            nonlocal latest, latest_version, latest_row
+            if not r.running:
                 return
             row = rows.get(name)
-            if row is None:
-                row = self._new_row(r, name)
-            add(row, features)
+            version = -1 if activation.is_inference() else activation._version
+            if latest() is activation and version == latest_version and r.taken > 0:
+                # The very tensor of the layer before, as a block returns what its last layer did.
+                row = self._new_row(r, name) if row is None else row
+                accumulator.repeat(row, latest_row)
+            else:
+                features = to_features(activation)
+                if self._expected is None:
+                    self._expected = features.shape[0]
+                if features.ndim != 2 or features.shape[0] != self._expected:
+                    self._refuse(r, name, features)
+                    return
+                row = self._new_row(r, name) if row is None else row
+                accumulator.add(row, features)
             r.taken += 1
+            if version >= 0:
+                latest, latest_version, latest_row = ref(activation), version, row
 
         return take
 
@@ -212,6 +243,7 @@ class Engine:
         self, error: NotFiniteError, batch: Batch, transformed: dict[int, Any], number: int
     ) -> ValueError:
         """Run the first model at fault once more and say what its first bad layer returned."""
+        self._hooked.close()
         first = min(error.layers)
         r = next(r for r in self.runs if first in r.rows.values())
         name = next(name for name, row in r.rows.items() if row == first)
@@ -228,6 +260,10 @@ class Engine:
             f"layer {name!r} of model {r.name!r} in batch {number} (counted from 0): "
             f"{''.join(found)}{others}"
         )
+
+
+def _no_tensor() -> None:
+    """A weak reference to nothing."""
 
 
 def _anomaly(activation: Tensor) -> str:

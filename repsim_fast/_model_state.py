@@ -57,13 +57,15 @@ def evaluating(models: Iterable[nn.Module]) -> Iterator[None]:
     modules = {id(m): m for model in models for m in model.modules()}.values()
     flags = [(module, module.training) for module in modules]
     try:
-        for module, _ in flags:
-            # Assigned, not .eval(): overridden train() methods may have side effects.
-            module.training = False
+        for module, training in flags:
+            if training:
+                # Assigned, not .eval(): overridden train() methods may have side effects.
+                module.training = False
         yield
     finally:
         for module, training in flags:
-            module.training = training
+            if module.training != training:
+                module.training = training
 
 
 @contextlib.contextmanager
@@ -75,12 +77,14 @@ def gradients_set_aside(models: Iterable[nn.Module]) -> Iterator[None]:
     parameters = {id(p): p for model in models for p in model.parameters()}.values()
     kept = [(p, p.requires_grad, p.grad) for p in parameters]
     try:
-        for parameter, _, _ in kept:
-            parameter.grad = None
+        for parameter, _, grad in kept:
+            if grad is not None:
+                parameter.grad = None
         yield
     finally:
         for parameter, requires_grad, grad in kept:
-            parameter.grad = grad
+            if grad is not None or parameter.grad is not None:
+                parameter.grad = grad
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad_(requires_grad)
 

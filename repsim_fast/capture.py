@@ -105,7 +105,7 @@ class Capture:
         self._on_activation = self._record if on_activation is None else on_activation
         self._counts: dict[str, int] = {}
         self._hooks = contextlib.ExitStack()
-        self._active = False
+        self.active = False  # whether its hooks are in place
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ class Capture:
         return tuple(self._selected)
 
     def __enter__(self) -> Capture:
-        if self._active:
+        if self.active:
             raise RuntimeError("this Capture is active already")
         with contextlib.ExitStack() as hooks:
             hooks.enter_context(eager())
@@ -122,7 +122,7 @@ class Capture:
                 hook = self._hook(name, selected)
                 hooks.callback(selected.module.register_forward_hook(hook).remove)
             self._hooks = hooks.pop_all()
-        self._active = True
+        self.active = True
         return self
 
     def __exit__(
@@ -131,7 +131,7 @@ class Capture:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._active = False
+        self.active = False
         self._hooks.close()
 
     def _start_pass(self, module: nn.Module, args: tuple[Any, ...]) -> None:

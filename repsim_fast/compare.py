@@ -191,6 +191,7 @@ def compare(
         stack.enter_context(gradients_set_aside(unique))
         stack.enter_context(placed(unique, place))
         stack.enter_context(evaluating(unique))
+        stack.enter_context(engine)
         try:
             dropped = _loop(engine, feed, progress=progress)
         except BaseException as error:

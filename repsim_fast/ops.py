@@ -36,7 +36,8 @@ CENTERINGS: tuple[Centering, ...] = ("none", "features", "double", "unbiased")
 MIN_SAMPLES: dict[str, int] = {"none": 1, "features": 1, "double": 1, "unbiased": 4}
 
 
-def _resolve_precision(x: Tensor, precision: Precision | None) -> Precision:
+def resolve_precision(x: Tensor, precision: Precision | None) -> Precision:
+    """The precision that ``None`` stands for; raises what `centered_gram` raises of it."""
     if x.dtype == torch.float64:
         check_choice("precision", precision, (None, "float64"))
         return "float64"
@@ -109,7 +110,7 @@ def centered_gram(
             f"x: centering {centering!r} needs at least {MIN_SAMPLES[centering]} samples, "
             f"got {x.shape[0]}"
         )
-    resolved = _resolve_precision(x, precision)
+    resolved = resolve_precision(x, precision)
     if x.is_cuda and _extension.cuda_missing:
         raise RuntimeError(f"x: is on {x.device}, but {_extension.cuda_missing}")
     if out is None:

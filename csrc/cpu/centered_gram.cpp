@@ -1,10 +1,10 @@
 // Centred Gram matrix on the CPU.
 //
-// The features are read once, in blocks of kDepth features by all samples. A block is converted to
-// the accumulation type, its feature means are removed while it is packed into panels, and the
-// lower triangle of tiles is updated from the panels (tile_kernels.h). Tasks split the features
-// (each with its own partial Gram) and, for many samples, the rows of the Gram. A last pass adds
-// the partial Grams, centres and writes the result.
+// The features are read once, in blocks of kDepth features by all samples. A block is staged in the
+// accumulation type while the block before it is multiplied, its feature means are removed while it
+// is packed into panels, and the lower triangle of tiles is updated from the panels
+// (tile_kernels.h). Tasks split the features (each with its own partial Gram) and, for many
+// samples, the rows of the Gram. A last pass adds the partial Grams, centres and writes the result.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -39,7 +39,8 @@ constexpr int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) *
 // Index of tile (i, j), j <= i, in the packed triangle of tiles.
 constexpr int64_t tile_index(int64_t i, int64_t j) { return i * (i + 1) / 2 + j; }
 
-// One thread's workspace: the packed panels of a block of features.
+// One thread's workspace: a block of features of all samples, first as it is read (staged), then
+// centred and packed into panels.
 template <typename T>
 class Block {
  public:
@@ -47,88 +48,79 @@ class Block {
       : panels_(ceil_div(n, kPanel)),
         n_(n),
         bf16_(bf16),
-        rows_(scratch<T>(kPanel * kDepth<T>)),
+        staged_(scratch<T>(panels_ * kPanel * kDepth<T>)),
         packed_(scratch<T>(panels_ * kPanel * kDepth<T>)) {}
 
-  // Packs features [first, first + depth) of all samples, x (n, p) with unit feature stride.
+  // Begins to stage features [first, first + depth) of x (n, p) with unit feature stride. The
+  // products of the block before do it, as far as they come, if no conversion is needed.
   template <typename In>
-  void pack(const In* x, int64_t row_stride, int64_t first, int64_t depth, bool centre) {
-    depth_ = depth;
-    padded_depth_ = round_up(depth, kDepthUnit);
-    const T* source = nullptr;
+  void begin(const In* x, int64_t row_stride, int64_t first, int64_t depth) {
+    coming_depth_ = depth;
+    const int64_t padded = round_up(depth, kDepthUnit);
+    std::fill_n(sum_, padded, T{0});
+    const T* rows = staged_.get();
     if constexpr (std::is_same_v<In, T>) {
-      if (depth_ == padded_depth_) source = x + first;
+      if (depth == padded) rows = x + first;
     }
-    if (source == nullptr) {
-      source = converted(x + first, row_stride);
+    if (rows == staged_.get()) {
+      convert(x + first, row_stride);
       row_stride = kDepth<T>;
     }
-    find_mean(source, row_stride, centre);
-    for (int64_t panel = 0; panel < panels_; ++panel) {
-      const T* rows = source + panel * kPanel * row_stride;
-      const int64_t count = n_ - panel * kPanel;
-      if (count >= kPanel) {
-        pack_panel(rows, row_stride, panel);
-        continue;
-      }
-      // Rows that only fill the last panel become zero once the mean is removed.
-      for (int64_t r = 0; r < kPanel; ++r) {
-        std::copy_n(r < count ? rows + r * row_stride : mean_, padded_depth_,
-                    rows_.get() + r * kDepth<T>);
-      }
-      pack_panel(rows_.get(), kDepth<T>, panel);
-    }
+    coming_ = Staging<T>(rows, row_stride, n_, padded, staged_.get(), sum_);
   }
 
-  // tile += panel i times panel j transposed; fetches some of the next block's features.
-  void multiply(int64_t i, int64_t j, T* tile, NextRows& next) const {
+  // Packs what was begun; from here on `multiply` multiplies it.
+  void pack(bool centre) {
+    tile_kernels<T>().stage(coming_);
+    depth_ = coming_depth_;
+    padded_depth_ = round_up(depth_, kDepthUnit);
+    for (int64_t k = 0; k < padded_depth_; ++k) {
+      mean_[k] = centre ? sum_[k] / static_cast<T>(n_) : T{0};
+    }
+    // Rows that only fill the last panel become zero once the mean is removed.
+    for (int64_t r = n_; r < panels_ * kPanel; ++r) {
+      std::copy_n(mean_, padded_depth_, staged_.get() + r * kDepth<T>);
+    }
+    for (int64_t panel = 0; panel < panels_; ++panel) pack_panel(panel);
+  }
+
+  // tile += panel i times panel j transposed.
+  void multiply(int64_t i, int64_t j, T* tile) {
     const T* a = packed_.get() + i * kPanel * kDepth<T>;
     const T* b = packed_.get() + j * kPanel * kDepth<T>;
     if constexpr (std::is_same_v<T, float>) {
       if (bf16_ && bf16_tile_kernels() != nullptr) {
         bf16_tile_kernels()->multiply(reinterpret_cast<const uint32_t*>(a),
                                       reinterpret_cast<const uint32_t*>(b), padded_depth_, i == j,
-                                      tile, next);
+                                      tile, coming_);
         return;
       }
     }
-    tile_kernels<T>().multiply(a, b, depth_, i == j, tile, next);
+    tile_kernels<T>().multiply(a, b, depth_, i == j, tile, coming_);
   }
 
  private:
-  // The block as (n, kDepth) of T, with zeros up to the padded depth.
+  // The coming block as T, where it is staged, with zeros up to the padded depth.
   template <typename In>
-  const T* converted(const In* x, int64_t row_stride) {
-    if (converted_ == nullptr) converted_ = scratch<T>(n_ * kDepth<T>);
+  void convert(const In* x, int64_t row_stride) {
     for (int64_t r = 0; r < n_; ++r) {
-      T* row = converted_.get() + r * kDepth<T>;
-      for (int64_t k = 0; k < depth_; ++k) row[k] = static_cast<T>(x[r * row_stride + k]);
-      std::fill(row + depth_, row + padded_depth_, T{0});
-    }
-    return converted_.get();
-  }
-
-  void find_mean(const T* source, int64_t row_stride, bool centre) {
-    std::fill_n(mean_, padded_depth_, T{0});
-    if (!centre) return;
-    double total[kDepth<T>];
-    std::fill_n(total, padded_depth_, 0.0);
-    tile_kernels<T>().add_rows(source, row_stride, n_, padded_depth_, total);
-    for (int64_t k = 0; k < padded_depth_; ++k) {
-      mean_[k] = static_cast<T>(total[k] / static_cast<double>(n_));
+      T* row = staged_.get() + r * kDepth<T>;
+      for (int64_t k = 0; k < coming_depth_; ++k) row[k] = static_cast<T>(x[r * row_stride + k]);
+      std::fill(row + coming_depth_, row + round_up(coming_depth_, kDepthUnit), T{0});
     }
   }
 
-  void pack_panel(const T* rows, int64_t row_stride, int64_t panel) {
+  void pack_panel(int64_t panel) {
+    const T* rows = staged_.get() + panel * kPanel * kDepth<T>;
     T* packed = packed_.get() + panel * kPanel * kDepth<T>;
     if constexpr (std::is_same_v<T, float>) {
       if (bf16_ && bf16_tile_kernels() != nullptr) {
-        bf16_tile_kernels()->pack(rows, row_stride, mean_, padded_depth_,
+        bf16_tile_kernels()->pack(rows, kDepth<T>, mean_, padded_depth_,
                                   reinterpret_cast<uint32_t*>(packed));
         return;
       }
     }
-    tile_kernels<T>().pack(rows, row_stride, mean_, padded_depth_, packed);
+    tile_kernels<T>().pack(rows, kDepth<T>, mean_, padded_depth_, packed);
     if constexpr (std::is_same_v<T, float>) {
       if (bf16_) round_to_bf16(packed, kPanel * padded_depth_);
     }
@@ -136,11 +128,12 @@ class Block {
 
   int64_t panels_, n_;
   bool bf16_;
-  int64_t depth_ = 0, padded_depth_ = 0;
-  std::unique_ptr<T[]> rows_;       // the last panel where samples do not fill it
-  std::unique_ptr<T[]> packed_;     // panels
-  std::unique_ptr<T[]> converted_;  // made where it is needed
-  T mean_[kDepth<T>];
+  int64_t depth_ = 0, padded_depth_ = 0, coming_depth_ = 0;
+  Scratch<T> staged_;  // (n padded to panels, kDepth)
+  Scratch<T> packed_;  // panels
+  Staging<T> coming_;
+  alignas(64) T mean_[kDepth<T>];
+  alignas(64) T sum_[kDepth<T>];
 };
 
 // How the work is shared: `slices` ranges of features by `bands` ranges of Gram rows.
@@ -173,8 +166,8 @@ int64_t slice_start(int64_t p, int64_t s, int64_t slices) {
 
 // Partial Grams of all slices, as triangles of tiles: partial s, tile t at (s * tiles + t) * kTile.
 template <typename T, typename In>
-std::unique_ptr<T[]> products(const In* x, int64_t row_stride, int64_t n, int64_t p, bool centre,
-                              bool bf16, const Split& split) {
+Scratch<T> products(const In* x, int64_t row_stride, int64_t n, int64_t p, bool centre, bool bf16,
+                    const Split& split) {
   const int64_t panels = ceil_div(n, kPanel);
   const int64_t tiles = panels * (panels + 1) / 2;
   auto gram = scratch<T>(split.slices * tiles * kTile);
@@ -190,18 +183,21 @@ std::unique_ptr<T[]> products(const In* x, int64_t row_stride, int64_t n, int64_
                     partial + tile_index(last_row, 0) * kTile, T{0});
           const int64_t last_feature = slice_start(p, slice + 1, split.slices);
           int64_t feature = slice_start(p, slice, split.slices);
-          while (feature < last_feature) {
-            // Blocks of equal depth, not full ones and a remainder.
+          // Blocks of equal depth, not full ones and a remainder.
+          const auto next_depth = [&] {
             const int64_t left = last_feature - feature;
-            const int64_t depth =
-                std::min(left, round_up(ceil_div(left, ceil_div(left, kDepth<T>)), kDepthUnit));
-            block.pack(x, row_stride, feature, depth, centre);
+            return std::min(left, round_up(ceil_div(left, ceil_div(left, kDepth<T>)), kDepthUnit));
+          };
+          int64_t depth = feature < last_feature ? next_depth() : 0;
+          if (depth > 0) block.begin(x, row_stride, feature, depth);
+          while (depth > 0) {
+            block.pack(centre);
             feature += depth;
-            const int64_t coming = std::min(last_feature - feature, depth);
-            NextRows next(x + feature, row_stride * sizeof(In), n, coming * sizeof(In));
+            depth = feature < last_feature ? next_depth() : 0;
+            if (depth > 0) block.begin(x, row_stride, feature, depth);
             for (int64_t i = first_row; i < last_row; ++i) {
               for (int64_t j = 0; j <= i; ++j) {
-                block.multiply(i, j, partial + tile_index(i, j) * kTile, next);
+                block.multiply(i, j, partial + tile_index(i, j) * kTile);
               }
             }
           }
@@ -222,33 +218,33 @@ void add_slices(T* gram, int64_t tiles, int64_t slices) {
   });
 }
 
-// Row sums of the symmetric Gram, with or without its diagonal, padded to whole panels. Tile
-// (i, j) below the diagonal has entries of rows i, and by symmetry of rows j.
+// Row sums of the symmetric Gram, with or without its diagonal, padded to whole panels. A tile has
+// entries of its rows, and by symmetry of the rows that its columns are. Entries above the diagonal
+// become zero.
 template <typename T>
-std::vector<double> row_sums(const T* gram, int64_t n, bool with_diagonal) {
+std::vector<double> row_sums(T* gram, int64_t n, bool with_diagonal) {
   const int64_t panels = ceil_div(n, kPanel);
   std::vector<double> sums(static_cast<size_t>(panels * kPanel), 0.0);
   for (int64_t i = 0; i < panels; ++i) {
-    for (int64_t j = 0; j < i; ++j) {
-      tile_kernels<T>().add_sums(gram + tile_index(i, j) * kTile, sums.data() + i * kPanel,
-                                 sums.data() + j * kPanel);
-    }
-    const T* diagonal = gram + tile_index(i, i) * kTile;
     double* sum = sums.data() + i * kPanel;
+    T* diagonal = gram + tile_index(i, i) * kTile;
     for (int64_t r = 0; r < kPanel; ++r) {
-      for (int64_t c = 0; c < r; ++c) {
-        sum[r] += static_cast<double>(diagonal[r * kPanel + c]);
-        sum[c] += static_cast<double>(diagonal[r * kPanel + c]);
-      }
-      if (with_diagonal) sum[r] += static_cast<double>(diagonal[r * kPanel + r]);
+      std::fill(diagonal + r * kPanel + r + 1, diagonal + (r + 1) * kPanel, T{0});
+    }
+    for (int64_t j = 0; j <= i; ++j) {
+      tile_kernels<T>().add_sums(gram + tile_index(i, j) * kTile, sum, sums.data() + j * kPanel);
+    }
+    for (int64_t r = 0; r < kPanel; ++r) {  // counted as its row's and as its column's
+      sum[r] -= static_cast<double>(diagonal[r * kPanel + r]) * (with_diagonal ? 1.0 : 2.0);
     }
   }
   return sums;
 }
 
-// What centring takes from entry (i, j): offset[i] + offset[j] (math/centering.h).
+// What centring takes from entry (i, j): offset[i] + offset[j] (math/centering.h). Removing the
+// features' means is double centring of the Gram, which also takes away what rounding left of them.
 template <typename T>
-std::vector<double> centring_offsets(const T* gram, int64_t n, Centering centering) {
+std::vector<double> centring_offsets(T* gram, int64_t n, Centering centering) {
   const bool unbiased = centering == Centering::kUnbiased;
   std::vector<double> offsets = row_sums(gram, n, /*with_diagonal=*/!unbiased);
   double total = 0.0;
@@ -264,10 +260,10 @@ std::vector<double> centring_offsets(const T* gram, int64_t n, Centering centeri
 // Centres the lower triangle and writes it: packed with the weights that keep inner products, or
 // as a full symmetric matrix.
 template <typename T>
-void write_result(const T* gram, int64_t n, Centering centering, bool packed, T* out) {
+void write_result(T* gram, int64_t n, Centering centering, bool packed, T* out) {
   const bool unbiased = centering == Centering::kUnbiased;
   std::vector<double> offsets(static_cast<size_t>(ceil_div(n, kPanel) * kPanel), 0.0);
-  if (unbiased || centering == Centering::kDouble) offsets = centring_offsets(gram, n, centering);
+  if (centering != Centering::kNone) offsets = centring_offsets(gram, n, centering);
   const double weight = packed ? std::numbers::sqrt2 : 1.0;
 
   torch::stable::parallel_for(0, ceil_div(n, kPanel), 8, [&](int64_t first, int64_t last) {

@@ -66,7 +66,7 @@ void multiply_rows(const T* x,  // (n, p)
       for (int64_t j = 0; j < together; ++j) {
         pack(y, q, group + j, sample, depth, right.get() + j * kPanel * kDepth<T>);
       }
-      NextRows nothing_next;
+      Staging<T> nothing_next;
       for (int64_t i = 0; i < rows; ++i) {
         for (int64_t j = 0; j < together; ++j) {
           tile_kernels<T>().multiply(

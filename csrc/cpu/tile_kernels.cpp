@@ -76,11 +76,11 @@ void pack(const float* rows, int64_t row_stride, const float* mean, int64_t dept
 template <int kRows, int kVectors>
 inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, const uint32_t* b,
                                                           int64_t pairs, float* tile,
-                                                          NextRows& next) {
+                                                          Staging<float>& next) {
   __m512 sum[kRows][kVectors] = {};
-  const NextRows::Some rows = next.take();
+  const Staging<float>::Rows rows = next.take();
   for (int64_t k = 0; k < pairs; ++k) {
-    if (k % (kDepthUnit / 2) == 0) rows.prefetch_line(k / (kDepthUnit / 2));
+    if (k % (Staging<float>::kLine / 2) == 0) avx512::stage_line<float>(rows, 2 * k);
     __m512bh right[kVectors];
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
@@ -106,7 +106,7 @@ inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, con
 }
 
 void multiply(const uint32_t* a, const uint32_t* b, int64_t depth, bool diagonal, float* tile,
-              NextRows& next) {
+              Staging<float>& next) {
   const int64_t pairs = depth / 2;
   if (!diagonal) {
     for (int64_t i = 0; i < kPanel; i += 8) {

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 
 namespace repsim_fast {
 
@@ -27,63 +28,90 @@ constexpr int64_t kMinTaskProducts = int64_t{1} << 18;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Memory of one call: on cache lines, so that no vector lies on two of them.
+struct ScratchDelete {
+  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{64}); }
+};
+template <typename T>
+using Scratch = std::unique_ptr<T[], ScratchDelete>;
+
 // Uninitialised: every element is written before it is read.
 template <typename T>
-std::unique_ptr<T[]> scratch(int64_t count) {
-  return std::make_unique_for_overwrite<T[]>(static_cast<size_t>(count));
+Scratch<T> scratch(int64_t count) {
+  const size_t bytes = static_cast<size_t>(count) * sizeof(T);
+  return Scratch<T>(static_cast<T*>(::operator new(bytes, std::align_val_t{64})));
 }
 
-// What the products of one block of features fetch into the L2 cache for the next block, a few rows
-// with each block of sums: the multiplier is busy then and the memory is not.
-class NextRows {
+// Rows of one block of features on their way to a place where they lie close together, with the
+// sums of each feature. The products of the block before copy a few rows with each block of sums:
+// the multiplier is busy then and the memory is not.
+template <typename T>
+class Staging {
  public:
-  NextRows() = default;  // nothing to fetch
-  NextRows(const void* first, int64_t row_bytes, int64_t rows, int64_t depth_bytes)
-      : at_(static_cast<const char*>(first)),
-        row_bytes_(row_bytes),
-        left_(rows),
-        lines_((depth_bytes + kLineBytes - 1) / kLineBytes) {}
+  Staging() = default;  // nothing to copy
+  // x (rows, depth) with rows x_stride apart goes to `to` with rows kDepth<T> apart; depth is a
+  // multiple of kDepthUnit. sum[k] grows by the sum of feature k.
+  Staging(const T* x, int64_t x_stride, int64_t rows, int64_t depth, T* to, T* sum)
+      : from_(x),
+        after_(x + depth),
+        stride_(x_stride),
+        rows_(rows),
+        depth_(depth),
+        to_(to),
+        sum_(sum) {}
 
-  // Rows that one block of sums fetches, line by line.
-  struct Some {
-    const char* at;
-    int64_t row_bytes, rows, lines;
-
-    void prefetch_line(int64_t line) const {
-      if (line >= lines) return;
-      for (int64_t r = 0; r < rows; ++r) {
-        __builtin_prefetch(at + r * row_bytes + line * kLineBytes, 0, 2);
-      }
-    }
+  // Rows that are copied together, line by line, and as many to fetch for the next ones.
+  struct Rows {
+    const T* from;
+    const T* ahead;
+    int64_t stride, count, depth;
+    T* to;
+    T* sum;
   };
 
-  Some take() {
-    const int64_t rows = left_ < kTaken ? left_ : kTaken;
-    const Some some{at_, row_bytes_, rows, lines_};
-    at_ += rows * row_bytes_;
-    left_ -= rows;
-    return some;
+  Rows take() {
+    Rows rows{from_, nullptr, stride_, rows_ < kTogether ? rows_ : kTogether, depth_, to_, sum_};
+    from_ += rows.count * stride_;
+    to_ += rows.count * kDepth<T>;
+    rows_ -= rows.count;
+    rows.ahead = from_;
+    if (rows_ == 0) {  // then the first rows of the block that follows on this one
+      rows.ahead = after_;
+      if (rows.count == 0) rows.depth = fetches_ > 0 ? depth_ : 0;
+      after_ += kTogether * stride_;
+      --fetches_;
+    }
+    return rows;
   }
 
+  bool done() const { return rows_ == 0; }
+
+  static constexpr int64_t kTogether = 4;
+  static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));  // features a cache line
+
  private:
-  static constexpr int64_t kLineBytes = 64;
-  static constexpr int64_t kTaken = 4;
-  const char* at_ = nullptr;
-  int64_t row_bytes_ = 0, left_ = 0, lines_ = 0;
+  const T* from_ = nullptr;
+  const T* after_ = nullptr;
+  int64_t stride_ = 0, rows_ = 0, depth_ = 0;
+  int fetches_ = 4;  // of rows of the block that follows
+  T* to_ = nullptr;
+  T* sum_ = nullptr;
 };
 
 template <typename T>
 struct TileKernels {
-  // sum[k] += x[r, k] over r < count, for k < depth.
-  void (*add_rows)(const T* x, int64_t x_stride, int64_t count, int64_t depth, double* sum);
+  // Copies what is left.
+  void (*stage)(Staging<T>& rest);
   // panel[k * kPanel + r] = rows[r * row_stride + k] - mean[k], r < kPanel, k < depth.
   void (*pack)(const T* rows, int64_t row_stride, const T* mean, int64_t depth, T* panel);
   // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j]. With `diagonal`, entries with j > i may be
   // left unspecified: a and b are the same panel and only the lower triangle is read.
-  void (*multiply)(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, NextRows& next);
-  // row_sum[i] += sum_j tile[i, j]; column_sum[j] += sum_i tile[i, j]. Sums of T in double.
+  void (*multiply)(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, Staging<T>& next);
+  // row_sum[i] += sum_j tile[i, j]; column_sum[j] += sum_i tile[i, j], in double; the two
+  // may be the same.
   void (*add_sums)(const T* tile, double* row_sum, double* column_sum);
-  // out[j] = (row[j] - row_offset - column_offset[j]) * weight, j < count; double inside.
+  // out[j] = (row[j] - row_offset - column_offset[j]) * weight, j < count; double inside. Whole
+  // vectors of row and column_offset are read: count may end within a tile's row, not they.
   void (*write_centred)(const T* row, double row_offset, const double* column_offset, double weight,
                         int64_t count, T* out);
 };
@@ -94,7 +122,7 @@ struct Bf16TileKernels {
   void (*pack)(const float* rows, int64_t row_stride, const float* mean, int64_t depth,
                uint32_t* panel);
   void (*multiply)(const uint32_t* a, const uint32_t* b, int64_t depth, bool diagonal, float* tile,
-                   NextRows& next);
+                   Staging<float>& next);
 };
 
 // The kernels for this processor (see simd_level.h).

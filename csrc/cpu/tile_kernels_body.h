@@ -6,71 +6,124 @@ template <typename T>
 struct Vector {
   static constexpr int kLanes = REPSIM_VECTOR_BYTES / sizeof(T);
   typedef T Type __attribute__((vector_size(REPSIM_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  // As many as a vector holds doubles.
+  typedef T Few __attribute__((vector_size(REPSIM_VECTOR_BYTES / 8 * sizeof(T)), aligned(sizeof(T)),
+                               may_alias));
   typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Index
       __attribute__((vector_size(REPSIM_VECTOR_BYTES)));
 };
 
-// In-register transpose of a kLanes x kLanes square: log2(kLanes) rounds, each of which exchanges
-// the off-diagonal quarters of all blocks of 2 * kHalf rows. Recursion keeps the shuffle masks
-// compile-time constants.
-template <typename T, int kHalf = 1>
+// Of two vectors, within each 128 bits: the low (or high) halves, unit by unit of kUnit elements in
+// turn from a and from b. One instruction, as are the lanes below; a shuffle across lanes is not.
+template <typename T, int kUnit, bool kHigh>
+inline __attribute__((always_inline)) typename Vector<T>::Type interleave(
+    typename Vector<T>::Type a, typename Vector<T>::Type b) {
+  constexpr int kLanes = Vector<T>::kLanes, kQuad = 16 / sizeof(T);
+  typename Vector<T>::Index from = {};
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    const int unit = i % kQuad / kUnit;  // even ones come from a
+    from[i] = i / kQuad * kQuad + (kHigh ? kQuad / 2 : 0) + unit / 2 * kUnit + i % kUnit +
+              unit % 2 * kLanes;
+  }
+  return __builtin_shuffle(a, b, from);
+}
+
+// Of the 128-bit lanes of a and then b: every other one, from the first or the second.
+template <typename T, int kFirst>
+inline __attribute__((always_inline)) typename Vector<T>::Type every_other_lane(
+    typename Vector<T>::Type a, typename Vector<T>::Type b) {
+  constexpr int kLanes = Vector<T>::kLanes, kQuad = 16 / sizeof(T);
+  typename Vector<T>::Index from = {};
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) from[i] = (2 * (i / kQuad) + kFirst) * kQuad + i % kQuad;
+  return __builtin_shuffle(a, b, from);
+}
+
+// In-register transpose of a kLanes x kLanes square: first of the small squares that fill 128 bits,
+// then of the lanes of 128 bits.
+template <typename T>
 inline __attribute__((always_inline)) void transpose_square(typename Vector<T>::Type* rows) {
-  using V = Vector<T>;
-  if constexpr (kHalf < V::kLanes) {
-    typename V::Index low = {}, high = {};
+  using Vec = typename Vector<T>::Type;
+  constexpr int kLanes = Vector<T>::kLanes, kQuad = 16 / sizeof(T), kGroups = kLanes / kQuad;
 #pragma GCC unroll 16
-    for (int lane = 0; lane < V::kLanes; ++lane) {
-      const bool second = (lane & kHalf) != 0;
-      low[lane] = second ? V::kLanes + lane - kHalf : lane;
-      high[lane] = second ? V::kLanes + lane : lane + kHalf;
+  for (int g = 0; g < kLanes; g += kQuad) {
+    if constexpr (kQuad == 2) {
+      const Vec a = rows[g], b = rows[g + 1];
+      rows[g] = interleave<T, 1, false>(a, b);
+      rows[g + 1] = interleave<T, 1, true>(a, b);
+    } else {
+      const Vec low_ab = interleave<T, 1, false>(rows[g], rows[g + 1]);
+      const Vec high_ab = interleave<T, 1, true>(rows[g], rows[g + 1]);
+      const Vec low_cd = interleave<T, 1, false>(rows[g + 2], rows[g + 3]);
+      const Vec high_cd = interleave<T, 1, true>(rows[g + 2], rows[g + 3]);
+      rows[g] = interleave<T, 2, false>(low_ab, low_cd);
+      rows[g + 1] = interleave<T, 2, true>(low_ab, low_cd);
+      rows[g + 2] = interleave<T, 2, false>(high_ab, high_cd);
+      rows[g + 3] = interleave<T, 2, true>(high_ab, high_cd);
     }
+  }
 #pragma GCC unroll 16
-    for (int i = 0; i < V::kLanes; ++i) {
-      if ((i & kHalf) != 0) continue;
-      const typename V::Type a = rows[i], b = rows[i + kHalf];
-      rows[i] = __builtin_shuffle(a, b, low);
-      rows[i + kHalf] = __builtin_shuffle(a, b, high);
+  for (int j = 0; j < kQuad; ++j) {
+    if constexpr (kGroups == 2) {
+      const Vec a = rows[j], b = rows[j + kQuad];
+      rows[j] = every_other_lane<T, 0>(a, b);
+      rows[j + kQuad] = every_other_lane<T, 1>(a, b);
+    } else if constexpr (kGroups == 4) {
+      const Vec a = rows[j], b = rows[j + kQuad], c = rows[j + 2 * kQuad], d = rows[j + 3 * kQuad];
+      const Vec even_ab = every_other_lane<T, 0>(a, b), odd_ab = every_other_lane<T, 1>(a, b);
+      const Vec even_cd = every_other_lane<T, 0>(c, d), odd_cd = every_other_lane<T, 1>(c, d);
+      rows[j] = every_other_lane<T, 0>(even_ab, even_cd);
+      rows[j + kQuad] = every_other_lane<T, 0>(odd_ab, odd_cd);
+      rows[j + 2 * kQuad] = every_other_lane<T, 1>(even_ab, even_cd);
+      rows[j + 3 * kQuad] = every_other_lane<T, 1>(odd_ab, odd_cd);
     }
-    transpose_square<T, 2 * kHalf>(rows);
   }
 }
 
-// sum[0 .. kVectors * lanes) += column sums of `run` rows, added in T.
-template <typename T, int kVectors>
-inline __attribute__((always_inline)) void add_run(const T* x, int64_t x_stride, int64_t run,
-                                                   double* sum) {
+// Copies features [k, k + kLine) of kCount rows and adds them to the sums.
+template <typename T, int kCount>
+inline __attribute__((always_inline)) void stage_rows(const typename Staging<T>::Rows& rows,
+                                                      int64_t k) {
   using V = Vector<T>;
   using Vec = typename V::Type;
-  Vec total[kVectors] = {};
-  for (int64_t i = 0; i < run; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) {
-      // Rows lie far apart, where hardware prefetching starts anew in each. Prefetching past the
-      // end is harmless.
-      __builtin_prefetch(x + (i + run) * x_stride + j * V::kLanes);
-      total[j] += *reinterpret_cast<const Vec*>(x + i * x_stride + j * V::kLanes);
+#pragma GCC unroll 4
+  for (int j = 0; j < Staging<T>::kLine; j += V::kLanes) {
+    Vec total = *reinterpret_cast<const Vec*>(rows.sum + k + j);
+#pragma GCC unroll 4
+    for (int r = 0; r < kCount; ++r) {
+      const Vec x = *reinterpret_cast<const Vec*>(rows.from + r * rows.stride + k + j);
+      *reinterpret_cast<Vec*>(rows.to + r * kDepth<T> + k + j) = x;
+      total += x;
     }
+    *reinterpret_cast<Vec*>(rows.sum + k + j) = total;
   }
-  T values[kVectors * V::kLanes];
-#pragma GCC unroll 8
-  for (int j = 0; j < kVectors; ++j) *reinterpret_cast<Vec*>(values + j * V::kLanes) = total[j];
-#pragma GCC ivdep
-  for (int k = 0; k < kVectors * V::kLanes; ++k) sum[k] += static_cast<double>(values[k]);
 }
 
 template <typename T>
-void add_rows(const T* x, int64_t x_stride, int64_t count, int64_t depth, double* sum) {
-  constexpr int64_t kLanes = Vector<T>::kLanes;
-  // Added in T first: a few rows, so that no more than their last place is lost.
-  constexpr int64_t kRun = 16;
-  for (int64_t r = 0; r < count; r += kRun) {
-    const T* rows = x + r * x_stride;
-    const int64_t run = count - r < kRun ? count - r : kRun;
-    int64_t k = 0;
-    for (; k + 4 * kLanes <= depth; k += 4 * kLanes) {
-      add_run<T, 4>(rows + k, x_stride, run, sum + k);
-    }
-    for (; k < depth; k += kLanes) add_run<T, 1>(rows + k, x_stride, run, sum + k);
+inline __attribute__((always_inline)) void stage_line(const typename Staging<T>::Rows& rows,
+                                                      int64_t k) {
+  if (k >= rows.depth) return;
+  constexpr int kTogether = Staging<T>::kTogether;
+  // Rows lie far apart, where hardware prefetching starts anew in each. Prefetching past the end is
+  // harmless.
+#pragma GCC unroll 4
+  for (int r = 0; r < kTogether; ++r) __builtin_prefetch(rows.ahead + r * rows.stride + k);
+  if (rows.count == kTogether) {
+    stage_rows<T, kTogether>(rows, k);
+    return;
+  }
+  typename Staging<T>::Rows row = rows;
+  for (; row.count > 0; --row.count, row.from += row.stride, row.to += kDepth<T>) {
+    stage_rows<T, 1>(row, k);
+  }
+}
+
+template <typename T>
+void stage(Staging<T>& rest) {
+  while (!rest.done()) {
+    const typename Staging<T>::Rows rows = rest.take();
+    for (int64_t k = 0; k < rows.depth; k += Staging<T>::kLine) stage_line<T>(rows, k);
   }
 }
 
@@ -98,13 +151,13 @@ void pack(const T* rows, int64_t row_stride, const T* mean, int64_t depth, T* pa
 // kRows x (kVectors * lanes) block of a tile, held in registers over the whole depth.
 template <typename T, int kRows, int kVectors>
 inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b, int64_t depth,
-                                                          T* tile, NextRows& next) {
+                                                          T* tile, Staging<T>& next) {
   using V = Vector<T>;
   using Vec = typename V::Type;
   Vec sum[kRows][kVectors] = {};
-  const NextRows::Some rows = next.take();
+  const typename Staging<T>::Rows rows = next.take();
   for (int64_t k = 0; k < depth; ++k) {
-    if (k % kDepthUnit == 0) rows.prefetch_line(k / kDepthUnit);
+    if (k % Staging<T>::kLine == 0) stage_line<T>(rows, k);
     Vec right[kVectors];
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) {
@@ -128,7 +181,7 @@ inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b
 // Blocks of 16 (AVX-512) or 8 vectors, so that the operands still have registers, two vectors wide;
 // on the diagonal also one wide, so that what lies wholly above it is left out.
 template <typename T>
-void multiply(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, NextRows& next) {
+void multiply(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, Staging<T>& next) {
   constexpr int kSums = REPSIM_VECTOR_BYTES == 64 ? 16 : 8;
   constexpr int kLanes = Vector<T>::kLanes;
   if (!diagonal) {
@@ -151,31 +204,58 @@ void multiply(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, Nex
 }
 
 template <typename T>
+inline __attribute__((always_inline)) Vector<double>::Type to_double(const T* x) {
+  return __builtin_convertvector(*reinterpret_cast<const typename Vector<T>::Few*>(x),
+                                 Vector<double>::Type);
+}
+
+template <typename T>
 void add_sums(const T* tile, double* row_sum, double* column_sum) {
-  for (int64_t i = 0; i < kPanel; ++i) {
-    const T* row = tile + i * kPanel;
-    double columns[kPanel];
-#pragma GCC ivdep
-    for (int64_t j = 0; j < kPanel; ++j) {
-      columns[j] = static_cast<double>(row[j]);
-      column_sum[j] += columns[j];
+  using Vec = Vector<double>::Type;
+  constexpr int kLanes = Vector<double>::kLanes;
+  constexpr int kWide = std::min<int>(kPanel, 4 * kLanes);  // columns whose sums stay in registers
+  for (int64_t j = 0; j < kPanel; j += kWide) {
+    Vec columns[kWide / kLanes] = {};
+    for (int64_t i = 0; i < kPanel; i += kLanes) {
+      Vec rows[kLanes] = {};
+#pragma GCC unroll 8
+      for (int r = 0; r < kLanes; ++r) {
+#pragma GCC unroll 4
+        for (int c = 0; c < kWide / kLanes; ++c) {
+          const Vec x = to_double(tile + (i + r) * kPanel + j + c * kLanes);
+          rows[r] += x;
+          columns[c] += x;
+        }
+      }
+      transpose_square<double>(rows);
+#pragma GCC unroll 8
+      for (int r = 1; r < kLanes; ++r) rows[0] += rows[r];
+      *reinterpret_cast<Vec*>(row_sum + i) += rows[0];
     }
-    for (int64_t half = kPanel / 2; half > 0; half /= 2) {
-      for (int64_t j = 0; j < half; ++j) columns[j] += columns[j + half];
+#pragma GCC unroll 4
+    for (int c = 0; c < kWide / kLanes; ++c) {
+      *reinterpret_cast<Vec*>(column_sum + j + c * kLanes) += columns[c];
     }
-    row_sum[i] += columns[0];
   }
 }
 
 template <typename T>
 void write_centred(const T* row, double row_offset, const double* column_offset, double weight,
                    int64_t count, T* out) {
-#pragma GCC ivdep
-  for (int64_t j = 0; j < count; ++j) {
-    out[j] = static_cast<T>((static_cast<double>(row[j]) - row_offset - column_offset[j]) * weight);
+  using Vec = Vector<double>::Type;
+  constexpr int kLanes = Vector<double>::kLanes;
+  for (int64_t j = 0; j < count; j += kLanes) {
+    const Vec offset = *reinterpret_cast<const Vec*>(column_offset + j) + row_offset;
+    const typename Vector<T>::Few centred =
+        __builtin_convertvector((to_double(row + j) - offset) * weight, typename Vector<T>::Few);
+    if (j + kLanes <= count) {
+      *reinterpret_cast<typename Vector<T>::Few*>(out + j) = centred;
+    } else {
+      for (int64_t k = j; k < count; ++k) out[k] = centred[k - j];
+    }
   }
 }
 
 template <typename T>
-inline constexpr TileKernels<T> kKernels = {&add_rows<T>, &pack<T>, &multiply<T>, &add_sums<T>,
+inline constexpr TileKernels<T> kKernels = {&stage<T>, &pack<T>, &multiply<T>, &add_sums<T>,
                                             &write_centred<T>};

@@ -23,10 +23,15 @@ class Recorder:
         self.options = options
         self.batches: list[dict[int, Tensor]] = [{}]
         self.sizes: list[int] = []
+        self.repeated: list[tuple[int, int]] = []
 
     def add(self, layer: int, features: Tensor) -> None:
         assert layer not in self.batches[-1]
         self.batches[-1][layer] = features.clone()
+
+    def repeat(self, layer: int, of: int) -> None:
+        self.repeated.append((layer, of))
+        self.batches[-1][layer] = self.batches[-1][of]
 
     def end_batch(self, n: int) -> None:
         self.sizes.append(n)
@@ -75,6 +80,83 @@ class TestAnotherMeasure:
         )
         plain, last = (r.batches[0] for r in recorder)
         torch.testing.assert_close(plain, last, atol=1e-5, rtol=1e-5)
+
+
+class Block(nn.Module):
+    """Returns what its ReLU returned, as residual blocks do, changed in place or not."""
+
+    def __init__(self, change: float = 0.0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.relu = nn.ReLU()
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.conv(x))
+        return x if self.change == 0.0 else x.add_(self.change)
+
+
+class TestTheSameTensorTwice:
+    LAYERS = ("conv", "relu", "(model)")
+
+    def test_is_taken_once(self, recorder: list[Recorder], images: Tensor) -> None:
+        compare([Block()], images, layers=self.LAYERS, batch_size=20)
+        (measure,) = recorder
+        assert measure.repeated == [(2, 1), (2, 1)]
+        assert torch.equal(measure.batches[0][1], measure.batches[0][2])
+
+    def test_but_not_after_a_change_in_place(
+        self, recorder: list[Recorder], images: Tensor
+    ) -> None:
+        compare([Block(change=1.0)], images, layers=self.LAYERS, batch_size=20)
+        (measure,) = recorder
+        assert measure.repeated == []
+        torch.testing.assert_close(measure.batches[0][2], measure.batches[0][1] + 1.0)
+
+    @pytest.mark.parametrize("measure", ["cka", "procrustes_similarity"])
+    def test_gives_the_layer_the_same_similarities(self, measure: str, images: Tensor) -> None:
+        block = Block()
+        result = compare([block], images, layers=self.LAYERS, batch_size=20, measure=measure)
+        twice = result.value[1]
+        assert twice[2] == pytest.approx(twice[1], abs=1e-6)
+        assert result.value[0, 2] == pytest.approx(result.value[0, 1], abs=1e-6)
+
+    def test_counts_in_inference_mode_as_two(
+        self, recorder: list[Recorder], images: Tensor
+    ) -> None:
+        class Inferring(Block):
+            def forward(self, x: Tensor) -> Tensor:
+                with torch.inference_mode():
+                    return super().forward(x)
+
+        compare([Inferring()], images, layers=self.LAYERS)
+        assert recorder[0].repeated == []  # changes cannot be seen there
+
+
+class TestHooks:
+    def test_only_the_models_own_passes_count(self, images: Tensor) -> None:
+        """Data that runs the model itself, as a cache of features might, while hooks are there."""
+        model = Block()
+
+        def batches() -> list[Tensor]:
+            class Running(list[Tensor]):
+                def __iter__(self):
+                    for x in images.split(20):
+                        model(x.flip(0))
+                        yield x
+
+            return Running(images.split(20))
+
+        plain = compare([model], list(images.split(20)), layers=["conv", "relu"])
+        disturbed = compare([model], batches(), layers=["conv", "relu"])
+        assert (plain.value == disturbed.value).all()
+        assert not model.conv._forward_hooks
+
+    def test_two_choices_of_layers_of_one_model(self, images: Tensor) -> None:
+        model = Block()
+        both = compare([model, model], images, layers=[["conv"], ["relu"]], batch_size=20)
+        alone = compare([model], images, layers=["conv", "relu"], batch_size=20)
+        assert both.value[0, 1] == alone.value[0, 1]
 
 
 class TestMemory:

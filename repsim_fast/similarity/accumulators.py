@@ -74,6 +74,10 @@ class SampleAccumulator:
         """Keep a copy of the features (n, p) of one layer."""
         self._batch[layer] = features.detach().clone()
 
+    def repeat(self, layer: int, of: int) -> None:
+        """Keep the features of another layer for this one too."""
+        self._batch[layer] = self._batch[of]
+
     def end_batch(self, n: int) -> None:
         """Store the batch, unless something in it is not finite."""
         batch, self._batch = self._batch, {}

@@ -97,6 +97,18 @@ class MinibatchCKA:
         Raises:
             ValueError: Shape does not fit n or earlier batches, or too few samples.
         """
+        self.add(self.batch_hsic(grams, n=n), n=n)
+
+    def batch_hsic(
+        self,
+        grams: Tensor,  # (L, m)
+        *,
+        n: int,
+    ) -> Tensor:
+        """HSIC (L, L) float64 of one batch, which `add` adds; `update` is both.
+
+        Arguments and errors are those of `update`.
+        """
         least = max(2, MIN_SAMPLES[CENTERING[self.estimator]])
         if n < least:
             raise ValueError(
@@ -113,7 +125,15 @@ class MinibatchCKA:
                 f"grams: expected {self._groups[0].shape[0]} representations as before, "
                 f"got {grams.shape[0]}"
             )
-        hsic = centered_gram(grams, centering="none").double() * hsic_scale(n, self.estimator)
+        return centered_gram(grams, centering="none").double() * hsic_scale(n, self.estimator)
+
+    def add(
+        self,
+        hsic: Tensor,  # (L, L) float64
+        *,
+        n: int,
+    ) -> None:
+        """Adds one batch of n samples by its HSIC, as `batch_hsic` returns it."""
         self._add(hsic * n)
         self.n_samples += n
         self.n_batches += 1
