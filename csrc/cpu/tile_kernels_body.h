@@ -105,10 +105,10 @@ inline __attribute__((always_inline)) void stage_line(const typename Staging<T>:
                                                       int64_t k) {
   if (k >= rows.depth) return;
   constexpr int kTogether = Staging<T>::kTogether;
-  // Rows lie far apart, where hardware prefetching starts anew in each. Prefetching past the end is
-  // harmless.
 #pragma GCC unroll 4
-  for (int r = 0; r < kTogether; ++r) __builtin_prefetch(rows.ahead + r * rows.stride + k);
+  for (int r = 0; r < kTogether; ++r) {
+    __builtin_prefetch(rows.fetch + r * rows.stride + k);  // past the end this is harmless
+  }
   if (rows.count == kTogether) {
     stage_rows<T, kTogether>(rows, k);
     return;
