@@ -113,9 +113,11 @@ struct TileKernels {
   void (*stage)(Staging<T>& rest);
   // panel[k * kPanel + r] = rows[r * row_stride + k] - mean[k], r < kPanel, k < depth.
   void (*pack)(const T* rows, int64_t row_stride, const T* mean, int64_t depth, T* panel);
-  // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j]. With `diagonal`, entries with j > i may be
-  // left unspecified: a and b are the same panel and only the lower triangle is read.
-  void (*multiply)(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, Staging<T>& next);
+  // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j], i < rows; later rows may be left out. With
+  // `diagonal`, entries with j > i may be left unspecified: a and b are the same panel and only the
+  // lower triangle is read.
+  void (*multiply)(const T* a, const T* b, int64_t depth, int64_t rows, bool diagonal, T* tile,
+                   Staging<T>& next);
   // row_sum[i] += sum_j tile[i, j]; column_sum[j] += sum_i tile[i, j], in double; the two
   // may be the same.
   void (*add_sums)(const T* tile, double* row_sum, double* column_sum);
@@ -130,8 +132,8 @@ struct TileKernels {
 struct Bf16TileKernels {
   void (*pack)(const float* rows, int64_t row_stride, const float* mean, int64_t depth,
                uint32_t* panel);
-  void (*multiply)(const uint32_t* a, const uint32_t* b, int64_t depth, bool diagonal, float* tile,
-                   Staging<float>& next);
+  void (*multiply)(const uint32_t* a, const uint32_t* b, int64_t depth, int64_t rows, bool diagonal,
+                   float* tile, Staging<float>& next);
 };
 
 // The kernels for this processor (see simd_level.h).
