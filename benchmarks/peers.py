@@ -1,7 +1,8 @@
-"""Other packages' measures, for comparison where they are installed: none is needed.
+"""Other packages, for comparison where they are installed: none is needed.
 
-Each entry computes a value that its package and this one define alike, from two NumPy matrices
-(n, p); the benchmark checks that before it times anything.
+``pip install pytorch-cka torchmetrics rsatoolbox`` gets those that the registry has. A ``Peer``
+computes a value that its package and this one define alike, from two NumPy matrices (n, p); the
+benchmark checks that before it times anything. A grid's error is recorded beside its time.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import scipy.linalg
 import scipy.spatial
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,19 @@ def _rsatoolbox() -> list[Peer]:
         return float(compare(*rdms, method="spearman")[0, 0])
 
     return [Peer("rsatoolbox correlation, spearman", "rsa", rsa)]
+
+
+def layer_grids() -> dict[str, Callable[..., Tensor]]:
+    """Linear CKA of all pairs of layers, from (model_a, model_b, batches, layers_a, layers_b)."""
+    try:
+        version("pytorch-cka")  # its module is called "cka", as others are
+    except PackageNotFoundError:
+        return {}
+    from cka import compute_cka
+
+    def pytorch_cka(
+        a: nn.Module, b: nn.Module, batches: list[Tensor], of_a: list[str], of_b: list[str]
+    ) -> Tensor:
+        return compute_cka(a, b, batches, layers=of_a, model2_layers=of_b, progress=False)[0]
+
+    return {"pytorch-cka": pytorch_cka}

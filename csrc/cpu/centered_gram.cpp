@@ -86,17 +86,18 @@ class Block {
 
   // tile += panel i times panel j transposed.
   void multiply(int64_t i, int64_t j, T* tile) {
+    const int64_t rows = std::min(kPanel, n_ - i * kPanel);
     const T* a = packed_.get() + i * kPanel * kDepth<T>;
     const T* b = packed_.get() + j * kPanel * kDepth<T>;
     if constexpr (std::is_same_v<T, float>) {
       if (bf16_ && bf16_tile_kernels() != nullptr) {
         bf16_tile_kernels()->multiply(reinterpret_cast<const uint32_t*>(a),
-                                      reinterpret_cast<const uint32_t*>(b), padded_depth_, i == j,
-                                      tile, coming_);
+                                      reinterpret_cast<const uint32_t*>(b), padded_depth_, rows,
+                                      i == j, tile, coming_);
         return;
       }
     }
-    tile_kernels<T>().multiply(a, b, depth_, i == j, tile, coming_);
+    tile_kernels<T>().multiply(a, b, depth_, rows, i == j, tile, coming_);
   }
 
  private:

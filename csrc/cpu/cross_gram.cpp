@@ -69,9 +69,11 @@ void multiply_rows(const T* x,  // (n, p)
       Staging<T> nothing_next;
       for (int64_t i = 0; i < rows; ++i) {
         for (int64_t j = 0; j < together; ++j) {
-          tile_kernels<T>().multiply(
-              left.get() + i * kPanel * kDepth<T>, right.get() + j * kPanel * kDepth<T>, depth,
-              /*diagonal=*/false, tiles.get() + (i * columns + group + j) * kTile, nothing_next);
+          const int64_t features = std::min(kPanel, p - (first_panel + i) * kPanel);
+          tile_kernels<T>().multiply(left.get() + i * kPanel * kDepth<T>,
+                                     right.get() + j * kPanel * kDepth<T>, depth, features,
+                                     /*diagonal=*/false,
+                                     tiles.get() + (i * columns + group + j) * kTile, nothing_next);
         }
       }
     }

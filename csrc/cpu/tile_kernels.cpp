@@ -105,18 +105,15 @@ inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, con
   }
 }
 
-void multiply(const uint32_t* a, const uint32_t* b, int64_t depth, bool diagonal, float* tile,
-              Staging<float>& next) {
+void multiply(const uint32_t* a, const uint32_t* b, int64_t depth, int64_t rows, bool diagonal,
+              float* tile, Staging<float>& next) {
   const int64_t pairs = depth / 2;
-  if (!diagonal) {
-    for (int64_t i = 0; i < kPanel; i += 8) {
-      multiply_block<8, 2>(a + i, b, pairs, tile + i * kPanel, next);
-    }
-    return;
+  int64_t i = 0;
+  if (diagonal) {
+    multiply_block<16, 1>(a, b, pairs, tile, next);
+    i = 16;
   }
-  multiply_block<16, 1>(a, b, pairs, tile, next);
-  multiply_block<8, 2>(a + 16, b, pairs, tile + 16 * kPanel, next);
-  multiply_block<8, 2>(a + 24, b, pairs, tile + 24 * kPanel, next);
+  for (; i < rows; i += 8) multiply_block<8, 2>(a + i, b, pairs, tile + i * kPanel, next);
 }
 
 constexpr Bf16TileKernels kKernels = {&pack, &multiply};

@@ -48,52 +48,61 @@ Scratch<T> scratch(int64_t count) {
 template <typename T>
 class Staging {
  public:
+  static constexpr int64_t kTogether = 4;  // rows that are copied together
+  static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));  // features a cache line
+
   Staging() = default;  // nothing to copy
   // x (rows, depth) with rows x_stride apart goes to `to` with rows kDepth<T> apart; depth is a
   // multiple of kDepthUnit. sum[k] grows by the sum of feature k.
   Staging(const T* x, int64_t x_stride, int64_t rows, int64_t depth, T* to, T* sum)
       : from_(x),
+        fetch_(x + kAhead * x_stride),
         after_(x + depth),
         stride_(x_stride),
         rows_(rows),
+        fetches_(rows - kAhead),
         depth_(depth),
         to_(to),
         sum_(sum) {}
 
-  // Rows that are copied together, line by line, and as many to fetch for the next ones.
+  // Rows to copy, line by line, and as many to fetch into the cache meanwhile.
   struct Rows {
     const T* from;
-    const T* ahead;
+    const T* fetch;
     int64_t stride, count, depth;
     T* to;
     T* sum;
   };
 
   Rows take() {
-    Rows rows{from_, nullptr, stride_, rows_ < kTogether ? rows_ : kTogether, depth_, to_, sum_};
-    from_ += rows.count * stride_;
-    to_ += rows.count * kDepth<T>;
-    rows_ -= rows.count;
-    rows.ahead = from_;
-    if (rows_ == 0) {  // then the first rows of the block that follows on this one
-      rows.ahead = after_;
-      if (rows.count == 0) rows.depth = fetches_ > 0 ? depth_ : 0;
-      after_ += kTogether * stride_;
-      --fetches_;
+    if (fetches_ <= 0 && after_ != nullptr) {
+      fetch_ = after_;
+      fetches_ = kAfter;
+      after_ = nullptr;
     }
+    const int64_t count = rows_ < kTogether ? rows_ : kTogether;
+    const bool work = count > 0 || fetches_ > 0;
+    const Rows rows{from_, fetches_ > 0 ? fetch_ : from_, stride_, count, work ? depth_ : 0, to_,
+                    sum_};
+    from_ += count * stride_;
+    to_ += count * kDepth<T>;
+    rows_ -= count;
+    fetch_ += kTogether * stride_;
+    fetches_ -= kTogether;
     return rows;
   }
 
   bool done() const { return rows_ == 0; }
 
-  static constexpr int64_t kTogether = 4;
-  static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));  // features a cache line
-
  private:
+  // Fetching runs this many rows ahead of copying, and then to the first rows of the block that
+  // follows on this one. Rows lie far apart, where hardware prefetching starts anew in each.
+  static constexpr int64_t kAhead = 8, kAfter = 16;
+
   const T* from_ = nullptr;
+  const T* fetch_ = nullptr;
   const T* after_ = nullptr;
-  int64_t stride_ = 0, rows_ = 0, depth_ = 0;
-  int fetches_ = 4;  // of rows of the block that follows
+  int64_t stride_ = 0, rows_ = 0, fetches_ = 0, depth_ = 0;
   T* to_ = nullptr;
   T* sum_ = nullptr;
 };
@@ -104,9 +113,11 @@ struct TileKernels {
   void (*stage)(Staging<T>& rest);
   // panel[k * kPanel + r] = rows[r * row_stride + k] - mean[k], r < kPanel, k < depth.
   void (*pack)(const T* rows, int64_t row_stride, const T* mean, int64_t depth, T* panel);
-  // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j]. With `diagonal`, entries with j > i may be
-  // left unspecified: a and b are the same panel and only the lower triangle is read.
-  void (*multiply)(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, Staging<T>& next);
+  // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j], i < rows; later rows may be left out. With
+  // `diagonal`, entries with j > i may be left unspecified: a and b are the same panel and only the
+  // lower triangle is read.
+  void (*multiply)(const T* a, const T* b, int64_t depth, int64_t rows, bool diagonal, T* tile,
+                   Staging<T>& next);
   // row_sum[i] += sum_j tile[i, j]; column_sum[j] += sum_i tile[i, j], in double; the two
   // may be the same.
   void (*add_sums)(const T* tile, double* row_sum, double* column_sum);
@@ -121,8 +132,8 @@ struct TileKernels {
 struct Bf16TileKernels {
   void (*pack)(const float* rows, int64_t row_stride, const float* mean, int64_t depth,
                uint32_t* panel);
-  void (*multiply)(const uint32_t* a, const uint32_t* b, int64_t depth, bool diagonal, float* tile,
-                   Staging<float>& next);
+  void (*multiply)(const uint32_t* a, const uint32_t* b, int64_t depth, int64_t rows, bool diagonal,
+                   float* tile, Staging<float>& next);
 };
 
 // The kernels for this processor (see simd_level.h).

@@ -105,10 +105,10 @@ inline __attribute__((always_inline)) void stage_line(const typename Staging<T>:
                                                       int64_t k) {
   if (k >= rows.depth) return;
   constexpr int kTogether = Staging<T>::kTogether;
-  // Rows lie far apart, where hardware prefetching starts anew in each. Prefetching past the end is
-  // harmless.
 #pragma GCC unroll 4
-  for (int r = 0; r < kTogether; ++r) __builtin_prefetch(rows.ahead + r * rows.stride + k);
+  for (int r = 0; r < kTogether; ++r) {
+    __builtin_prefetch(rows.fetch + r * rows.stride + k);  // past the end this is harmless
+  }
   if (rows.count == kTogether) {
     stage_rows<T, kTogether>(rows, k);
     return;
@@ -181,12 +181,13 @@ inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b
 // Blocks of 16 (AVX-512) or 8 vectors, so that the operands still have registers, two vectors wide;
 // on the diagonal also one wide, so that what lies wholly above it is left out.
 template <typename T>
-void multiply(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, Staging<T>& next) {
+void multiply(const T* a, const T* b, int64_t depth, int64_t rows, bool diagonal, T* tile,
+              Staging<T>& next) {
   constexpr int kSums = REPSIM_VECTOR_BYTES == 64 ? 16 : 8;
   constexpr int kLanes = Vector<T>::kLanes;
   if (!diagonal) {
     for (int64_t j = 0; j < kPanel; j += 2 * kLanes) {
-      for (int64_t i = 0; i < kPanel; i += kSums / 2) {
+      for (int64_t i = 0; i < rows; i += kSums / 2) {
         multiply_block<T, kSums / 2, 2>(a + i, b + j, depth, tile + i * kPanel + j, next);
       }
     }
@@ -194,10 +195,10 @@ void multiply(const T* a, const T* b, int64_t depth, bool diagonal, T* tile, Sta
   }
   constexpr int kNarrow = std::min(kSums, kLanes), kWide = std::min(kSums / 2, kLanes);
   for (int64_t j = 0; j < kPanel; j += 2 * kLanes) {
-    for (int64_t i = j; i < j + kLanes; i += kNarrow) {
+    for (int64_t i = j; i < std::min(rows, j + kLanes); i += kNarrow) {
       multiply_block<T, kNarrow, 1>(a + i, b + j, depth, tile + i * kPanel + j, next);
     }
-    for (int64_t i = j + kLanes; i < kPanel; i += kWide) {
+    for (int64_t i = j + kLanes; i < rows; i += kWide) {
       multiply_block<T, kWide, 2>(a + i, b + j, depth, tile + i * kPanel + j, next);
     }
   }
