@@ -9,7 +9,6 @@ files where they exceed the budget. Three cells are checked against float64 befo
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from time import perf_counter, sleep
 
 import torch
-from timing import machine, machine_name
+from timing import machine, machine_name, write_json
 from torch import Tensor
 
 from repsim_fast.similarity import FeatureStore, get_measure
@@ -136,11 +135,9 @@ def main() -> None:
                 ),
                 flush=True,
             )
-    if arguments.record:
-        folder = Path(__file__).parent / "results" / machine_name()
-        folder.mkdir(parents=True, exist_ok=True)
-        document = {"machine": machine(), "rows": rows}
-        (folder / "large_grid.json").write_text(json.dumps(document, indent=1) + "\n")
+            if arguments.record:  # after each, so that what is known is kept
+                path = Path(__file__).parent / "results" / machine_name() / "large_grid.json"
+                write_json(path, {"machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":

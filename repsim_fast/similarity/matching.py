@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 from torch import Tensor
 
 from repsim_fast.similarity import _spectral
@@ -25,6 +24,9 @@ def assignment(
     scores: Tensor,  # (p, q)
 ) -> tuple[Tensor, Tensor]:
     """One-to-one partners with the largest sum of scores: rows and columns (min(p, q),)."""
+    # Here, as it takes longer to import than all of this package.
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+
     rows, columns = linear_sum_assignment(scores.detach().cpu().double().numpy(), maximize=True)
     return torch.as_tensor(rows).to(scores.device), torch.as_tensor(columns).to(scores.device)
 
