@@ -106,7 +106,12 @@ class Block {
   void convert(const In* x, int64_t row_stride) {
     for (int64_t r = 0; r < n_; ++r) {
       T* row = staged_.get() + r * kDepth<T>;
-      for (int64_t k = 0; k < coming_depth_; ++k) row[k] = static_cast<T>(x[r * row_stride + k]);
+      const In* from = x + r * row_stride;
+      if constexpr (std::is_same_v<In, torch::headeronly::Half>) {
+        tile_kernels<T>().from_half(reinterpret_cast<const uint16_t*>(from), coming_depth_, row);
+      } else {
+        for (int64_t k = 0; k < coming_depth_; ++k) row[k] = static_cast<T>(from[k]);
+      }
       std::fill(row + coming_depth_, row + round_up(coming_depth_, kDepthUnit), T{0});
     }
   }

@@ -1,6 +1,7 @@
 #include "cpu/tile_kernels.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <type_traits>
 

@@ -111,6 +111,8 @@ template <typename T>
 struct TileKernels {
   // Copies what is left.
   void (*stage)(Staging<T>& rest);
+  // out[i] = x[i], given as the bits of float16 numbers; i < count.
+  void (*from_half)(const uint16_t* x, int64_t count, T* out);
   // panel[k * kPanel + r] = rows[r * row_stride + k] - mean[k], r < kPanel, k < depth.
   void (*pack)(const T* rows, int64_t row_stride, const T* mean, int64_t depth, T* panel);
   // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j], i < rows; later rows may be left out. With

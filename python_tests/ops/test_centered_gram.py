@@ -39,6 +39,16 @@ def test_matches_the_float64_definition(device, dtype, centering, packed):
 
 
 @pytest.mark.parametrize("device", devices())
+def test_every_float16_number_is_read_exactly(device):
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    one = torch.ones(1, dtype=torch.float16)
+    for some in every.split(1024):
+        x = torch.cat([some, one])[:, None].to(device)
+        products = ops.centered_gram(x, centering="none")[-1, :-1].cpu()  # each times one
+        torch.testing.assert_close(products, some.float(), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("device", devices())
 def test_few_samples_and_features(device):
     for n in range(1, 5):
         for p in (0, 1, 2):
