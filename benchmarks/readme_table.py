@@ -1,0 +1,90 @@
+"""The README's table of speed, from the results files: `python benchmarks/readme_table.py`.
+
+python_tests/benchmarks/test_readme_table.py sees to it that README and results agree.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+README = Path(__file__).parents[1] / "README.md"
+RESULTS = Path(__file__).parent / "results" / "amd-epyc-1-threads"
+BEGIN, END = "<!-- speed: benchmarks/readme_table.py -->\n", "<!-- end -->\n"
+
+
+def rows(name: str) -> dict[str, dict[str, Any]]:
+    """Rows of a results file, by case."""
+    return {row["case"]: row for row in json.loads((RESULTS / f"{name}.json").read_text())["rows"]}
+
+
+def layer_grid() -> list[tuple[str, str]]:
+    """The comparison of two networks, ours and the fastest package."""
+    grid = rows("layer_grid")
+    lines = []
+    for case, who in (
+        ("float32", "repsim_fast"),
+        ("bfloat16", "repsim_fast, bfloat16 products"),
+        ("pytorch-cka", "pytorch-cka"),
+    ):
+        row = grid[case]
+        lines.append(
+            (
+                f"CKA of ResNet-18 x ResNet-34, 50 x 90 layers, 512 images: {who}",
+                f"{row['ratio_to_forwards']:.2f} times the two bare forward passes, "
+                f"error at most {row['max_error']:.0e}",
+            )
+        )
+    return lines
+
+
+def speedups() -> list[tuple[str, str]]:
+    """Time of the alternative over ours."""
+    gram, cross, measures = rows("centered_gram"), rows("cross_gram"), rows("measures")
+    svd, step, attack = rows("batched_svd"), rows("pgd_step"), rows("pgd_end_to_end")
+    plain = gram["512x16384 float32"]["speedup_over_plain_torch"]
+    half = gram["512x16384 bfloat16 packed"]["speedup_over_plain_torch"]
+    product = cross["2000x512, 2000x512 float32 torch"]["speedup"]
+    values = svd["values 512x128x128 torch.float32 ours"]["speedup_over_torch"]
+    cca = measures["cca 2000x512 10x10 repsim_fast"]["speedup"]
+    pair = "procrustes_similarity pair 2000x512"
+    scipy = measures[f"{pair} scipy.linalg.orthogonal_procrustes"]["speedup"]
+    metrics = measures[f"{pair} torchmetrics ProcrustesDisparity"]["speedup"]
+    numpy = measures["cka pair 2000x512 numpy"]["speedup"]
+    linf = step["linf (32, 3, 224, 224) ours, in place"]["speedup"]
+    pgd = attack["width 16, batch 64, folded, channels last"]["ratio_to_strongest_peer"]
+    return [
+        ("Centred Gram, 512 x 16384", f"{plain:.1f} times as fast as torch, bfloat16 {half:.1f}"),
+        ("Products of two layers' features, 2000 x 512", f"{product:.1f} times as fast as torch"),
+        ("Singular values of 512 matrices 128 x 128", f"{values:.1f} times as fast as torch"),
+        ("CCA of 10 x 10 layers, 2000 x 512", f"{cca:.1f} times as fast as careful torch"),
+        (
+            "Procrustes of one pair, 2000 x 512",
+            f"{scipy:.1f} times as fast as SciPy, {metrics:.1f} as torchmetrics",
+        ),
+        ("Linear CKA of one pair, 2000 x 512", f"{numpy:.2f} times as fast as NumPy"),
+        ("Linf step of an attack, 32 x 3 x 224 x 224", f"{linf:.1f} times as fast as textbook"),
+        (
+            "PGD-10, ResNet-18 of width 16, 64 CIFAR images",
+            f"{pgd:.2f} of the textbook loop's time",
+        ),
+    ]
+
+
+def table() -> str:
+    """The table as Markdown."""
+    lines = ["| on one core, float32 | |", "|---|---|"]
+    lines += [f"| {what} | {figure} |" for what, figure in layer_grid() + speedups()]
+    return "\n".join(lines) + "\n"
+
+
+def written(readme: str) -> str:
+    """The README with the table between its marks."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + table() + END + after
+
+
+if __name__ == "__main__":
+    README.write_text(written(README.read_text()))

@@ -1,0 +1,15 @@
+"""The README claims what the results files say."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "readme_table.py"
+
+
+def test_speeds_in_the_readme_are_those_of_the_results_files() -> None:
+    script = runpy.run_path(str(SCRIPT))
+    readme = script["README"].read_text()
+    assert script["BEGIN"] in readme
+    assert script["written"](readme) == readme
