@@ -20,7 +20,7 @@ from repsim_fast.data import ImageData
 from .datasets import DataSet
 
 # Bumped when networks of an unchanged recipe would come out differently.
-VERSION = 1
+VERSION = 2
 
 
 class OutOfTime(Exception):
@@ -37,7 +37,7 @@ class Recipe:
         threat: Threat model of adversarial training.
         radius: Multiple of its published radius.
         images: Training images, None for all.
-        watch: Evaluate after every epoch.
+        watch: Epochs between evaluations; 0 for none.
         keep: Epochs after which the network is kept besides the last; 0 is the initialisation.
     """
 
@@ -54,7 +54,7 @@ class Recipe:
     keep: tuple[int, ...]
     autocast: str | None
     size: int | None = None
-    watch: bool = False
+    watch: int = 0
 
     @property
     def name(self) -> str:
@@ -147,6 +147,7 @@ class Networks:
             autocast=None if recipe.autocast is None else getattr(torch, recipe.autocast),
             eval_data=self.eval_data if recipe.watch else None,
             eval_attack=self.dataset.threats["linf"].build(seed=0),
+            eval_every=max(recipe.watch, 1),
             checkpoint=folder,
             architecture=architecture,
             resume=True,
@@ -156,8 +157,9 @@ class Networks:
             progress=self.progress,
         )
         self.trained += 1
-        (folder / "resume.safetensors").unlink()
+        # Done first: were it the other way round, a kill in between would train all anew.
         done.write_text(json.dumps({"seconds": time.perf_counter() - started}))
+        (folder / "resume.safetensors").unlink()
 
     def _method(self, recipe: Recipe) -> training.methods.Method:
         threat = self.dataset.threats[recipe.threat]
@@ -178,7 +180,7 @@ class Networks:
         eps = linf.common["eps"] * recipe.radius
         options = {}
         if recipe.method == "trades":
-            options = {"steps": linf.train["steps"], "step_size": eps / 4}
+            options = {"steps": linf.train["steps"], "step_size": eps / 4, "execution": "fast"}
         return training.methods.build(recipe.method, eps=eps, **options)
 
 

@@ -1,0 +1,89 @@
+"""When, where, by which code and in what time each question was answered: run.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repsim_fast.results import versions
+
+from .presets import Preset
+from .report import plain, write_json
+
+CHANGED = " with changes here"
+
+
+class Record:
+    """The answers in a results folder that belong to a preset.
+
+    Runs of some questions add to it. Answers found at other settings do not count any more: the
+    record begins anew.
+
+    Args:
+        path: run.json.
+        preset: Settings of all the questions.
+    """
+
+    def __init__(self, path: Path, preset: Preset) -> None:
+        self.path = path
+        self.preset = plain(dataclasses.asdict(preset))
+        # Of the code as it is loaded, not as it may be when the question is answered.
+        self.here = {"commit": _commit(), "machine": _machine(), "versions": _versions()}
+        self.questions: dict[str, Any] = {}
+        if path.exists():
+            held = json.loads(path.read_text())
+            if held["preset"] == self.preset:
+                self.questions = held["questions"]
+
+    def has(self, question: str) -> bool:
+        """Whether the question was answered by the commit that runs, without changes to it."""
+        commit = self.questions.get(question, {}).get("commit")
+        return bool(commit) and commit == self.here["commit"] and CHANGED not in commit
+
+    def add(self, question: str, **figures: float) -> None:
+        """A question is answered; its figures are seconds and numbers of networks."""
+        time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self.questions[question] = {"time": time, **self.here, **figures}
+        self.questions = dict(sorted(self.questions.items()))
+        write_json(self.path, {"preset": self.preset, "questions": self.questions})
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions().items())
+
+
+def _machine() -> str:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{_cpu()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used, {gpu}, "
+        f"{platform.system()} {platform.machine()}"
+    )
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", ":!results")
+    return git("rev-parse", "--short=12", "HEAD") + (CHANGED if changed else "")
