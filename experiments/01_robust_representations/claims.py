@@ -218,12 +218,12 @@ def _transformations(q: Results, preset: Preset) -> Judged:
     return _text(mixed), _known(mixed) >= STILL_ALIKE
 
 
-def _beyond_seeds(trend: Mapping[str, Any], seeds: float | None, found: str) -> Judged:
+def _beyond_seeds(trend: Mapping[str, Any], seeds: Mapping[str, Any], found: str) -> Judged:
     """A difference of two networks of one seed each counts beyond what another seed would do."""
-    if seeds is None:
+    if seeds["value"] is None:
         raise NotTestable(f"needs two seeds; {found}")
-    found = f"{found}; by another seed alone {seeds:.3f}"
-    return found, _clear(trend, max(SMALL_TREND, SIGMAS * seeds))
+    found = f"{found}; by another seed alone {_text(seeds)}"
+    return found, _clear(trend, max(SMALL_TREND, SIGMAS * _known(seeds)))
 
 
 def _width(q: Results, preset: Preset) -> Judged:

@@ -53,8 +53,12 @@ def jackknife_errors(replicates: Matrix) -> Matrix:
 
 
 def share(right: float, n: int) -> Estimate:
-    """A share of n images, such as an accuracy, with its binomial standard error."""
-    return Estimate(right, sqrt(right * (1 - right) / n))
+    """A share of n images, such as an accuracy, with its binomial standard error.
+
+    The error is that of Laplace's estimate: none of n images is not known without error.
+    """
+    likely = (right * n + 1) / (n + 2)
+    return Estimate(right, sqrt(likely * (1 - likely) / n))
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:

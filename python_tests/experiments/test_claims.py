@@ -126,7 +126,7 @@ def test_blocks_must_halve_significantly(robust, p, verdict):
     ],
 )
 def test_a_trend_must_be_larger_than_what_another_seed_does(gap, seeds, verdict):
-    found = {"largest minus smallest radius": number(gap, 0.005), "seed to seed": seeds}
+    found = {"largest minus smallest radius": number(gap, 0.005), "seed to seed": number(seeds)}
     assert verdicts({"Q5": found})[RADIUS] == verdict
 
 

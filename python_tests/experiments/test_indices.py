@@ -93,4 +93,8 @@ def test_differences_and_ratios_carry_both_errors():
     assert found.value == 3
     assert found.se == pytest.approx(3 * np.hypot(0.3 / 6, 0.4 / 2))
     assert indices.ratio(a, indices.Estimate(0.0, 0.1)).value == np.inf
-    assert indices.share(0.2, 400) == indices.Estimate(0.2, pytest.approx(0.02))
+
+
+def test_an_accuracy_of_none_has_an_error():
+    assert indices.share(0.2, 400) == indices.Estimate(0.2, pytest.approx(0.02, rel=0.01))
+    assert indices.share(0.0, 400).se == pytest.approx(1 / 400, rel=0.01)

@@ -50,9 +50,10 @@ class Baseline:
     by_stage: Mapping[str, Mapping[str, Estimate]]
     pairs: Mapping[str, list[tuple[str, str]]]
 
-    def between(self, kind: str, index: str = "mean off-diagonal") -> float:
+    def between(self, kind: str, index: str = "mean off-diagonal") -> Estimate:
         """Standard deviation of the difference of an index between two networks of a kind."""
-        return float(2**0.5 * self.spread[kind][index].value)
+        spread = self.spread[kind][index]
+        return Estimate(2**0.5 * spread.value, 2**0.5 * spread.se)
 
 
 def baseline(lab: Lab) -> Baseline:
