@@ -18,14 +18,14 @@ from repsim_fast.results import versions
 from .presets import Preset
 from .report import plain, write_json
 
-CHANGED = " with changes here"
+CHANGED = " with changes"
 
 
 class Record:
-    """The answers in a results folder that belong to a preset.
+    """The answers in a results folder that belong to a preset and to the code that runs.
 
-    Runs of some questions add to it. Answers found at other settings do not count any more: the
-    record begins anew.
+    Runs of some questions add to it. Answers found at other settings or by other code do not count
+    any more: they might not even be of the form that is judged now.
 
     Args:
         path: run.json.
@@ -36,24 +36,25 @@ class Record:
         self.path = path
         self.preset = plain(dataclasses.asdict(preset))
         # Of the code as it is loaded, not as it may be when the question is answered.
-        self.here = {"commit": _commit(), "machine": _machine(), "versions": _versions()}
+        self.commit = _commit()
         self.questions: dict[str, Any] = {}
         if path.exists():
             held = json.loads(path.read_text())
-            if held["preset"] == self.preset:
+            if (held["preset"], held["commit"]) == (self.preset, self.commit):
                 self.questions = held["questions"]
 
     def has(self, question: str) -> bool:
-        """Whether the question was answered by the commit that runs, without changes to it."""
-        commit = self.questions.get(question, {}).get("commit")
-        return bool(commit) and commit == self.here["commit"] and CHANGED not in commit
+        """Whether the question is answered by this very code, which is then a commit."""
+        return bool(self.commit) and CHANGED not in self.commit and question in self.questions
 
     def add(self, question: str, **figures: float) -> None:
         """A question is answered; its figures are seconds and numbers of networks."""
         time = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self.questions[question] = {"time": time, **self.here, **figures}
+        here = {"time": time, "machine": _machine(), "versions": _versions()}
+        self.questions[question] = {**here, **figures}
         self.questions = dict(sorted(self.questions.items()))
-        write_json(self.path, {"preset": self.preset, "questions": self.questions})
+        held = {"preset": self.preset, "commit": self.commit, "questions": self.questions}
+        write_json(self.path, held)
 
 
 def _versions() -> str:
@@ -77,13 +78,15 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
+    """The last commit that changed the experiment's code or the package."""
     here = Path(__file__).parent
+    code = [":/repsim_fast", ":/csrc", "*.py"]
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=False
+            ["git", *arguments, "--", *code], cwd=here, capture_output=True, text=True, check=False
         )
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--", ".", ":!results")
-    return git("rev-parse", "--short=12", "HEAD") + (CHANGED if changed else "")
+    commit = git("log", "-1", "--format=%H")[:12]
+    return commit + (CHANGED if git("status", "--porcelain") else "")
