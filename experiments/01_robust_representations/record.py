@@ -40,7 +40,7 @@ class Record:
         self.questions: dict[str, Any] = {}
         if path.exists():
             held = json.loads(path.read_text())
-            if (held["preset"], held["commit"]) == (self.preset, self.commit):
+            if (held.get("preset"), held.get("commit")) == (self.preset, self.commit):
                 self.questions = held["questions"]
 
     def has(self, question: str) -> bool:
