@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check(preset)
         lab = Lab(preset, args.work / folder, deadline=deadline, progress=not args.quiet)
+        measures.check(lab)
     except (ValueError, OSError, ImportError) as error:
         print(f"preset {preset.name!r} cannot run here: {error}", file=sys.stderr)
         return UNABLE
@@ -74,17 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check(preset: Preset) -> None:
-    """Raises ValueError for what would otherwise stop a run when hours of it are done."""
+    """Raises ValueError if the device or the data are not there."""
     if preset.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError("it needs a CUDA device, and torch finds none (try --preset cpu)")
     datasets.find(preset.dataset)
-    images = min(preset.measure_images, preset.test_images)
-    channels = measures.channels(preset.architecture)
-    if images < (least := measures.least_images(channels)):
-        raise ValueError(
-            f"question 8 needs {least} test images for the {channels} channels of "
-            f"{preset.architecture}, got {images}"
-        )
 
 
 def _judge(results: Path, record: Record, preset: Preset) -> None:

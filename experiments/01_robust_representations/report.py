@@ -43,7 +43,9 @@ class Report:
             writer.writerows(flat)
 
     def heatmaps(self, name: str, grids: Sequence[Grid], title: str, columns: int = 3) -> None:
-        """Grids side by side on one scale."""
+        """Grids side by side on one scale; the title has the largest standard error of a cell."""
+        error = max(float(np.nanmax(grid.standard_error)) for grid in grids)
+        title = f"{title} (standard errors up to {error:.2g})"
         figure = plot_grids(grids, columns=columns, title=title)
         figure.savefig(self._path(name, "png"), **_PNG)
 

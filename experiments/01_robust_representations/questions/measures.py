@@ -70,15 +70,21 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
     return {AGREEMENT: found, "images": _images(lab), "seeds": len(lab.preset.seeds)}
 
 
-def channels(architecture: str) -> int:
-    """Most channels of a layer, which are the features of its pooled maps."""
-    model = models.build(architecture, num_classes=10)
-    return max(m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d))
+def check(lab: Lab) -> None:
+    """Before hours are spent: canonical correlations need more images than features of a pair.
 
-
-def least_images(features: int) -> int:
-    """Canonical correlations of two layers need as many images, without one group of them."""
-    return -(-2 * features * GROUPS // (GROUPS - 1)) + GROUPS
+    Raises:
+        ValueError: There are too few test images for the network.
+    """
+    model = models.build(lab.preset.architecture, num_classes=10)
+    channels = max(m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d))
+    # Also of the images without one group of them.
+    least = -(-2 * channels * GROUPS // (GROUPS - 1)) + GROUPS
+    if _images(lab) < least:
+        raise ValueError(
+            f"question 8 needs {least} test images for the {channels} channels of "
+            f"{lab.preset.architecture}, got {_images(lab)}"
+        )
 
 
 def _show(
