@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from . import claims, datasets
+from . import claims, datasets, readme
 from .lab import Lab
 from .networks import OutOfTime
 from .presets import PRESETS, Preset
@@ -28,6 +28,10 @@ GO_ON = 75  # EX_TEMPFAIL: run the same command again
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and return the exit status: 0 done, 2 cannot run here, 75 run again to go on."""
     args = _parser().parse_args(arguments)
+    if args.readme:
+        path = HERE / "README.md"
+        path.write_text(readme.updated(path.read_text(), args.results))
+        return 0
     preset, folder = _chosen(args)
     asked = _questions(args.only)
     deadline = None if args.minutes is None else time.monotonic() + 60 * args.minutes
@@ -144,5 +148,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", help="name of the results folder")
     add("--work", type=Path, default=HERE / "work", help="checkpoints and comparisons")
     add("--results", type=Path, default=HERE / "results")
+    add("--readme", action="store_true", help="only write the README's tables from the results")
     add("--quiet", action="store_true", help="no progress bars")
     return parser

@@ -64,7 +64,7 @@ def _versions() -> str:
 def _machine() -> str:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{_cpu()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used, {gpu}, "
+        f"{_cpu()}, {os.cpu_count()} cores ({torch.get_num_threads()} used), {gpu}, "
         f"{platform.system()} {platform.machine()}"
     )
 

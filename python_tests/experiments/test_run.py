@@ -219,3 +219,12 @@ def test_unknown_question():
 def test_questions_are_those_of_the_claims():
     claims = import_module(f"{NAME}.claims")
     assert {claim.question for claim in claims.CLAIMS} <= set(QUESTIONS)
+
+
+def test_the_readme_has_the_figures_of_the_results():
+    text = (command.HERE / "README.md").read_text()
+    assert "<!-- structure smoke -->" in text
+    readme = import_module(f"{NAME}.readme")
+    assert readme.updated(text, command.HERE / "results") == text, "run.py --readme"
+    emptied = text.replace("| mean off-diagonal |", "| of old |")
+    assert readme.updated(emptied, command.HERE / "results") == text

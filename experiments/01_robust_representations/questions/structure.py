@@ -21,11 +21,10 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
         [found.grid(s, s), found.grid(r, r), found.grid(s, r)],
         "CKA of all pairs of layers, benign test images",
     )
-    rows = {v.name: structure(found, v.name) for v in (*standard, *robust)}
-    report.table(
-        "structure",
-        [{"network": v.name, **accuracies(lab, v), **rows[v.name]} for v in (*standard, *robust)],
-    )
+    rows = {
+        v.name: {**accuracies(lab, v), **structure(found, v.name)} for v in (*standard, *robust)
+    }
+    report.table("structure", [{"network": name, **row} for name, row in rows.items()])
     pairs = {"standard": (s, s), "robust": (r, r), "standard-robust": (s, r)}
     curves = {name: found.curve(indices.by_distance, pair) for name, pair in pairs.items()}
     report.lines(
