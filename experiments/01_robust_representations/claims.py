@@ -273,19 +273,19 @@ CLAIMS = (
         "robust layers are less specialised: cross-layer similarity is amplified",
         "READ (abstract, Fig. 2a-c)",
         f"mean off-diagonal CKA robust - standard > {CKA_GAP}",
-        "Q1", "Q1_structure.csv", _off_diagonal,
+        "Q1", "Q1_differences.csv", _off_diagonal,
     ),
     Claim(
         "stage 1 stays similar to stage 3",
         "DIGITISED (released plot: .56 / .27)",
         f"stage 1-3 mean CKA, robust / standard >= {STAGE13_RATIO}",
-        "Q1", "Q1_structure.csv", _stage13,
+        "Q1", "Q1_differences.csv", _stage13,
     ),
     Claim(
         "similarity is amplified even at long range",
         "READ (Fig. 2 caption)",
         f"layers half a network apart: robust - standard > {CKA_GAP}",
-        "Q1", "Q1_by_distance.csv", _long_range,
+        "Q1", "Q1_differences.csv", _long_range,
     ),
     Claim(
         "the block structure of standard networks disappears",
@@ -353,7 +353,7 @@ CLAIMS = (
         "RECALLED med",
         f"largest - smallest radius > {SMALL_TREND}, {SIGMAS:g} se and "
         f"{SIGMAS:g} sd from seed to seed",
-        "Q5", "Q5_structure.csv", _radius,
+        "Q5", "Q5_trend.csv", _radius,
     ),
     Claim(
         "early layers converge first in robust training",

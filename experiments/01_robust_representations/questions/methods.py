@@ -48,13 +48,16 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
         ylabel="index", title="Cross-layer structure over training radii",
     )  # fmt: skip
     low, high = f"PGD x{lab.preset.radii[0]:g}", f"PGD x{lab.preset.radii[-1]:g}"
+    trend = found.estimate(
+        lambda g, h: indices.mean_off_diagonal(h) - indices.mean_off_diagonal(g),
+        (low, low), (high, high),
+    )  # fmt: skip
+    seeds = yardstick.between("robust")
+    report.table("trend", [{"largest minus smallest radius": trend, "seed to seed": seeds}])
     return {
         "networks": rows,
         "matrix": {"names": names, "same-layer CKA": same},
-        "largest minus smallest radius": found.estimate(
-            lambda g, h: indices.mean_off_diagonal(h) - indices.mean_off_diagonal(g),
-            (low, low), (high, high),
-        ),
-        "seed to seed": yardstick.between("robust"),
+        "largest minus smallest radius": trend,
+        "seed to seed": seeds,
         "over radii": [rows[n]["mean off-diagonal"] for n in sweep],
-    }  # fmt: skip
+    }

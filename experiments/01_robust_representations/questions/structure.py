@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import indices
-from ..comparing import Comparison
-from ..lab import Lab, View
+from ..lab import Lab
 from ..report import Report
 from .common import accuracies, borders, structure
 from .seeds import all_seeds, baseline
@@ -56,23 +55,29 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
         kind: _over_seeds([rows[v.name] for v in views])
         for kind, views in (("standard", standard), ("robust", robust))
     }
+    differences = {
+        key: _difference([rows[v.name][key] for v in standard], [rows[v.name][key] for v in robust])
+        for key in rows[s]
+    }
+    stage13 = indices.ratio(means["robust"]["stage1-stage3"], means["standard"]["stage1-stage3"])
+    report.table(
+        "differences",
+        [
+            *({"robust against standard": f"{k}, difference", "value": e}
+              for k, e in differences.items()),
+            {"robust against standard": "stage1-stage3, ratio", "value": stage13},
+        ],
+    )  # fmt: skip
     return {
         "layers": len(found.layers[0]),
         "seeds": len(lab.preset.seeds),
         **means,
-        "robust / standard": {
-            "stage1-stage3": indices.ratio(
-                means["robust"]["stage1-stage3"], means["standard"]["stage1-stage3"]
-            )
-        },
+        "difference": differences,
+        "robust / standard": {"stage1-stage3": stage13},
         "spread over seeds": yardstick.spread,
         "accuracy": {v.name: accuracies(lab, v) for v in (*standard, *robust)},
         "same layer": yardstick.same_layer,
         "first seed": {"standard": rows[s], "robust": rows[r]},
-        "difference": {
-            "mean off-diagonal": _difference(found, standard, robust, indices.mean_off_diagonal),
-            "long range": _difference(found, standard, robust, indices.long_range),
-        },
     }
 
 
@@ -81,14 +86,12 @@ def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, indices.Estimate]:
 
 
 def _difference(
-    found: Comparison, standard: list[View], robust: list[View], index: Any
+    standard: list[indices.Estimate], robust: list[indices.Estimate]
 ) -> indices.Estimate:
     """Robust minus standard, seeds paired, the error that of seeds."""
-    gaps = [
-        found.estimate(lambda g, h: index(h) - index(g), (s.name, s.name), (r.name, r.name))
-        for s, r in zip(standard, robust, strict=True)
-    ]
-    return indices.mean_over_seeds(gaps)
+    return indices.mean_over_seeds(
+        [indices.difference(r, s) for s, r in zip(standard, robust, strict=True)]
+    )
 
 
 def _mean_diagonal(*grids: Any) -> Any:
