@@ -186,7 +186,7 @@ class Lab:
             device=preset.device,
         )
         found.save(path)
-        return found
+        return Comparison.load(path)  # as rounded, so that a resumed run has the same digits
 
 
 def _write(path: Path, text: str) -> None:

@@ -141,8 +141,13 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, Estimate):
-            flat[key] = f"{value.value:.4f}"
-            flat[f"{key} se"] = f"{value.se:.4f}"
+            flat[key] = _number(value.value)
+            flat[f"{key} se"] = _number(value.se)
         else:
-            flat[key] = f"{value:.4f}" if isinstance(value, float) else value
+            flat[key] = _number(value) if isinstance(value, float) else value
     return flat
+
+
+def _number(value: float) -> str:
+    """Four digits; nothing where a number is not known."""
+    return "" if np.isnan(value) else f"{value:.4f}"
