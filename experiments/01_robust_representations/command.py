@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.findings(found)
         record.add(
             number,
+            lab.networks.seconds,
             seconds=seconds,
             cpu_seconds=round(time.process_time() - worked, 1),
             networks_trained=lab.networks.trained - trained,

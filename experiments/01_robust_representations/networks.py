@@ -100,6 +100,7 @@ class Networks:
         self.deadline = deadline
         self.progress = progress
         self.trained = 0
+        self.seconds: dict[str, float] = {}  # of the whole training of each network that was used
 
     def load(self, recipe: Recipe, epoch: int | None = None) -> nn.Module:
         """The network after an epoch that the recipe keeps, or the trained one."""
@@ -120,6 +121,7 @@ class Networks:
         folder = self.folder / recipe.name
         done = folder / "done.json"
         if done.exists():
+            self.seconds[recipe.name] = json.loads(done.read_text())["seconds"]
             return
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1))
@@ -135,8 +137,7 @@ class Networks:
         log = folder / "log.jsonl"
         keep = _Keeper(model, architecture, folder, log, recipe.keep, self.deadline)
         method = dataclasses.replace(self._method(recipe), start_epoch=keep)
-        started = time.perf_counter()
-        training.train(
+        history = training.train(
             model,
             held,
             method=method,
@@ -157,8 +158,10 @@ class Networks:
             progress=self.progress,
         )
         self.trained += 1
+        # Of all epochs, also of those before an interruption.
+        self.seconds[recipe.name] = sum(epoch.seconds for epoch in history.epochs)
         # Done first: were it the other way round, a kill in between would train all anew.
-        done.write_text(json.dumps({"seconds": time.perf_counter() - started}))
+        done.write_text(json.dumps({"seconds": self.seconds[recipe.name]}))
         (folder / "resume.safetensors").unlink()
 
     def _method(self, recipe: Recipe) -> training.methods.Method:

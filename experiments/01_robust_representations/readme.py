@@ -41,13 +41,14 @@ def _run(folders: list[Path]) -> str:
     answers = record["questions"]
     where = " / ".join(sorted({one["machine"] for one in answers.values()}))
     with_ = " / ".join(sorted({one["versions"] for one in answers.values()}))
-    minutes = sum(one["cpu_seconds"] for one in answers.values()) / 60
-    clock = sum(one["seconds"] for one in answers.values()) / 60
-    networks = sum(one["networks_trained"] for one in answers.values())
+    trained = sum(one["networks_trained"] for one in answers.values())
+    training = sum(record["networks"].values()) / 60
+    answering = sum(one["cpu_seconds"] for one in answers.values()) / 60
     last = max(one["time"] for one in answers.values())
     return (
-        f"{', '.join(answers)}: commit {record['commit']}, {last}; {where}; {with_}; {networks} "
-        f"networks trained; {minutes:.1f} minutes of CPU time, {clock:.1f} on the clock.\n"
+        f"{', '.join(answers)}: commit {record['commit']}, {last}; {where}; {with_}; "
+        f"{len(record['networks'])} networks, whose training takes {training:.1f} minutes; "
+        f"{answering:.1f} minutes of CPU time for this run, which trained {trained} of them.\n"
     )
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -38,22 +39,34 @@ class Record:
         # Of the code as it is loaded, not as it may be when the question is answered.
         self.commit = _commit()
         self.questions: dict[str, Any] = {}
+        self.networks: dict[str, float] = {}
         if path.exists():
             held = json.loads(path.read_text())
             if (held.get("preset"), held.get("commit")) == (self.preset, self.commit):
-                self.questions = held["questions"]
+                self.questions, self.networks = held["questions"], held["networks"]
 
     def has(self, question: str) -> bool:
         """Whether the question is answered by this very code, which is then a commit."""
         return bool(self.commit) and CHANGED not in self.commit and question in self.questions
 
-    def add(self, question: str, **figures: float) -> None:
-        """A question is answered; its figures are seconds and numbers of networks."""
+    def add(self, question: str, networks: Mapping[str, float], **figures: float) -> None:
+        """A question is answered.
+
+        Args:
+            networks: Seconds of training of each network used so far, now or in an earlier run.
+            figures: What answering took, besides trainings that were there already.
+        """
         time = datetime.now(timezone.utc).isoformat(timespec="seconds")
         here = {"time": time, "machine": _machine(), "versions": _versions()}
         self.questions[question] = {**here, **figures}
         self.questions = dict(sorted(self.questions.items()))
-        held = {"preset": self.preset, "commit": self.commit, "questions": self.questions}
+        self.networks = dict(sorted({**self.networks, **networks}.items()))
+        held = {
+            "preset": self.preset,
+            "commit": self.commit,
+            "questions": self.questions,
+            "networks": self.networks,
+        }
         write_json(self.path, held)
 
 

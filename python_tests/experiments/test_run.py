@@ -61,7 +61,9 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
         assert all((results / file).stat().st_size for file in found["files"])
     verdicts = {row["verdict"] for row in json.loads((results / "claims.json").read_text())}
     assert verdicts <= {"holds", "does not", "not testable at this scale"}
-    record = json.loads((results / "run.json").read_text())["questions"]
+    whole = json.loads((results / "run.json").read_text())
+    assert len(whole["networks"]) == 8
+    record = whole["questions"]
     assert set(record) == set(QUESTIONS)
     assert sum(one["networks_trained"] for one in record.values()) == 8
     assert all("cores" in one["machine"] for one in record.values())
@@ -129,7 +131,7 @@ def test_answers_at_other_settings_or_of_other_code_do_not_count(monkeypatch, tm
     monkeypatch.setattr(record, "_commit", lambda: "0123456789ab")
     first = record.Record(path, TINY)
     assert not first.has("Q1")
-    first.add("Q1", seconds=1.0)
+    first.add("Q1", {"a network": 2.0}, seconds=1.0)
     assert record.Record(path, TINY).has("Q1")
     assert not record.Record(path, dataclasses.replace(TINY, epochs=9)).questions
     for other in ("0123456789ab" + record.CHANGED, "ba9876543210", ""):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import indices
+from ..indices import Estimate, mean_over_seeds
 from ..lab import Lab, View
 from ..report import Report
-from .common import STAGES, borders, depth_gap, diagonal, stage_means
+from .common import STAGES, borders, depth_gap, diagonal, stage_means, structure
 from .seeds import KINDS, baseline, recipes
 
 LEAD = "stage1 minus stage3"
+CROSS = "mean off-diagonal"
 
 
 def run(lab: Lab, report: Report) -> dict[str, Any]:
     """CKA of each layer during training with the same layer in the end, for every seed."""
     epochs = (*lab.kept_epochs, lab.preset.epochs)
     rows: list[dict[str, Any]] = []
+    paths: list[dict[str, Any]] = []
     for kind in KINDS:
         for seed in lab.preset.seeds:
             recipe = recipes(lab, seed)[kind]
@@ -28,6 +30,10 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
                  **stage_means(found, v.name, last), LEAD: depth_gap(found, v.name, last)}
                 for v in views[:-1]
             ]  # fmt: skip
+            paths += [
+                {"network": kind, "seed": seed, "epoch": v.epoch, **structure(found, v.name)}
+                for v in views
+            ]
             if seed == lab.preset.seeds[0]:
                 curves = {v.name: found.curve(diagonal, (v.name, last)) for v in views[:-1]}
                 report.lines(
@@ -39,6 +45,17 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
                for e in epochs[:-1]}
         for kind in KINDS
     }  # fmt: skip
+    # Whether training amplifies similarity across layers, or takes less of it away.
+    structures = {
+        kind: [mean_over_seeds([r[CROSS] for r in paths if (r["network"], r["epoch"]) == (kind, e)])
+               for e in epochs]
+        for kind in KINDS
+    }  # fmt: skip
+    report.table("structure", paths)
+    report.lines(
+        "structure", structures, x=list(epochs), xlabel="epoch", ylabel=f"{CROSS} CKA",
+        title=f"Cross-layer similarity during training, {len(lab.preset.seeds)} seeds",
+    )  # fmt: skip
     # How near an epoch is to the end says little unless another seed's network is further away.
     other = baseline(lab).by_stage
     report.table(
@@ -65,9 +82,10 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
         "epochs": epochs,
         **{kind: {"lead of stage1 over stage3": {e: row[LEAD] for e, row in means[kind].items()}}
            for kind in KINDS},
+        CROSS: structures,
         "another seed": {kind: other.get(f"{kind}-{kind}") for kind in KINDS},
     }  # fmt: skip
 
 
-def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, indices.Estimate]:
-    return {key: indices.mean_over_seeds([row[key] for row in rows]) for key in (*STAGES, LEAD)}
+def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, Estimate]:
+    return {key: mean_over_seeds([row[key] for row in rows]) for key in (*STAGES, LEAD)}
