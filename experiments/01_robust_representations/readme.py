@@ -97,10 +97,14 @@ def _verdicts(folders: list[Path]) -> str:
     lines = [f"| claim | {linked} |", "|---|" + "---|" * len(names)]
     tables = [_read(folder / "claims.json") for folder in folders]
     lines += [
-        f"| {rows[0]['claim']} | {' | '.join(row['verdict'] for row in rows)} |"
+        f"| {rows[0]['claim']} | {' | '.join(map(_verdict, rows))} |"
         for rows in zip(*tables, strict=True)
     ]
     return "\n".join(lines) + "\n"
+
+
+def _verdict(row: dict[str, str]) -> str:
+    return "not run" if row["found"].endswith("was not run") else row["verdict"]
 
 
 _BLOCKS: dict[str, Callable[[list[Path]], str]] = {
