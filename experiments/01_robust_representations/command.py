@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-from . import claims, datasets
+from . import claims, datasets, readme
 from .lab import Lab
 from .networks import OutOfTime
 from .presets import PRESETS, Preset
-from .questions import QUESTIONS
-from .report import Report, provenance, write_json
+from .questions import QUESTIONS, measures
+from .record import Record
+from .report import Report, write_json
 
 HERE = Path(__file__).parent
 UNABLE = 2
@@ -27,66 +28,72 @@ GO_ON = 75  # EX_TEMPFAIL: run the same command again
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and return the exit status: 0 done, 2 cannot run here, 75 run again to go on."""
     args = _parser().parse_args(arguments)
+    if args.readme:
+        path = HERE / "README.md"
+        path.write_text(readme.updated(path.read_text(), args.results))
+        return 0
     preset, folder = _chosen(args)
     asked = _questions(args.only)
-    if reason := unable(preset):
-        print(f"preset {preset.name!r} cannot run here: {reason}", file=sys.stderr)
+    deadline = None if args.minutes is None else time.monotonic() + 60 * args.minutes
+    try:
+        check(preset)
+        lab = Lab(preset, args.work / folder, deadline=deadline, progress=not args.quiet)
+        measures.check(lab)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"preset {preset.name!r} cannot run here: {error}", file=sys.stderr)
         return UNABLE
     print(
         f"preset {preset.name}: {preset.architecture} on {preset.dataset}, {preset.device}; "
         f"{', '.join(asked)}; about {preset.minutes} min for all questions"
     )
     results = args.results / folder
-    deadline = None if args.minutes is None else time.monotonic() + 60 * args.minutes
-    started = time.perf_counter()
-    record = provenance(preset)  # of the code as it is loaded, not as it may be in the end
-    lab = Lab(preset, args.work / folder, deadline=deadline, progress=not args.quiet)
+    record = Record(results / "run.json", preset)
     for number in asked:
         title, run = QUESTIONS[number]
+        if record.has(number) and not args.again:
+            print(f"{number} {title}: answered already, by this very code")
+            continue
         print(f"{number} {title} ...", flush=True)
-        began = time.perf_counter()
+        began, worked, trained = time.perf_counter(), time.process_time(), lab.networks.trained
         report = Report(results, number)
         try:
             found = run(lab, report)
         except (OutOfTime, KeyboardInterrupt) as stop:
             print(f"{stop or 'interrupted'}: the same command goes on from here", file=sys.stderr)
             return GO_ON
-        report.findings(found, round(time.perf_counter() - began, 1))
-        print(f"{number} done in {time.perf_counter() - began:.1f} s", flush=True)
+        seconds = round(time.perf_counter() - began, 1)
+        report.findings(found)
+        record.add(
+            number,
+            lab.networks.seconds,
+            seconds=seconds,
+            cpu_seconds=round(time.process_time() - worked, 1),
+            networks_trained=lab.networks.trained - trained,
+        )
+        _judge(results, record, preset)
+        print(f"{number} done in {seconds} s", flush=True)
         if deadline is not None and time.monotonic() > deadline and number != asked[-1]:
             print("time is over: the same command goes on from here", file=sys.stderr)
             return GO_ON
-    _judge(results, preset)
-    record = {
-        **record,
-        "questions": asked,
-        "seconds": round(time.perf_counter() - started, 1),
-        "networks trained in this run": lab.networks.trained,
-    }
-    write_json(results / "run.json", record)
+    print((results / "claims.md").read_text())
     return 0
 
 
-def unable(preset: Preset) -> str | None:
-    """Why a preset cannot run here; None if it can."""
+def check(preset: Preset) -> None:
+    """Raises ValueError if the device or the data are not there."""
     if preset.device.startswith("cuda") and not torch.cuda.is_available():
-        return "it needs a CUDA device, and torch finds none (try --preset cpu)"
-    try:
-        datasets.find(preset.dataset)
-    except ValueError as error:
-        return str(error)
-    return None
+        raise ValueError("it needs a CUDA device, and torch finds none (try --preset cpu)")
+    datasets.find(preset.dataset)
 
 
-def _judge(results: Path, preset: Preset) -> None:
+def _judge(results: Path, record: Record, preset: Preset) -> None:
     found = {
-        path.stem: json.loads(path.read_text())["findings"] for path in results.glob("Q?.json")
+        question: json.loads((results / f"{question}.json").read_text())["findings"]
+        for question in record.questions
     }
     rows = claims.judge(found, preset)
     write_json(results / "claims.json", [dataclasses.asdict(row) for row in rows])
     (results / "claims.md").write_text(claims.markdown(rows))
-    for row in rows:
-        print(f"  {row.verdict:28s} {row.claim}: {row.found}")
 
 
 def _chosen(args: argparse.Namespace) -> tuple[Preset, str]:
@@ -129,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--preset", choices=PRESETS, default="smoke")
     add("--only", metavar="Q1,Q3", help="these questions only")
+    add("--again", action="store_true", help="also questions that this code has answered")
     add("--minutes", type=float, help="stop in time, keeping everything, to go on later")
     add("--dataset", help="digits, cifar10, tiny-imagenette, or what repsim_fast.data reads")
     add("--size", type=int, help="side of the images, where they are to be resized")
@@ -141,5 +149,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", help="name of the results folder")
     add("--work", type=Path, default=HERE / "work", help="checkpoints and comparisons")
     add("--results", type=Path, default=HERE / "results")
+    add("--readme", action="store_true", help="only write the README's tables from the results")
     add("--quiet", action="store_true", help="no progress bars")
     return parser

@@ -42,11 +42,57 @@ def jackknife(value: float, replicates: Sequence[float]) -> Estimate:
     return Estimate(float(value), float(np.sqrt(spread)))
 
 
+def jackknife_errors(replicates: Matrix) -> Matrix:
+    """The same standard error for each cell of (groups, ...) values."""
+    g = len(replicates)
+    if g < 2:
+        return np.full(replicates.shape[1:], np.nan)
+    spread = np.square(replicates - replicates.mean(0)).sum(0) * (g - 1) / g
+    errors: Matrix = np.sqrt(spread)
+    return errors
+
+
+def share(right: float, n: int) -> Estimate:
+    """A share of n images, such as an accuracy, with its binomial standard error.
+
+    The error is that of Laplace's estimate: none of n images is not known without error.
+    """
+    likely = (right * n + 1) / (n + 2)
+    return Estimate(right, sqrt(likely * (1 - likely) / n))
+
+
 def over_seeds(values: Sequence[float]) -> Estimate:
     """Mean over networks trained with different seeds, and the mean's standard error."""
     known = np.asarray(values, dtype=np.float64)
     se = known.std(ddof=1) / sqrt(len(known)) if len(known) > 1 else float("nan")
     return Estimate(float(known.mean()), float(se))
+
+
+def mean_over_seeds(networks: Sequence[Estimate]) -> Estimate:
+    """The same of numbers with errors of their own, which count where there is one network."""
+    return networks[0] if len(networks) == 1 else over_seeds([e.value for e in networks])
+
+
+def spread_over_seeds(values: Sequence[float]) -> Estimate:
+    """Standard deviation over networks of different seeds, its error that of normal values."""
+    known = np.asarray(values, dtype=np.float64)
+    if len(known) < 2:
+        return Estimate(float("nan"), float("nan"))
+    deviation = float(known.std(ddof=1))
+    return Estimate(deviation, deviation / sqrt(2 * (len(known) - 1)))
+
+
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """a - b of independent numbers."""
+    return Estimate(a.value - b.value, sqrt(a.se**2 + b.se**2))
+
+
+def ratio(a: Estimate, b: Estimate) -> Estimate:
+    """a / b of independent positive numbers, to first order; b not positive gives infinity."""
+    if not b.value > 0:
+        return Estimate(float("inf"), float("nan"))
+    value = a.value / b.value
+    return Estimate(value, value * sqrt((a.se / a.value) ** 2 + (b.se / b.value) ** 2))
 
 
 def stages_of(layers: Sequence[str]) -> tuple[str, ...]:

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from repsim_fast import compare, data
-from repsim_fast.results import Grid
+from repsim_fast import data
 
-from . import datasets, indices
-from .indices import Estimate, Matrix
+from . import datasets
+from .comparing import Comparison, compare_networks
+from .indices import Estimate, share
 from .networks import Networks, Recipe, digest
 from .presets import Preset
-
-_PAPER_LAYERS = (
-    nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Linear,
-)  # fmt: skip
-
-
-def is_paper_layer(name: str, module: nn.Module) -> bool:
-    """The layers that the paper compares."""
-    return isinstance(module, _PAPER_LAYERS)
 
 
 @dataclass(frozen=True)
@@ -49,56 +37,6 @@ class View:
     epoch: int | None = None
     threat: str | None = None
     strength: float = 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """CKA of all layers of all views, with the values that leave out one batch of images each.
-
-    Attributes:
-        value: (L, L) over the layers of all views.
-        replicates: (batches, L, L).
-    """
-
-    views: tuple[str, ...]
-    layers: tuple[tuple[str, ...], ...]
-    value: Matrix
-    replicates: Matrix
-
-    def stages(self, view: str) -> tuple[str, ...]:
-        """Stage of each layer of a view."""
-        return indices.stages_of(self.layers[self.views.index(view)])
-
-    def estimate(self, index: Callable[..., float], *pairs: tuple[str, str]) -> Estimate:
-        """A function of the grids of pairs of views, with its jackknife standard error.
-
-        The replicates are those of the same images, so that differences of grids come out with
-        the error of the difference.
-        """
-        cells = [self._cells(a, b) for a, b in pairs]
-        value = index(*(self.value[c] for c in cells))
-        return indices.jackknife(value, [index(*(r[c] for c in cells)) for r in self.replicates])
-
-    def curve(self, index: Callable[..., Matrix], *pairs: tuple[str, str]) -> list[Estimate]:
-        """The same for a function with many values."""
-        cells = [self._cells(a, b) for a, b in pairs]
-        value = index(*(self.value[c] for c in cells))
-        left_out = np.array([index(*(r[c] for c in cells)) for r in self.replicates])
-        return [indices.jackknife(v, left_out[:, i]) for i, v in enumerate(value)]
-
-    def grid(self, a: str, b: str) -> Grid:
-        """For plotting."""
-        cells = self._cells(a, b)
-        left_out = self.replicates[(slice(None), *cells)]
-        g = len(left_out)
-        se = np.sqrt(np.square(left_out - left_out.mean(0)).sum(0) * (g - 1) / g)
-        rows, columns = (self.layers[self.views.index(v)] for v in (a, b))
-        return Grid(a, b, rows, columns, self.value[cells], se, "cka")
-
-    def _cells(self, a: str, b: str) -> Any:
-        starts = np.cumsum([0, *map(len, self.layers)])
-        i, j = self.views.index(a), self.views.index(b)
-        return np.ix_(range(starts[i], starts[i + 1]), range(starts[j], starts[j + 1]))
 
 
 class Lab:
@@ -151,8 +89,9 @@ class Lab:
             size=self.dataset.size,
         )
         recipe = dataclasses.replace(usual, **changes)
-        # The networks that question 7 looks at along the way are those of the first seed.
-        if recipe == dataclasses.replace(usual, method=method):
+        # The usual networks are kept along the way for question 7; no other question trains them
+        # a second time for that.
+        if recipe == dataclasses.replace(usual, method=method, seed=recipe.seed):
             recipe = dataclasses.replace(recipe, keep=self.kept_epochs)
         return recipe
 
@@ -218,10 +157,7 @@ class Lab:
             scores = [float(right.float().mean()), float(robust.float().mean()), len(y)]
             _write(path, json.dumps(scores))
         clean, robust_share, n = json.loads(path.read_text())
-        return {
-            name: Estimate(value, (value * (1 - value) / n) ** 0.5)
-            for name, value in (("clean", clean), ("robust", robust_share))
-        }
+        return {"clean": share(clean, n), "robust": share(robust_share, n)}
 
     def _correct(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
@@ -231,8 +167,7 @@ class Lab:
     def compare(self, views: Sequence[View], trained_on: Recipe | None = None) -> Comparison:
         """CKA between all layers of all views on the same images, see ``images``.
 
-        One pass over all images, and one without each batch for the jackknife; images of attacks
-        are made once before.
+        Images of attacks are made once before.
         """
         preset = self.preset
         settings = [
@@ -242,65 +177,16 @@ class Lab:
         ]  # fmt: skip
         path = self.work / "comparisons" / f"{digest(settings)}.safetensors"
         if path.exists():
-            return _load(path)
-        named = {view.name: self.model(view) for view in views}
-        x, _ = self.images(trained_on)
-        looks = {v.name: _Look(self.examples(v)) for v in views if v.threat is not None}
-        size = min(preset.compare_batch, len(x) // 2)  # a jackknife needs two batches
-        batches = torch.arange(len(x)).split(size)
-        if len(batches[-1]) < size:
-            batches = batches[:-1]  # groups of a jackknife are of one size
-
-        def cka(positions: Tensor) -> Any:
-            return compare(
-                named,
-                # The positions stand in for labels: attacked images are looked up by them.
-                data=(x[positions], positions),
-                layers=is_paper_layer,
-                inputs=looks or None,
-                batch_size=size,
-                device=preset.device,
-            )
-
-        whole = cka(torch.cat(batches))
-        without = [
-            cka(torch.cat([b for j, b in enumerate(batches) if j != i])).value
-            for i in range(len(batches))
-        ]
-        found = Comparison(whole.models, whole.layers, whole.value, np.stack(without))
-        _save(path, found)
-        return found
-
-
-class _Look:
-    """A comparison's input transform: images that were made before, by position."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
-        return self.images[positions.cpu()].to(x.device)
-
-
-def _save(path: Path, found: Comparison) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    labels = json.dumps({"views": found.views, "layers": found.layers})
-    # float32 halves the folder; CKA is not known to seven digits.
-    arrays = {
-        "value": found.value.astype(np.float32),
-        "replicates": found.replicates.astype(np.float32),
-    }
-    part = path.with_suffix(".part")
-    save_file(arrays, part, {"labels": labels})
-    part.replace(path)
-
-
-def _load(path: Path) -> Comparison:
-    with safe_open(path, framework="numpy") as file:
-        labels = json.loads(file.metadata()["labels"])
-        value, replicates = (file.get_tensor(n).astype(np.float64) for n in ("value", "replicates"))
-    layers = tuple(map(tuple, labels["layers"]))
-    return Comparison(tuple(labels["views"]), layers, value, replicates)
+            return Comparison.load(path)
+        found = compare_networks(
+            {view.name: self.model(view) for view in views},
+            self.images(trained_on)[0],
+            {view.name: self.examples(view) for view in views if view.threat is not None},
+            batch_size=preset.compare_batch,
+            device=preset.device,
+        )
+        found.save(path)
+        return Comparison.load(path)  # as rounded, so that a resumed run has the same digits
 
 
 def _write(path: Path, text: str) -> None:

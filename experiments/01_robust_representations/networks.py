@@ -20,7 +20,7 @@ from repsim_fast.data import ImageData
 from .datasets import DataSet
 
 # Bumped when networks of an unchanged recipe would come out differently.
-VERSION = 1
+VERSION = 2
 
 
 class OutOfTime(Exception):
@@ -37,7 +37,7 @@ class Recipe:
         threat: Threat model of adversarial training.
         radius: Multiple of its published radius.
         images: Training images, None for all.
-        watch: Evaluate after every epoch.
+        watch: Epochs between evaluations; 0 for none.
         keep: Epochs after which the network is kept besides the last; 0 is the initialisation.
     """
 
@@ -54,7 +54,7 @@ class Recipe:
     keep: tuple[int, ...]
     autocast: str | None
     size: int | None = None
-    watch: bool = False
+    watch: int = 0
 
     @property
     def name(self) -> str:
@@ -100,6 +100,7 @@ class Networks:
         self.deadline = deadline
         self.progress = progress
         self.trained = 0
+        self.seconds: dict[str, float] = {}  # of the whole training of each network that was used
 
     def load(self, recipe: Recipe, epoch: int | None = None) -> nn.Module:
         """The network after an epoch that the recipe keeps, or the trained one."""
@@ -120,6 +121,7 @@ class Networks:
         folder = self.folder / recipe.name
         done = folder / "done.json"
         if done.exists():
+            self.seconds[recipe.name] = json.loads(done.read_text())["seconds"]
             return
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1))
@@ -135,8 +137,7 @@ class Networks:
         log = folder / "log.jsonl"
         keep = _Keeper(model, architecture, folder, log, recipe.keep, self.deadline)
         method = dataclasses.replace(self._method(recipe), start_epoch=keep)
-        started = time.perf_counter()
-        training.train(
+        history = training.train(
             model,
             held,
             method=method,
@@ -147,6 +148,7 @@ class Networks:
             autocast=None if recipe.autocast is None else getattr(torch, recipe.autocast),
             eval_data=self.eval_data if recipe.watch else None,
             eval_attack=self.dataset.threats["linf"].build(seed=0),
+            eval_every=max(recipe.watch, 1),
             checkpoint=folder,
             architecture=architecture,
             resume=True,
@@ -156,8 +158,11 @@ class Networks:
             progress=self.progress,
         )
         self.trained += 1
+        # Of all epochs, also of those before an interruption.
+        self.seconds[recipe.name] = sum(epoch.seconds for epoch in history.epochs)
+        # Done first: were it the other way round, a kill in between would train all anew.
+        done.write_text(json.dumps({"seconds": self.seconds[recipe.name]}))
         (folder / "resume.safetensors").unlink()
-        done.write_text(json.dumps({"seconds": time.perf_counter() - started}))
 
     def _method(self, recipe: Recipe) -> training.methods.Method:
         threat = self.dataset.threats[recipe.threat]
@@ -178,7 +183,7 @@ class Networks:
         eps = linf.common["eps"] * recipe.radius
         options = {}
         if recipe.method == "trades":
-            options = {"steps": linf.train["steps"], "step_size": eps / 4}
+            options = {"steps": linf.train["steps"], "step_size": eps / 4, "execution": "fast"}
         return training.methods.build(recipe.method, eps=eps, **options)
 
 

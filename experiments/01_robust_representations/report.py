@@ -1,24 +1,18 @@
-"""Writes results: JSON, CSV and pictures, and where and when they were made."""
+"""Writes results: JSON, CSV and pictures."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from repsim_fast.plotting import plot_grids
-from repsim_fast.results import Grid, versions
+from repsim_fast.results import Grid
 
 from .indices import Estimate
 
@@ -49,7 +43,9 @@ class Report:
             writer.writerows(flat)
 
     def heatmaps(self, name: str, grids: Sequence[Grid], title: str, columns: int = 3) -> None:
-        """Grids side by side on one scale."""
+        """Grids side by side on one scale; the title has the largest standard error of a cell."""
+        error = max(float(np.nanmax(grid.standard_error)) for grid in grids)
+        title = f"{title} (standard errors up to {error:.2g})"
         figure = plot_grids(grids, columns=columns, title=title)
         figure.savefig(self._path(name, "png"), **_PNG)
 
@@ -83,28 +79,35 @@ class Report:
         figure.savefig(self._path(name, "png"), **_PNG)
 
     def matrix(
-        self, name: str, names: Sequence[str], values: Any, title: str, label: str = "mean CKA"
+        self, name: str, names: Sequence[str], values: Sequence[Sequence[Estimate]], title: str
     ) -> None:
-        """A small labelled matrix with its numbers."""
-        figure = Figure(figsize=(1.6 + 0.62 * len(names), 1.2 + 0.55 * len(names)),
+        """A small labelled matrix of mean CKA with its numbers, as a picture and as a table."""
+        self.table(
+            name,
+            [
+                {"row": a, "column": b, "mean CKA": value}
+                for a, row in zip(names, values, strict=True)
+                for b, value in zip(names, row, strict=True)
+            ],
+        )
+        figure = Figure(figsize=(1.8 + 0.68 * len(names), 1.4 + 0.6 * len(names)),
                         layout="constrained")  # fmt: skip
         ax = figure.subplots()
-        shown = ax.imshow(values, vmin=0, vmax=1, cmap="magma")
-        for i, row in enumerate(np.asarray(values)):
-            for j, value in enumerate(row):
-                colour = "black" if value > 0.6 else "white"
-                ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=7)
+        shown = ax.imshow([[e.value for e in row] for row in values], vmin=0, vmax=1, cmap="magma")
+        for i, row in enumerate(values):
+            for j, e in enumerate(row):
+                text = f"{e.value:.2f}" + (f"\n±{e.se:.3f}" if i != j else "")
+                colour = "black" if e.value > 0.6 else "white"
+                ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=6)
         ax.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
         ax.set_yticks(range(len(names)), names, fontsize=8)
         ax.set_title(title, fontsize=10)
-        figure.colorbar(shown, label=label)
+        figure.colorbar(shown, label="mean CKA ± standard error")
         figure.savefig(self._path(name, "png"), **_PNG)
 
-    def findings(self, found: Mapping[str, Any], seconds: float) -> None:
+    def findings(self, found: Mapping[str, Any]) -> None:
         """What claims are judged by."""
-        whole = {"findings": plain(found), "files": self.files, "seconds": seconds}
-        path = self.folder / f"{self.question}.json"
-        write_json(path, whole)
+        write_json(self.folder / f"{self.question}.json", {"findings": found, "files": self.files})
 
     def _path(self, name: str, suffix: str) -> Path:
         file = f"{self.question}_{name}.{suffix}"
@@ -134,50 +137,17 @@ def write_json(path: Path, thing: Any) -> None:
     part.replace(path)
 
 
-def provenance(preset: Any) -> dict[str, Any]:
-    """Machine, commit, time, versions and settings."""
-    return {
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "machine": {
-            "cpu": _cpu(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            "system": f"{platform.system()} {platform.machine()}",
-        },
-        "versions": versions(),
-        "preset": dataclasses.asdict(preset),
-    }
-
-
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, Estimate):
-            flat[key] = f"{value.value:.4f}"
-            flat[f"{key} se"] = f"{value.se:.4f}"
+            flat[key] = _number(value.value)
+            flat[f"{key} se"] = _number(value.se)
         else:
-            flat[key] = f"{value:.4f}" if isinstance(value, float) else value
+            flat[key] = _number(value) if isinstance(value, float) else value
     return flat
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
-
-
-def _commit() -> str:
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--", ".", ":!results")
-    return git("rev-parse", "--short=12", "HEAD") + (" with changes here" if changed else "")
+def _number(value: float) -> str:
+    """Four digits; nothing where a number is not known."""
+    return "" if np.isnan(value) else f"{value:.4f}"

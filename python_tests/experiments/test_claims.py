@@ -27,6 +27,7 @@ def structure(standard=0.5, robust=0.7, robust_accuracy=0.5):
         },
         "accuracy": accuracy,
         "difference": {"mean off-diagonal": gap, "long range": gap},
+        "robust / standard": {"stage1-stage3": number(robust / standard, 0.1)},
         "same layer": {
             "standard-standard": number(0.8),
             "robust-robust": number(0.85),
@@ -42,6 +43,7 @@ def verdicts(results, preset=PRESETS["smoke"]):
 SPECIALISED = "robust layers are less specialised: cross-layer similarity is amplified"
 ABSOLUTE = "absolute values of the released plot"
 OVERFITTING = "overfitting in robust training mostly hits deeper layers"
+RADIUS = "a larger training radius raises cross-layer similarity"
 BLOCKS = "the block structure of standard networks disappears"
 
 
@@ -85,7 +87,7 @@ def test_overfitting_needs_a_loss_of_robust_accuracy(last, deep, images, verdict
         "stage3 minus stage1": number(deep - 0.1),
     }
     found = {
-        "robust accuracy": {"best": 0.5, "last": last},
+        "robust accuracy": {"best": number(0.5), "last": number(last)},
         "change": {"test": change},
         "evaluated images": images,
     }
@@ -105,11 +107,27 @@ def test_blocks_must_halve_significantly(robust, p, verdict):
         "robust": number(robust),
         "standard": number(0.2),
         "p over seeds": p,
-        "values": {"robust": [robust] * 3},
+        "networks": {"robust": [number(robust)] * 3},
     }
-    gaps = {"largest difference of the rows of norm and ReLU": {"published": 0.0, "correct": 0.2}}
+    gaps = {
+        "largest row difference, norm and ReLU": {"published": number(0.0), "correct": number(0.2)}
+    }
     found = {"block structure": {"block index": tested}, "in place": {"standard": gaps}}
     assert verdicts({"Q9": found})[BLOCKS] == verdict
+
+
+@pytest.mark.parametrize(
+    ("gap", "seeds", "verdict"),
+    [
+        (0.05, 0.01, claims.HOLDS),
+        (0.05, 0.03, claims.FAILS),
+        (0.015, 0.001, claims.FAILS),
+        (0.05, None, claims.UNTESTABLE),
+    ],
+)
+def test_a_trend_must_be_larger_than_what_another_seed_does(gap, seeds, verdict):
+    found = {"largest minus smallest radius": number(gap, 0.005), "seed to seed": number(seeds)}
+    assert verdicts({"Q5": found})[RADIUS] == verdict
 
 
 def test_every_claim_has_a_row_and_says_what_was_not_run():

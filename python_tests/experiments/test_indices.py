@@ -68,3 +68,33 @@ def test_permutation_test_is_exact(low, high, p):
 def test_one_sided_p():
     assert indices.one_sided_p(indices.Estimate(1.645, 1.0)) == pytest.approx(0.05, abs=1e-4)
     assert np.isnan(indices.one_sided_p(indices.Estimate(1.0, float("nan"))))
+
+
+def test_jackknife_errors_are_those_of_each_cell():
+    replicates = np.random.default_rng(1).normal(size=(5, 2, 3))
+    errors = indices.jackknife_errors(replicates)
+    assert errors[1, 2] == pytest.approx(indices.jackknife(0.0, replicates[:, 1, 2]).se)
+    assert np.isnan(indices.jackknife_errors(replicates[:1])).all()
+
+
+def test_numbers_of_several_seeds():
+    own = [indices.Estimate(v, 0.5) for v in (1.0, 2.0, 3.0)]
+    assert indices.mean_over_seeds(own) == indices.over_seeds([1.0, 2.0, 3.0])
+    assert indices.mean_over_seeds(own[:1]) == own[0]
+    spread = indices.spread_over_seeds([1.0, 2.0, 3.0])
+    assert (spread.value, spread.se) == (1.0, 0.5)
+    assert np.isnan(indices.spread_over_seeds([1.0]).value)
+
+
+def test_differences_and_ratios_carry_both_errors():
+    a, b = indices.Estimate(6.0, 0.3), indices.Estimate(2.0, 0.4)
+    assert indices.difference(a, b) == indices.Estimate(4.0, pytest.approx(0.5))
+    found = indices.ratio(a, b)
+    assert found.value == 3
+    assert found.se == pytest.approx(3 * np.hypot(0.3 / 6, 0.4 / 2))
+    assert indices.ratio(a, indices.Estimate(0.0, 0.1)).value == np.inf
+
+
+def test_an_accuracy_of_none_has_an_error():
+    assert indices.share(0.2, 400) == indices.Estimate(0.2, pytest.approx(0.02, rel=0.01))
+    assert indices.share(0.0, 400).se == pytest.approx(1 / 400, rel=0.01)

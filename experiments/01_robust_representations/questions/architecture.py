@@ -8,6 +8,7 @@ from .. import indices
 from ..lab import Lab, View
 from ..report import Report
 from .common import accuracies, structure
+from .seeds import KINDS, baseline
 
 
 def run(lab: Lab, report: Report) -> dict[str, Any]:
@@ -23,25 +24,46 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
             # One comparison each: networks of different sizes share no batch of Grams.
             found = lab.compare([view])
             rows[view.name] = {**accuracies(lab, view), **structure(found, view.name)}
-    report.table("structure", [{"network": name, **row} for name, row in rows.items()])
+    yardstick = baseline(lab)
+    report.table(
+        "structure",
+        [
+            *({"network": name, **row} for name, row in rows.items()),
+            *(
+                {"network": f"{lab.preset.architecture} {kind}, spread over seeds", **spread}
+                for kind, spread in yardstick.spread.items()
+            ),
+        ],
+    )
     for sweep, names in (("widths", lab.preset.widths), ("depths", lab.preset.depths)):
         curves = {
             f"{kind}, {index}": [rows[f"{n} {kind}"][index] for n in names]
-            for kind in ("standard", "robust")
+            for kind in KINDS
             for index in ("mean off-diagonal", "block index")
         }
         report.lines(
             sweep, curves, x=list(names), xlabel="network", ylabel="index",
             title=f"Cross-layer structure over {sweep}",
         )  # fmt: skip
-    return {
-        "networks": rows,
-        "widths": {k: _trend(rows, lab.preset.widths, k) for k in ("standard", "robust")},
-        "depths": {k: _trend(rows, lab.preset.depths, k) for k in ("standard", "robust")},
+    trends = {
+        "widths": {kind: _trend(rows, lab.preset.widths, kind) for kind in KINDS},
+        "depths": {kind: _trend(rows, lab.preset.depths, kind) for kind in KINDS},
     }
+    report.table(
+        "trends",
+        [
+            {"sweep": sweep, "network": kind, "largest minus smallest": trend,
+             "seed to seed": yardstick.between(kind)}
+            for sweep, by_kind in trends.items() for kind, trend in by_kind.items()
+        ],
+    )  # fmt: skip
+    return {
+        "networks": rows, **trends,
+        "seed to seed": {kind: yardstick.between(kind) for kind in KINDS},
+    }  # fmt: skip
 
 
 def _trend(rows: dict[str, Any], names: tuple[str, ...], kind: str) -> indices.Estimate:
     """Mean off-diagonal CKA of the largest minus that of the smallest network."""
     small, large = (rows[f"{n} {kind}"]["mean off-diagonal"] for n in (names[0], names[-1]))
-    return indices.Estimate(large.value - small.value, (large.se**2 + small.se**2) ** 0.5)
+    return indices.difference(large, small)

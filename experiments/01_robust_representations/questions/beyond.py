@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from repsim_fast.results import Grid
-from repsim_fast.similarity import grid
+from repsim_fast.ops import centered_gram
 
 from .. import indices
+from ..comparing import BatchedCKA, Comparison, is_paper_layer
 from ..indices import Matrix
-from ..lab import Lab, View, is_paper_layer
+from ..lab import Lab, View
 from ..report import Report
-from .structure import all_seeds
+from .seeds import all_seeds, recipes
 
 
 def run(lab: Lab, report: Report) -> dict[str, Any]:
@@ -37,25 +38,25 @@ def _tests(lab: Lab, report: Report) -> dict[str, Any]:
     for name, index in tested.items():
         # Mean off-diagonal rises with robustness, the other two fall.
         sign = 1 if name == "mean off-diagonal" else -1
-        values = {
-            kind: [found.estimate(index, (v.name, v.name)).value for v in views]
+        networks = {
+            kind: [found.estimate(index, (v.name, v.name)) for v in views]
             for kind, views in (("standard", standard), ("robust", robust))
         }
+        values = {kind: [e.value for e in own] for kind, own in networks.items()}
         pairs = [(v.name, v.name) for v in (*standard, *robust)]
         over_images = found.estimate(
             lambda *grids, i=index, s=sign: s * _mean_difference(i, grids),
             *pairs,
         )
         result = {
-            "standard": indices.over_seeds(values["standard"]),
-            "robust": indices.over_seeds(values["robust"]),
+            **{kind: indices.mean_over_seeds(own) for kind, own in networks.items()},
             "difference in the expected direction": over_images,
             "p over images": indices.one_sided_p(over_images),
             "p over seeds": indices.permutation_test(
                 [sign * v for v in values["standard"]], [sign * v for v in values["robust"]]
             ),
         }
-        results[name] = {**result, "values": values}
+        results[name] = {**result, "networks": networks}
         rows.append({"index": name, **result})
     report.table("tests", rows)
     return results
@@ -71,45 +72,35 @@ def _mean_difference(index: Any, grids: tuple[Matrix, ...]) -> float:
 def _in_place(lab: Lab, report: Report) -> dict[str, Any]:
     """The same network compared as published, through views that later layers overwrite."""
     rows, found = [], {}
-    for kind, recipe in (("standard", lab.standard()), ("robust", lab.robust())):
+    for kind, recipe in recipes(lab, lab.preset.seeds[0]).items():
         model = lab.model(View(kind, recipe))
-        x = lab.images()[0][: lab.preset.measure_images].to(lab.preset.device)
-        layers, published = _hooked(model, x, in_place=True)
-        _, correct = _hooked(model, x, in_place=False)
-        pairs = [(i, i + 1) for i in range(len(layers) - 1) if _norm_then_relu(model, layers, i)]
-        gap = {
-            name: max(float(np.nanmax(np.abs(g[i] - g[j]))) for i, j in pairs)
-            for name, g in (("published", published), ("correct", correct))
+        batches = lab.images()[0].split(lab.preset.compare_batch)
+        batches = [x for x in batches if len(x) == len(batches[0])]
+        hooked = {
+            name: _hooked(model, batches, lab.preset.device, in_place=name == "published")
+            for name in ("published", "correct")
         }
+        layers = hooked["correct"].layers[0]
+        pairs = [(i, i + 1) for i in range(len(layers) - 1) if _norm_then_relu(model, layers, i)]
+        seen = {name: _seen(one, name, pairs) for name, one in hooked.items()}
+        rows += [{"network": kind, "hooks": name, **row} for name, row in seen.items()]
+        value, wrong = (hooked[name].value for name in ("correct", "published"))
         found[kind] = {
             "norm layers followed by a ReLU": len(pairs),
-            "largest difference of the rows of norm and ReLU": gap,
-            "smallest CKA of norm and ReLU": {
-                name: min(float(g[i, j]) for i, j in pairs)
-                for name, g in (("published", published), ("correct", correct))
-            },
-            "mean off-diagonal": {
-                "published": indices.mean_off_diagonal(published),
-                "correct": indices.mean_off_diagonal(correct),
-            },
-            "largest error of a cell": float(np.nanmax(np.abs(published - correct))),
+            **{key: {name: seen[name][key] for name in hooked} for key in seen["correct"]},
+            "largest error of a cell": indices.jackknife(
+                np.nanmax(np.abs(wrong - value)),
+                [
+                    np.nanmax(np.abs(a - b))
+                    for a, b in zip(
+                        hooked["published"].replicates, hooked["correct"].replicates, strict=True
+                    )
+                ],
+            ),
         }
-        rows += [
-            {
-                "network": kind,
-                "hooks": name,
-                "largest row difference, norm and ReLU": gap[name],
-                "mean off-diagonal": indices.mean_off_diagonal(g),
-            }
-            for name, g in (("published", published), ("correct", correct))
-        ]
-        unknown = np.full_like(correct, np.nan)
         report.heatmaps(
             f"in_place_{kind}",
-            [
-                Grid("as published", "as published", layers, layers, published, unknown, "cka"),
-                Grid("correct", "correct", layers, layers, correct, unknown, "cka"),
-            ],
+            [one.grid(name, name) for name, one in hooked.items()],
             f"{kind} network: in-place ReLUs overwrite what was recorded of norm layers",
             columns=2,
         )
@@ -117,8 +108,24 @@ def _in_place(lab: Lab, report: Report) -> dict[str, Any]:
     return found
 
 
-def _hooked(model: nn.Module, x: torch.Tensor, *, in_place: bool) -> tuple[tuple[str, ...], Matrix]:
-    """CKA grid from plain hooks; with ``in_place`` they keep views, and ReLUs overwrite them."""
+def _seen(found: Comparison, name: str, pairs: list[tuple[int, int]]) -> dict[str, Any]:
+    """Whether the rows of norm layers and of the ReLUs after them differ, and the grid's mean."""
+    own = (name, name)
+    return {
+        "largest row difference, norm and ReLU": found.estimate(
+            lambda g: max(float(np.nanmax(np.abs(g[i] - g[j]))) for i, j in pairs), own
+        ),
+        "smallest CKA, norm with ReLU": found.estimate(
+            lambda g: min(float(g[i, j]) for i, j in pairs), own
+        ),
+        "mean off-diagonal": found.estimate(indices.mean_off_diagonal, own),
+    }
+
+
+def _hooked(
+    model: nn.Module, batches: Sequence[torch.Tensor], device: str, *, in_place: bool
+) -> Comparison:
+    """CKA from plain hooks; with ``in_place`` they keep views, and ReLUs overwrite them."""
     model = copy.deepcopy(model).eval()
     kept: dict[str, torch.Tensor] = {}
 
@@ -134,10 +141,13 @@ def _hooked(model: nn.Module, x: torch.Tensor, *, in_place: bool) -> tuple[tuple
             module.register_forward_hook(hook(name))
         if isinstance(module, nn.ReLU):
             module.inplace = in_place
-    with torch.no_grad():
-        model(x)
-    values = grid("cka", list(kept.values())).cpu().numpy()
-    return tuple(kept), values
+    batched = BatchedCKA()
+    for x in batches:
+        with torch.no_grad():
+            model(x.to(device))
+        batched.add([centered_gram(flat, packed=True) for flat in kept.values()], len(x))
+    view = "published" if in_place else "correct"
+    return Comparison((view,), (tuple(kept),), batched.value(), batched.without_each())
 
 
 def _norm_then_relu(model: nn.Module, layers: tuple[str, ...], i: int) -> bool:

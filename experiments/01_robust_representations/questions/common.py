@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import indices
+from ..comparing import Comparison
 from ..indices import Matrix
-from ..lab import Comparison, Lab, View
+from ..lab import Lab, View
 
 STAGES = ("stage1", "stage2", "stage3")
 
@@ -36,17 +38,26 @@ def accuracies(lab: Lab, view: View) -> dict[str, Any]:
     return {"clean accuracy": found["clean"], "robust accuracy": found["robust"]}
 
 
+def stage_mean_of(stages: Sequence[str], stage: str) -> Callable[[Matrix], float]:
+    """Mean similarity of the same layers, over those of a stage, as a function of a grid."""
+    return lambda grid: indices.stage_mean(grid.diagonal(), stages, stage)
+
+
 def stage_means(
     found: Comparison, a: str, b: str, *, change: bool = False
 ) -> dict[str, indices.Estimate]:
     """Mean similarity of the same layers of two views by stage; with ``change``, 1 minus it."""
-    stages = found.stages(a)
+    means = {s: stage_mean_of(found.stages(a), s) for s in STAGES}
+    return {
+        s: found.estimate(lambda g, mean=mean: 1 - mean(g) if change else mean(g), (a, b))
+        for s, mean in means.items()
+    }
 
-    def mean(grid: Matrix, stage: str) -> float:
-        value = indices.stage_mean(grid.diagonal(), stages, stage)
-        return 1 - value if change else value
 
-    return {s: found.estimate(lambda g, s=s: mean(g, s), (a, b)) for s in STAGES}
+def depth_gap(found: Comparison, a: str, b: str) -> indices.Estimate:
+    """How much more alike the first stages of two views are than their last."""
+    first, last = (stage_mean_of(found.stages(a), s) for s in (STAGES[0], STAGES[-1]))
+    return found.estimate(lambda g: first(g) - last(g), (a, b))
 
 
 def borders(stages: tuple[str, ...]) -> list[tuple[float, str]]:
@@ -59,16 +70,3 @@ def borders(stages: tuple[str, ...]) -> list[tuple[float, str]]:
 def diagonal(grid: Matrix) -> Matrix:
     """Similarity of each layer of a view with the same layer of another."""
     return grid.diagonal()
-
-
-def depth_gap(found: Comparison, a: str, b: str) -> indices.Estimate:
-    """How much more alike the first stages of two views are than their last."""
-    stages = found.stages(a)
-
-    def gap(grid: Matrix) -> float:
-        first, last = (
-            indices.stage_mean(grid.diagonal(), stages, s) for s in (STAGES[0], STAGES[-1])
-        )
-        return first - last
-
-    return found.estimate(gap, (a, b))

@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from repsim_fast import models
 from repsim_fast.capture import Capture
 from repsim_fast.results import Grid
 from repsim_fast.similarity import UndefinedError, grid, measure_names, prepare
 
-from ..indices import Matrix, jackknife, spearman
-from ..lab import Lab, View, is_paper_layer
+from ..comparing import is_paper_layer
+from ..indices import Matrix, jackknife, jackknife_errors, mean_over_seeds, spearman
+from ..lab import Lab, View
 from ..networks import digest
 from ..report import Report
+from .seeds import KINDS, recipes
 
 # The paper's: canonical correlations, 20 principal directions of them, their projection-weighted
 # mean, and orthogonal Procrustes (as the similarity 1 - distance / 2).
@@ -26,6 +30,8 @@ MEASURES: dict[str, dict[str, Any]] = {
     "pwcca": {},
     "procrustes_similarity": {},
 }
+OTHERS = tuple(name for name in MEASURES if name != "cka")
+AGREEMENT = "rank correlation with CKA"
 # Groups of images for the jackknife of the rank correlation: each costs a whole set of grids.
 GROUPS = 4
 
@@ -35,27 +41,69 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
     missing = [name for name in MEASURES if name not in measure_names()]
     if missing:
         raise RuntimeError(f"this build of repsim_fast has no measure {', '.join(missing)}")
-    rows, found = [], {}
-    for kind, recipe in (("standard", lab.standard()), ("robust", lab.robust())):
-        layers, grids, left_out = _grids(lab, View(kind, recipe))
-        found[kind] = {}
-        for name in MEASURES:
-            if name != "cka":
-                found[kind][name] = jackknife(
+    rows: list[dict[str, Any]] = []
+    for kind in KINDS:
+        for seed in lab.preset.seeds:
+            layers, grids, left_out = _grids(lab, View(kind, recipes(lab, seed)[kind]))
+            rows += [
+                {"network": kind, "seed": seed, "measure": name, AGREEMENT: jackknife(
                     _agreement(grids, name), [_agreement(g, name) for g in left_out]
-                )
-                rows.append(
-                    {"network": kind, "measure": name,
-                     "rank correlation with CKA": found[kind][name]}
-                )  # fmt: skip
-        unknown = np.full((len(layers), len(layers)), np.nan)
-        report.heatmaps(
-            f"grids_{kind}",
-            [Grid(name, name, layers, layers, g, unknown, name) for name, g in grids.items()],
-            f"{kind} network, pooled features, five measures",
-        )
+                )}
+                for name in OTHERS
+            ]  # fmt: skip
+            if seed == lab.preset.seeds[0]:
+                _show(report, kind, layers, grids, left_out)
+    found = {
+        kind: {
+            name: mean_over_seeds(
+                [r[AGREEMENT] for r in rows if (r["network"], r["measure"]) == (kind, name)]
+            )
+            for name in OTHERS
+        }
+        for kind in KINDS
+    }
+    rows += [
+        {"network": kind, "seed": "mean", "measure": name, AGREEMENT: mean}
+        for kind, own in found.items() for name, mean in own.items()
+    ]  # fmt: skip
     report.table("rank_correlations", rows)
-    return {"rank correlation with CKA": found, "images": lab.preset.measure_images}
+    return {AGREEMENT: found, "images": _images(lab), "seeds": len(lab.preset.seeds)}
+
+
+def check(lab: Lab) -> None:
+    """Before hours are spent: canonical correlations need more images than features of a pair.
+
+    Raises:
+        ValueError: There are too few test images for the network.
+    """
+    model = models.build(lab.preset.architecture, num_classes=10)
+    channels = max(m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d))
+    # Also of the images without one group of them.
+    least = -(-2 * channels * GROUPS // (GROUPS - 1)) + GROUPS
+    if _images(lab) < least:
+        raise ValueError(
+            f"question 8 needs {least} test images for the {channels} channels of "
+            f"{lab.preset.architecture}, got {_images(lab)}"
+        )
+
+
+def _show(
+    report: Report,
+    kind: str,
+    layers: tuple[str, ...],
+    grids: dict[str, Matrix],
+    left_out: list[dict[str, Matrix]],
+) -> None:
+    errors = {name: jackknife_errors(np.stack([g[name] for g in left_out])) for name in grids}
+    report.heatmaps(
+        f"grids_{kind}",
+        [Grid(name, name, layers, layers, g, errors[name], name) for name, g in grids.items()],
+        f"{kind} network, pooled features, five measures",
+    )
+
+
+def _images(lab: Lab) -> int:
+    return min(lab.preset.measure_images, len(lab.test_data))
 
 
 def _agreement(grids: dict[str, Matrix], name: str) -> float:
@@ -67,7 +115,7 @@ def _grids(
     lab: Lab, view: View
 ) -> tuple[tuple[str, ...], dict[str, Matrix], list[dict[str, Matrix]]]:
     """Layers, the grid of each measure, and the grids without each group of images."""
-    images = min(lab.preset.measure_images, lab.preset.test_images)
+    images = _images(lab)
     key = digest([dataclasses.asdict(view), MEASURES, images, GROUPS])
     path = lab.work / "measures" / f"{key}.npz"
     if not path.exists():

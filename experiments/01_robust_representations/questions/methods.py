@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .. import indices
 from ..lab import Lab, View
 from ..report import Report
 from .common import accuracies, structure
+from .seeds import baseline
 
 
 def run(lab: Lab, report: Report) -> dict[str, Any]:
@@ -17,17 +16,26 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
     views = [View("standard", lab.standard())]
     views += [View(f"PGD x{r:g}", lab.recipe(radius=r)) for r in lab.preset.radii]
     views += [View("TRADES", lab.recipe("trades")), View("N-FGSM", lab.recipe("n-fgsm"))]
+    views += [View(f"PGD x1, seed {s}", lab.robust(s)) for s in lab.preset.seeds[1:]]
     found = lab.compare(views)
     rows = {v.name: {**accuracies(lab, v), **structure(found, v.name)} for v in views}
-    names = [v.name for v in views]
-    same = np.array(
-        [[found.estimate(indices.mean_same_layer, (a, b)).value for b in names] for a in names]
-    )
-    for name in names:
-        rows[name]["same-layer CKA with PGD x1"] = found.estimate(
-            indices.mean_same_layer, (name, "PGD x1")
+    for view in views:
+        rows[view.name]["same-layer CKA with PGD x1"] = found.estimate(
+            indices.mean_same_layer, (view.name, "PGD x1")
         )
-    report.table("structure", [{"training": n, **row} for n, row in rows.items()])
+    yardstick = baseline(lab)
+    report.table(
+        "structure",
+        [
+            *({"training": n, **row} for n, row in rows.items()),
+            *(
+                {"training": f"{kind}, spread over seeds", **spread}
+                for kind, spread in yardstick.spread.items()
+            ),
+        ],
+    )
+    names = [v.name for v in views]
+    same = found.same_layer()
     report.matrix("same_layer", names, same, "Same-layer CKA between training methods")
     sweep = ["standard", *(f"PGD x{r:g}" for r in lab.preset.radii)]
     report.lines(
@@ -40,11 +48,16 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
         ylabel="index", title="Cross-layer structure over training radii",
     )  # fmt: skip
     low, high = f"PGD x{lab.preset.radii[0]:g}", f"PGD x{lab.preset.radii[-1]:g}"
+    trend = found.estimate(
+        lambda g, h: indices.mean_off_diagonal(h) - indices.mean_off_diagonal(g),
+        (low, low), (high, high),
+    )  # fmt: skip
+    seeds = yardstick.between("robust")
+    report.table("trend", [{"largest minus smallest radius": trend, "seed to seed": seeds}])
     return {
         "networks": rows,
-        "largest minus smallest radius": found.estimate(
-            lambda g, h: indices.mean_off_diagonal(h) - indices.mean_off_diagonal(g),
-            (low, low), (high, high),
-        ),
+        "matrix": {"names": names, "same-layer CKA": same},
+        "largest minus smallest radius": trend,
+        "seed to seed": seeds,
         "over radii": [rows[n]["mean off-diagonal"] for n in sweep],
-    }  # fmt: skip
+    }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..comparing import Comparison
+from ..indices import share
 from ..lab import Lab, View
+from ..networks import Recipe
 from ..report import Report
-from .common import STAGES, borders, depth_gap, diagonal, stage_means
-
-HISTORY = ("epoch", "loss", "train_accuracy", "clean_accuracy", "robust_accuracy")
+from .common import STAGES, borders, depth_gap, diagonal, stage_mean_of, stage_means
+from .seeds import baseline
 
 
 def run(lab: Lab, report: Report) -> dict[str, Any]:
@@ -17,54 +19,80 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
     recipe = lab.recipe(
         images=setting.images,
         epochs=setting.epochs,
-        watch=True,
+        watch=setting.every,
         keep=tuple(range(setting.every, setting.epochs, setting.every)),
     )
-    history = lab.networks.history(recipe)
-    report.table(
-        "history",
-        [{key: epoch[key] for key in HISTORY} for epoch in history],
-    )
-    # log line e is the state after e + 1 epochs
-    kept = {e: history[e - 1]["robust_accuracy"] for e in (*recipe.keep, recipe.epochs)}
-    best = max(recipe.keep, key=lambda e: kept[e])
+    history = _history(lab, recipe)
+    report.table("history", list(history.values()))
+    robust = {e: row["robust accuracy"] for e, row in history.items()}
+    best = max(recipe.keep, key=lambda e: robust[e].value)
+    first, last = f"epoch {best}", f"epoch {recipe.epochs}"
+    views = [View(f"epoch {e}", recipe, epoch=e) for e in (*recipe.keep, recipe.epochs)]
     curves, changes = {}, {}
     for split in ("train", "test"):
-        views = [View(f"epoch {e}", recipe, epoch=e) for e in (*recipe.keep, recipe.epochs)]
         found = lab.compare(views, recipe if split == "train" else None)
-        first, last = f"epoch {best}", f"epoch {recipe.epochs}"
         curves[f"{split} images, best (epoch {best}) and last"] = found.curve(
             diagonal, (first, last)
         )
         changes[split] = stage_means(found, first, last, change=True)
         changes[split]["stage3 minus stage1"] = depth_gap(found, first, last)
+        steps = [stage_means(found, v.name, last) for v in views]
         report.table(
             f"with_last_{split}",
-            [{"epoch": v.epoch, **stage_means(found, v.name, last)} for v in views],
+            [{"epoch": v.epoch, **row} for v, row in zip(views, steps, strict=True)],
         )
-        if split == "test":
-            steps: dict[str, list[Any]] = {s: [] for s in STAGES}
-            for v in views:
-                for stage, value in stage_means(found, v.name, last).items():
-                    steps[stage].append(value)
-            report.lines(
-                "with_last", steps, x=[v.epoch for v in views], xlabel="epoch",
-                ylabel="CKA with the last epoch, same layer",
-                title="Robust training on few images: when stages settle (test images)",
-            )  # fmt: skip
+    report.lines(
+        "with_last", {stage: [row[stage] for row in steps] for stage in STAGES},
+        x=[v.epoch for v in views], xlabel="epoch",
+        ylabel="CKA with the last epoch, same layer",
+        title="Robust training on few images: when stages settle (test images)",
+    )  # fmt: skip
     report.lines(
         "best_last", curves, xlabel="layer", ylabel="CKA, best with last epoch",
         title="What robust training changes after its best epoch",
         borders=borders(found.stages(last)),
     )  # fmt: skip
+    # How far apart two trainings end that differ by their seed: the usual robust networks'.
+    yardstick = baseline(lab)
+    pairs = yardstick.pairs.get("robust-robust", [])
+    if pairs:
+        changes["test, two seeds of question 1 instead"] = _between_seeds(yardstick.found, pairs)
     report.table("change", [{"images": split, **row} for split, row in changes.items()])
     return {
         "best epoch": best,
         "last epoch": recipe.epochs,
-        "robust accuracy": {"best": kept[best], "last": kept[recipe.epochs]},
-        "train accuracy": {
-            "best": history[best - 1]["train_accuracy"], "last": history[-1]["train_accuracy"]
-        },
+        "robust accuracy": {"best": robust[best], "last": robust[recipe.epochs]},
+        "train accuracy": {e: history[e]["train accuracy"] for e in (best, recipe.epochs)},
         "evaluated images": len(lab.networks.eval_data),
         "change": changes,
-    }  # fmt: skip
+    }
+
+
+def _history(lab: Lab, recipe: Recipe) -> dict[int, dict[str, Any]]:
+    """Accuracies by the number of epochs done, of the epochs that were evaluated."""
+    images, watched = recipe.images or len(lab.train_data), len(lab.networks.eval_data)
+    return {
+        line["epoch"] + 1: {
+            "epoch": line["epoch"] + 1,
+            # Of the images as they were perturbed, while the network was learning from them.
+            "train accuracy": share(line["train_accuracy"], min(images, len(lab.train_data))),
+            "clean accuracy": share(line["clean_accuracy"], watched),
+            "robust accuracy": share(line["robust_accuracy"], watched),
+        }
+        for line in lab.networks.history(recipe)
+        if line["robust_accuracy"] is not None
+    }
+
+
+def _between_seeds(found: Comparison, pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """1 - CKA by stage, a mean over pairs of networks."""
+    means = {s: stage_mean_of(found.stages(pairs[0][0]), s) for s in STAGES}
+
+    def change(stage: str, grids: tuple[Any, ...]) -> float:
+        return 1 - sum(map(means[stage], grids)) / len(grids)
+
+    row = {s: found.estimate(lambda *g, s=s: change(s, g), *pairs) for s in STAGES}
+    row["stage3 minus stage1"] = found.estimate(
+        lambda *g: change(STAGES[-1], g) - change(STAGES[0], g), *pairs
+    )
+    return row

@@ -4,42 +4,80 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import indices
+from ..comparing import Comparison
+from ..indices import Estimate
 from ..lab import Lab, View
 from ..report import Report
-from .common import borders, depth_gap, diagonal, stage_means
+from .common import STAGES, borders, depth_gap, diagonal, stage_means
+from .seeds import KINDS, recipes
+
+USUAL = 1.0  # the radius at which all seeds are attacked, that of training
 
 
 def run(lab: Lab, report: Report) -> dict[str, Any]:
-    """CKA of a layer on benign and on attacked images, over attack strengths."""
-    threat = lab.preset.threats[0]
+    """CKA of a layer on benign and on attacked images: over strengths, and over seeds at one."""
     rows, curves, means, falls = [], {}, {}, {}
     stages: tuple[str, ...] = ()
-    for kind, recipe in (("standard", lab.standard()), ("robust", lab.robust())):
-        benign = View(f"{kind} benign", recipe)
-        attacked = [
-            View(f"{kind} x{k:g}", recipe, threat=threat, strength=k) for k in lab.preset.strengths
-        ]
-        found = lab.compare([benign, *attacked])
-        stages = found.stages(benign.name)
-        for view in attacked:
-            pair = (benign.name, view.name)
-            curve = found.curve(diagonal, pair)
-            curves[view.name] = curve
-            by_stage = stage_means(found, *pair)
-            accuracy = lab.accuracy(recipe, threat, view.strength)
-            rows.append(
-                {"network": kind, "radius": view.strength, "accuracy": accuracy["robust"],
-                 **by_stage, "last layer": curve[-1]}
-            )  # fmt: skip
-            means[view.name] = {**by_stage, "last layer": curve[-1]}
-            falls[view.name] = depth_gap(found, *pair)
+    for kind in KINDS:
+        at_usual = []
+        for seed in lab.preset.seeds:
+            first = seed == lab.preset.seeds[0]
+            strengths = lab.preset.strengths if first else (USUAL,)
+            found = _compared(lab, kind, seed, strengths)
+            stages = found.stages("benign")
+            for k in strengths:
+                pair = ("benign", f"x{k:g}")
+                own = {**stage_means(found, *pair), "last layer": found.curve(diagonal, pair)[-1]}
+                accuracy = lab.accuracy(recipes(lab, seed)[kind], lab.preset.threats[0], k)
+                rows.append(
+                    {"network": kind, "seed": seed, "radius": k,
+                     "accuracy": accuracy["robust"], **own}
+                )  # fmt: skip
+                if first:
+                    curves[f"{kind} x{k:g}"] = found.curve(diagonal, pair)
+                if k == USUAL:
+                    at_usual.append({**own, "fall": depth_gap(found, *pair)})
+        over = {
+            key: indices.mean_over_seeds([e[key] for e in at_usual])
+            for key in (*STAGES, "last layer", "fall")
+        }
+        falls[kind] = over.pop("fall")
+        means[kind] = over
+    _write(lab, report, rows, curves, means, stages)
+    return {
+        "radius": USUAL,
+        "means": means,
+        "fall with depth": {
+            **falls, "standard minus robust": indices.difference(falls["standard"], falls["robust"])
+        },
+        "rows": rows,
+    }  # fmt: skip
+
+
+def _compared(lab: Lab, kind: str, seed: int, strengths: tuple[float, ...]) -> Comparison:
+    recipe, threat = recipes(lab, seed)[kind], lab.preset.threats[0]
+    attacked = [View(f"x{k:g}", recipe, threat=threat, strength=k) for k in strengths]
+    return lab.compare([View("benign", recipe), *attacked])
+
+
+def _write(
+    lab: Lab,
+    report: Report,
+    rows: list[dict[str, Any]],
+    curves: dict[str, list[Estimate]],
+    means: dict[str, dict[str, Estimate]],
+    stages: tuple[str, ...],
+) -> None:
     report.table("stages", rows)
+    report.table("over_seeds", [{"network": kind, "radius": USUAL, **own} for kind, own in
+                                means.items()])  # fmt: skip
     report.table(
         "layers", [{"layer": i, **{n: c[i] for n, c in curves.items()}} for i in range(len(stages))]
     )
     report.lines(
         "layers", curves, xlabel="layer", ylabel="CKA, benign with adversarial",
-        title=f"Same network, benign and {threat} images (multiples of the training radius)",
+        title=f"Same network, benign and {lab.preset.threats[0]} images "
+        "(multiples of the training radius)",
         borders=borders(stages),
     )  # fmt: skip
-    return {"means": means, "fall with depth": falls, "at": "x1", "rows": rows}

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import combinations, product
 from typing import Any
 
 from .. import indices
-from ..lab import Comparison, Lab, View
+from ..lab import Lab
 from ..report import Report
 from .common import accuracies, borders, structure
-
-
-def all_seeds(lab: Lab) -> tuple[list[View], list[View], Comparison]:
-    """Standard and robust networks of all seeds, compared with one another."""
-    standard = [View(f"standard {s}", lab.standard(s)) for s in lab.preset.seeds]
-    robust = [View(f"robust {s}", lab.robust(s)) for s in lab.preset.seeds]
-    return standard, robust, lab.compare([*standard, *robust])
+from .seeds import all_seeds, baseline
 
 
 def run(lab: Lab, report: Report) -> dict[str, Any]:
@@ -27,11 +20,10 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
         [found.grid(s, s), found.grid(r, r), found.grid(s, r)],
         "CKA of all pairs of layers, benign test images",
     )
-    rows = {v.name: structure(found, v.name) for v in (*standard, *robust)}
-    report.table(
-        "structure",
-        [{"network": v.name, **accuracies(lab, v), **rows[v.name]} for v in (*standard, *robust)],
-    )
+    rows = {
+        v.name: {**accuracies(lab, v), **structure(found, v.name)} for v in (*standard, *robust)
+    }
+    report.table("structure", [{"network": name, **row} for name, row in rows.items()])
     pairs = {"standard": (s, s), "robust": (r, r), "standard-robust": (s, r)}
     curves = {name: found.curve(indices.by_distance, pair) for name, pair in pairs.items()}
     report.lines(
@@ -45,54 +37,61 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
             for k in range(len(curves["robust"]))
         ],
     )
-    kinds = {
-        "standard-standard": list(combinations([v.name for v in standard], 2)),
-        "robust-robust": list(combinations([v.name for v in robust], 2)),
-        "standard-robust": list(product([v.name for v in standard], [v.name for v in robust])),
-    }
-    same_layer = {}
-    for kind, several in kinds.items():
-        if several:
-            same_layer[kind] = found.estimate(
-                lambda *g: sum(map(indices.mean_same_layer, g)) / len(g), *several
-            )
+    yardstick = baseline(lab)
     report.table(
-        "same_layer", [{"networks": k, "same-layer CKA": e} for k, e in same_layer.items()]
+        "same_layer",
+        [
+            {"networks": kind, "same-layer CKA": e, **yardstick.by_stage[kind]}
+            for kind, e in yardstick.same_layer.items()
+        ],
     )
-    layer_curves = {k: found.curve(_mean_diagonal, *p) for k, p in kinds.items() if p}
+    layer_curves = {k: found.curve(_mean_diagonal, *p) for k, p in yardstick.pairs.items()}
     report.lines(
         "same_layer", layer_curves, xlabel="layer", ylabel="CKA with the same layer",
         title="Same layer of two networks of different seeds or kinds",
         borders=borders(found.stages(s)),
     )  # fmt: skip
+    means = {
+        kind: _over_seeds([rows[v.name] for v in views])
+        for kind, views in (("standard", standard), ("robust", robust))
+    }
+    differences = {
+        key: _difference([rows[v.name][key] for v in standard], [rows[v.name][key] for v in robust])
+        for key in rows[s]
+    }
+    stage13 = indices.ratio(means["robust"]["stage1-stage3"], means["standard"]["stage1-stage3"])
+    report.table(
+        "differences",
+        [
+            *({"robust against standard": f"{k}, difference", "value": e}
+              for k, e in differences.items()),
+            {"robust against standard": "stage1-stage3, ratio", "value": stage13},
+        ],
+    )  # fmt: skip
     return {
         "layers": len(found.layers[0]),
         "seeds": len(lab.preset.seeds),
-        "standard": _over_seeds([rows[v.name] for v in standard]),
-        "robust": _over_seeds([rows[v.name] for v in robust]),
+        **means,
+        "difference": differences,
+        "robust / standard": {"stage1-stage3": stage13},
+        "spread over seeds": yardstick.spread,
         "accuracy": {v.name: accuracies(lab, v) for v in (*standard, *robust)},
-        "same layer": same_layer,
+        "same layer": yardstick.same_layer,
         "first seed": {"standard": rows[s], "robust": rows[r]},
-        "difference": {
-            "mean off-diagonal": _difference(found, standard, robust, indices.mean_off_diagonal),
-            "long range": _difference(found, standard, robust, indices.long_range),
-        },
     }
 
 
 def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, indices.Estimate]:
-    return {key: indices.over_seeds([row[key].value for row in rows]) for key in rows[0]}
+    return {key: indices.mean_over_seeds([row[key] for row in rows]) for key in rows[0]}
 
 
 def _difference(
-    found: Comparison, standard: list[View], robust: list[View], index: Any
+    standard: list[indices.Estimate], robust: list[indices.Estimate]
 ) -> indices.Estimate:
     """Robust minus standard, seeds paired, the error that of seeds."""
-    gaps = [
-        found.estimate(lambda g, h: index(h) - index(g), (s.name, s.name), (r.name, r.name)).value
-        for s, r in zip(standard, robust, strict=True)
-    ]
-    return indices.over_seeds(gaps)
+    return indices.mean_over_seeds(
+        [indices.difference(r, s) for s, r in zip(standard, robust, strict=True)]
+    )
 
 
 def _mean_diagonal(*grids: Any) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 from .. import indices
 from ..lab import Lab, View
 from ..report import Report
 from .common import structure
+from .seeds import baseline
+
+UNKNOWN = indices.Estimate(float("nan"), float("nan"))
 
 
 def run(lab: Lab, report: Report) -> dict[str, Any]:
@@ -18,14 +19,12 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
     threats = lab.preset.threats
     views = [View("standard", lab.standard())]
     views += [View(t, lab.recipe(threat=t)) for t in threats]
-    # The baseline of the same threat model and another seed, where there is one.
-    if len(lab.preset.seeds) > 1:
-        views.append(View(f"{threats[0]}, other seed", lab.robust(lab.preset.seeds[1])))
+    # The baseline: the same threat model and other seeds, where there are some.
+    others = [View(f"{threats[0]}, seed {s}", lab.robust(s)) for s in lab.preset.seeds[1:]]
+    views += others
     found = lab.compare(views)
     names = [v.name for v in views]
-    same = np.array(
-        [[found.estimate(indices.mean_same_layer, (a, b)).value for b in names] for a in names]
-    )
+    same = found.same_layer()
     report.matrix("same_layer", names, same, "Same-layer CKA between threat models")
     rows = []
     for view in views:
@@ -34,7 +33,7 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
             {
                 "trained against": view.name,
                 "clean accuracy": lab.accuracy(view.recipe)["clean"],
-                "accuracy under own threat": own["robust"] if own else "",
+                "accuracy under own threat": own["robust"] if own else UNKNOWN,
                 "accuracy under linf": lab.accuracy(view.recipe)["robust"],
                 "same-layer CKA with linf": found.estimate(
                     indices.mean_same_layer, (view.name, threats[0])
@@ -42,19 +41,26 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
                 **structure(found, view.name),
             }
         )
+    yardstick = baseline(lab)
+    rows += [
+        {"trained against": f"{name}, spread over seeds", **yardstick.spread[kind]}
+        for name, kind in (("standard", "standard"), (threats[0], "robust"))
+    ]
     report.table("threats", rows)
     between = list(combinations(threats, 2))
     lp = [p for p in between if set(p) <= {"linf", "l2"}]
     mixed = [p for p in between if len(set(p) & {"linf", "l2"}) == 1]
-    to_standard = [("standard", t) for t in threats]
+    groups = {
+        "between threats": between,
+        "linf with l2": lp,
+        "lp with transformations": mixed,
+        "with standard": [("standard", t) for t in threats],
+        "seed to seed": list(combinations([threats[0], *(v.name for v in others)], 2)),
+    }
+    means = {name: found.estimate(_mean_same, *pairs) for name, pairs in groups.items() if pairs}
+    report.table("groups", [{"pairs": n, "same-layer CKA": e} for n, e in means.items()])
     return {
-        "between threats": found.estimate(_mean_same, *between),
-        "linf with l2": found.estimate(_mean_same, *lp) if lp else None,
-        "lp with transformations": found.estimate(_mean_same, *mixed) if mixed else None,
-        "with standard": found.estimate(_mean_same, *to_standard),
-        "seed to seed": found.estimate(_mean_same, (threats[0], names[-1]))
-        if len(lab.preset.seeds) > 1
-        else None,
+        **{name: means.get(name) for name in groups},
         "matrix": {"names": names, "same-layer CKA": same},
     }
 
