@@ -19,7 +19,7 @@ GPU_TESTS := kernels similarity attacks rest
 GPU_SANITIZERS := memcheck racecheck initcheck synccheck
 GPU_BENCHES := operators study paths steps svd attacks end-to-end
 
-.PHONY: demo test build lint format bench cuda-check sanitize wheel-check clean \
+.PHONY: demo test build lint format bench experiment-smoke cuda-check sanitize wheel-check clean \
         gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-experiment \
         $(GPU_TESTS:%=gpu-test-%) $(GPU_SANITIZERS:%=gpu-sanitize-%) $(GPU_BENCHES:%=gpu-bench-%)
 
@@ -28,6 +28,10 @@ demo: $(VENV)/.built  ## main job: train, compare, picture and report on embedde
 
 test: $(VENV)/.built  ## whole test suite
 	$(BIN)/pytest python_tests
+
+experiment-smoke: $(VENV)/.built  ## every question of experiment 1 on digits, in two minutes
+	$(BIN)/python experiments/01_robust_representations/run.py --preset smoke --quiet \
+	  --work $(OUT)/experiment/work --results $(OUT)/experiment/results
 
 bench: $(VENV)/.built  ## benchmarks; correctness is checked before anything is timed
 	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-json=$(OUT)/benchmarks.json
