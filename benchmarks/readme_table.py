@@ -52,7 +52,9 @@ def speedups() -> list[tuple[str, str]]:
     scipy = measures[f"{pair} scipy.linalg.orthogonal_procrustes"]["speedup"]
     metrics = measures[f"{pair} torchmetrics ProcrustesDisparity"]["speedup"]
     numpy = measures["cka pair 2000x512 numpy"]["speedup"]
-    linf = step["linf (32, 3, 224, 224) ours, in place"]["speedup"]
+    large = "linf (32, 3, 224, 224)"
+    careful = step[f"{large} careful torch, in place"]["median_s"]
+    linf = careful / step[f"{large} ours, in place"]["median_s"]
     pgd = attack["width 16, batch 64, folded, channels last"]["ratio_to_strongest_peer"]
     return [
         ("Centred Gram, 512 x 16384", f"{plain:.1f} times as fast as torch, bfloat16 {half:.1f}"),
@@ -64,7 +66,10 @@ def speedups() -> list[tuple[str, str]]:
             f"{scipy:.1f} times as fast as SciPy, {metrics:.1f} as torchmetrics",
         ),
         ("Linear CKA of one pair, 2000 x 512", f"{numpy:.2f} times as fast as NumPy"),
-        ("Linf step of an attack, 32 x 3 x 224 x 224", f"{linf:.1f} times as fast as textbook"),
+        (
+            "Linf step of an attack, 32 x 3 x 224 x 224",
+            f"{linf:.1f} times as fast as careful torch",
+        ),
         (
             "PGD-10, ResNet-18 of width 16, 64 CIFAR images",
             f"{pgd:.2f} of the textbook loop's time",
