@@ -101,7 +101,7 @@ class CKAAccumulator:
         self._cka = MinibatchCKA(estimator=estimator)
         self._n_batches = 0
         self._size = 0  # layers seen
-        self._resolution: list[Tensor] = []  # squared size of what rounding leaves, by layer
+        self._scales: list[Tensor] = []  # Euclidean norm of one sample's features, by layer
         self._largest = torch.zeros(0)  # (L,) largest root mean square Gram entry of any batch
 
     def add(self, layer: int, features: Tensor) -> None:
@@ -125,7 +125,7 @@ class CKAAccumulator:
         """Copy the Gram of another layer."""
         if layer >= self._size:
             self._size = layer + 1
-            self._resolution.append(self._resolution[of])
+            self._scales.append(self._scales[of])
             if layer >= len(self._rows):
                 self._fit_buffer(self._width, self._buffer.dtype, self._buffer.device)
         self._rows[layer].copy_(self._rows[of])
@@ -138,9 +138,7 @@ class CKAAccumulator:
         dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
         if layer >= self._size:
             self._size = layer + 1
-            sample = features[0].to(dtype)
-            ulps = self._CONSTANT_ULPS * torch.finfo(dtype).eps
-            self._resolution.append(ulps**2 * torch.dot(sample, sample))
+            self._scales.append(torch.linalg.vector_norm(features[0], dtype=dtype))
         if width != self._width or layer >= len(self._rows):
             self._fit_buffer(width, dtype, features.device)
         elif dtype == torch.float64 != self._buffer.dtype:
@@ -175,7 +173,10 @@ class CKAAccumulator:
     def estimate(self) -> Estimate:
         """CKA and jackknife standard errors; NaN for constant layers."""
         cka = self._cka.compute()
-        resolution = torch.stack([limit.to(self._largest) for limit in self._resolution])
+        scales = torch.stack([scale.to(self._largest) for scale in self._scales])
+        eps = torch.tensor([torch.finfo(scale.dtype).eps for scale in self._scales]).to(scales)
+        # What rounding leaves of features that do not vary, squared as in a Gram.
+        resolution = (self._CONSTANT_ULPS * eps * scales).square()
         constant = (self._largest <= resolution).nonzero().flatten()
         value, error = cka.value.clone(), cka.standard_error.clone()
         for matrix in (value, error):
