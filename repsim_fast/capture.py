@@ -135,18 +135,18 @@ class Capture:
         self._hooks.close()
 
     def _start_pass(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._counts = {}
+        self._counts.clear()
         self.activations = {}
 
     def _hook(
         self, name: str, selected: Selected
     ) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        to_features = self._to_features
+        counts, to_features, on_activation = self._counts, self._to_features, self._on_activation
         time_first = _is_time_first(selected.module)
         wanted_calls = frozenset({1}) if self._first_only else selected.calls
 
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            call = self._counts[name] = self._counts.get(name, 0) + 1
+            call = counts[name] = counts.get(name, 0) + 1
             if wanted_calls is not None and call not in wanted_calls:
                 return
             activation = first_tensor(output)
@@ -156,7 +156,7 @@ class Capture:
                 activation = activation.transpose(0, 1)
             if to_features is not None:
                 activation = to_features(activation)
-            self._on_activation(name if call == 1 else f"{name}#{call}", activation)
+            on_activation(name if call == 1 else f"{name}#{call}", activation)
 
         return hook
 
