@@ -38,9 +38,7 @@ def flatten_any_order(x: Tensor) -> Tensor:
     The features come in the order of memory, which for ``channels_last`` maps is not that of the
     indices. Enough for whatever does not depend on the order, such as a Gram matrix.
     """
-    if x.is_contiguous() and x.ndim > 1:
-        return x.flatten(1)
-    if x.ndim <= 2:
+    if x.ndim <= 2 or x.is_contiguous():
         return flatten(x)
     order = sorted(range(1, x.ndim), key=x.stride, reverse=True)
     return x.permute(0, *order).flatten(1)

@@ -125,6 +125,8 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"grams: expected packed Grams \(L, 45\)"):
         state.update(torch.ones(2, 3), n=10)
     state.update(grams(layers(10), "unbiased"), n=10)
+    with pytest.raises(ValueError, match=r"hsic: expected a matrix \(4, 4\), got shape \(2, 2\)"):
+        state.add(torch.eye(2, dtype=torch.float64), n=10)
     with pytest.raises(ValueError, match="expected 4 representations as before, got 2"):
         state.update(torch.ones(2, 45), n=10)
     with pytest.raises(ValueError, match="estimator"):

@@ -133,7 +133,16 @@ class MinibatchCKA:
         *,
         n: int,
     ) -> None:
-        """Adds one batch of n samples by its HSIC, as `batch_hsic` returns it."""
+        """Adds one batch of n samples by its HSIC, as `batch_hsic` returns it.
+
+        Raises:
+            ValueError: Not a square matrix, or of another size than earlier batches.
+        """
+        size = self._groups[0].shape[0] if self._groups else hsic.shape[-1]
+        if hsic.shape != (size, size):
+            raise ValueError(
+                f"hsic: expected a matrix ({size}, {size}), got shape {tuple(hsic.shape)}"
+            )
         self._add(hsic * n)
         self.n_samples += n
         self.n_batches += 1
