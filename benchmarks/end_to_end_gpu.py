@@ -32,7 +32,9 @@ from torch.profiler import ProfilerActivity, profile
 
 BENCHMARKS = Path(__file__).resolve().parent
 sys.path[:0] = [str(BENCHMARKS / "kernels"), str(BENCHMARKS)]
+import textbook  # noqa: E402
 from device_time import copy_bytes_per_ms  # noqa: E402
+from textbook import EPS, SIZE, STEPS  # noqa: E402
 from timing import machine, machine_name, side_by_side, write_json  # noqa: E402
 
 from repsim_fast import compare  # noqa: E402
@@ -40,7 +42,6 @@ from repsim_fast.attacks import PGD, Execution  # noqa: E402
 from repsim_fast.capture import Capture  # noqa: E402
 from repsim_fast.reference import center_gram  # noqa: E402
 
-EPS, STEP, STEPS = 8 / 255, 2 / 255, 10
 # Largest error of a similarity, from rounding of the Grams' operands alone.
 TOLERANCE = {"bfloat16": 1e-2, "float32": 1e-4}
 
@@ -198,17 +199,6 @@ def comparison(settings: Settings, models: list[nn.Module]) -> Rows:
 # ---- 2. attack
 
 
-def textbook(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    adv = x.clone()
-    for _ in range(STEPS):
-        adv.requires_grad_()
-        loss = nn.functional.cross_entropy(model(adv), y)
-        (gradient,) = torch.autograd.grad(loss, adv)
-        adv = adv.detach() + STEP * gradient.sign()
-        adv = (x + (adv - x).clamp(-EPS, EPS)).clamp(0, 1)
-    return adv.detach()
-
-
 def executions(device: str) -> dict[str, Execution]:
     found = {"exact": Execution(), "folded": Execution(fold_batchnorm=True, channels_last=True)}
     if device == "cuda":
@@ -222,9 +212,9 @@ def check_attacks(settings: Settings) -> None:
     wide = torchvision.models.resnet18(weights=None).to(settings.device).double().eval()
     x = torch.rand(2, 3, 32, 32, dtype=torch.float64, device=settings.device)
     y = wide(x).argmax(1)
-    want = textbook(wide, x, y)
+    want = textbook.pgd(wide, x, y)
     for name, execution in executions(settings.device).items():
-        attack = PGD(EPS, step_size=STEP, steps=STEPS, random_start=False, execution=execution)
+        attack = PGD(EPS, step_size=SIZE, steps=STEPS, random_start=False, execution=execution)
         differing = ((attack(wide, x, y) - want).abs() > 1e-9).double().mean()
         if not differing < 1e-3:
             sys.exit(f"PGD, {name}: {differing:.1%} of the pixels differ in float64")
@@ -242,13 +232,13 @@ def attacks(settings: Settings, model: nn.Module) -> Rows:
 
     def eager() -> Tensor:
         with autocast(settings):
-            return textbook(model, x, y)
+            return textbook.pgd(model, x, y)
 
     alternatives: dict[str, Callable[[], Tensor]] = {"textbook": eager}
     for name, execution in executions(settings.device).items():
         attack = PGD(
             EPS,
-            step_size=STEP,
+            step_size=SIZE,
             steps=STEPS,
             random_start=False,
             execution=execution,

@@ -11,14 +11,15 @@ import importlib.util
 from collections.abc import Callable
 
 import pytest
+import textbook
 import torch
+from textbook import EPS, SIZE, STEPS
 from timing import side_by_side
 from torch import Tensor, nn
 
 from repsim_fast.attacks import PGD, Execution, adapt
 from repsim_fast.attacks.losses import cross_entropy
 
-EPS, SIZE, STEPS = 8 / 255, 2 / 255, 10
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # (width of the first stage, images): 64 is ResNet-18; a batch of it costs seconds on one CPU core.
 CASES = [(64, 64), (64, 256)] if DEVICE == "cuda" else [(16, 64), (64, 16), (64, 64)]
@@ -77,17 +78,6 @@ def resnet18(width: int) -> nn.Module:
     return model.eval()
 
 
-def textbook(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    adv = x.clone()
-    for _ in range(STEPS):
-        adv.requires_grad_()
-        loss = nn.functional.cross_entropy(model(adv), y)
-        (grad,) = torch.autograd.grad(loss, adv)
-        adv = adv.detach() + SIZE * grad.sign()
-        adv = (x + (adv - x).clamp(-EPS, EPS)).clamp(0, 1)
-    return adv.detach()
-
-
 def with_weight_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     adv = x.clone()
     for _ in range(STEPS):
@@ -107,7 +97,7 @@ def ours(execution: Execution, **options) -> PGD:
 def attacks() -> dict[str, Attack]:
     found: dict[str, Attack] = {
         "textbook, backward": with_weight_gradients,
-        "textbook, autograd.grad": textbook,
+        "textbook, autograd.grad": textbook.pgd,
     }
     if importlib.util.find_spec("torchattacks"):
         import torchattacks
@@ -124,7 +114,7 @@ def check(found: dict[str, Attack]) -> None:
     model = resnet18(8).double().to(DEVICE)
     x = torch.rand(4, 3, 32, 32, dtype=torch.float64, device=DEVICE)
     y = model(x).argmax(1)
-    want = textbook(model, x, y)
+    want = textbook.pgd(model, x, y)
     for name, attack in found.items():
         if "compiled" in name:
             continue  # compiled once, for float32, below
