@@ -76,7 +76,7 @@ sanitize: $(VENV)/.installed  ## CUDA kernels on the CPU under address, undefine
 wheel-check: $(VENV)/.built  ## one wheel, built with this torch, runs with another
 	PYTHON=$(PYTHON) bash python_tests/build/wheel_check.sh $(VENV)
 
-# On a machine with a GPU, offline: `make gpu`, or its parts one after another, none of which takes
+# On a machine with a GPU, offline: `make gpu`, or its parts one after another, each stopped before
 # ten minutes: gpu-build, gpu-test-*, gpu-sanitize-*, gpu-bench-* (make -n gpu names them all).
 # Results are written to $(GPU_OUT).
 gpu: gpu-test gpu-sanitize gpu-bench
@@ -129,7 +129,7 @@ gpu-bench-steps gpu-bench-svd gpu-bench-attacks: gpu-bench-%: gpu-build
 gpu-bench-end-to-end: gpu-build
 	$(GPU_PART) $(GPU_PYTHON) benchmarks/end_to_end_gpu.py --out $(GPU_OUT)
 
-# Ten hours in parts of eight minutes, which are no part of `make gpu`: a status of 75 means that
+# Ten hours by estimate, in parts of eight minutes, which are no part of `make gpu`: a status of 75 means that
 # the same command goes on from there, 0 that all questions are answered.
 gpu-experiment: gpu-build
 	$(GPU_PYTHON) experiments/01_robust_representations/run.py --preset gpu --minutes 8 --quiet
