@@ -4,7 +4,7 @@ The bound is a torch operation with a Linf step's traffic, three reads and one w
 each float32 entry): `addcmul` with and without a new result. The L1 projection is compared with the
 sorting one. Everything on one CPU thread, or on the GPU if there is one; correctness comes first.
 
-Linf and L2 steps are timed five in a row, as a loop takes them; times are those of one. Whether a
+Steps are timed five in a row, as a loop takes them; times are those of one. Whether a
 new result costs page faults depends on what the memory allocator has kept, which multiplies the
 time of the textbook steps in some runs: the careful, allocation-free torch step is the peer then.
 """
@@ -30,6 +30,7 @@ LINF = {"step_size": 2 / 255, "eps": 8 / 255}
 L2 = {"step_size": 0.1, "eps": 0.5}
 L1 = {"step_size": 1.0, "eps": 12.0}
 ROUNDS = 25
+SORTING_ROUNDS = 5  # it takes most of a second on large images
 IN_A_ROW = 5
 
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
@@ -101,7 +102,7 @@ def error(got: Tensor, want: Tensor) -> float:
     return float((got.double() - want).abs().max())
 
 
-def in_a_row(alternatives: dict[str, Callable[[], Any]]) -> dict[str, Timing]:
+def in_a_row(alternatives: dict[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, Timing]:
     def repeated(function: Callable[[], Any]) -> Callable[[], None]:
         def run() -> None:
             for _ in range(IN_A_ROW):
@@ -110,7 +111,7 @@ def in_a_row(alternatives: dict[str, Callable[[], Any]]) -> dict[str, Timing]:
         return run
 
     rows = {name: repeated(function) for name, function in alternatives.items()}
-    times = side_by_side(rows, rounds=ROUNDS)
+    times = side_by_side(rows, rounds=rounds)
     return {
         name: Timing(t.median / IN_A_ROW, t.low / IN_A_ROW, t.high / IN_A_ROW)
         for name, t in times.items()
@@ -197,13 +198,12 @@ def test_l1_projection(benchmark, record, shape, scale):
     assert error(ops.project_l1_box(x_adv, x, eps=eps), want) <= 1e-6
     assert error(sorting_l1_projection(x_adv.double(), x.double(), eps), want) <= 1e-6
 
-    times = side_by_side(
+    times = in_a_row(
         {
             "sorting": lambda: sorting_l1_projection(x_adv, x, eps),
             "ours": lambda: ops.project_l1_box(x_adv, x, eps=eps),
         },
-        rounds=5,
-        warmup=1,
+        rounds=SORTING_ROUNDS,
     )
     report(record, f"l1 projection, noise {scale}, {shape}", times, "sorting", None)
     benchmark(ops.project_l1_box, x_adv, x, eps=eps)
@@ -221,10 +221,9 @@ def test_l1(benchmark, record, shape):
         moved = x_adv + L1["step_size"] * direction
         return sorting_l1_projection(moved, x, L1["eps"])
 
-    times = side_by_side(
+    times = in_a_row(
         {"sorting": with_sort, "ours": lambda: ops.pgd_l1_step(x_adv, grad, x, **L1)},
-        rounds=5,
-        warmup=1,
+        rounds=SORTING_ROUNDS,
     )
     report(record, f"l1 {shape}", times, "sorting", None)
     benchmark(ops.pgd_l1_step, x_adv, grad, x, **L1)

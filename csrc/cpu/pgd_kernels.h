@@ -56,14 +56,21 @@ struct PgdKernels {
     int64_t above, between;
   };
   Counts (*pack_between)(const T* values, int64_t n, T low, T high, T* between);
-  // out = adv moved; lengths = |out - x|, rooms = the box's room on that side.
-  void (*l1_move)(const T* adv, const T* gradient, const T* sizes, const T* x, int64_t n,
-                  SparseMove<T> move, const Box<T>& box, T* out, T* lengths, T* rooms);
-  T (*largest)(const T* lengths, int64_t n);
-  ShrinkSums (*shrink_sums)(const T* lengths, const T* rooms, int64_t n, T threshold);
-  // Keeps the entries with lengths > threshold, in order; returns their number. Both arrays have
-  // room for kPackSlack more.
-  int64_t (*pack_longer)(T* lengths, T* rooms, int64_t n, T threshold);
+  // out = adv moved; lengths = |out - x|, rooms = the box's room on that side; their sums.
+  struct Moved {
+    ShrinkSums sums;  // at the threshold 0
+    T largest;        // of the lengths
+  };
+  Moved (*l1_move)(const T* adv, const T* gradient, const T* sizes, const T* x, int64_t n,
+                   SparseMove<T> move, const Box<T>& box, T* out, T* lengths, T* rooms);
+  // Sums of n entries at a threshold, and those with lengths > threshold, in order. Both have zeros
+  // after their end, up to a whole vector (kPackSlack entries).
+  struct Shrunk {
+    ShrinkSums sums;
+    int64_t longer;
+  };
+  Shrunk (*l1_sums)(const T* lengths, const T* rooms, int64_t n, T threshold, T* longer_lengths,
+                    T* longer_rooms);
   // out = l1_entry(...)
   void (*l1_shrink)(const T* x, int64_t n, T threshold, T threshold_rest, const Box<T>& box,
                     T* out);

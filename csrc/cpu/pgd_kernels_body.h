@@ -258,10 +258,57 @@ typename PgdKernels<T>::Counts pack_between(const T* values, int64_t n, T low, T
   return {above, packed};
 }
 
+// ShrinkSums of vectors of rests and rooms; like sum_of, in double after every run.
+template <typename T>
+class ShrinkTotals {
+ public:
+  using W = Wide<T>;
+  using L = Lanes<T>;
+
+  REPSIM_INLINE void add(typename W::Values rest, typename W::Values room) {
+    const typename W::Values zero = {}, positive = rest > zero ? rest : zero;
+    part_ += positive > room ? room : positive;
+    above_ -= (rest > zero) & (rest <= room);
+    below_ -= (rest >= zero) & (rest < room);
+    if (++in_run_ == kRun) end_run();
+  }
+
+  REPSIM_INLINE ShrinkSums sums() {
+    end_run();
+    ShrinkSums sums;
+    for (int lane = 0; lane < L::kCount; ++lane) sums.total += totals_[lane];
+    for (int lane = 0; lane < W::kCount; ++lane) {
+      sums.above += above_[lane];
+      sums.below += below_[lane];
+    }
+    return sums;
+  }
+
+ private:
+  static constexpr int kRun = 16;  // vectors
+
+  REPSIM_INLINE void end_run() {
+    T values[W::kCount];
+    store<W>(values, part_);
+    for (int lane = 0; lane < W::kCount; lane += L::kCount) {
+      totals_ += __builtin_convertvector(load<L>(values + lane), typename L::Sums);
+    }
+    part_ = typename W::Values{};
+    in_run_ = 0;
+  }
+
+  typename W::Values part_ = {};
+  typename W::Index above_ = {}, below_ = {};
+  typename L::Sums totals_ = {};
+  int in_run_ = 0;
+};
+
 template <typename T, bool kMoves, bool kArrays>
-void l1_move_loop(const T* adv, const T* gradient, const T* sizes, const T* x, int64_t n,
-                  SparseMove<T> move, Box<T> box, T* out, T* lengths, T* rooms) {
-  for_entries<T>(n, [&](auto shape, int64_t i) {
+typename PgdKernels<T>::Moved l1_move_loop(const T* adv, const T* gradient, const T* sizes,
+                                           const T* x, int64_t n, SparseMove<T> move, Box<T> box,
+                                           T* out, T* lengths, T* rooms) {
+  using W = Wide<T>;
+  const auto moved = [&](auto shape, int64_t i) {
     using S = decltype(shape);
     using V = typename S::Values;
     V v = load<S>(adv + i);
@@ -273,102 +320,80 @@ void l1_move_loop(const T* adv, const T* gradient, const T* sizes, const T* x, i
     store<S>(out + i, v);
     store<S>(lengths + i, magnitude<V>(u));
     store<S>(rooms + i, room<V>(u, center, lows<kArrays, S>(box, i), highs<kArrays, S>(box, i)));
-  });
+  };
+  ShrinkTotals<T> totals;
+  typename W::Values most = {};
+  int64_t i = 0;
+  for (; i + W::kCount <= n; i += W::kCount) {
+    moved(W{}, i);
+    const auto length = load<W>(lengths + i);
+    totals.add(length, load<W>(rooms + i));
+    most = length > most ? length : most;
+  }
+  ShrinkSums sums = totals.sums();
+  T largest = 0;
+  for (int lane = 0; lane < W::kCount; ++lane) largest = std::max(largest, most[lane]);
+  for (; i < n; ++i) {
+    moved(Single<T>{}, i);
+    const T length = lengths[i], c = rooms[i];
+    if (!(length >= 0)) continue;  // NaN
+    sums.total += static_cast<double>(std::min(length, c));
+    sums.above += (length > 0) & (length <= c);
+    sums.below += length < c;
+    largest = std::max(largest, length);
+  }
+  return {sums, largest};
 }
 
 template <typename T>
-void l1_move(const T* adv, const T* gradient, const T* sizes, const T* x, int64_t n,
-             SparseMove<T> move, const Box<T>& box, T* out, T* lengths, T* rooms) {
+typename PgdKernels<T>::Moved l1_move(const T* adv, const T* gradient, const T* sizes, const T* x,
+                                      int64_t n, SparseMove<T> move, const Box<T>& box, T* out,
+                                      T* lengths, T* rooms) {
   const auto loop =
       gradient != nullptr
           ? (box.arrays ? &l1_move_loop<T, true, true> : &l1_move_loop<T, true, false>)
           : (box.arrays ? &l1_move_loop<T, false, true> : &l1_move_loop<T, false, false>);
-  loop(adv, gradient, sizes, x, n, move, box, out, lengths, rooms);
+  return loop(adv, gradient, sizes, x, n, move, box, out, lengths, rooms);
 }
 
+// Appends the entries of one vector of lengths > threshold; returns their number.
 template <typename T>
-T largest(const T* lengths, int64_t n) {
-  using W = Wide<T>;
-  typename W::Values most[2] = {};
-  int64_t i = 0;
-  for (; i + 2 * W::kCount <= n; i += 2 * W::kCount) {
-    const auto first = load<W>(lengths + i), second = load<W>(lengths + i + W::kCount);
-    most[0] = first > most[0] ? first : most[0];
-    most[1] = second > most[1] ? second : most[1];
-  }
-  T result = 0;
-  for (int lane = 0; lane < W::kCount; ++lane) {
-    const T value = most[0][lane] > most[1][lane] ? most[0][lane] : most[1][lane];
-    result = value > result ? value : result;
-  }
-  for (; i < n; ++i) result = lengths[i] > result ? lengths[i] : result;
-  return result;
-}
-
-// Like sum_of, three sums at once.
-template <typename T>
-ShrinkSums shrink_sums(const T* lengths, const T* rooms, int64_t n, T threshold) {
-  using W = Wide<T>;
-  using Values = typename W::Values;
-  constexpr int kRun = 16;  // vectors
-  const Values zero = {}, t = zero + threshold;
-  typename W::Index above = {}, below = {};
-  double totals[W::kCount] = {};
-  ShrinkSums sums;
-  int64_t i = 0;
-  for (; i + kRun * W::kCount <= n; i += kRun * W::kCount) {
-    Values even = {}, odd = {};
-    const auto add = [&](int64_t at, Values& total) {
-      const Values rest = load<W>(lengths + at) - t, c = load<W>(rooms + at);
-      const Values positive = rest > zero ? rest : zero;
-      total += positive > c ? c : positive;
-      above -= (rest > zero) & (rest <= c);
-      below -= (rest >= zero) & (rest < c);
-    };
-    for (int k = 0; k < kRun; k += 2) {
-      add(i + k * W::kCount, even);
-      add(i + (k + 1) * W::kCount, odd);
-    }
-    const Values both = even + odd;
-    for (int lane = 0; lane < W::kCount; ++lane) totals[lane] += static_cast<double>(both[lane]);
-  }
-  for (int lane = 0; lane < W::kCount; ++lane) {
-    sums.total += totals[lane];
-    sums.above += above[lane];
-    sums.below += below[lane];
-  }
-  for (; i < n; ++i) {
-    const T rest = lengths[i] - threshold, c = rooms[i];
-    const T positive = rest > 0 ? rest : T{0};
-    sums.total += static_cast<double>(positive > c ? c : positive);
-    sums.above += (rest > 0) & (rest <= c);
-    sums.below += (rest >= 0) & (rest < c);
-  }
-  return sums;
-}
-
-template <typename T>
-int64_t pack_longer(T* lengths, T* rooms, int64_t n, T threshold) {
-  int64_t packed = 0, i = 0;
+REPSIM_INLINE int64_t pack_longer(const T* lengths, const T* rooms, T threshold, T* longer_lengths,
+                                  T* longer_rooms) {
 #if REPSIM_VECTOR_BYTES == 64
   if constexpr (std::is_same_v<T, float>) {
-    const __m512 t = _mm512_set1_ps(threshold);
-    for (; i + 16 <= n; i += 16) {
-      const __m512 length = _mm512_loadu_ps(lengths + i), c = _mm512_loadu_ps(rooms + i);
-      const __mmask16 longer = _mm512_cmp_ps_mask(length, t, _CMP_GT_OQ);
-      _mm512_storeu_ps(lengths + packed, _mm512_maskz_compress_ps(longer, length));
-      _mm512_storeu_ps(rooms + packed, _mm512_maskz_compress_ps(longer, c));
-      packed += __builtin_popcount(longer);
-    }
+    const __m512 length = _mm512_loadu_ps(lengths), room = _mm512_loadu_ps(rooms);
+    const __mmask16 longer = _mm512_cmp_ps_mask(length, _mm512_set1_ps(threshold), _CMP_GT_OQ);
+    _mm512_storeu_ps(longer_lengths, _mm512_maskz_compress_ps(longer, length));
+    _mm512_storeu_ps(longer_rooms, _mm512_maskz_compress_ps(longer, room));
+    return __builtin_popcount(longer);
   }
 #endif
-  for (; i < n; ++i) {
-    const bool longer = lengths[i] > threshold;
-    lengths[packed] = lengths[i];
-    rooms[packed] = rooms[i];
-    packed += longer;
+  int64_t packed = 0;
+  for (int lane = 0; lane < Wide<T>::kCount; ++lane) {
+    longer_lengths[packed] = lengths[lane];
+    longer_rooms[packed] = rooms[lane];
+    packed += lengths[lane] > threshold;
   }
   return packed;
+}
+
+template <typename T>
+typename PgdKernels<T>::Shrunk l1_sums(const T* lengths, const T* rooms, int64_t n, T threshold,
+                                       T* longer_lengths, T* longer_rooms) {
+  using W = Wide<T>;
+  using Values = typename W::Values;
+  const Values t = all<W>(threshold);
+  ShrinkTotals<T> totals;
+  int64_t packed = 0;
+  for (int64_t i = 0; i < n; i += W::kCount) {
+    totals.add(load<W>(lengths + i) - t, load<W>(rooms + i));
+    packed += pack_longer(lengths + i, rooms + i, threshold, longer_lengths + packed,
+                          longer_rooms + packed);
+  }
+  std::fill_n(longer_lengths + packed, kPackSlack, T{0});
+  std::fill_n(longer_rooms + packed, kPackSlack, T{0});
+  return {totals.sums(), packed};
 }
 
 template <typename T, bool kArrays>
@@ -476,8 +501,7 @@ void place(const float* noise, const T* x, int64_t n, T factor, const Box<T>& bo
 
 template <typename T>
 inline constexpr PgdKernels<T> kPgdKernels = {
-    &linf<T>,         &gradient_sum<T>, &l2_move<T>, &l2_shrink<T>,   &l1_sizes<T>,
-    &pack_between<T>, &l1_move<T>,      &largest<T>, &shrink_sums<T>, &pack_longer<T>,
-    &l1_shrink<T>,    &noise,           &noise_sum,  &place<T>};
+    &linf<T>,    &gradient_sum<T>, &l2_move<T>,   &l2_shrink<T>, &l1_sizes<T>, &pack_between<T>,
+    &l1_move<T>, &l1_sums<T>,      &l1_shrink<T>, &noise,        &noise_sum,   &place<T>};
 
 #undef REPSIM_INLINE

@@ -105,73 +105,85 @@ class L1Step {
       : problem_(problem), fraction_(fraction), bounds_(problem.low, problem.high, problem.d) {}
 
   void run() {
-    const int64_t d = problem_.d;
-    for_samples(problem_.n, d, [&](int64_t first, int64_t last) {
-      const auto lengths = std::make_unique_for_overwrite<T[]>(static_cast<size_t>(d + kPackSlack));
-      const auto rooms = std::make_unique_for_overwrite<T[]>(static_cast<size_t>(d + kPackSlack));
+    for_samples(problem_.n, problem_.d, [&](int64_t first, int64_t last) {
+      Entries moved(problem_.d), longer(problem_.d);
       for (int64_t sample = first; sample < last; ++sample) {
-        move(sample, lengths.get(), rooms.get());
-        project(sample, lengths.get(), rooms.get());
+        const Moved sums = move(sample, moved, longer.lengths.get());
+        shrink(sample, find_threshold(sample, sums, &moved, &longer));
       }
     });
   }
 
  private:
+  using Moved = typename PgdKernels<T>::Moved;
+
+  // What |out - x| and the box's room are for some entries of a row.
+  struct Entries {
+    explicit Entries(int64_t d)
+        : lengths(std::make_unique_for_overwrite<T[]>(static_cast<size_t>(d + kPackSlack))),
+          rooms(std::make_unique_for_overwrite<T[]>(static_cast<size_t>(d + kPackSlack))) {}
+    std::unique_ptr<T[]> lengths, rooms;
+  };
+
   // out = adv + sparse step; |out - x| and the box's rooms.
-  void move(int64_t sample, T* lengths, T* rooms) {
-    const int64_t row = sample * problem_.d;
+  Moved move(int64_t sample, const Entries& moved, T* scratch) {
+    const int64_t d = problem_.d, row = sample * d;
+    T* lengths = moved.lengths.get();
+    T* rooms = moved.rooms.get();
     const T* gradient = problem_.gradient != nullptr ? problem_.gradient + row : nullptr;
     SparseMove<T> step{0, 0};
     if (gradient != nullptr) {
       const T size = problem_.size[sample];
-      bounds_.for_parts(0, problem_.d, [&](int64_t first, int64_t count, const Box<T>& box) {
+      bounds_.for_parts(0, d, [&](int64_t first, int64_t count, const Box<T>& box) {
         kernels_.l1_sizes(problem_.adv + row + first, gradient + first, count, size < 0, box,
                           lengths + first);
       });
-      const auto wanted = static_cast<int64_t>(fraction_[sample] * static_cast<T>(problem_.d));
-      const Selection<T> chosen = LargestOf<T>(lengths, problem_.d, rooms)
-                                      .select(std::clamp<int64_t>(wanted, 1, problem_.d));
+      const auto wanted = static_cast<int64_t>(fraction_[sample] * static_cast<T>(d));
+      const Selection<T> chosen =
+          LargestOf<T>(lengths, d, scratch).select(std::clamp<int64_t>(wanted, 1, d));
       step = {chosen.least, size / static_cast<T>(std::max<int64_t>(chosen.count, 1))};
     }
-    bounds_.for_parts(0, problem_.d, [&](int64_t first, int64_t count, const Box<T>& box) {
+    Moved sums{{}, 0};
+    bounds_.for_parts(0, d, [&](int64_t first, int64_t count, const Box<T>& box) {
       const int64_t at = row + first;
-      kernels_.l1_move(problem_.adv + at, gradient ? gradient + first : nullptr, lengths + first,
-                       problem_.x + at, count, step, box, problem_.out + at, lengths + first,
-                       rooms + first);
+      const Moved part = kernels_.l1_move(problem_.adv + at, gradient ? gradient + first : nullptr,
+                                          lengths + first, problem_.x + at, count, step, box,
+                                          problem_.out + at, lengths + first, rooms + first);
+      sums.sums.add(part.sums);
+      sums.largest = std::max(sums.largest, part.largest);
     });
+    std::fill_n(lengths + d, kPackSlack, T{0});
+    std::fill_n(rooms + d, kPackSlack, T{0});
+    return sums;
   }
 
-  void project(int64_t sample, T* lengths, T* rooms) {
+  // Entries that have left the sums are dropped on the way: those that count are in one of the two,
+  // and change over to the other when the threshold's lower bound has grown.
+  double find_threshold(int64_t sample, const Moved& sums, Entries* some, Entries* longer) {
+    ThresholdSearch<T> search(static_cast<double>(problem_.eps[sample]),
+                              static_cast<double>(sums.largest));
+    if (search.update(sums.sums)) return search.value();
+    int64_t count = problem_.d;
+    while (true) {
+      const T here = search.at();
+      const auto shrunk = kernels_.l1_sums(some->lengths.get(), some->rooms.get(), count, here,
+                                           longer->lengths.get(), longer->rooms.get());
+      if (search.update(shrunk.sums)) return search.value();
+      if (search.lower() == here) {
+        std::swap(some, longer);
+        count = shrunk.longer;
+      }
+    }
+  }
+
+  void shrink(int64_t sample, double threshold) {
     const int64_t row = sample * problem_.d;
-    const double threshold =
-        find_threshold(static_cast<double>(problem_.eps[sample]), lengths, rooms);
     const T high_part = static_cast<T>(threshold);
     const T low_part = static_cast<T>(threshold - static_cast<double>(high_part));
     bounds_.for_parts(0, problem_.d, [&](int64_t first, int64_t count, const Box<T>& box) {
       kernels_.l1_shrink(problem_.x + row + first, count, high_part, low_part, box,
                          problem_.out + row + first);
     });
-  }
-
-  // Destroys lengths and rooms: entries that have left the sums are dropped on the way.
-  double find_threshold(double eps, T* lengths, T* rooms) {
-    int64_t count = problem_.d;
-    ShrinkSums sums = kernels_.shrink_sums(lengths, rooms, count, T{0});
-    if (!(sums.total > eps)) return 0;
-    ThresholdSearch<T> search(eps, static_cast<double>(kernels_.largest(lengths, count)));
-    T packed_at = -1;
-    bool pack = true;
-    while (!search.update(sums)) {
-      // Packing costs about as much as a pass of sums, so it stops when it drops few entries.
-      if (pack && search.lower() > T{0} && search.lower() > packed_at) {
-        packed_at = search.lower();
-        const int64_t longer = kernels_.pack_longer(lengths, rooms, count, packed_at);
-        pack = longer < count - count / 4;
-        count = longer;
-      }
-      sums = kernels_.shrink_sums(lengths, rooms, count, search.at());
-    }
-    return search.value();
   }
 
   const StepProblem<T>& problem_;

@@ -311,10 +311,12 @@ def _checkpoint(state: _State, period: int, lower: Tensor) -> None:
 def _l1_checkpoint(state: _State, period: int, lower: Tensor) -> None:
     """Sparsity from the support of the best point; large steps again when that shrank."""
     # Entries that tie with the projection's threshold are left at 0 or one rounding away from it;
-    # were the latter counted, rounding would choose the sparsity.
-    rounding = 4 * torch.finfo(state.x.dtype).eps * state.x.abs()
-    moved = (state.best - state.x).abs() > rounding
-    support = moved.flatten(1).sum(1).to(state.support.dtype)
+    # were the latter counted, rounding would choose the sparsity. It is that of an entry after its
+    # step, which may be far larger than the entry itself.
+    largest_entry = state.x.abs().flatten(1).amax(1, keepdim=True)
+    rounding = 4 * torch.finfo(state.x.dtype).eps * largest_entry
+    moved = (state.best - state.x).abs().flatten(1) > rounding
+    support = moved.sum(1).to(state.support.dtype)
     shrank = support < _L1_SUPPORT_SHRANK * state.support
     state.support = support
     state.fraction = support.to(state.fraction.dtype) / state.x[0].numel() / _L1_SPARSER
