@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from python_tests.data.files import encode, write_parquet
+from python_tests.op_tester import devices
 
 NAME = "experiments.01_robust_representations"
 command = import_module(f"{NAME}.command")
@@ -44,15 +45,18 @@ TINY = dataclasses.replace(
 )
 
 
-def run(monkeypatch, tmp_path, *arguments):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+def run(monkeypatch, tmp_path, *arguments, preset=TINY):
+    monkeypatch.setitem(presets.PRESETS, "smoke", preset)
     places = ["--work", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
     return command.main([*places, "--quiet", *arguments])
 
 
-def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_path):
+@pytest.mark.parametrize("device", devices())
+def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_path, device):
+    """In mixed precision, as the presets for a GPU train; `make experiment-smoke` goes without."""
     monkeypatch.setattr(measures, "GROUPS", 3)  # more cost time only
-    assert run(monkeypatch, tmp_path) == 0
+    preset = dataclasses.replace(TINY, device=device, autocast="bfloat16")
+    assert run(monkeypatch, tmp_path, preset=preset) == 0
     results = tmp_path / "results" / "smoke"
     for question in QUESTIONS:
         found = json.loads((results / f"{question}.json").read_text())
@@ -73,7 +77,7 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     gap = artefact["largest row difference, norm and ReLU"]
     assert gap["published"]["value"] < 1e-6 < gap["correct"]["value"]
     # A second run trains nothing, and leaves the other answers in the record.
-    assert run(monkeypatch, tmp_path, "--only", "Q7", "--again") == 0
+    assert run(monkeypatch, tmp_path, "--only", "Q7", "--again", preset=preset) == 0
     record = json.loads((results / "run.json").read_text())["questions"]
     assert record["Q7"]["networks_trained"] == 0
     assert set(record) == set(QUESTIONS)
