@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/gram_operator.h"
+#include "common/stable_checks.h"
 #include "cuda/centered_gram.cuh"
 #include "cuda/device_scope.h"
 #include "cuda/gram_plan.h"

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "common/stable_checks.h"
+
 #if defined(REPSIM_CPU_RUNNER)
 
 // The tests build the operators as a library for CPU tensors, whose kernels run in csrc/tests.
