@@ -85,7 +85,8 @@ gpu-sanitize: $(GPU_SANITIZERS:%=gpu-sanitize-%)
 gpu-bench: $(GPU_BENCHES:%=gpu-bench-%)  ## the table: achieved over bound
 	$(GPU_PYTHON) benchmarks/gpu_summary.py $(GPU_OUT)
 
-GPU_PART := timeout 590 env REPSIM_REQUIRE_CUDA=1
+# A compiler that we have not seen may warn of something new: that is no reason to test nothing.
+GPU_PART := timeout 590 env REPSIM_REQUIRE_CUDA=1 REPSIM_WERROR=0
 # Not the options of pyproject.toml, which need pytest-benchmark.
 GPU_PYTEST := $(GPU_PART) $(GPU_PYTHON) -m pytest -q -o addopts=-ra
 
@@ -93,7 +94,7 @@ gpu-build:
 	mkdir -p $(GPU_OUT)
 	FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="9.0" $(GPU_PYTHON) -m pip install -q --no-build-isolation --no-deps --no-index -e .
 	cd $(GPU_OUT) && $(GPU_PYTHON) -m repsim_fast info
-	$(GPU_PYTHON) python_tests/csrc/build_runner.py cuda
+	REPSIM_WERROR=0 $(GPU_PYTHON) python_tests/csrc/build_runner.py cuda
 
 GPU_TESTS_kernels := csrc ops
 GPU_TESTS_similarity := similarity compare capture
@@ -106,8 +107,11 @@ GPU_TESTS_rest := $(filter-out \
 $(GPU_TESTS:%=gpu-test-%): gpu-test-%: gpu-build
 	$(GPU_PYTEST) $(GPU_TESTS_$*:%=python_tests/%) --junitxml=$(GPU_OUT)/tests-$*.xml
 
+# Every tensor an allocation of its own: torch's pools would hide an access behind one's end, and
+# memory that nothing wrote.
 $(GPU_SANITIZERS:%=gpu-sanitize-%): gpu-sanitize-%: gpu-build
-	cd $(GPU_OUT) && $(GPU_PART) compute-sanitizer --tool $* --error-exitcode 1 \
+	cd $(GPU_OUT) && $(GPU_PART) PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
+	  compute-sanitizer --tool $* --error-exitcode 1 \
 	  $(GPU_PYTHON) $(CURDIR)/python_tests/csrc/small_shapes.py
 
 gpu-bench-operators: gpu-build

@@ -3,6 +3,7 @@ benchmarks/results/<machine>/<file>.json, which README and notes link to."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from timing import machine, machine_name, write_json
 
 RESULTS = Path(__file__).parent / "results"
 _rows: dict[str, list[dict[str, Any]]] = {}
+_machine = functools.cache(machine)  # before the first file changes the working tree
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,6 +53,7 @@ def record(request: pytest.FixtureRequest) -> Callable[..., None]:
     def add(case: str, **figures: Any) -> None:
         row = {"case": case, **figures}
         _rows.setdefault(name, []).append(row)
+        _write(request.config, name)  # at once: a part that is stopped keeps what it has
         print("\n" + "  ".join(f"{k}={_short(v)}" for k, v in row.items()))
 
     return add
@@ -60,11 +63,9 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    folder = session.config.getoption("--record-to")
-    if folder is None and session.config.getoption("--record"):
+def _write(config: pytest.Config, name: str) -> None:
+    folder = config.getoption("--record-to")
+    if folder is None and config.getoption("--record"):
         folder = RESULTS / machine_name()
-    if folder is None:
-        return
-    for name, rows in _rows.items():
-        write_json(folder / f"{name}.json", {"machine": machine(), "rows": rows})
+    if folder is not None:
+        write_json(folder / f"{name}.json", {"machine": _machine(), "rows": _rows[name]})

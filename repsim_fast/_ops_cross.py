@@ -57,9 +57,13 @@ def _fake(x: Tensor, y: Tensor) -> Tensor:
     return x.new_empty((x.shape[1], y.shape[1]))
 
 
-@torch.library.register_kernel("repsim_fast::cross_gram", "cuda")  # type: ignore[untyped-decorator]
 def _cuda(x: Tensor, y: Tensor) -> Tensor:
-    return x.mT @ y
+    # In the dtype of x as on the CPU, also where a forward pass is under autocast.
+    with torch.autocast(x.device.type, enabled=False):
+        return x.mT @ y
+
+
+torch.library.register_kernel("repsim_fast::cross_gram", "cuda", _cuda)
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:

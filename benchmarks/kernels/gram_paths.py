@@ -173,6 +173,7 @@ def main() -> None:
     options = parser.parse_args()
     module = load(options.device)
     ceilings = Ceilings.measured(*TOLERANCE) if options.device == "cuda" else None
+    about = {"machine": machine(), "ceilings": ceilings and asdict(ceilings)}
     rows = []
     for n in SAMPLES if options.device == "cuda" else (20, 130):
         for dtype, precision in (
@@ -183,9 +184,8 @@ def main() -> None:
             if options.device == "cpu":
                 p = 104
             rows += measure(module, n, p // 8 * 8, dtype, precision, ceilings)
-    if options.out is not None:
-        about = {"machine": machine(), "ceilings": ceilings and asdict(ceilings)}
-        write_json(options.out, {**about, "rows": rows})
+            if options.out is not None:  # at once: kept if a later case ends the run
+                write_json(options.out, {**about, "rows": rows})
     if not all(row["right"] for row in rows):
         sys.exit("some paths exceed the error of their precision")
 

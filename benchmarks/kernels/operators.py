@@ -155,6 +155,7 @@ def main() -> None:
     options = parser.parse_args()
     precisions = sorted(GRAM_ERROR)
     ceilings = Ceilings.measured(*precisions) if options.device == "cuda" else None
+    about = {"machine": machine(), "ceilings": ceilings and asdict(ceilings)}
     rows = []
     for family in (grams, steps, svds):
         for case in family(options.device):
@@ -170,9 +171,8 @@ def main() -> None:
                 )
             rows.append(row)
             print(f"{case.name:48} {shown(row)}", flush=True)
-    if options.out is not None:
-        about = {"machine": machine(), "ceilings": ceilings and asdict(ceilings)}
-        write_json(options.out, {**about, "rows": rows})
+            if options.out is not None:  # at once: kept if a later case ends the run
+                write_json(options.out, {**about, "rows": rows})
     if not all(row["right"] for row in rows):
         sys.exit("some operators are wrong")
 

@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "common/stable_checks.h"
+
 namespace repsim_fast {
 
 // How much of each matrix counts; empty vectors: all of it.

@@ -280,7 +280,9 @@ struct Fragments {
 
 }  // namespace runner
 
-// Exact within one call and rounded once; a GPU keeps somewhat fewer bits on the way.
+// Exact within one call and rounded once, towards zero like the matrix units (Fasi, Higham,
+// Mikaitis and Pranesh 2021, "Numerical behavior of NVIDIA tensor cores"); a GPU keeps somewhat
+// fewer bits on the way.
 template <typename Operand>
 void multiply_tile(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   runner::Fragments mine{};
@@ -299,7 +301,10 @@ void multiply_tile(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]
       }
     }
   }
-  for (unsigned e = 0; e < 4; ++e) d[e] = static_cast<float>(sum[e]);
+  for (unsigned e = 0; e < 4; ++e) {
+    d[e] = static_cast<float>(sum[e]);
+    if (std::abs(static_cast<double>(d[e])) > std::abs(sum[e])) d[e] = std::nextafter(d[e], 0.0f);
+  }
 }
 
 }  // namespace repsim_fast

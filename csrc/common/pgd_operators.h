@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "common/pgd_problem.h"
+#include "common/stable_checks.h"
 #include "math/random_start.h"
 
 namespace repsim_fast {

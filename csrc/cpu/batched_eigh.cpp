@@ -15,6 +15,8 @@
 #include <string>
 #include <tuple>
 
+#include "common/stable_checks.h"
+
 namespace repsim_fast {
 namespace {
 

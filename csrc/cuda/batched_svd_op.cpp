@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "common/batched_svd.h"
+#include "common/stable_checks.h"
 #include "cuda/batched_svd.cuh"
 #include "cuda/device_scope.h"
 #include "math/jacobi.h"

@@ -90,6 +90,23 @@ constexpr int64_t single_pass_tile(int64_t n, ElementType operand_type) {
   return 0;
 }
 
+// Strips in shared memory. About 30 KB on their way hide the memory's latency; large operands leave
+// less room.
+constexpr int64_t single_pass_stages(int64_t tile, int64_t operand_bytes) {
+  return tile == 64 && operand_bytes == 4 ? 2 : tile == 16 ? 5 : 3;
+}
+
+// Shared memory that a block asks for at most, given the bytes of an entry of x and of an operand:
+// up to 171 KiB, where a block gets 99 KiB of some GPUs and 227 KiB of others.
+constexpr int64_t single_pass_shared_bytes(int64_t tile, int64_t x_bytes, int64_t operand_bytes) {
+  const int64_t rows = kSinglePassTileRows * tile, columns = kSinglePassStripBytes / x_bytes;
+  const int64_t stages = single_pass_stages(tile, operand_bytes);
+  return stages * rows * kSinglePassStripBytes        // strips
+         + 2 * rows * (columns * operand_bytes + 16)  // operands, padded
+         + kSinglePassTiles * columns * int64_t{4}    // sums
+         + 128;                                       // barriers, alignment
+}
+
 // Whether x can be read in whole vectors of 16 bytes. Strides in elements.
 inline bool single_pass_layout(const void* x, ElementType x_type, int64_t row_stride,
                                int64_t column_stride) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/gram_operator.h"
+#include "common/stable_checks.h"
 #include "cuda/centered_gram.cuh"
 #include "cuda/device_scope.h"
 #include "cuda/gram_plan.h"
@@ -172,6 +173,7 @@ void compute(const Tensor& x,  // (n, p)
                             .single_pass_layout = single_pass_layout(x.const_data_ptr(), x_type,
                                                                      x.stride(0), x.stride(1)),
                             .multiprocessors = scope.multiprocessors(),
+                            .shared_bytes = scope.shared_bytes(),
                             .bulk_copies = n >= kBulkCopySamples && bulk_strips_available()};
   const GramPlan plan = plan_gram(problem);
   const bool centre = call.centering != Centering::kNone;

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "common/stable_checks.h"
+
 #if defined(REPSIM_CPU_RUNNER)
 
 // The tests build the operators as a library for CPU tensors, whose kernels run in csrc/tests.
@@ -19,6 +21,7 @@ class DeviceScope {
   explicit DeviceScope(const torch::stable::Tensor&) {}
   void* stream() const { return nullptr; }
   int64_t multiprocessors() const { return 4; }
+  int64_t shared_bytes() const { return int64_t{227} << 10; }
 };
 
 }  // namespace repsim_fast
@@ -43,13 +46,17 @@ class DeviceScope {
     return stream;
   }
 
-  int64_t multiprocessors() const {
-    int count = 0;
-    STD_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device_));
-    return count;
-  }
+  int64_t multiprocessors() const { return attribute(cudaDevAttrMultiProcessorCount); }
+  // That a block may ask for.
+  int64_t shared_bytes() const { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
  private:
+  int64_t attribute(cudaDeviceAttr which) const {
+    int value = 0;
+    STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device_));
+    return value;
+  }
+
   int32_t device_;
   torch::stable::accelerator::DeviceGuard guard_;
 };

@@ -16,6 +16,7 @@ struct GramProblem {
   ElementType x_type, operand_type;
   bool single_pass_layout;  // of x
   int64_t multiprocessors;
+  int64_t shared_bytes;      // that a block may ask for
   bool bulk_copies = false;  // wanted and available
 };
 
@@ -64,17 +65,20 @@ constexpr int64_t kBulkCopySamples = std::numeric_limits<int64_t>::max();
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline bool single_pass_fits(const GramProblem& problem) {
-  // Split float operands (ElementType::kFloat32) wait for their error on a GPU, whose matrix units
-  // do not round sums to nearest, to be known.
+  // Split float operands (ElementType::kFloat32) wait for their error on a GPU to be known.
   return problem.single_pass_layout &&
          (problem.operand_type == ElementType::kBFloat16 ||
           (problem.operand_type == ElementType::kTf32 &&
            problem.x_type == ElementType::kFloat32)) &&
-         single_pass_tile(problem.n, problem.operand_type) > 0;
+         single_pass_tile(problem.n, problem.operand_type) > 0 &&
+         single_pass_shared_bytes(single_pass_tile(problem.n, problem.operand_type),
+                                  element_bytes(problem.x_type),
+                                  element_bytes(problem.operand_type)) <= problem.shared_bytes;
 }
 
 inline GramPlan plan_gram(const GramProblem& problem) {
-  const auto& [n, p, x_type, operand_type, layout, multiprocessors, bulk_copies] = problem;
+  const auto& [n, p, x_type, operand_type, layout, multiprocessors, shared_bytes, bulk_copies] =
+      problem;
   GramPlan plan;
   if (single_pass_fits(problem)) {
     plan.products = GramProducts::kSinglePass;

@@ -31,9 +31,7 @@ struct SinglePass {
   // 16 bytes of padding put eight neighbouring rows' equal columns into different banks.
   static constexpr int kOperandPitch = kOperandBytes + 16;
 
-  // Strips in shared memory. About 30 KB on their way hide the memory's latency; large operands
-  // leave less room.
-  static constexpr int kStages = kTile == 64 && sizeof(Operand) == 4 ? 2 : kTile == 16 ? 5 : 3;
+  static constexpr int kStages = static_cast<int>(single_pass_stages(kTile, sizeof(Operand)));
   // Blocks of a multiprocessor: what registers and shared memory allow.
   static constexpr int kBlocks = kTile == 64 ? 1 : 2;
 

@@ -9,6 +9,10 @@ namespace {
 
 template <typename Strips>
 void single_pass(const SinglePassArguments& arguments, const Strips& strips, void* stream) {
+  using Pass = typename Strips::Pass;
+  static_assert(sizeof(SinglePassShared<Strips>) <=
+                single_pass_shared_bytes(Pass::kTile, sizeof(typename Pass::In),
+                                         sizeof(typename Pass::Operand)));
   launch("single_pass", single_pass_kernel<Strips>,
          {.grid = dim3(static_cast<unsigned>(arguments.splits)),
           .threads = Strips::Pass::kThreads,

@@ -17,8 +17,9 @@ struct WarpTile {
   static constexpr int kPiecesDown = kRows / 16;
   static constexpr int kPiecesAcross = kColumns / 8;
 
-  // With 128 registers of sums there are few left for the operands of more than one step.
-  static constexpr int kStepsAtOnce = kRows * kColumns < 4096 ? 4 : 1;
+  // With 128 registers of sums, or operands in two parts, there are few left for the operands of
+  // more than one step.
+  static constexpr int kStepsAtOnce = !kSplit && kRows * kColumns < 4096 ? 4 : 1;
 
   float sum[kPiecesDown][kPiecesAcross][4] = {};
 
@@ -46,11 +47,16 @@ struct WarpTile {
         REPSIM_UNROLL
         for (int i = 0; i < kPiecesDown; ++i) {
           if constexpr (kSplit) {
-            multiply_pair<Tf32>(sum[i], j, left_low[i], right);
-            multiply_pair<Tf32>(sum[i], j, left[i], right_low);
-            multiply_pair<Tf32>(sum[i], j, left[i], right);
+            // The units round towards zero, which adds up from step to step: each starts from zero
+            // (Ootomo and Yokota 2022, "Recovering single precision accuracy from tensor cores").
+            float step[2][4] = {};
+            multiply_pair<Tf32>(step[0], step[1], left_low[i], right);
+            multiply_pair<Tf32>(step[0], step[1], left[i], right_low);
+            multiply_pair<Tf32>(step[0], step[1], left[i], right);
+            REPSIM_UNROLL
+            for (int e = 0; e < 8; ++e) sum[i][j + e / 4][e % 4] += step[e / 4][e % 4];
           } else {
-            multiply_pair<Operand>(sum[i], j, left[i], right);
+            multiply_pair<Operand>(sum[i][j], sum[i][j + 1], left[i], right);
           }
         }
       }
@@ -74,12 +80,12 @@ struct WarpTile {
   }
 
  private:
-  // Pieces j and j + 1 of a row of pieces, from the two right operands that one load brings.
+  // Two pieces side by side, from the two right operands that one load brings.
   template <typename Unit>
-  __device__ static void multiply_pair(float (&row)[kPiecesAcross][4], int j,
+  __device__ static void multiply_pair(float (&first)[4], float (&second)[4],
                                        const uint32_t (&left)[4], const uint32_t (&right)[4]) {
-    multiply_tile<Unit>(row[j], left, {right[0], right[1]});
-    multiply_tile<Unit>(row[j + 1], left, {right[2], right[3]});
+    multiply_tile<Unit>(first, left, {right[0], right[1]});
+    multiply_tile<Unit>(second, left, {right[2], right[3]});
   }
 
   // words = high + low of the floats in words, high rounded to tf32; what the low part has beyond

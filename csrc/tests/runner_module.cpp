@@ -52,12 +52,13 @@ PYBIND11_MODULE(_cuda_runner, m) {
   m.def(
       "plan_gram",
       [](int64_t n, int64_t p, ElementType x_type, ElementType operand_type,
-         bool single_pass_layout, int64_t multiprocessors, bool bulk_copies) {
-        return plan_gram(
-            {n, p, x_type, operand_type, single_pass_layout, multiprocessors, bulk_copies});
+         bool single_pass_layout, int64_t multiprocessors, int64_t shared_bytes, bool bulk_copies) {
+        return plan_gram({n, p, x_type, operand_type, single_pass_layout, multiprocessors,
+                          shared_bytes, bulk_copies});
       },
       py::kw_only(), py::arg("n"), py::arg("p"), py::arg("x_type"), py::arg("operand_type"),
-      py::arg("single_pass_layout"), py::arg("multiprocessors"), py::arg("bulk_copies") = false);
+      py::arg("single_pass_layout"), py::arg("multiprocessors"), py::arg("shared_bytes"),
+      py::arg("bulk_copies") = false);
   m.def("single_pass_tile", &single_pass_tile);
   m.def("bulk_strips_available", &bulk_strips_available);
   m.def("feature_pitch", &feature_pitch);

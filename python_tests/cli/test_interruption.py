@@ -28,6 +28,7 @@ def _interruptible() -> Iterator[None]:
 def test_interrupted_training_resumes(run: Run, tmp_path: Path) -> None:
     out, whole = tmp_path / "network.safetensors", tmp_path / "whole.safetensors"
     command = [*TRAIN, "--epochs", "40", "--limit", "32", "--test-limit", "10"]
+    command += ["--device", "cpu"]  # to the bit, which convolutions on a GPU are not
     process = subprocess.Popen(
         [sys.executable, "-m", "repsim_fast", *command, "--out", str(out)],
         stdout=subprocess.PIPE,

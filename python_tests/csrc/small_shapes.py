@@ -106,7 +106,8 @@ def svds(device: str, generator: torch.Generator) -> Iterator[Check]:
         yield f"values {m} x {n} {dtype}", relative(ops.batched_svdvals(got), want), allowed
         norms = ops.batched_nuclear_norm(got)
         yield f"nuclear norm {m} x {n} {dtype}", relative(norms, want.sum(1)), allowed
-        u, s, vh = ops.batched_svd(got)
+        # Multiplied on the CPU: what a sanitizer says of a vendor library's kernels is not ours.
+        u, s, vh = (part.cpu() for part in ops.batched_svd(got))
         yield f"svd {m} x {n} {dtype}", relative((u * s[:, None]) @ vh, a.double()), allowed
 
 

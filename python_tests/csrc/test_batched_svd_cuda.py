@@ -24,8 +24,9 @@ ALLOWED = {torch.float32: 10.0, torch.float64: 60.0}
 
 
 @pytest.fixture(autouse=True)
-def _runner(runner: ModuleType) -> None:
-    """Every test here needs the operators that the runner's module registers."""
+def _runner(cpu_runner: ModuleType) -> None:
+    """Every test here needs the operators that the runner's module registers; those of a GPU are
+    tested with all operators (python_tests/ops)."""
 
 
 def check(a: Tensor) -> None:

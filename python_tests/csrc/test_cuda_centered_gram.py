@@ -499,6 +499,7 @@ def plan_of(
     dtype: str = "float64",
     layout: bool = False,
     multiprocessors: int = 132,
+    shared_kib: int = 227,
     bulk_copies: bool = False,
 ) -> Any:
     return runner.plan_gram(
@@ -508,6 +509,7 @@ def plan_of(
         operand_type=getattr(runner.ElementType, operand),
         single_pass_layout=layout,
         multiprocessors=multiprocessors,
+        shared_bytes=shared_kib << 10,
         bulk_copies=bulk_copies,
     )
 
@@ -554,6 +556,18 @@ def test_plan_uses_bulk_copies_only_in_a_single_pass(runner: ModuleType, bulk_co
         single_pass = plan.products == runner.GramProducts.single_pass
         assert single_pass == (layout and n == 64)
         assert (plan.copies == runner.StripCopies.bulk) == (single_pass and bulk_copies)
+
+
+@pytest.mark.parametrize(("shared_kib", "largest"), [(227, 256), (163, 128), (99, 128), (48, 0)])
+def test_plan_asks_for_no_more_shared_memory_than_there_is(
+    runner: ModuleType, shared_kib: int, largest: int
+) -> None:
+    """The limits of compute capability 9.0, 8.0 and 8.6, and one that has no room at all."""
+    for n in (64, 128, 256):
+        plan = plan_of(
+            runner, n, 4096, "bfloat16", dtype="bfloat16", layout=True, shared_kib=shared_kib
+        )
+        assert (plan.products == runner.GramProducts.single_pass) == (n <= largest)
 
 
 def test_triangle_position_is_exact(runner: ModuleType) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.gpu_summary import lines
 from benchmarks.kernels.study import GRAM_ERROR, Kernels, gram_runs, lower_triangle
+from benchmarks.timing import machine
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = HERE.parents[1] / "benchmarks" / "kernels"
@@ -93,6 +94,11 @@ def test_the_program_for_compute_sanitizer_is_right() -> None:
     command = [sys.executable, str(HERE / "small_shapes.py"), "--device", "cpu"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.startswith("0 failures in ")
+
+
+def test_a_machine_without_git_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine()["commit"] == "unknown"
 
 
 def test_the_summary_names_what_is_missing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from repsim_fast import _ops_cross
 from repsim_fast.ops import cross_gram
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,6 +36,15 @@ def test_values(device, dtype, n, p, q):
     assert out.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     truth = x.double().T @ y.double()
     assert_as_good_as_plain_torch(out, x.to(out.dtype).T @ y.to(out.dtype), truth, atol=1e-15)
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("function", [cross_gram, _ops_cross._cuda])
+def test_autocast_does_not_change_the_precision(device, function):
+    x, y = torch.randn(50, 6, device=device), torch.randn(50, 4, device=device)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        out = function(x, y)
+    torch.testing.assert_close(out, x.T @ y)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
