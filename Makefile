@@ -73,7 +73,8 @@ cuda-check:  ## compiles every kernel for every architecture; registers and spil
 sanitize: $(VENV)/.installed  ## CUDA kernels on the CPU under address, undefined and thread sanitizers
 	$(BIN)/python csrc/tests/sanitize.py
 
-wheel-check: $(VENV)/.built  ## one wheel, built with this torch, runs with another
+wheel-check: $(VENV)/.built  ## compiles with the oldest torch; one wheel runs with another torch
+	$(BIN)/python python_tests/build/oldest_torch.py
 	PYTHON=$(PYTHON) bash python_tests/build/wheel_check.sh $(VENV)
 
 # On a machine with a GPU, offline: `make gpu`, or its parts one after another, each stopped before
@@ -90,11 +91,16 @@ GPU_PART := timeout 590 env REPSIM_REQUIRE_CUDA=1 REPSIM_WERROR=0
 # Not the options of pyproject.toml, which need pytest-benchmark.
 GPU_PYTEST := $(GPU_PART) $(GPU_PYTHON) -m pytest -q -o addopts=-ra
 
-gpu-build:
+gpu-build: build/.gpu-built
 	mkdir -p $(GPU_OUT)
-	FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="9.0" $(GPU_PYTHON) -m pip install -q --no-build-isolation --no-deps --no-index -e .
 	cd $(GPU_OUT) && $(GPU_PYTHON) -m repsim_fast info
+
+# Once for all parts: it takes minutes.
+build/.gpu-built: setup.py $(CSRC)
+	FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="9.0" $(GPU_PYTHON) -m pip install -q --no-build-isolation --no-deps --no-index -e .
 	REPSIM_WERROR=0 $(GPU_PYTHON) python_tests/csrc/build_runner.py cuda
+	mkdir -p build
+	touch $@
 
 GPU_TESTS_kernels := csrc ops
 GPU_TESTS_similarity := similarity compare capture

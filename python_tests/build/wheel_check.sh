@@ -6,8 +6,7 @@ set -euo pipefail
 
 builder=$(realpath "$1")/bin
 python=${PYTHON:-python3}
-# The oldest that the package promises: its headers lack what newer ones have.
-other_torch=${OTHER_TORCH:-2.11.0}
+other_torch=${OTHER_TORCH:-2.13.0}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
