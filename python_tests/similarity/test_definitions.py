@@ -84,6 +84,26 @@ def test_float32_value_is_near_it(name, options):
     assert float(value) == pytest.approx(truth, abs=FLOAT32 * max(1, abs(truth)))
 
 
+@pytest.mark.parametrize("scale", [1e-35, 1e-22, 1e18, 1e34])
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("name", measure_names())
+def test_squares_that_leave_float32(name, wide, scale):
+    """Features themselves are ordinary float32 numbers."""
+    if name == "uniformity_difference":
+        pytest.skip("is 0 or infinite there")
+    x, y = (m.float() for m in (related(30, 50, 80) if wide else related()))
+    options = {"svcca": {"components": 5}}.get(name, {})
+    measure = get_measure(name, **options)
+    try:
+        value = float(measure(x, y))
+    except similarity.UndefinedError:
+        return
+    scaled = measure(x * scale, y * scale)
+    assert scaled.dtype == torch.float32
+    unit = 1.0 if "scale" in measure.info.invariant_to or name == "shape_distance" else scale
+    assert float(scaled) / unit == pytest.approx(value, rel=2e-5, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", measure_names())
 def test_wider_than_samples_where_that_is_defined(name):
     """More features than samples: those invariant to linear maps refuse, others are exact."""
