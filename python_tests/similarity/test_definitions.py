@@ -84,6 +84,38 @@ def test_float32_value_is_near_it(name, options):
     assert float(value) == pytest.approx(truth, abs=FLOAT32 * max(1, abs(truth)))
 
 
+@pytest.mark.parametrize("rdm", ["correlation", "cosine"])
+@pytest.mark.parametrize("comparison", ["spearman", "pearson", "cosine"])
+def test_cosines_near_one_keep_their_differences(rdm, comparison):
+    """Features with means far from zero: 1 - cosine is 1e-6 here, rounding of cosines 1e-7."""
+    x, y = ((m + 1000 * torch.randn(m.shape[1])).float() for m in related())
+    options = {"rdm": rdm, "comparison": comparison}
+    value = float(similarity.rsa(x, y, **options))
+    assert value == pytest.approx(expected("rsa", x.double(), y.double(), options), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mutual_knn", "rank_similarity", "second_order_cosine"])
+def test_nearest_neighbours_among_cosines_near_one(name):
+    x, y = ((m + 1000 * torch.randn(m.shape[1])).float() for m in related())
+    value = float(getattr(similarity, name)(x, y, k=3))
+    assert value == pytest.approx(expected(name, x.double(), y.double(), {"k": 3}), abs=1e-6)
+
+
+def test_orthogonal_samples_are_ties():
+    """Sparse features: most cosines are 0 exactly, whatever rounding does."""
+    generator = torch.Generator().manual_seed(3)
+    x, y = (
+        torch.randint(1, 9, (60, 40), generator=generator)
+        * (torch.rand(60, 40, generator=generator) < 0.06)
+        for _ in range(2)
+    )
+    for sparse in (x, y):
+        sparse[torch.arange(60), torch.arange(60) % 40] = 5
+    options = {"rdm": "cosine", "comparison": "spearman"}
+    value = float(similarity.rsa(x.float(), y.float(), **options))
+    assert value == pytest.approx(expected("rsa", x.double(), y.double(), options), abs=1e-4)
+
+
 @pytest.mark.parametrize("scale", [1e-35, 1e-22, 1e18, 1e34])
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("name", measure_names())

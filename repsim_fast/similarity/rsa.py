@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._checks import check_choice
-from repsim_fast.ops import centered_gram
-from repsim_fast.similarity._distances import below_diagonal, distances, unit_rows
+from repsim_fast.similarity._distances import below_diagonal, cosine_dissimilarities, distances
 from repsim_fast.similarity._pairs import Pairs
 from repsim_fast.similarity.kernel import unit_triangle
 from repsim_fast.similarity.measure import Info, Measure, register
@@ -30,10 +29,10 @@ def dissimilarities(x: Prepared, rdm: RDM) -> Tensor:
     """Representational dissimilarity matrix (n, n)."""
     if rdm == "euclidean":
         return distances(x)
-    features = x.features
+    features = x.features.double()
     if rdm == "correlation":
         features = features - features.mean(dim=1, keepdim=True)
-    return 1 - centered_gram(unit_rows(features), centering="none")
+    return cosine_dissimilarities(features, x.features.dtype)
 
 
 def ranks(
