@@ -45,7 +45,7 @@ def _check_lengths(argument: str, lengths: Lengths | None, batch: int, limit: in
     if lengths is None:
         return None
     if not isinstance(lengths, Tensor):
-        lengths = torch.tensor(lengths, dtype=torch.int64)
+        lengths = torch.tensor(lengths) if len(lengths) else torch.empty(0, dtype=torch.int64)
     if lengths.dtype != torch.int64:
         raise TypeError(f"{argument}: expected int64 lengths, got {lengths.dtype}")
     if lengths.device.type != "cpu":
