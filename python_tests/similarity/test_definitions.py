@@ -101,6 +101,24 @@ def test_nearest_neighbours_among_cosines_near_one(name):
     assert value == pytest.approx(expected(name, x.double(), y.double(), {"k": 3}), abs=1e-6)
 
 
+@pytest.mark.parametrize("features", [7, 200])
+def test_samples_of_equal_features_correlate_with_nothing(features):
+    x = torch.randn(20, features, dtype=torch.float64)
+    y = x + torch.randn(20, features, dtype=torch.float64)
+    zero = x - x.mean(dim=1, keepdim=True)
+    zero[4] = 0
+    for value in (0.1, 1e-3, 123.456):
+        x[4] = value
+        torch.testing.assert_close(similarity.rsa(x, y), similarity.rsa(zero, y))
+
+
+def test_correlations_of_two_features_are_refused():
+    x = torch.randn(20, 2)
+    with pytest.raises(similarity.UndefinedError, match=r"y: correlations .* at least 3 features"):
+        similarity.rsa(torch.randn(20, 5), x)
+    assert float(similarity.rsa(x, x + 1e-3, rdm="cosine")) > 0.9
+
+
 def test_orthogonal_samples_are_ties():
     """Sparse features: most cosines are 0 exactly, whatever rounding does."""
     generator = torch.Generator().manual_seed(3)

@@ -24,6 +24,9 @@ Comparison = Literal["spearman", "pearson", "cosine"]
 RDMS: tuple[RDM, ...] = ("correlation", "euclidean", "cosine")
 COMPARISONS: tuple[Comparison, ...] = ("spearman", "pearson", "cosine")
 
+# Features of a sample that differ by less than this, in units of rounding, are equal.
+EQUAL_ULPS = 8
+
 
 def dissimilarities(x: Prepared, rdm: RDM) -> Tensor:
     """Representational dissimilarity matrix (n, n)."""
@@ -31,7 +34,16 @@ def dissimilarities(x: Prepared, rdm: RDM) -> Tensor:
         return distances(x)
     features = x.features.double()
     if rdm == "correlation":
+        if x.n_features == 2:
+            raise UndefinedError(
+                f"{x.name}: correlations of samples need at least 3 features, those of 2 are 1 "
+                "or -1; use rdm 'cosine' or 'euclidean'"
+            )
+        sizes = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True)
         features = features - features.mean(dim=1, keepdim=True)
+        left = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True)
+        # Equal features leave the rounding of their mean, which is no direction.
+        features = features.where(left > EQUAL_ULPS * torch.finfo(features.dtype).eps * sizes, 0.0)
     return cosine_dissimilarities(features, x.features.dtype)
 
 
@@ -181,7 +193,8 @@ def rsa(
 
     Raises:
         TypeError: An input is not a floating-point tensor.
-        UndefinedError: All samples are equal, or all dissimilarities. A ValueError.
+        UndefinedError: All samples are equal, or all dissimilarities, or correlations are those
+            of 2 features. A ValueError.
         ValueError: Shapes do not fit, fewer than 3 samples, NaN or Inf, an unknown option.
 
     Example:
