@@ -119,6 +119,21 @@ def test_correlations_of_two_features_are_refused():
     assert float(similarity.rsa(x, x + 1e-3, rdm="cosine")) > 0.9
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_distances_of_binary_features_are_ties(dtype):
+    generator = torch.Generator().manual_seed(3)
+    x, y = (torch.rand(60, 30, generator=generator) < 0.3 for _ in range(2))
+    y[:, :15] = x[:, :15]
+    value = similarity.rsa(x.to(dtype), y.to(dtype), rdm="euclidean")
+    exact = []
+    for features in (x.long(), y.long()):  # numbers of features that differ: ranks of integers
+        distances = (features[:, None] != features[None]).sum(dim=2)
+        lower = distances[torch.tril_indices(60, 60, -1).unbind()]
+        exact.append((lower[:, None] > lower).sum(1) + ((lower[:, None] == lower).sum(1) + 1) / 2)
+    truth = float(torch.corrcoef(torch.stack(exact).double())[0, 1])
+    assert float(value) == pytest.approx(truth, abs=1e-6)
+
+
 def test_orthogonal_samples_are_ties():
     """Sparse features: most cosines are 0 exactly, whatever rounding does."""
     generator = torch.Generator().manual_seed(3)

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from repsim_fast._checks import check_choice
-from repsim_fast.similarity._distances import below_diagonal, cosine_dissimilarities, distances
+from repsim_fast.similarity._distances import (
+    below_diagonal,
+    cosine_dissimilarities,
+    distances,
+    squared_distances,
+)
 from repsim_fast.similarity._pairs import Pairs
 from repsim_fast.similarity.kernel import unit_triangle
 from repsim_fast.similarity.measure import Info, Measure, register
@@ -26,6 +31,9 @@ COMPARISONS: tuple[Comparison, ...] = ("spearman", "pearson", "cosine")
 
 # Features of a sample that differ by less than this, in units of rounding, are equal.
 EQUAL_ULPS = 8
+
+# Step of dissimilarities that count as equal, as a share of the largest.
+TIE = 2.0**-40
 
 
 def dissimilarities(x: Prepared, rdm: RDM) -> Tensor:
@@ -60,6 +68,16 @@ def ranks(
     return result
 
 
+def _ranked(x: Prepared, rdm: RDM) -> Tensor:
+    """Ranks of the dissimilarities (n(n-1)/2,), of float64 ones rounded to a step well above their
+    errors: those of binary features, or of samples that come twice, are equal, and must be ties."""
+    wide = x.double()
+    # Squares rank the same, and rounding near 0 is not magnified by the root.
+    matrix = squared_distances(wide) if rdm == "euclidean" else dissimilarities(wide, rdm)
+    values = below_diagonal(matrix.detach())
+    return ranks((values / (TIE * values.max().clamp_min(1e-300))).round_())
+
+
 @register
 @dataclass(frozen=True)
 class RSA(Measure[Triangle]):
@@ -88,9 +106,10 @@ class RSA(Measure[Triangle]):
     def view(self, x: Prepared) -> Triangle:
         """Dissimilarities, ranked or centred or as they are, scaled to norm 1."""
         dtype = x.centered.dtype  # raises where all samples are equal
-        values = below_diagonal(dissimilarities(x, self.rdm))
         if self.comparison == "spearman":
-            values = ranks(values.detach()).to(dtype)
+            values = _ranked(x, self.rdm).to(dtype)
+        else:
+            values = below_diagonal(dissimilarities(x, self.rdm))
         if self.comparison != "cosine":
             values = values - values.mean()
             values = values - values.mean()
