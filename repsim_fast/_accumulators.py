@@ -177,6 +177,8 @@ class CKAAccumulator:
         eps = torch.tensor([torch.finfo(scale.dtype).eps for scale in self._scales]).to(scales)
         # What rounding leaves of features that do not vary, squared as in a Gram.
         resolution = (self._CONSTANT_ULPS * eps * scales).square()
+        # And what HSIC, a sum of squares of Gram entries, cannot tell from 0.
+        resolution = resolution.clamp_min(torch.finfo(self._buffer.dtype).tiny ** 0.5)
         constant = (self._largest <= resolution).nonzero().flatten()
         value, error = cka.value.clone(), cka.standard_error.clone()
         for matrix in (value, error):

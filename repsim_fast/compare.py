@@ -215,7 +215,7 @@ def compare(
         what = (
             f"layers {some} ({reason})"
             if reason
-            else f"layers that do not vary over the data: {some}"
+            else f"layers that do not vary over the data, or too little for their dtype: {some}"
         )
         warnings.warn(f"similarity is undefined (NaN) for {what}", stacklevel=2)
     return final

@@ -119,6 +119,16 @@ class TestConstantLayers:
             model[1].weight.mul_(1e-8)
         assert np.isfinite(compare([model], x).value).all()
 
+    @pytest.mark.parametrize("size", [1e-11, 1e-13, 1e-25])
+    def test_layers_too_small_for_hsic_have_no_value(self, x: Tensor, size: float) -> None:
+        model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+        with torch.no_grad():
+            model[1].weight.mul_(size)
+        with pytest.warns(UserWarning, match=r"too little for their dtype: '1' of model"):
+            value = compare([model], x).value
+        assert np.isnan(value[:, 1]).all()
+        assert np.isfinite(compare([model.double()], x.double()).value).all()
+
 
 class Halving(nn.Module):
     """Drops every other sample inside the model."""

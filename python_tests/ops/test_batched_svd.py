@@ -313,6 +313,8 @@ def test_errors_name_the_argument():
         with pytest.raises(ValueError, match=r"a: expected matrices .* got shape \(3, 4\)"):
             op(a[0])
         with pytest.raises(TypeError, match=r"rows: expected int64 lengths, got torch.float32"):
+            op(a, rows=[1.9, 2.0])
+        with pytest.raises(TypeError, match=r"rows: expected int64 lengths, got torch.float32"):
             op(a, rows=torch.ones(2))
         with pytest.raises(ValueError, match=r"columns: expected one length .* got shape \(3,\)"):
             op(a, columns=[1, 2, 3])

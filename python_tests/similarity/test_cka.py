@@ -7,7 +7,7 @@ import pytest
 import torch
 from op_tester import devices
 
-from repsim_fast.similarity import cka
+from repsim_fast.similarity import cka, prepare
 
 
 def cka_by_definition(x: torch.Tensor, y: torch.Tensor, estimator: str) -> float:
@@ -129,3 +129,22 @@ def test_constant_representation_has_no_cka():
 def test_bad_input(x, y, message):
     with pytest.raises(ValueError, match=message):
         cka(x, y)
+
+
+@pytest.mark.parametrize("estimator", ["unbiased", "biased"])
+@pytest.mark.parametrize("shape", [(200, 10), (30, 200)], ids=["features", "samples"])
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e-5, 1e3, 1e5, 1e18])
+def test_scale_does_not_matter_in_float32(shape, estimator, scale):
+    """Fourth powers of features are summed, and products of two such sums were."""
+    x = torch.randn(shape)
+    y = x + torch.randn(shape)
+    value = cka(x, y, estimator=estimator)
+    torch.testing.assert_close(cka(x * scale, y, estimator=estimator), value, atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        cka(x * scale, y * scale, estimator=estimator), value, atol=2e-6, rtol=0
+    )
+
+
+def test_prepared_representations():
+    x, y = torch.randn(50, 4), torch.randn(50, 6)
+    assert torch.equal(cka(prepare(x), prepare(y)), cka(x, y))

@@ -94,3 +94,15 @@ def test_layers_that_saturate_are_nan_with_the_reason():
         result = compare([wide], torch.randn(20, 6), measure="cca", batch_size=10)
     known = ~torch.from_numpy(result.value).isnan()
     assert known.diagonal().tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("name", ["procrustes_similarity", "cka_rbf", "mutual_knn"])
+def test_layers_whose_squares_leave_float32(name):
+    data = torch.randn(60, 6)
+    a, b = networks()
+    expected = compare(a, b, data, measure=name, names=["a", "b"]).between("a", "b").value
+    with torch.no_grad():
+        for parameter in a[2].parameters():
+            parameter *= 1e-25
+    found = compare(a, b, data, measure=name, names=["a", "b"]).between("a", "b").value
+    assert found == pytest.approx(expected, abs=2e-5)

@@ -84,6 +84,91 @@ def test_float32_value_is_near_it(name, options):
     assert float(value) == pytest.approx(truth, abs=FLOAT32 * max(1, abs(truth)))
 
 
+@pytest.mark.parametrize("rdm", ["correlation", "cosine"])
+@pytest.mark.parametrize("comparison", ["spearman", "pearson", "cosine"])
+def test_cosines_near_one_keep_their_differences(rdm, comparison):
+    """Features with means far from zero: 1 - cosine is 1e-6 here, rounding of cosines 1e-7."""
+    x, y = ((m + 1000 * torch.randn(m.shape[1])).float() for m in related())
+    options = {"rdm": rdm, "comparison": comparison}
+    value = float(similarity.rsa(x, y, **options))
+    assert value == pytest.approx(expected("rsa", x.double(), y.double(), options), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mutual_knn", "rank_similarity", "second_order_cosine"])
+def test_nearest_neighbours_among_cosines_near_one(name):
+    x, y = ((m + 1000 * torch.randn(m.shape[1])).float() for m in related())
+    value = float(getattr(similarity, name)(x, y, k=3))
+    assert value == pytest.approx(expected(name, x.double(), y.double(), {"k": 3}), abs=1e-6)
+
+
+@pytest.mark.parametrize("features", [7, 200])
+def test_samples_of_equal_features_correlate_with_nothing(features):
+    x = torch.randn(20, features, dtype=torch.float64)
+    y = x + torch.randn(20, features, dtype=torch.float64)
+    zero = x - x.mean(dim=1, keepdim=True)
+    zero[4] = 0
+    for value in (0.1, 1e-3, 123.456):
+        x[4] = value
+        torch.testing.assert_close(similarity.rsa(x, y), similarity.rsa(zero, y))
+
+
+def test_correlations_of_two_features_are_refused():
+    x = torch.randn(20, 2)
+    with pytest.raises(similarity.UndefinedError, match=r"y: correlations .* at least 3 features"):
+        similarity.rsa(torch.randn(20, 5), x)
+    assert float(similarity.rsa(x, x + 1e-3, rdm="cosine")) > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_distances_of_binary_features_are_ties(dtype):
+    generator = torch.Generator().manual_seed(3)
+    x, y = (torch.rand(60, 30, generator=generator) < 0.3 for _ in range(2))
+    y[:, :15] = x[:, :15]
+    value = similarity.rsa(x.to(dtype), y.to(dtype), rdm="euclidean")
+    exact = []
+    for features in (x.long(), y.long()):  # numbers of features that differ: ranks of integers
+        distances = (features[:, None] != features[None]).sum(dim=2)
+        lower = distances[torch.tril_indices(60, 60, -1).unbind()]
+        exact.append((lower[:, None] > lower).sum(1) + ((lower[:, None] == lower).sum(1) + 1) / 2)
+    truth = float(torch.corrcoef(torch.stack(exact).double())[0, 1])
+    assert float(value) == pytest.approx(truth, abs=1e-6)
+
+
+def test_orthogonal_samples_are_ties():
+    """Sparse features: most cosines are 0 exactly, whatever rounding does."""
+    generator = torch.Generator().manual_seed(3)
+    x, y = (
+        torch.randint(1, 9, (60, 40), generator=generator)
+        * (torch.rand(60, 40, generator=generator) < 0.06)
+        for _ in range(2)
+    )
+    for sparse in (x, y):
+        sparse[torch.arange(60), torch.arange(60) % 40] = 5
+    options = {"rdm": "cosine", "comparison": "spearman"}
+    value = float(similarity.rsa(x.float(), y.float(), **options))
+    assert value == pytest.approx(expected("rsa", x.double(), y.double(), options), abs=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1e-22, 1e18, 1e34])
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("name", measure_names())
+def test_squares_that_leave_float32(name, wide, scale):
+    """Features themselves are ordinary float32 numbers."""
+    if name == "uniformity_difference":
+        pytest.skip("is 0 or infinite there")
+    x, y = (m.float() for m in (related(30, 50, 80) if wide else related()))
+    options = {"svcca": {"components": 5}}.get(name, {})
+    measure = get_measure(name, **options)
+    try:
+        value = float(measure(x, y))
+    except similarity.UndefinedError:
+        return
+    scaled = measure(x * scale, y * scale)
+    assert scaled.dtype == torch.float32
+    unit = 1.0 if "scale" in measure.info.invariant_to or name == "shape_distance" else scale
+    assert float(scaled) / unit == pytest.approx(value, rel=2e-5, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", measure_names())
 def test_wider_than_samples_where_that_is_defined(name):
     """More features than samples: those invariant to linear maps refuse, others are exact."""

@@ -77,6 +77,9 @@ OUT_OF_RANGE = [
     ("second_order_cosine", {"k": 40}, "k: expected 1 to 29"),
     ("intrinsic_multiscale_distance", {"k": 99}, "k: expected 1 to 29"),
     ("uniformity_difference", {"t": 0.0}, "t: expected a number in"),
+    ("uniformity_difference", {"t": float("inf")}, r"t: expected a number in \(0, inf\), got inf"),
+    ("gulp_distance", {"ridge": float("inf")}, r"ridge: expected a number in \[0, inf\), got inf"),
+    ("cka_rbf", {"bandwidth": 1e-30}, "expected a kernel that varies"),
 ]
 
 
@@ -91,6 +94,17 @@ def test_options_out_of_range(name, options, message):
 def test_counts_must_be_integers():
     with pytest.raises(TypeError, match="components: expected an int, got float"):
         similarity.svcca(X, Y, components=2.0)
+
+
+def test_numbers_must_be_numbers():
+    with pytest.raises(TypeError, match="alpha: expected a number, got str"):
+        similarity.shape_distance(X, Y, alpha="0.5")
+    with pytest.raises(TypeError, match="measure: expected a name or a Measure, got int"):
+        grid(3, [X])
+    with pytest.raises(TypeError, match=r"clusters: expected a torch.Tensor, got list"):
+        jackknife("cka", [X], clusters=[0, 1] * 15)
+    with pytest.raises(ValueError, match=r"x: expected at least 1 feature, got shape \(30, 0\)"):
+        similarity.cka(X[:, :0], Y)
 
 
 def test_unknown_names_list_what_there_is():

@@ -68,6 +68,14 @@ def test_value_with_itself_range_and_symmetry(name):
     assert name.endswith(("distance", "difference")) == (info.kind == "distance")
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if measure_info(n).of_itself == 0.0])
+def test_float32_distance_from_itself(name):
+    """Wider than samples, factors of Grams stand for the features and are rounded."""
+    x = torch.randn(40, 70) + 0.3
+    options = {"ridge": 1e-2} if name == "gulp_distance" else {}
+    assert float(get_measure(name, **options)(x, x.clone())) < 1e-5 * float(x.norm())
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if measure_info(n).differentiable != "no"])
 def test_gradients(name):
     """Analytic gradients of every measure that claims them, by finite differences."""

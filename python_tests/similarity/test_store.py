@@ -92,3 +92,11 @@ def test_grids_from_files_are_those_from_memory(name):
         layers = [store.matrix(key) for key in ("a", "b", "c")]
         mapped = grid(name, layers, memory=100_000)
         torch.testing.assert_close(mapped, grid(name, [layer.clone() for layer in layers]))
+
+
+def test_a_closed_store_has_forgotten_everything():
+    store = FeatureStore()
+    store.append("a", torch.randn(5, 3))
+    store.close()
+    store.append("a", torch.randn(4, 2, dtype=torch.float64))
+    assert store.matrix("a").shape == (4, 2)

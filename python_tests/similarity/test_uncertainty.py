@@ -75,6 +75,23 @@ def test_resampling_of_every_measure_is_that_of_its_values(name):
     assert bool(torch.isfinite(layers.standard_error).all())
 
 
+@pytest.mark.parametrize("name", measure_names())
+def test_groups_and_clusters_of_different_sizes(name):
+    x, y = signal(40)
+    options = {"k": 5} if hasattr(get_measure(name), "k") else {}
+    pair = jackknife(name, [x], [y], groups=7, **options)
+    layers = jackknife(name, [x, y], groups=7, **options)
+    torch.testing.assert_close(
+        pair.standard_error[0, 0], layers.standard_error[0, 1], atol=1e-5, rtol=1e-3
+    )
+    clusters = torch.arange(40).square() // 100  # 16 of them, of 1 to 10 samples
+    drawn = bootstrap(name, [x], [y], clusters=clusters, resamples=5, **options)
+    grids = bootstrap(name, [x, y], clusters=clusters, resamples=5, **options)
+    torch.testing.assert_close(
+        drawn.standard_error[0, 0], grids.standard_error[0, 1], atol=1e-5, rtol=1e-3
+    )
+
+
 def test_clusters_are_left_out_together():
     """Each sample ten times over: as independent samples they promise too much."""
     x, y = signal(40)
@@ -122,6 +139,20 @@ def test_p_values_of_unrelated_representations_are_uniform():
     p = torch.tensor([v.p_value for v in values])
     for level in (0.1, 0.25, 0.5, 0.75):
         assert float((p <= level).float().mean()) == pytest.approx(level, abs=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", PAIRED)
+def test_permutations_that_change_nothing_count_as_alike(name, dtype):
+    """Of four samples there are 24 orders; their own comes up too, added up in another order."""
+    options = {"k": 1} if hasattr(get_measure(name), "k") else {}
+    p = 3 if name == "rsa" else 1  # correlations need more
+    for seed in range(6):
+        x, y = torch.randn(4, p, dtype=dtype), torch.randn(4, p, dtype=dtype)
+        test = permutation_test(name, x, y, permutations=200, seed=seed, **options)
+        sign = 1 if get_measure(name).info.kind == "similarity" else -1
+        as_alike = sign * (test.null - test.value) >= -1e-5
+        assert test.p_value == pytest.approx((1 + int(as_alike.sum())) / 201)
 
 
 def test_distances_are_small_for_alike_representations():

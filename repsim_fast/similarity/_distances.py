@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from repsim_fast.ops import centered_gram
+from repsim_fast.similarity._factor import centred
 from repsim_fast.similarity.prepared import Prepared
+
+# Mean cosine of samples above which 1 - cosine would lose more than a digit.
+NEAR_ONE = 0.9
 
 
 def squared_distances(
@@ -17,10 +21,34 @@ def squared_distances(
     From the Gram of centred features: what rounding leaves is relative to the squared distance
     from the mean sample, not from the origin.
     """
-    gram = centered_gram(x.centered, centering="none")
+    return _squared_distances(x.centered)
+
+
+def _squared_distances(
+    rows: Tensor,  # (n, p) centred
+) -> Tensor:
+    gram = centered_gram(rows, centering="none")
     squares = gram.diagonal()
     distances = (squares[:, None] + squares[None, :] - 2 * gram).clamp_min(0.0)
     return distances - torch.diag(distances.diagonal())
+
+
+def cosine_dissimilarities(
+    x: Tensor,  # (n, p) float64
+    dtype: torch.dtype,
+) -> Tensor:
+    """1 - cosine of all pairs of rows (n, n); rows of zeros have cosine 0 with every other.
+
+    Where cosines are near 1, as those of features with a mean far from zero, half the squared
+    distance of unit vectors, which keeps its digits. Otherwise not: orthogonal samples, which
+    sparse features have many of, must stay at equal dissimilarities.
+    """
+    unit = unit_rows(x)
+    if float(unit.detach().mean(dim=0).square().sum()) <= NEAR_ONE:
+        return 1 - centered_gram(unit.to(dtype), centering="none")
+    zero = (unit == 0).all(dim=1).to(dtype)  # at squared distance 1 from unit vectors
+    squared = _squared_distances(centred(unit).to(dtype))
+    return (squared + zero[:, None] + zero[None, :]) / 2
 
 
 def distances(

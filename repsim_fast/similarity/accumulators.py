@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repsim_fast._accumulators import Estimate, NotFiniteError
 from repsim_fast.similarity.grid import within
-from repsim_fast.similarity.measure import Measure, get_measure, options_of
+from repsim_fast.similarity.measure import Measure, get_measure, need_float64, options_of
 from repsim_fast.similarity.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.store import GIB, FeatureStore, Spill
 from repsim_fast.similarity.uncertainty import jackknife
@@ -97,7 +97,10 @@ class SampleAccumulator:
         """
         size = len(self._store.keys())
         spill = Spill(self._memory)
-        views = [self._view(layer, spill) for layer in range(size)]
+        layers = [Prepared(self._store.matrix(i), name="features") for i in range(size)]
+        wide = need_float64(layers)
+        # Each is let go of once its view is there, and with it the rest of what was factorised.
+        views = [self._view(layers.pop(0), spill, wide=wide) for _ in range(size)]
         defined = [i for i, view in enumerate(views) if not isinstance(view, UndefinedError)]
         reasons = [view for view in views if isinstance(view, UndefinedError)]
         if not defined:
@@ -113,11 +116,10 @@ class SampleAccumulator:
         undefined = tuple(sorted(set(range(size)) - set(defined)))
         return Estimate(value, standard_error, self._n_samples, self._n_batches, undefined)
 
-    def _view(self, layer: int, spill: Spill) -> Any:
+    def _view(self, layer: Prepared, spill: Spill, *, wide: bool) -> Any:
         """View of a layer, or the reason why there is none."""
         try:
-            prepared = Prepared(self._store.matrix(layer), name="features")
-            return spill.keep(self.measure.view(prepared))
+            return spill.keep(self.measure.view(layer.double() if wide else layer))
         except UndefinedError as error:
             return error
 

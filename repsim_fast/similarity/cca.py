@@ -167,4 +167,6 @@ def canonical_correlations(
     both = comparable([prepare(x, name="x"), prepare(y, name="y")], measure.min_samples)
     ours, theirs = (measure.view(one) for one in both)
     _warn_of_forced([ours], [theirs], [(0, 0)])
-    return _spectral.singular_values(Batch([0], cross_gram(ours.factor, theirs.factor)[None]))[0]
+    products = cross_gram(ours.factor, theirs.factor)[None]
+    values = _spectral.singular_values(Batch([0], products))[0]
+    return values.to(torch.promote_types(both[0].dtype, both[1].dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from repsim_fast._checks import check_choice, check_finite, check_matrix
 from repsim_fast.ops import MIN_SAMPLES, Precision, centered_gram, cross_gram
+from repsim_fast.similarity.prepared import Prepared
 
 Estimator = Literal["unbiased", "biased"]
 
@@ -16,6 +18,9 @@ ESTIMATORS: tuple[Estimator, ...] = ("unbiased", "biased")
 
 CENTERING: dict[str, Literal["unbiased", "double"]] = {"unbiased": "unbiased", "biased": "double"}
 """The centring of the Gram that each HSIC estimator needs."""
+
+# Largest entries of features whose Grams, and their squares, float32 holds.
+SIZES = (1e-3, 1e3)
 
 
 def hsic_scale(n: int, estimator: Estimator) -> float:
@@ -33,6 +38,11 @@ def check_pair(x: Tensor, y: Tensor, estimator: Estimator) -> int:
             "y: expected the same samples as x, "
             f"got {y.shape[0]} rows against {x.shape[0]} rows of x"
         )
+    for argument, features in (("x", x), ("y", y)):
+        if features.shape[1] < 1:
+            raise ValueError(
+                f"{argument}: expected at least 1 feature, got shape {tuple(features.shape)}"
+            )
     least = max(2, MIN_SAMPLES[CENTERING[estimator]])
     if x.shape[0] < least:
         raise ValueError(
@@ -42,8 +52,8 @@ def check_pair(x: Tensor, y: Tensor, estimator: Estimator) -> int:
 
 
 def cka(
-    x: Tensor,  # (n, p)
-    y: Tensor,  # (n, q)
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
     *,
     estimator: Estimator = "unbiased",
     precision: Precision | None = None,
@@ -58,14 +68,14 @@ def cka(
     from the (n, n) Grams; both are exact.
 
     Args:
-        x: Representation of n samples with p features.
-        y: Representation of the same n samples with q features.
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
         estimator: ``"unbiased"`` (HSIC₁, at least 4 samples) or ``"biased"`` (at least 2).
         precision: Precision of products, see `ops.centered_gram`.
 
     Returns:
-        Scalar tensor, float64 if either input is, otherwise float32; differentiable. NaN when a
-        representation is constant: its HSIC with itself is 0.
+        Scalar tensor, float64 if either input is, otherwise float32; differentiable. NaN when the
+        HSIC of a representation with itself is not positive, as that of a constant one.
 
     Raises:
         TypeError: An input is not a floating-point tensor.
@@ -82,21 +92,35 @@ def cka(
         Kornblith et al., "Similarity of neural network representations revisited", 2019, eq. 3-4.
         Song et al., "Feature selection via dependence maximization", 2012, eq. 5.
     """
+    x, y = (z.features if isinstance(z, Prepared) else z for z in (x, y))
     n = check_pair(x, y, estimator)
     p, q = x.shape[1], y.shape[1]
+    scaled = _scaled(x), _scaled(y)
     # Multiplications: p q + (p² + q²)/2 a sample against (p + q) n / 2 of two half Grams.
     if precision is None and 2 * p * q + p * p + q * q < n * (p + q):
-        xy, xx, yy = _feature_side(x, y, n, estimator)
+        xy, xx, yy = _feature_side(*scaled, n, estimator)
     else:
         centering = CENTERING[estimator]
-        gram_x = centered_gram(x, centering=centering, packed=True, precision=precision)
-        gram_y = centered_gram(y, centering=centering, packed=True, precision=precision)
+        gram_x, gram_y = (
+            centered_gram(z, centering=centering, packed=True, precision=precision) for z in scaled
+        )
         xy, xx, yy = gram_x @ gram_y, gram_x @ gram_x, gram_y @ gram_y
-    value = xy / (xx * yy).sqrt()
+    value = xy / (xx.sqrt() * yy.sqrt())
     if not bool(torch.isfinite(value.detach())):
         check_finite("x", x)
         check_finite("y", y)
     return value
+
+
+def _scaled(
+    x: Tensor,  # (n, p)
+) -> Tensor:
+    """Times a power of two that brings the largest entry near 1, if it is far from it: sums of
+    fourth powers must stay within float32, and CKA does not change."""
+    largest = float(torch.linalg.vector_norm(x.detach(), ord=math.inf))
+    if largest == 0 or not math.isfinite(largest) or SIZES[0] <= largest <= SIZES[1]:
+        return x
+    return torch.ldexp(x, torch.tensor(-math.frexp(largest)[1]))
 
 
 def _feature_side(

@@ -52,10 +52,11 @@ def grid(
         torch.Size([3, 3])
     """
     chosen = as_measure(measure, options)
-    if not xs or (ys is not None and not ys):
-        raise ValueError(f"{'xs' if not xs else 'ys'}: expected at least one representation")
+    for argument, side in (("xs", xs), ("ys", ys)):
+        if side is not None and len(side) == 0:
+            raise ValueError(f"{argument}: expected at least one representation")
     everything = [prepare(x, name=f"xs[{i}]") for i, x in enumerate(xs)]
-    everything += [prepare(y, name=f"ys[{i}]") for i, y in enumerate(ys or [])]
+    everything += [prepare(y, name=f"ys[{i}]") for i, y in enumerate(() if ys is None else ys)]
     everything = comparable(everything, chosen.min_samples)
     spill = Spill(memory)
     try:

@@ -36,7 +36,7 @@ def unit_triangle(
     """A kernel matrix, centred, packed and scaled to norm 1."""
     packed = pack_gram(center_gram(gram, centering), centering)
     norm = torch.linalg.vector_norm(packed, dtype=torch.float64)
-    if float(norm.detach()) == 0.0:
+    if not 0.0 < float(norm.detach()) < math.inf:  # also for NaN, of a bandwidth that underflows
         raise UndefinedError(f"{x.name}: expected a kernel that varies, got a constant one")
     return Triangle(packed / norm.to(packed.dtype), x.n_samples)
 

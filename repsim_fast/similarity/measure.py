@@ -7,8 +7,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+import torch
 from torch import Tensor
 
 from repsim_fast.similarity._pairs import Pairs
@@ -22,7 +24,7 @@ Invariance = Literal["permutation", "rotation", "scale", "translation", "linear"
 INVARIANCES: dict[Invariance, str] = {
     "permutation": "reordering of features",
     "rotation": "orthogonal maps of the features",
-    "scale": "multiplication by one number",
+    "scale": "multiplication by one positive number",
     "translation": "adding a vector to every sample",
     "linear": "invertible linear maps of the features",
 }
@@ -85,20 +87,29 @@ class Measure(ABC, Generic[View]):
         """Value of one pair, a scalar."""
         first, second = comparable([prepare(x, name="x"), prepare(y, name="y")], self.min_samples)
         value = self.pairs([self.view(first)], [self.view(second)], [(0, 0)])[0]
-        return value.to(first.features.dtype)
+        return value.to(torch.promote_types(first.dtype, second.dtype))
 
 
 def comparable(representations: Sequence[Prepared], least: int) -> list[Prepared]:
     """The representations in one dtype, after checking that their samples can be the same.
 
+    float64 if one of them is, or if features are so small or large that their squares leave the
+    range of float32.
+
     Raises:
-        ValueError: Different numbers of samples, or fewer than ``least``.
+        ValueError: Different numbers of samples, or fewer than ``least``; NaN or Inf.
         RuntimeError: Different devices.
     """
     check_samples(representations, least)
-    if len({x.features.dtype for x in representations}) > 1:
+    if need_float64(representations):
         return [x.double() for x in representations]
     return list(representations)
+
+
+def need_float64(representations: Sequence[Prepared]) -> bool:
+    """Whether representations can only be compared in float64."""
+    mixed = len({x.features.dtype for x in representations}) > 1
+    return mixed or any([x.needs_float64 for x in representations])  # not lazily: all are checked
 
 
 def check_samples(representations: Sequence[Prepared], least: int) -> None:
@@ -131,8 +142,11 @@ def check_not_saturated(x: Prepared, k: int, measure: str) -> None:
 
 
 def check_range(argument: str, value: float, low: float, high: float, *, open_low: bool) -> None:
-    """Raises ValueError unless low <= value <= high, or low < value with ``open_low``."""
-    inside = (low < value if open_low else low <= value) and value <= high
+    """Raises TypeError or ValueError unless low <= value <= high, or low < value with ``open_low``,
+    and finite."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{argument}: expected a number, got {type(value).__name__}")
+    inside = (low < value if open_low else low <= value) and value <= high and value < math.inf
     if not inside:  # also for NaN
         bracket = "(" if open_low else "["
         end = ")" if math.isinf(high) else "]"
@@ -209,6 +223,8 @@ def as_measure(measure: str | Measure[Any], options: dict[str, Any]) -> Measure[
     """A measure from its name and options, or one that already is."""
     if isinstance(measure, str):
         return get_measure(measure, **options)
+    if not isinstance(measure, Measure):
+        raise TypeError(f"measure: expected a name or a Measure, got {type(measure).__name__}")
     if options:
         raise ValueError(f"options: {measure!r} has its own, got {sorted(options)}")
     return measure

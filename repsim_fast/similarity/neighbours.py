@@ -55,14 +55,21 @@ class _Neighbours(Measure[Neighbourhood]):
         n = x.n_samples
         check_count("k", self.k, 1, n - 1, f", the other samples of {x.name}")
         detached = x.centered.detach()  # raises where all samples are equal
-        cosine = self.metric == "cosine"
-        features = unit_rows(x.features.detach()) if cosine else detached
-        # The nearest in Euclidean distance has the largest <a, b> - ‖b‖²/2.
-        offset = 0.0 if cosine else features.square().sum(dim=1) / 2
+        if self.metric == "euclidean":
+            # The nearest to a has the largest <a, b> - ‖b‖²/2.
+            features = rows = detached
+            offset = rows.square().sum(dim=1) / 2
+        else:
+            # That of unit vectors <a, b>, and with their mean m taken away <a, b> + <m, b>, which
+            # tells apart cosines that are all near 1.
+            unit = unit_rows(x.features.detach().double())
+            mean = unit.mean(dim=0)
+            features, rows = (wide.to(detached.dtype) for wide in (unit, unit - mean))
+            offset = -((unit - mean) @ mean).to(detached.dtype)
         found = []
         for start in range(0, n, max(1, ENTRIES // n)):
-            block = features[start : start + max(1, ENTRIES // n)]
-            near = block @ features.mT - offset
+            block = rows[start : start + max(1, ENTRIES // n)]
+            near = block @ rows.mT - offset
             own = torch.arange(len(block), device=near.device)
             near[own, start + own] = -torch.inf
             found.append(near.topk(self.k, dim=1).indices)

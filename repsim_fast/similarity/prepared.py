@@ -10,6 +10,10 @@ from torch import Tensor
 from repsim_fast._checks import check_finite, check_matrix
 from repsim_fast.similarity import _factor
 
+# Root mean squares between which products of float32 features neither vanish nor overflow, sums of
+# many and entries much smaller than the others included.
+FLOAT32_RANGE = (1e-10, 1e10)
+
 
 class UndefinedError(ValueError):
     """A measure has no value, or the same one whatever the data, for a representation."""
@@ -46,11 +50,32 @@ class Prepared:
         """Features p."""
         return self.features.shape[1]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of results: float64 for float64 features, otherwise float32."""
+        return torch.float64 if self._eps_dtype == torch.float64 else torch.float32
+
     def __repr__(self) -> str:
         done = [key for key in ("centered", "basis", "eigen", "scores") if key in self.__dict__]
         return f"Prepared({self.n_samples} samples, {self.n_features} features; has {done})"
 
     @cached_property
+    def _raw_norm(self) -> float:
+        norm = float(torch.linalg.vector_norm(self.features.detach(), dtype=torch.float64))
+        if norm == float("inf") or norm != norm:
+            check_finite(self.name, self.features)
+            raise ValueError(f"{self.name}: features are too large, their squares overflow")
+        return norm
+
+    @property
+    def needs_float64(self) -> bool:
+        """Whether squares of these float32 features, or sums of them, may leave its range."""
+        low, high = (bound * self.features.numel() ** 0.5 for bound in FLOAT32_RANGE)
+        return self.features.dtype == torch.float32 and not (
+            self._raw_norm == 0.0 or low <= self._raw_norm <= high
+        )
+
+    @property
     def cutoff(self) -> float:
         """Singular values of the centred features up to this one count as zero.
 
@@ -59,11 +84,7 @@ class Prepared:
         Raises:
             ValueError: NaN or Inf among the features.
         """
-        norm = float(torch.linalg.vector_norm(self.features.detach(), dtype=torch.float64))
-        if norm == float("inf") or norm != norm:
-            check_finite(self.name, self.features)
-            raise ValueError(f"{self.name}: features are too large, their squares overflow")
-        return _factor.cutoff(norm, self.n_samples, self.n_features, self._eps_dtype)
+        return _factor.cutoff(self._raw_norm, self.n_samples, self.n_features, self._eps_dtype)
 
     @cached_property
     def centered(self) -> Tensor:

@@ -56,7 +56,12 @@ class _Procrustes(Measure[Factor]):
 
     def view(self, x: Prepared) -> Factor:
         """Centred features (or as few columns with the same Gram) and their norm."""
-        return Factor(x.scores, x.norm)
+        return _sized(x.scores)
+
+
+def _sized(factor: Tensor) -> Factor:
+    """With the norm of the factor itself: rounding it must not put c of equal ones below 1."""
+    return Factor(factor, torch.linalg.vector_norm(factor, dtype=torch.float64))
 
 
 _INVARIANT: tuple[Invariance, ...] = ("permutation", "rotation", "scale", "translation")
@@ -186,14 +191,14 @@ class ShapeDistance(Measure[Factor]):
     def view(self, x: Prepared) -> Factor:
         """Left singular vectors, each as long as its value after partial whitening."""
         if self.alpha == 1.0:
-            return Factor(x.scores, x.norm)
+            return _sized(x.scores)
         check_not_saturated(x, x.rank, f"shape_distance with alpha {self.alpha:g}")
         if self.alpha == 0.0:
             factor = x.basis
         else:
             values = self.alpha * x.eigen.values[: x.rank] + (1 - self.alpha)
             factor = x.left_vectors(x.rank) * values.to(x.features.dtype)
-        return Factor(factor, torch.linalg.vector_norm(factor, dtype=torch.float64))
+        return _sized(factor)
 
     def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
         """arccos c."""

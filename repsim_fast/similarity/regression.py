@@ -206,8 +206,8 @@ class GULPDistance(Measure[Factor]):
         ridge = self.ridge * x.norm.square() * torch.eye(len(gram)).to(gram)
         upper = torch.linalg.cholesky(gram + ridge).mT
         factor = torch.linalg.solve_triangular(upper, wide, upper=True, left=False)
-        size = energy(centered_gram(factor.mT, centering="none"))
-        return Factor(factor.to(x.scores.dtype), size)
+        factor = factor.to(x.scores.dtype)  # whose norm it must be: distances are differences
+        return Factor(factor, energy(centered_gram(factor.double().mT, centering="none")))
 
     def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
         """Roots of the sums."""

@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from repsim_fast._checks import check_choice
-from repsim_fast.ops import centered_gram
-from repsim_fast.similarity._distances import below_diagonal, distances, unit_rows
+from repsim_fast.similarity._distances import (
+    below_diagonal,
+    cosine_dissimilarities,
+    distances,
+    squared_distances,
+)
 from repsim_fast.similarity._pairs import Pairs
 from repsim_fast.similarity.kernel import unit_triangle
 from repsim_fast.similarity.measure import Info, Measure, register
@@ -25,15 +29,30 @@ Comparison = Literal["spearman", "pearson", "cosine"]
 RDMS: tuple[RDM, ...] = ("correlation", "euclidean", "cosine")
 COMPARISONS: tuple[Comparison, ...] = ("spearman", "pearson", "cosine")
 
+# Features of a sample that differ by less than this, in units of rounding, are equal.
+EQUAL_ULPS = 8
+
+# Step of dissimilarities that count as equal, as a share of the largest.
+TIE = 2.0**-40
+
 
 def dissimilarities(x: Prepared, rdm: RDM) -> Tensor:
     """Representational dissimilarity matrix (n, n)."""
     if rdm == "euclidean":
         return distances(x)
-    features = x.features
+    features = x.features.double()
     if rdm == "correlation":
+        if x.n_features == 2:
+            raise UndefinedError(
+                f"{x.name}: correlations of samples need at least 3 features, those of 2 are 1 "
+                "or -1; use rdm 'cosine' or 'euclidean'"
+            )
+        sizes = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True)
         features = features - features.mean(dim=1, keepdim=True)
-    return 1 - centered_gram(unit_rows(features), centering="none")
+        left = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True)
+        # Equal features leave the rounding of their mean, which is no direction.
+        features = features.where(left > EQUAL_ULPS * torch.finfo(features.dtype).eps * sizes, 0.0)
+    return cosine_dissimilarities(features, x.features.dtype)
 
 
 def ranks(
@@ -47,6 +66,16 @@ def ranks(
     result = torch.empty(values.shape, dtype=torch.float64, device=values.device)
     result[order] = mean[group]
     return result
+
+
+def _ranked(x: Prepared, rdm: RDM) -> Tensor:
+    """Ranks of the dissimilarities (n(n-1)/2,), of float64 ones rounded to a step well above their
+    errors: those of binary features, or of samples that come twice, are equal, and must be ties."""
+    wide = x.double()
+    # Squares rank the same, and rounding near 0 is not magnified by the root.
+    matrix = squared_distances(wide) if rdm == "euclidean" else dissimilarities(wide, rdm)
+    values = below_diagonal(matrix.detach())
+    return ranks((values / (TIE * values.max().clamp_min(1e-300))).round_())
 
 
 @register
@@ -77,9 +106,10 @@ class RSA(Measure[Triangle]):
     def view(self, x: Prepared) -> Triangle:
         """Dissimilarities, ranked or centred or as they are, scaled to norm 1."""
         dtype = x.centered.dtype  # raises where all samples are equal
-        values = below_diagonal(dissimilarities(x, self.rdm))
         if self.comparison == "spearman":
-            values = ranks(values.detach()).to(dtype)
+            values = _ranked(x, self.rdm).to(dtype)
+        else:
+            values = below_diagonal(dissimilarities(x, self.rdm))
         if self.comparison != "cosine":
             values = values - values.mean()
             values = values - values.mean()
@@ -182,7 +212,8 @@ def rsa(
 
     Raises:
         TypeError: An input is not a floating-point tensor.
-        UndefinedError: All samples are equal, or all dissimilarities. A ValueError.
+        UndefinedError: All samples are equal, or all dissimilarities, or correlations are those
+            of 2 features. A ValueError.
         ValueError: Shapes do not fit, fewer than 3 samples, NaN or Inf, an unknown option.
 
     Example:

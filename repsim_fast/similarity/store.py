@@ -134,6 +134,7 @@ class FeatureStore:
         self._parts.clear()
         self._files.clear()
         self._shape.clear()
+        self._dtype.clear()
         self._device.clear()
         if self._folder is not None and self._given is None:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 import torch
@@ -16,6 +17,10 @@ from repsim_fast.similarity.views import Number
 
 # Resamples of a pair that are compared in one batch.
 TOGETHER = 32
+
+# Values of permutations that differ by less than this, in units of rounding of the largest, are
+# equal: another order of the same sums must not make a tie look less alike.
+TIE_ULPS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +45,8 @@ class PermutationTest:
 
     Attributes:
         value: Scalar float64.
-        p_value: (1 + permutations at least as alike) / (1 + permutations), in (0, 1].
+        p_value: (1 + permutations at least as alike) / (1 + permutations), in (0, 1]. Permutations
+            as alike up to rounding count.
         null: (permutations,) float64, values of the permutations.
     """
 
@@ -219,7 +225,9 @@ def permutation_test(
         orders = [torch.randperm(first.n_samples, generator=generator) for _ in range(count)]
         null.append(between(chosen, ours, [theirs.take(order) for order in orders])[0])
     values = torch.cat(null)
-    alike = values >= value if chosen.info.kind == "similarity" else values <= value
+    ahead = values - value if chosen.info.kind == "similarity" else value - values
+    largest = torch.maximum(value.abs(), values.abs().max())
+    alike = ahead >= -TIE_ULPS * torch.finfo(first.features.dtype).eps * largest
     return PermutationTest(value, (1 + int(alike.sum())) / (1 + permutations), values)
 
 
@@ -255,19 +263,21 @@ def _resampled(
             taken = None if right is None else [y.take(rows) for y in right]
             yield _grid(measure, [x.take(rows) for x in left], taken)
         return
-    resamples = list(samples)
-    for start in range(0, len(resamples), TOGETHER):
-        some = resamples[start : start + TOGETHER]
-        ours = [measure.view(left[0].take(rows)) for rows in some]
-        theirs = [measure.view(right[0].take(rows)) for rows in some]
-        values = measure.pairs(ours, theirs, [(k, k) for k in range(len(some))])
-        yield from values.double().reshape(-1, 1, 1)
+    # Groups and clusters differ in size, and only resamples of one size fit into a batch.
+    for _, run in groupby(samples, key=len):
+        while some := list(islice(run, TOGETHER)):
+            ours = [measure.view(left[0].take(rows)) for rows in some]
+            theirs = [measure.view(right[0].take(rows)) for rows in some]
+            values = measure.pairs(ours, theirs, [(k, k) for k in range(len(some))])
+            yield from values.double().reshape(-1, 1, 1)
 
 
 def _cluster_numbers(clusters: Tensor | None, n: int) -> Tensor:
     """Number of the cluster of every sample, from 0."""
     if clusters is None:
         return torch.arange(n)
+    if not isinstance(clusters, Tensor):
+        raise TypeError(f"clusters: expected a torch.Tensor, got {type(clusters).__name__}")
     if clusters.shape != (n,) or clusters.is_floating_point():
         raise ValueError(
             f"clusters: expected {n} integers, one a sample, got {clusters.dtype} of shape "
