@@ -103,6 +103,9 @@ class TestSelection:
     def test_wrong_type(self) -> None:
         with pytest.raises(TypeError, match="layers must be names or patterns"):
             Capture(self.model, [1, 2])  # type: ignore[list-item]
+        for bad in (1, self.model.fc):
+            with pytest.raises(TypeError, match="layers must be names or patterns"):
+                Capture(self.model, bad)
 
     def test_long_tables_are_cut(self) -> None:
         deep = nn.Sequential(*(nn.ReLU() for _ in range(200)))
