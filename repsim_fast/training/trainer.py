@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from repsim_fast._checks import check_autocast
 from repsim_fast.attacks._ascent import Ascent
 from repsim_fast.attacks._borrow import borrow
 from repsim_fast.attacks._checks import check_logits
@@ -129,6 +130,7 @@ def train(
         )
     if not lr > 0 or not awp >= 0:
         raise ValueError(f"lr must be positive and awp non-negative, got {lr} and {awp}")
+    check_autocast(autocast)
     if resume and checkpoint is None:
         raise ValueError("resume needs the checkpoint folder to resume from")
     if stop_on_overfitting and detector is None:
