@@ -68,7 +68,9 @@ def compare(
     passes: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", help="Times through the images, in a new order each time."
+            min=1,
+            metavar="N",
+            help="Times through the images, in a new order each time; of cka only.",
         ),
     ] = 1,
     attack: Annotated[
