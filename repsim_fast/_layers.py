@@ -197,6 +197,13 @@ def _matching(
         # An exact name first: names may contain the characters that patterns use.
         names = [pattern] if pattern in found else fnmatch.filter(inner, pattern)
         if not names:
+            modules = found[ROOT].named_modules(remove_duplicate=False)
+            alias = next((module for name, module in modules if name == pattern), None)
+            if first := next((name for name, module in found.items() if module is alias), None):
+                raise ValueError(
+                    f"layers: {pattern!r} is the module {first!r} under another name; "
+                    f"{first + '#2'!r} is its second call"
+                )
             near = difflib.get_close_matches(pattern, found, n=3, cutoff=0.5)
             hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ValueError(

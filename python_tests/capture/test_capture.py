@@ -243,6 +243,7 @@ class TestWrappedModels:
         model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)))
         assert list(recorded(model, torch.ones(2, 4))) == ["0"]
 
+    @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
     def test_a_transformer_with_padded_samples(self) -> None:
         layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
         model = nn.TransformerEncoder(layer, 2).eval()

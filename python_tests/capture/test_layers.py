@@ -96,6 +96,12 @@ class TestSelection:
         with pytest.raises(ValueError, match=r"'conv_1' matched no layer. Did you mean 'conv1'"):
             Capture(self.model, ["conv1", "conv_1"])
 
+    def test_another_name_of_a_shared_module(self) -> None:
+        relu = nn.ReLU()
+        model = nn.Sequential(nn.Linear(4, 4), relu, nn.Linear(4, 4), relu)
+        with pytest.raises(ValueError, match=r"'3' is the module '1' under another name; '1#2' is"):
+            Capture(model, "3")
+
     def test_a_model_without_layers(self) -> None:
         with pytest.raises(ValueError, match="no layer of Identity matched"):
             Capture(nn.Identity())
