@@ -44,11 +44,13 @@ def open_data(data: Any, *, batch_size: int, passes: int, seed: int) -> Feed:
     Raises:
         ValueError: Empty data, no positive batch size or number of passes, x and y of different
             lengths, or several passes over batches that come in the same order each time.
-        TypeError: ``data`` is nothing of the above.
+        TypeError: ``data`` is nothing of the above, or ``seed`` no integer.
     """
     for argument, value in (("batch_size", batch_size), ("passes", passes)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{argument} must be a positive integer, got {value!r}")
+    if not isinstance(seed, int):
+        raise TypeError(f"seed must be an integer, got {type(seed).__name__}")
     if isinstance(data, Tensor):
         data = (data, None)
     if _is_pair(data):
@@ -76,8 +78,16 @@ def open_data(data: Any, *, batch_size: int, passes: int, seed: int) -> Feed:
     if samples is not None:
         n_batches: int | None = passes * -(-samples // batch_size)
     else:
-        n_batches = passes * len(data) if hasattr(data, "__len__") else None
+        length = _length(data)
+        n_batches = None if length is None else passes * length
     return Feed(all_passes(), n_batches, name)
+
+
+def _length(data: Any) -> int | None:
+    try:
+        return len(data)
+    except TypeError:  # a DataLoader has a length only if its data set has
+        return None
 
 
 def _is_pair(data: Any) -> bool:
@@ -100,12 +110,15 @@ def _check_pair(x: Tensor, y: Tensor | None) -> int:
 
 
 def _check_batched(data: Any, passes: int) -> None:
-    if not isinstance(data, Iterable):
+    if not isinstance(data, Iterable) or isinstance(data, (Mapping, str)):
         raise TypeError(
             "data must be ImageData, a tensor, a tuple (x, y), a Dataset, a DataLoader or an "
             f"iterable of batches, got {type(data).__name__}"
+            + (": a mapping is one batch, put it into a list" if isinstance(data, Mapping) else "")
         )
-    shuffles = isinstance(data, DataLoader) and not isinstance(data.sampler, SequentialSampler)
+    shuffles = isinstance(data, DataLoader) and not (
+        isinstance(data.sampler, SequentialSampler) or isinstance(data.dataset, IterableDataset)
+    )
     if passes > 1 and not shuffles:
         raise ValueError(
             f"passes={passes} needs data that can be shuffled, and a {type(data).__name__} gives "

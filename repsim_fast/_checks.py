@@ -17,6 +17,14 @@ def check_choice(argument: str, value: object, choices: Collection[object]) -> N
         raise ValueError(f"{argument}: expected one of {wanted}, got {value!r}")
 
 
+def check_autocast(dtype: torch.dtype | None) -> None:
+    """Raises ValueError unless `dtype` is None or one that autocast takes on every device."""
+    choices = (torch.bfloat16, torch.float16)
+    if dtype is not None and dtype not in choices:
+        wanted = ", ".join(map(str, choices))
+        raise ValueError(f"autocast: expected {wanted} or None, got {dtype!r}")
+
+
 def check_matrix(argument: str, x: Tensor) -> None:
     """Raises TypeError or ValueError unless `x` is a floating (n, p) matrix."""
     if not isinstance(x, Tensor):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal, TypeAlias
@@ -106,7 +106,7 @@ class Engine:
             r.running = True
             try:
                 with contextlib.nullcontext() if capture.active else capture:
-                    self._forward(r.model, x)
+                    self._forward(r, x, number)
             finally:
                 r.running = False
             self._check_run(r, number)
@@ -131,6 +131,11 @@ class Engine:
                 # Copies: a transform may work in place, and others want the originals too.
                 x, y = (to_device(part, device, copy=True) for part in (batch.x, batch.y))
                 x = r.transform(x, y)
+            if not isinstance(x, (Tensor, Mapping, tuple, list)):
+                raise TypeError(
+                    f"inputs: the transform of model {r.name!r} must return what the model takes, "
+                    f"a tensor or a mapping or tuple of them, got {type(x).__name__}"
+                )
             n = len(x) if isinstance(x, Tensor) and x.ndim else None
             if isinstance(x, Tensor) and n != batch.n:
                 raise ValueError(
@@ -140,13 +145,21 @@ class Engine:
             transformed[key] = x.detach() if isinstance(x, Tensor) else x
         return to_device(transformed[key], device)
 
-    def _forward(self, model: nn.Module, x: Any) -> None:
+    def _forward(self, r: Run, x: Any, number: int) -> None:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             if self._autocast is not None:
-                kind = device_of(model).type
+                kind = device_of(r.model).type
                 stack.enter_context(torch.autocast(kind, dtype=self._autocast))
-            run(model, x)
+            try:
+                run(r.model, x)
+            except (RuntimeError, AssertionError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                raise RuntimeError(
+                    f"model {r.name!r} failed in batch {number} on inputs {_outline(x)}"
+                    f"{_weights(r.model)}: {error}"
+                ) from error
 
     def _taker(
         self, r: Run, to_features: Callable[[Tensor], Tensor]
@@ -168,6 +181,12 @@ class Engine:
                 accumulator.repeat(row, latest_row)
             else:
                 features = to_features(activation)
+                if not isinstance(features, Tensor) or not features.is_floating_point():
+                    kind = getattr(features, "dtype", type(features).__name__)
+                    raise TypeError(
+                        f"maps must give floating-point tensors, got {kind} for layer {name!r} of "
+                        f"model {r.name!r}"
+                    )
                 if self._expected is None:
                     self._expected = features.shape[0]
                 if features.ndim != 2 or features.shape[0] != self._expected:
@@ -218,11 +237,6 @@ class Engine:
     def _check_first_run(self, r: Run) -> None:
         some = ", ".join(f"{name!r} ({rows})" for name, rows in list(r.skipped.items())[:5])
         some += ", ..." if len(r.skipped) > 5 else ""
-        if not r.rows:
-            raise ValueError(
-                f"no layer of model {r.name!r} returned one row for each of the {self._expected} "
-                "samples" + (f"; rows were {some}" if some else ": none was called")
-            )
         asked = [r.layers] if isinstance(r.layers, str) else r.layers
         modules = dict(r.model.named_modules())
         for name in asked if isinstance(asked, (list, tuple)) else ():
@@ -232,6 +246,15 @@ class Engine:
                     f"layers: {name!r} of model {r.name!r} was never called, or returned no "
                     "floating-point tensor"
                 )
+        if not r.rows:
+            raise ValueError(
+                f"no layer of model {r.name!r} returned "
+                + (
+                    f"one row for each of the {self._expected} samples; rows were {some}"
+                    if some
+                    else "a floating-point tensor: none was called, or they return others"
+                )
+            )
         if r.skipped:
             warnings.warn(
                 f"model {r.name!r}: {len(r.skipped)} layers left out because they do not return "
@@ -254,7 +277,7 @@ class Engine:
                 found.append(_anomaly(activation))
 
         with Capture(r.model, r.layers, maps=None, on_activation=look):
-            self._forward(r.model, self._inputs(r, batch, transformed))
+            self._forward(r, self._inputs(r, batch, transformed), number)
         others = f"; {len(error.layers) - 1} later layers too" if len(error.layers) > 1 else ""
         return ValueError(
             f"layer {name!r} of model {r.name!r} in batch {number} (counted from 0): "
@@ -264,6 +287,23 @@ class Engine:
 
 def _no_tensor() -> None:
     """A weak reference to nothing."""
+
+
+def _outline(x: Any) -> str:
+    """Shapes and dtypes of a model's inputs."""
+    if isinstance(x, Tensor):
+        return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"
+    if isinstance(x, Mapping):
+        return "{" + ", ".join(f"{key}: {_outline(value)}" for key, value in x.items()) + "}"
+    if isinstance(x, (tuple, list)):
+        return f"({', '.join(map(_outline, x))})"
+    return type(x).__name__
+
+
+def _weights(model: nn.Module) -> str:
+    """The dtype of a model's weights, for a message."""
+    first = next(model.parameters(), None)
+    return "" if first is None else f" with weights {str(first.dtype).removeprefix('torch.')}"
 
 
 def _anomaly(activation: Tensor) -> str:

@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -126,12 +126,16 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Every module that can be captured, by name, in the order of declaration.
 
     A module with several names has its first; the model itself is :data:`ROOT`, last. Scripted
-    submodules run outside Python, where no hook can see them, and are left out.
+    submodules run outside Python, where no hook can see them, and are left out, as are
+    parametrizations, which return weights.
     """
     found = {
-        name.replace("_orig_mod.", ""): module  # the name torch.compile gives what it wraps
+        # The name torch.compile gives what it wraps, which takes the place of the wrapper.
+        name.replace("._orig_mod", ""): module
         for name, module in model.named_modules()
-        if name and not isinstance(module, torch.jit.ScriptModule)
+        if name
+        and not isinstance(module, torch.jit.ScriptModule)
+        and "parametrizations" not in name.split(".")
     }
     found[ROOT] = model
     return found
@@ -161,10 +165,11 @@ def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, Selec
     if layers is None:
         # A model that is one layer, a bare nn.Linear say, has no other layer than itself.
         chosen = {n: Selected(m) for n, m in (inner or found).items() if layer_kind(m) is not None}
-    elif callable(layers):
+    elif callable(layers) and not isinstance(layers, nn.Module):
         chosen = {n: Selected(m) for n, m in inner.items() if layers(n, m)}
     else:
-        patterns = [layers] if isinstance(layers, str) else list(layers)
+        one = isinstance(layers, (str, nn.Module)) or not isinstance(layers, Iterable)
+        patterns: list[Any] = [layers] if one else list(layers)  # type: ignore[arg-type]
         if not all(isinstance(pattern, str) for pattern in patterns):
             raise TypeError(
                 "layers must be names or patterns (str), a callable (name, module) -> bool or "
@@ -192,6 +197,13 @@ def _matching(
         # An exact name first: names may contain the characters that patterns use.
         names = [pattern] if pattern in found else fnmatch.filter(inner, pattern)
         if not names:
+            modules = found[ROOT].named_modules(remove_duplicate=False)
+            alias = next((module for name, module in modules if name == pattern), None)
+            if first := next((name for name, module in found.items() if module is alias), None):
+                raise ValueError(
+                    f"layers: {pattern!r} is the module {first!r} under another name; "
+                    f"{first + '#2'!r} is its second call"
+                )
             near = difflib.get_close_matches(pattern, found, n=3, cutoff=0.5)
             hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ValueError(

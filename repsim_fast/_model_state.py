@@ -39,16 +39,22 @@ def check_hookable(model: object) -> nn.Module:
     return model
 
 
-def eager() -> contextlib.AbstractContextManager[object]:
-    """A context in which compiled models run uncompiled, and so run their hooks.
+@contextlib.contextmanager
+def eager() -> Iterator[None]:
+    """A context in which models run module by module, uncompiled, and so run their hooks.
 
-    A graph that was compiled before a hook was added would skip it in silence.
+    A graph that was compiled before a hook was added would skip it in silence. The fast path of
+    ``nn.TransformerEncoder`` packs padded samples into nested tensors, which no layer outside the
+    fast path takes, and a layer with a hook is outside it.
     """
-    # Nothing can have been compiled before torch._dynamo was imported, which takes seconds.
-    if "torch._dynamo" in sys.modules:
-        stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-        return stance
-    return contextlib.nullcontext()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with contextlib.ExitStack() as stack:
+        # Nothing can have been compiled before torch._dynamo was imported, which takes seconds.
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
 
 
 @contextlib.contextmanager
@@ -101,9 +107,8 @@ def usable_device(device: torch.device | str) -> torch.device:
     Raises:
         RuntimeError: torch has no such device here.
     """
-    wanted = torch.device(device)
     try:
-        return torch.empty(0, device=wanted).device
+        return torch.empty(0, device=torch.device(device)).device
     except (RuntimeError, AssertionError) as error:  # a torch built without CUDA asserts
         reason = str(error).splitlines()[0]
         raise RuntimeError(

@@ -42,7 +42,7 @@ class Capture:
     - Attention and recurrent layers with ``batch_first=False`` are turned to (N, T, D).
     - ``DataParallel`` on one device, ``DistributedDataParallel`` and ``torch.compile`` are looked
       through; compiled parts run eagerly inside the block, because a graph compiled earlier would
-      skip the hooks.
+      skip the hooks, and ``nn.TransformerEncoder`` without its fast path of nested tensors.
 
     Without ``on_activation`` the activations are copies, so that a layer which works in place, as
     torchvision's ``ReLU(inplace=True)`` does on what its batch norm returned, cannot change what

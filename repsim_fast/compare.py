@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from repsim_fast._accumulators import MEASURES, Accumulator, Estimator, of_all_samples
 from repsim_fast._batches import Feed, open_data
-from repsim_fast._checks import check_choice
+from repsim_fast._checks import check_autocast, check_choice
 from repsim_fast._engine import Engine, Run, Transform
 from repsim_fast._features import Maps
 from repsim_fast._layers import LayerSpec, select_layers
@@ -139,6 +139,7 @@ def compare(
             f"passes: expected 1 for {name}, which needs each sample once, got {passes}"
         )
     check_choice("estimator", estimator, ("unbiased", "biased"))
+    check_autocast(autocast)
     named, data = _models_and_data(models, model_b, data, names)
     feed = open_data(data, batch_size=batch_size, passes=passes, seed=seed)
     choices = _per_model("layers", layers, tuple(named), _is_layer_choice)
@@ -251,6 +252,10 @@ def _measure(
         return name, of_all_samples(measure) if isinstance(measure, Measure) else MEASURES[name]
     if name == "cka":
         raise ValueError("jackknife: expected None for cka, which has errors from its batches")
+    if not isinstance(groups, int):
+        raise TypeError(f"jackknife: expected an int, got {type(groups).__name__}")
+    if groups < 2:
+        raise ValueError(f"jackknife: expected at least 2 groups, got {groups}")
     return name, functools.partial(of_all_samples(measure), groups=groups)
 
 
@@ -269,6 +274,11 @@ def _models_and_data(
         if isinstance(models, Mapping):
             names = names or tuple(models)
             models = list(models.values())
+        if not isinstance(models, (nn.Module, Iterable)) or isinstance(models, (str, Tensor)):
+            raise TypeError(
+                "models must be a torch.nn.Module, or a sequence or mapping of them, "
+                f"got {type(models).__name__}"
+            )
         found = [models] if isinstance(models, nn.Module) else list(models)
     if data is None:
         raise TypeError("data is missing: compare(model_a, model_b, data) or compare(models, data)")
@@ -293,7 +303,9 @@ def _names(models: Sequence[nn.Module], names: Sequence[str] | None) -> list[str
 
 
 def _is_layer_choice(value: Any) -> bool:
-    return isinstance(value, str) or callable(value) or all(isinstance(v, str) for v in value)
+    if isinstance(value, str) or callable(value) or not isinstance(value, Iterable):
+        return True
+    return all(isinstance(v, str) for v in value)
 
 
 def _per_model(
@@ -306,6 +318,11 @@ def _per_model(
         return {name: value.get(name) for name in names}
     if value is None or is_one(value):
         return dict.fromkeys(names, value)
+    if not isinstance(value, Sequence):
+        raise TypeError(
+            f"{argument} must be one for all models, or a sequence or mapping of one for each, "
+            f"got {value!r}"
+        )
     if len(value) != len(names):
         raise ValueError(
             f"{argument} must be one for all models or one for each of {len(names)}, "

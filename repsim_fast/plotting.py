@@ -6,6 +6,7 @@ import io
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
@@ -92,6 +93,7 @@ def plot_grids(
     check_choice("theme", theme, _THEMES)
     if not grids:
         raise ValueError("grids must be at least one, got none")
+    grids = [_plain(grid) for grid in grids]
     colours = _THEMES[theme]
     sheet = _Sheet(grids, min(columns, len(grids)), repeats=2 if standard_error else 1)
     top = 0.4 if title else 0.05
@@ -227,6 +229,15 @@ def _draw(
     _colour_bar(_add_axes(figure, sheet.bar(repeat)), image, label, limits, known, missing, colours)
 
 
+def _plain(grid: Grid) -> Grid:
+    """The grid with names that matplotlib takes for no formula, whatever dollar signs they have."""
+    row, column, *names = (
+        tuple(str(name).replace("$", r"\$") for name in several)
+        for several in ([grid.row_model], [grid.column_model], grid.rows, grid.columns)
+    )
+    return replace(grid, row_model=row[0], column_model=column[0], rows=names[0], columns=names[1])
+
+
 def _height_above(ax: Axes, inches: float) -> float:
     """Height above an axes, in units of its height."""
     return 1 + inches * ax.figure.dpi / ax.get_window_extent().height
@@ -289,7 +300,7 @@ def plot_by_distance(
         OSError: The place cannot be written to.
     """
     check_choice("theme", theme, _THEMES)
-    square = [grid for grid in grids if grid.is_square]
+    square = [_plain(grid) for grid in grids if grid.is_square]
     if not square:
         raise ValueError("grids must have one with as many rows as columns, got none")
     colours = _THEMES[theme]

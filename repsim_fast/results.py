@@ -370,8 +370,8 @@ class SimilarityResult:
         if isinstance(model, str):
             if model in self.models:
                 return self.models.index(model)
-        elif -len(self.models) <= model < len(self.models):
-            return model % len(self.models)
+        elif isinstance(model, (int, np.integer)) and -len(self.models) <= model < len(self.models):
+            return int(model) % len(self.models)
         raise ValueError(
             f"{argument} must be a model of {self.models} or its number, got {model!r}"
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.attacks import PGD
+from repsim_fast.training import evaluate
 
 
 @contextmanager
@@ -107,3 +108,15 @@ def test_a_stochastic_model_draws_from_the_private_stream(images: Tensor, labels
     torch.set_rng_state(state)
     assert torch.equal(first, PGD(0.03, steps=2, seed=0)(noisy, images, labels))
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_model_made_in_inference_mode_comes_back_with_its_flags(
+    images: Tensor, labels: Tensor
+) -> None:
+    with torch.inference_mode():
+        network = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 5))
+    flags = [p.requires_grad for p in network.parameters()]
+    with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+        PGD(0.1, steps=1)(network, images, labels)
+    assert [p.requires_grad for p in network.parameters()] == flags
+    assert 0 <= evaluate(network, (images, labels)).clean <= 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.attacks import PGD
+from repsim_fast.attacks import APGD, FGSM, MIFGSM, NFGSM, PGD, RSFGSM
 
 EPS, STEP = 8 / 255, 2 / 255
 
@@ -103,6 +103,28 @@ class TestBadInput:
     def test_integer_images(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
         with pytest.raises(TypeError, match="x must be a floating-point tensor"):
             PGD(EPS)(model, (images * 255).byte(), labels)
+
+    @pytest.mark.parametrize("attack", [PGD, APGD])
+    def test_arguments_of_another_type(
+        self, model: nn.Module, images: Tensor, labels: Tensor, attack: type[PGD]
+    ) -> None:
+        with pytest.raises(TypeError, match=r"x must be a floating-point tensor .* got ndarray"):
+            attack(EPS)(model, images.numpy(), labels)
+        with pytest.raises(TypeError, match=r"bounds must be a pair \(low, high\), got None"):
+            attack(EPS, bounds=None)(model, images, labels)
+        with pytest.raises(ValueError, match=r"bounds must be \(low, high\), low first"):
+            attack(EPS, bounds=(1.0, 0.0))(model, images, labels)
+        with pytest.raises(ValueError, match=r"autocast: expected .* got 'bfloat16'"):
+            attack(EPS, autocast="bfloat16")
+        with pytest.raises(TypeError, match=r"seed must be an integer, .* got 'a'"):
+            attack(EPS, seed="a")
+
+    @pytest.mark.parametrize("attack", [PGD, FGSM, RSFGSM, NFGSM, MIFGSM, APGD])
+    def test_eps_as_text(
+        self, model: nn.Module, images: Tensor, labels: Tensor, attack: type[PGD]
+    ) -> None:
+        with pytest.raises(TypeError, match=r"eps must be a number or .* got '8/255'"):
+            attack("8/255")(model, images, labels)
 
     @pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf")])
     def test_eps(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> None:

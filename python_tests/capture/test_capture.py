@@ -235,6 +235,28 @@ class TestWrappedModels:
             model(images)
         assert len(recorded(model, images)) == 8
 
+    def test_a_compiled_part_keeps_its_name(self) -> None:
+        model = nn.Sequential(torch.compile(nn.Linear(4, 3), backend="eager"), nn.ReLU())
+        assert list(recorded(model, torch.ones(2, 4))) == ["0", "1"]
+
+    def test_a_parametrized_layer_counts_and_its_parametrization_does_not(self) -> None:
+        model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)))
+        assert list(recorded(model, torch.ones(2, 4))) == ["0"]
+
+    @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+    def test_a_transformer_with_padded_samples(self) -> None:
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        model = nn.TransformerEncoder(layer, 2).eval()
+        x, padding = torch.randn(4, 3, 8), torch.zeros(4, 3, dtype=torch.bool)
+        padding[1:, 2] = True
+        with torch.no_grad():
+            with Capture(model, "layers.*", maps=None) as capture:
+                inside = model(x, src_key_padding_mask=padding)
+            outside = model(x, src_key_padding_mask=padding)
+        assert torch.backends.mha.get_fastpath_enabled()
+        assert {tuple(a.shape[:2]) for a in capture.activations.values()} == {(4, 3)}
+        torch.testing.assert_close(inside[~padding], outside[~padding])
+
     def test_data_parallel(self, images: Tensor) -> None:
         model = seeded(InPlace)
         parallel = nn.DataParallel(model)

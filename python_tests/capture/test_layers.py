@@ -96,6 +96,12 @@ class TestSelection:
         with pytest.raises(ValueError, match=r"'conv_1' matched no layer. Did you mean 'conv1'"):
             Capture(self.model, ["conv1", "conv_1"])
 
+    def test_another_name_of_a_shared_module(self) -> None:
+        relu = nn.ReLU()
+        model = nn.Sequential(nn.Linear(4, 4), relu, nn.Linear(4, 4), relu)
+        with pytest.raises(ValueError, match=r"'3' is the module '1' under another name; '1#2' is"):
+            Capture(model, "3")
+
     def test_a_model_without_layers(self) -> None:
         with pytest.raises(ValueError, match="no layer of Identity matched"):
             Capture(nn.Identity())
@@ -103,6 +109,9 @@ class TestSelection:
     def test_wrong_type(self) -> None:
         with pytest.raises(TypeError, match="layers must be names or patterns"):
             Capture(self.model, [1, 2])  # type: ignore[list-item]
+        for bad in (1, self.model.fc):
+            with pytest.raises(TypeError, match="layers must be names or patterns"):
+                Capture(self.model, bad)
 
     def test_long_tables_are_cut(self) -> None:
         deep = nn.Sequential(*(nn.ReLU() for _ in range(200)))

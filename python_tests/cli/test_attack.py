@@ -75,3 +75,15 @@ def test_bad_radius_and_missing_checkpoint(run: Run, tmp_path: Path) -> None:
 def test_help_shows_examples(run: Run) -> None:
     assert "repsim-fast attack" in run("attack", "--help").output.partition("Example")[2]
     assert "attack" in run("--help").output
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_attack(
+    run: Run, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.safetensors").mkdir()
+    for out in (tmp_path / "file" / "a.safetensors", tmp_path / "folder.safetensors"):
+        result = run("attack", checkpoints["standard"], *FEW, "--out", out)
+        assert result.exit_code == 1
+        assert "cannot write" in result.output
+        assert "attacking" not in result.output

@@ -100,6 +100,15 @@ def test_attack_changes_what_the_models_see(
     assert "its own adversarial images" in report
 
 
+def test_only_cka_has_errors_from_its_batches(run: Run, tmp_path: Path) -> None:
+    result = run(
+        "compare", "resnet-8", "--data", "digits", "--limit", 40, "--threads", 1,
+        "--layers", "fc", "--measure", "procrustes_distance", "--out", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "smaller --batch-size" not in result.output
+
+
 def test_names_of_models_are_untrained_networks_that_differ(run: Run, tmp_path: Path) -> None:
     result = run(
         "compare", "resnet-8", "resnet-8", "--data", "digits", "--limit", 40, "--threads", 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -166,6 +167,12 @@ class TestSamplesThatDiffer:
         with pytest.raises(ValueError, match=r"maps must give a matrix \(n, p\), got shape"):
             compare([good], x, maps=lambda a: a[None])
 
+    def test_maps_that_give_no_features(self, good: nn.Module, x: Tensor) -> None:
+        with pytest.raises(TypeError, match="maps must give floating-point tensors, got NoneType"):
+            compare([good], x, maps=lambda activation: None)
+        with pytest.raises(TypeError, match=r"got torch\.int64 for layer '0'"):
+            compare([good], x, maps=Tensor.long)
+
     def test_layers_that_come_and_go(self, x: Tensor) -> None:
         class Moody(nn.Sequential):
             calls = 0
@@ -176,6 +183,16 @@ class TestSamplesThatDiffer:
 
         with pytest.raises(ValueError, match="'0' of model 'Moody' was not called in the first"):
             compare([Moody(nn.Linear(4, 4), nn.Linear(4, 4))], x, batch_size=12)
+
+
+class Stream(torch.utils.data.IterableDataset[Tensor]):
+    """Samples without a length."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.x)
 
 
 class Every2nd(nn.Module):
@@ -207,11 +224,60 @@ class TestArguments:
 
     def test_passes_over_batches_in_a_fixed_order(self, good: nn.Module, x: Tensor) -> None:
         loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), 8)
-        for data in (loader, list(x.split(8))):
+        stream = torch.utils.data.DataLoader(Stream(x), 8)
+        for data in (loader, stream, list(x.split(8))):
             with pytest.raises(ValueError, match="passes=2 needs data that can be shuffled"):
                 compare([good], data, passes=2)
 
+    def test_models(self, good: nn.Module, x: Tensor) -> None:
+        for bad in (None, nn.Linear, "resnet18"):
+            with pytest.raises(TypeError, match=r"models must be a torch\.nn\.Module, or"):
+                compare(bad, x)
+
+    def test_layers_and_inputs(self, good: nn.Module, x: Tensor) -> None:
+        for bad in (3, good[0], [good[0]]):
+            with pytest.raises(TypeError, match="layers must be names or patterns"):
+                compare([good], x, layers=bad)
+        with pytest.raises(TypeError, match=r"inputs must be one for all models, .* got 3"):
+            compare([good], x, inputs=3)
+        with pytest.raises(TypeError, match=r"model 'Sequential' must return .* got NoneType"):
+            compare([good], x, inputs=lambda x, y: None)
+
+    def test_autocast_seed_and_device(self, good: nn.Module, x: Tensor) -> None:
+        for bad in ("bfloat16", True, torch.int8):
+            with pytest.raises(ValueError, match=r"autocast: expected torch\.bfloat16, .* got"):
+                compare([good], x, autocast=bad)
+        with pytest.raises(TypeError, match="seed must be an integer, got NoneType"):
+            compare([good], x, seed=None)
+        with pytest.raises(RuntimeError, match="device='gpu' was asked for"):
+            compare([good], x, device="gpu")
+
+    def test_jackknife(self, good: nn.Module, x: Tensor) -> None:
+        with pytest.raises(TypeError, match="jackknife: expected an int, got float"):
+            compare([good], x, measure="procrustes_similarity", jackknife=2.5)
+        with pytest.raises(ValueError, match="jackknife: expected at least 2 groups, got 1"):
+            compare([good], x, measure="procrustes_similarity", jackknife=1)
+        with pytest.raises(ValueError, match="jackknife: expected at most the 24 samples, got 25"):
+            compare([good], x, measure="procrustes_similarity", jackknife=25)
+
+    def test_a_model_that_fails_is_named_with_its_inputs(self, good: nn.Module, x: Tensor) -> None:
+        half = nn.Sequential(nn.Linear(4, 4)).half()
+        message = r"model 'b' failed in batch 0 on inputs \(24, 4\) float32 with weights float16: "
+        with pytest.raises(RuntimeError, match=message):
+            compare([good, half], x, names=["a", "b"])
+
+    def test_a_layer_without_floating_point_output(self, x: Tensor) -> None:
+        class Complex(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x.to(torch.complex64)
+
+        model = nn.Sequential(Complex())
+        with pytest.raises(ValueError, match="returned a floating-point tensor: none was called"):
+            compare([model], x, layers=lambda name, module: True)
+
     def test_data(self, good: nn.Module, x: Tensor) -> None:
+        with pytest.raises(TypeError, match="got dict: a mapping is one batch, put it into a list"):
+            compare([good], {"input": x})
         with pytest.raises(TypeError, match=r"data must be ImageData, a tensor.*got int"):
             compare([good], 3)
         with pytest.raises(TypeError, match=r"batch 0 must be x or \(x, y\).*list\(Tensor, str"):

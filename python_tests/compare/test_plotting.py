@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import re
 import subprocess
@@ -45,6 +46,13 @@ class TestHeatMaps:
         assert [t.get_text() for t in ax.get_xticklabels()] == ["layer0", "layer1"]
         assert ax.get_ylabel().startswith("a")
         assert ax.get_xlabel().startswith("b")
+
+    def test_dollar_signs_in_names_are_no_formula(self, tmp_path: Path) -> None:
+        result = dataclasses.replace(make((3, 2)), models=("a$_$", "$b"))
+        result.plot(path=tmp_path / "grid.svg")
+        text = (tmp_path / "grid.svg").read_text(encoding="utf-8")
+        assert "<!-- a$_$ / $b -->" in text
+        to_png(plot_by_distance(result.grids()))
 
     def test_the_first_layer_is_at_the_lower_left(self) -> None:
         (ax,) = maps(make((3, 2)).plot())

@@ -44,7 +44,7 @@ class TestGrids:
         np.testing.assert_array_equal(self.result.between("c", "a").value, grid.value.T)
         np.testing.assert_array_equal(self.result.between(0, -1).value, grid.value)
 
-    @pytest.mark.parametrize("model", ["z", 3, -4])
+    @pytest.mark.parametrize("model", ["z", 3, -4, 1.0, None])
     def test_no_such_model(self, model: str | int) -> None:
         with pytest.raises(ValueError, match=r"b must be a model of \('a', 'b', 'c'\)"):
             self.result.between("a", model)

@@ -117,6 +117,10 @@ def test_unknown_names_list_what_there_is():
 
 
 def test_grids_say_which_representation_is_at_fault():
+    with pytest.raises(TypeError, match="xs: expected a sequence of representations, got a Tensor"):
+        grid("cca", X)
+    with pytest.raises(TypeError, match=r"ys: expected a sequence of .*, got a Prepared"):
+        grid("cca", [X], prepare(Y))
     with pytest.raises(ValueError, match="xs: expected at least one"):
         grid("cca", [])
     with pytest.raises(ValueError, match="ys: expected at least one"):

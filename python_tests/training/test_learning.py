@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.attacks import PGD
-from repsim_fast.training import evaluate, train
+from repsim_fast.training import Accuracy, evaluate, train
 
 EPS = 0.2
 
@@ -137,3 +137,11 @@ def test_interval_contains_the_accuracy() -> None:
     assert figures.clean == 0.9
     assert low == pytest.approx(0.8256, abs=1e-3)  # Wilson's interval for 90 of 100
     assert high == pytest.approx(0.9448, abs=1e-3)
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+@pytest.mark.parametrize("n", [10, 20, 50])
+def test_interval_stays_among_the_accuracies(accuracy: float, n: int) -> None:
+    low, high = Accuracy(accuracy, None, n).interval()
+    assert 0.0 <= low < high <= 1.0
+    assert not f"{low:.3f}".startswith("-")

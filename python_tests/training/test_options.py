@@ -286,13 +286,41 @@ class TestBadInput:
             ({"lr": 0.0}, "lr must be positive"),
             ({"resume": True}, "resume needs the checkpoint folder"),
             ({"stop_on_overfitting": True}, "needs a detector"),
+            ({"architecture": {"name": "wrn-10-1"}}, r"architecture must have .*'num_classes'"),
+            ({"autocast": "bfloat16"}, "autocast: expected .* got 'bfloat16'"),
             ({"method": "pgd", "method_options": {"epsilon": -1}}, "unexpected keyword|epsilon"),
             ({"method": "pgd", "method_options": {"eps": 0.1, "steps": 0}}, "at least 1"),
         ):
             with pytest.raises(ValueError, match=message):
                 train(small_net(), few, progress=False, **options)
 
+    def test_model_method_and_device(self, small_net: Build, few: Pair) -> None:
+        with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got function"):
+            train(lambda x: x, few, progress=False)
+        with pytest.raises(ValueError, match="model must have a parameter to train"):
+            train(small_net().requires_grad_(False), few, progress=False)
+        with pytest.raises(TypeError, match="method must be a name or a Method, got NoneType"):
+            train(small_net(), few, method=None, progress=False)
+        with pytest.raises(RuntimeError, match="device='gpu' was asked for"):
+            train(small_net(), few, device="gpu", progress=False)
+
+    def test_a_folder_that_cannot_be_written_is_found_before_the_first_epoch(
+        self, small_net: Build, few: Pair, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").touch()
+        net = small_net()
+        before = net[0].weight.clone()
+        with pytest.raises(OSError, match=r"cannot write to .*it is not a folder"):
+            train(net, few, epochs=1, checkpoint=tmp_path / "file", progress=False)
+        assert torch.equal(net[0].weight, before)
+
+    def test_batch_size_of_an_evaluation(self, small_net: Build, few: Pair) -> None:
+        with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+            evaluate(small_net(), few, batch_size=0)
+
     def test_data(self, small_net: Build, few: Pair) -> None:
+        with pytest.raises(TypeError, match=r"train_data: labels must be integers, got torch\.f"):
+            train(small_net(), (few[0], few[1].float()), progress=False)
         images, labels = few
         with pytest.raises(ValueError, match=r"y must lie in \[0, 9\]"):
             train(small_net(), (images, labels + 1), progress=False)

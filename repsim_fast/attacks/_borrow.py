@@ -41,9 +41,13 @@ def borrow(
         raise ValueError(f"model_mode must be 'eval', 'train' or 'keep', got {mode!r}")
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     flags = [module.training for module in modules]
-    # A parameter that is no leaf (functional calls) cannot be switched off and needs no switch.
+    # A parameter that is no leaf (functional calls) cannot be switched off and needs no switch; one
+    # made in inference mode could not be switched on again.
     tracked = [
-        p for m in modules for p in m.parameters(recurse=False) if p.requires_grad and p.is_leaf
+        p
+        for m in modules
+        for p in m.parameters(recurse=False)
+        if p.requires_grad and p.is_leaf and not p.is_inference()
     ]
     with torch.inference_mode(False), torch.enable_grad(), private_rng(device, seed):
         buffers = [

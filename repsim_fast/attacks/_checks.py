@@ -6,6 +6,14 @@ import torch
 from torch import Tensor
 
 
+def images_device(x: Tensor) -> torch.device:
+    """Device of the images, a floating-point tensor."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"x must be a floating-point tensor of images, got {kind}")
+    return x.device
+
+
 def check_labels(y: Tensor, x: Tensor) -> Tensor:
     """Labels as an ordinary int64 tensor (N,) on the device of ``x``."""
     if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype == torch.bool:

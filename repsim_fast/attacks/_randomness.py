@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Iterator
 
 import torch
@@ -24,7 +25,12 @@ class Stream:
             if source is None:
                 self._root.seed()
             else:
-                self._root.manual_seed(source)
+                try:
+                    self._root.manual_seed(operator.index(source))
+                except TypeError:
+                    raise TypeError(
+                        f"seed must be an integer, a torch.Generator or None, got {source!r}"
+                    ) from None
         self._generators: dict[torch.device, torch.Generator] = {self._root.device: self._root}
 
     def on(self, device: torch.device) -> torch.Generator:

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repsim_fast._checks import check_autocast
+
 from . import losses
 from ._ascent import Ascent
 from ._borrow import Model, borrow
-from ._checks import check_labels, check_logits
+from ._checks import check_labels, check_logits, images_device
 from ._execution import ExecutionLike, Ran, prepare, resolve
 from ._randomness import Stream
 from ._worst import Worst
@@ -106,6 +108,7 @@ class APGD:
     ) -> None:
         if steps < 1 or restarts < 1:
             raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
+        check_autocast(autocast)
         self.eps = eps
         self.norm = norm
         self.steps = steps
@@ -129,7 +132,7 @@ class APGD:
     @torch.no_grad()
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Adversarial images for ``x`` (N, ...) with labels ``y`` (N,)."""
-        with borrow(model, mode="eval", device=x.device, seed=self._stream.seed()):
+        with borrow(model, mode="eval", device=images_device(x), seed=self._stream.seed()):
             region = Region.around(x, norm=self.norm, eps=self.eps, bounds=self.bounds)
             worst = Worst(region.x, targeted=self.targeted)
             labels = check_labels(y, x)

@@ -13,7 +13,7 @@ from torch import Tensor
 from . import losses
 from ._ascent import Ascent
 from ._borrow import Model, borrow
-from ._checks import check_labels, check_logits
+from ._checks import check_labels, check_logits, images_device
 from ._execution import ExecutionLike, resolve
 from ._randomness import Stream
 from ._worst import Worst
@@ -82,7 +82,7 @@ class AutoAttack:
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Adversarial images for ``x`` (N, ...) with labels ``y`` (N,)."""
         package = _package() if {"fab-t", "square"} & set(self.stages) else None
-        with borrow(model, mode="eval", device=x.device, seed=self._stream.seed()):
+        with borrow(model, mode="eval", device=images_device(x), seed=self._stream.seed()):
             region = Region.around(x, norm=self.norm, eps=self.eps, bounds=(0.0, 1.0))
             y = check_labels(y, x)
             ascent = Ascent(model, losses.margin)

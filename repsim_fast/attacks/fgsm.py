@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .pgd import PGD
-from .region import Region
+from .region import Region, as_scalar
 from .steps import Scalar
 
 
@@ -34,7 +34,7 @@ class RSFGSM(PGD):
     """
 
     def __init__(self, eps: Scalar, *, relative_step: float = 1.25, **options: Any) -> None:
-        super().__init__(eps, steps=1, step_size=relative_step * eps, **options)
+        super().__init__(eps, steps=1, step_size=relative_step * as_scalar(eps, "eps"), **options)
 
 
 class NFGSM(PGD):
@@ -51,7 +51,7 @@ class NFGSM(PGD):
 
     def __init__(self, eps: Scalar, *, noise: float = 2.0, **options: Any) -> None:
         # A ball that holds noise and step together never clips either.
-        super().__init__((noise + 1.0) * eps, steps=1, step_size=eps, **options)
+        super().__init__((noise + 1.0) * as_scalar(eps, "eps"), steps=1, step_size=eps, **options)
         self.noise = noise
 
     def _start(self, region: Region) -> Tensor:
@@ -73,5 +73,5 @@ class MIFGSM(PGD):
         self, eps: Scalar, *, steps: int = 10, momentum: float = 1.0, **options: Any
     ) -> None:
         options.setdefault("random_start", False)
-        options.setdefault("step_size", eps / steps)
+        options.setdefault("step_size", as_scalar(eps, "eps") / max(steps, 1))
         super().__init__(eps, steps=steps, momentum=momentum, **options)

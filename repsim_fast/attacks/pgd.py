@@ -9,10 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from repsim_fast._checks import check_autocast
+
 from . import losses
 from ._ascent import Ascent
 from ._borrow import Model, ModelMode, borrow
-from ._checks import check_labels
+from ._checks import check_labels, images_device
 from ._cuda_graph import Graphs, memory_of, replay
 from ._execution import ExecutionLike, Ran, prepare, resolve
 from ._randomness import Stream
@@ -114,6 +116,7 @@ class PGD:
             raise ValueError("restarts need random_start: without it every run is the same")
         if not 0 < l1_fraction <= 1:
             raise ValueError(f"l1_fraction must lie in (0, 1], got {l1_fraction}")
+        check_autocast(autocast)
         self.eps = eps
         self.norm = norm
         self.step_size = step_size
@@ -147,7 +150,7 @@ class PGD:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Adversarial images for ``x`` (N, ...) with labels ``y`` (N,)."""
-        with borrow(model, mode=self.model_mode, device=x.device, seed=self._stream.seed()):
+        with borrow(model, mode=self.model_mode, device=images_device(x), seed=self._stream.seed()):
             region = Region.around(x, norm=self.norm, eps=self.eps, bounds=self.bounds)
             region = replace(region, order=self.l2_order, fraction=self.l1_fraction)
             size = region.eps * (_COVER / self.steps) if self.step_size is None else self.step_size

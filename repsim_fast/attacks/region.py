@@ -13,6 +13,7 @@ from repsim_fast import _ops_pgd as ops
 from repsim_fast._ops_pgd import Norm
 
 from . import steps
+from ._checks import images_device
 from ._randomness import Stream
 from .steps import Order, Scalar
 
@@ -52,17 +53,19 @@ class Region:
         """
         if norm not in ops.NORMS:
             raise ValueError(f"norm must be one of {ops.NORMS}, got {norm!r}")
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"x must be a floating-point tensor of images, got {kind}")
+        images_device(x)
         if x.ndim < 2 or x.numel() == 0:
             raise ValueError(f"x must be a non-empty batch (N, ...), got shape {tuple(x.shape)}")
         # An ordinary tensor with its own memory: the caller's may be an inference tensor, and
         # half precision cannot hold x + eps.
         state = x.detach().clone().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+        if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+            raise TypeError(f"bounds must be a pair (low, high), got {bounds!r}")
         low, high = (
             _bound(bound, state, name) for bound, name in zip(bounds, ("low", "high"), strict=True)
         )
+        if bool((torch.as_tensor(low) > torch.as_tensor(high)).any()):
+            raise ValueError(f"bounds must be (low, high), low first, got {bounds!r}")
         slack = _BOX_TOLERANCE * (high - low)
         if not bool(((state >= low - slack) & (state <= high + slack)).all()):
             raise ValueError(
@@ -169,6 +172,16 @@ def check_step(size: Scalar, region: Region) -> Scalar:
     return size
 
 
+def as_scalar(value: Scalar, name: str) -> Scalar:
+    """A number as float, or a tensor as it is."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number or a tensor (N,), got {value!r}") from None
+
+
 def non_negative(value: Scalar, x: Tensor, name: str) -> Scalar:
     """A checked number, or a checked tensor (N,) on the device of ``x``."""
     if isinstance(value, Tensor) and value.ndim > 0:
@@ -180,7 +193,7 @@ def non_negative(value: Scalar, x: Tensor, name: str) -> Scalar:
         value = value.detach().to(x.device, x.dtype)
         smallest = float(value.min()) if bool(value.isfinite().all()) else math.nan
     else:
-        value = smallest = float(value)
+        value = smallest = float(as_scalar(value, name))
     if not math.isfinite(smallest) or smallest < 0:
         raise ValueError(f"{name} must be finite and non-negative, got {smallest}")
     return value

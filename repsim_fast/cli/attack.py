@@ -15,6 +15,7 @@ from torch import Tensor
 
 from repsim_fast import attacks
 from repsim_fast._files import replacing
+from repsim_fast._result_folder import check_writable
 from repsim_fast.training import Accuracy, evaluate
 
 from .errors import Interrupted
@@ -125,6 +126,10 @@ def attack(
 
     if out is not None and out.suffix != ".safetensors":
         raise ValueError(f"--out must be a name that ends in .safetensors, got {str(out)!r}")
+    if out is not None:
+        if out.is_dir():
+            raise OSError(f"cannot write {str(out)!r}: it is a folder")
+        check_writable(out.parent)
     radius = _RADIUS.get(norm, 0.0) if eps is None else eps
     built = _build(attack, norm=norm, eps=radius, steps=steps, restarts=restarts, fast=fast,
                    seed=seed)  # fmt: skip

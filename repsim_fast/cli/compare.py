@@ -68,7 +68,9 @@ def compare(
     passes: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", help="Times through the images, in a new order each time."
+            min=1,
+            metavar="N",
+            help="Times through the images, in a new order each time; of cka only.",
         ),
     ] = 1,
     attack: Annotated[
@@ -134,7 +136,7 @@ def compare(
     )
     typer.echo(f"\n{result.n_samples:,} images in {result.seconds['total']:.1f} s; {measure}:\n")
     typer.echo(format_table(summary_rows(result)))
-    if result.n_batches == 1:
+    if result.n_batches == 1 and measure == "cka":
         typer.echo("\nA smaller --batch-size gives several batches and so standard errors.")
     typer.echo(f"\nOpen {report}; beside it are heat maps (PNG), table (CSV) and result.")
 

@@ -95,6 +95,10 @@ class SampleAccumulator:
         Raises:
             UndefinedError: The measure is undefined for every layer.
         """
+        if self.groups is not None and self.groups > self._n_samples:
+            raise ValueError(
+                f"jackknife: expected at most the {self._n_samples} samples, got {self.groups}"
+            )
         size = len(self._store.keys())
         spill = Spill(self._memory)
         layers = [Prepared(self._store.matrix(i), name="features") for i in range(size)]

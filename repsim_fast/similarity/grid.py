@@ -40,7 +40,7 @@ def grid(
         (len(xs), len(ys)) float64; row i, column j is the measure of xs[i] and ys[j].
 
     Raises:
-        TypeError: A representation is not a floating-point tensor.
+        TypeError: A representation is not a floating-point tensor, or is not in a sequence.
         ValueError: Unknown measure or option; shapes do not fit; NaN or Inf.
         UndefinedError: As for the measure; the message has the number. A ValueError.
 
@@ -52,8 +52,11 @@ def grid(
         torch.Size([3, 3])
     """
     chosen = as_measure(measure, options)
-    for argument, side in (("xs", xs), ("ys", ys)):
-        if side is not None and len(side) == 0:
+    for argument, several in (("xs", xs), ("ys", ys)):
+        if isinstance(several, (Tensor, Prepared)):
+            kind = type(several).__name__
+            raise TypeError(f"{argument}: expected a sequence of representations, got a {kind}")
+        if several is not None and len(several) == 0:
             raise ValueError(f"{argument}: expected at least one representation")
     everything = [prepare(x, name=f"xs[{i}]") for i, x in enumerate(xs)]
     everything += [prepare(y, name=f"ys[{i}]") for i, y in enumerate(() if ys is None else ys)]

@@ -34,7 +34,8 @@ class Accuracy:
         n, z2 = self.n, z * z
         centre, scale = p + z2 / (2 * n), 1 + z2 / n
         half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-        return (centre - half) / scale, (centre + half) / scale
+        # Rounding can take a bound just outside where the accuracy is 0 or 1.
+        return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def evaluate(

@@ -31,6 +31,8 @@ class Samples:
 
     def batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """All samples once, in order; the last batch may be short."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         for start in range(0, len(self), batch_size):
             yield self.batch(slice(start, start + batch_size), device)
 
@@ -82,6 +84,8 @@ def samples(data: Any, name: str = "data") -> Samples:
         )
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"{name}: images must be uint8 or floating point, got {images.dtype}")
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"{name}: labels must be integers, got {labels.dtype}")
     if len(images) == 0 or labels.shape != (len(images),):
         raise ValueError(
             f"{name} must hold at least one image and one label for each, got "

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from repsim_fast._checks import check_autocast
+from repsim_fast._model_state import usable_device
+from repsim_fast._result_folder import check_writable
 from repsim_fast.attacks._ascent import Ascent
 from repsim_fast.attacks._borrow import borrow
 from repsim_fast.attacks._checks import check_logits
@@ -37,6 +40,7 @@ _logger = logging.getLogger(__name__)
 
 # Batches between two figures in the progress bar: reading one waits for the device.
 _BAR_EVERY = 20
+_ARCHITECTURE = {"name", "num_classes", "in_channels"}
 
 
 def train(
@@ -119,7 +123,9 @@ def train(
     Raises:
         ValueError: Unknown method or schedule, settings out of range, labels that are no class of
             the model, a loss that is not finite, a checkpoint of other settings or architecture.
-        TypeError: Data that hold no tensors.
+        TypeError: Data that hold no tensors, or labels that are no integers.
+        OSError: The checkpoint folder cannot be written to.
+        RuntimeError: The device does not exist.
         ImportError: TensorBoard is asked for and not installed.
     """
     if epochs < 1 or batch_size < 1 or eval_every < 1:
@@ -129,14 +135,25 @@ def train(
         )
     if not lr > 0 or not awp >= 0:
         raise ValueError(f"lr must be positive and awp non-negative, got {lr} and {awp}")
+    check_autocast(autocast)
     if resume and checkpoint is None:
         raise ValueError("resume needs the checkpoint folder to resume from")
     if stop_on_overfitting and detector is None:
         raise ValueError("stop_on_overfitting needs a detector")
     if isinstance(method, str):
         method = methods.build(method, **(method_options or {}))
+    elif not isinstance(method, Method):
+        raise TypeError(f"method must be a name or a Method, got {type(method).__name__}")
     elif method_options:
         raise ValueError("method_options go with a method given by name")
+    if architecture is not None and (lacking := _ARCHITECTURE - architecture.keys()):
+        raise ValueError(f"architecture must have {sorted(_ARCHITECTURE)}, lacks {sorted(lacking)}")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("model must have a parameter to train, got none that requires a gradient")
+    if device is not None:
+        usable_device(device)
     where = local_device(device_of(model) if device is None else torch.device(device))
     held = samples(train_data, "train_data")
     model.to(where)
@@ -186,6 +203,8 @@ def train(
     ):
         if held.steps(batch_size, group) == 0:
             raise ValueError(f"train_data must hold an image a process, got {len(held)}")
+        if folder is not None and group.first:
+            check_writable(folder)
         group.broadcast(model)
         try:
             for epoch in range(len(history), epochs):

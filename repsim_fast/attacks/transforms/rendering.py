@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import losses
 from .._ascent import Ascent
 from .._borrow import Model, borrow, input_gradient
-from .._checks import check_labels, check_logits
+from .._checks import check_labels, check_logits, images_device
 from .._randomness import Stream
 from ..losses import Loss
 from ..region import Region
@@ -69,7 +69,7 @@ class RenderingAttack(ABC):
 
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Adversarial images for ``x`` with labels ``y`` (N,)."""
-        with borrow(model, mode="eval", device=x.device, seed=self._stream.seed()):
+        with borrow(model, mode="eval", device=images_device(x), seed=self._stream.seed()):
             images = check_images(x)
             labels = check_labels(y, x)
             scene = self._scene(images, self._stream.on(x.device))

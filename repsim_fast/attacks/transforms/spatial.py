@@ -11,7 +11,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from .. import losses
 from .._ascent import Ascent
 from .._borrow import Model, borrow
-from .._checks import check_labels, check_logits
+from .._checks import check_labels, check_logits, images_device
 from .._randomness import Stream
 from .._worst import Worst
 from ..losses import Loss
@@ -61,7 +61,10 @@ class RotationTranslation:
     @torch.no_grad()
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Adversarial images for ``x`` (N, 1 or 3, H, W) with labels ``y`` (N,)."""
-        with borrow(model, mode="eval", device=x.device, seed=self._stream.seed()), torch.no_grad():
+        with (
+            borrow(model, mode="eval", device=images_device(x), seed=self._stream.seed()),
+            torch.no_grad(),
+        ):
             images = check_images(x)
             y = check_labels(y, x)
             ascent = Ascent(model, self.loss)
