@@ -9,6 +9,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -45,13 +46,34 @@ void pack(const T* x,  // (n, p) row-major
   }
 }
 
-// Rows of tiles [first_panel, last_panel) of xᵀ y into out.
+// A tile into rows [row, row + kPanel) and columns [column, ...) of out; with `mirrored` also where
+// rows and columns change places. Of a tile on the diagonal the lower half counts.
+template <typename T>
+void write_tile(const T* tile, int64_t row, int64_t column, int64_t p, int64_t q, bool mirrored,
+                T* out) {  // (p, q)
+  const int64_t rows = std::min(kPanel, p - row), columns = std::min(kPanel, q - column);
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t count = mirrored && row == column ? i + 1 : columns;
+    std::copy_n(tile + i * kPanel, count, out + (row + i) * q + column);
+  }
+  if (!mirrored) return;
+  for (int64_t j = 0; j < columns; ++j) {
+    T* to = out + (column + j) * q + row;
+    for (int64_t i = row == column ? j + 1 : 0; i < rows; ++i) to[i] = tile[i * kPanel + j];
+  }
+}
+
+// Rows of tiles [first_panel, last_panel) of xᵀ y into out; where x is y those up to the diagonal,
+// and their mirror images.
 template <typename T>
 void multiply_rows(const T* x,  // (n, p)
                    const T* y,  // (n, q)
                    int64_t n, int64_t p, int64_t q, int64_t first_panel, int64_t last_panel,
                    T* out) {  // (p, q)
-  const int64_t rows = last_panel - first_panel, columns = ceil_div(q, kPanel);
+  const bool symmetric = x == y && p == q;
+  const int64_t rows = last_panel - first_panel;
+  const int64_t columns = symmetric ? last_panel : ceil_div(q, kPanel);
+  const auto used = [&](int64_t i) { return symmetric ? first_panel + i + 1 : columns; };
   const auto left = scratch<T>(rows * kPanel * kDepth<T>);
   const auto right = scratch<T>(std::min(columns, kTogether) * kPanel * kDepth<T>);
   const auto tiles = scratch<T>(rows * columns * kTile);
@@ -68,21 +90,20 @@ void multiply_rows(const T* x,  // (n, p)
       }
       Staging<T> nothing_next;
       for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t j = 0; j < together; ++j) {
-          const int64_t features = std::min(kPanel, p - (first_panel + i) * kPanel);
+        const int64_t features = std::min(kPanel, p - (first_panel + i) * kPanel);
+        for (int64_t j = 0; j < std::min(together, used(i) - group); ++j) {
           tile_kernels<T>().multiply(left.get() + i * kPanel * kDepth<T>,
                                      right.get() + j * kPanel * kDepth<T>, depth, features,
-                                     /*diagonal=*/false,
+                                     symmetric && group + j == first_panel + i,
                                      tiles.get() + (i * columns + group + j) * kTile, nothing_next);
         }
       }
     }
   }
-  for (int64_t row = first_panel * kPanel; row < std::min(p, last_panel * kPanel); ++row) {
-    const int64_t i = row / kPanel - first_panel;
-    for (int64_t j = 0; j < columns; ++j) {
-      std::copy_n(tiles.get() + (i * columns + j) * kTile + row % kPanel * kPanel,
-                  std::min(kPanel, q - j * kPanel), out + row * q + j * kPanel);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < used(i); ++j) {
+      write_tile(tiles.get() + (i * columns + j) * kTile, (first_panel + i) * kPanel, j * kPanel, p,
+                 q, symmetric, out);
     }
   }
 }
@@ -90,18 +111,26 @@ void multiply_rows(const T* x,  // (n, p)
 template <typename T>
 void cross_gram_typed(const Tensor& x, const Tensor& y, Tensor& out) {
   const int64_t n = x.size(0), p = x.size(1), q = y.size(1);
+  const T* left = static_cast<const T*>(x.const_data_ptr());
+  const T* right = static_cast<const T*>(y.const_data_ptr());
+  const bool symmetric = left == right && p == q;
   const int64_t panels = ceil_div(p, kPanel);
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t tasks =
       std::clamp<int64_t>(n * p * q / kMinTaskProducts, 1, std::min<int64_t>(threads, panels));
   const int64_t row_bytes = ceil_div(q, kPanel) * kTile * static_cast<int64_t>(sizeof(T));
   const int64_t together = std::max<int64_t>(1, kTilesBytes / row_bytes);
+  // Equal numbers of tiles: rows of a triangle grow.
+  const auto begin = [&](int64_t task) {
+    const double share = static_cast<double>(task) / static_cast<double>(tasks);
+    const double rows = static_cast<double>(panels) * (symmetric ? std::sqrt(share) : share);
+    return static_cast<int64_t>(std::lround(rows));
+  };
   torch::stable::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
-    const int64_t end = panels * last / tasks;
-    for (int64_t start = panels * first / tasks; start < end; start += together) {
-      multiply_rows(static_cast<const T*>(x.const_data_ptr()),
-                    static_cast<const T*>(y.const_data_ptr()), n, p, q, start,
-                    std::min(end, start + together), static_cast<T*>(out.mutable_data_ptr()));
+    const int64_t end = begin(last);
+    for (int64_t start = begin(first); start < end; start += together) {
+      multiply_rows(left, right, n, p, q, start, std::min(end, start + together),
+                    static_cast<T*>(out.mutable_data_ptr()));
     }
   });
 }

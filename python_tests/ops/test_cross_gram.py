@@ -59,6 +59,23 @@ def test_threads_change_nothing(threads):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("n", "p"), [(1, 1), (5, 31), (64, 33), (193, 96), (300, 200), (9, 1100)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_products_with_itself_are_those_with_a_copy(dtype, n, p, threads):
+    """Half of them is computed; the result is symmetric to the bit."""
+    x = torch.randn(n, p).to(dtype)
+    x[n // 2, p // 2] = float("nan")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        own, copied = cross_gram(x, x), cross_gram(x, x.clone())
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(own.nan_to_num(7e7), copied.nan_to_num(7e7))
+    assert torch.equal(own.nan_to_num(7e7), own.T.nan_to_num(7e7))
+
+
 def test_strides_and_empty_sizes():
     x, y = torch.randn(60, 40).T, torch.randn(80, 70)[::2, ::2]
     torch.testing.assert_close(cross_gram(x, y), x.T @ y)

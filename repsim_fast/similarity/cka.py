@@ -117,7 +117,8 @@ def _scaled(
 ) -> Tensor:
     """Times a power of two that brings the largest entry near 1, if it is far from it: sums of
     fourth powers must stay within float32, and CKA does not change."""
-    largest = float(torch.linalg.vector_norm(x.detach(), ord=math.inf))
+    low, high = torch.aminmax(x.detach())
+    largest = float(torch.maximum(-low, high))
     if largest == 0 or not math.isfinite(largest) or SIZES[0] <= largest <= SIZES[1]:
         return x
     return torch.ldexp(x, torch.tensor(-math.frexp(largest)[1]))
@@ -155,4 +156,5 @@ def _centered(x: Tensor) -> Tensor:
     """Removes feature means twice: the first mean is rounded to a step of its own size, and what
     that leaves would break the identity above for features with a mean far from zero."""
     x = x - x.mean(dim=0)
-    return x - x.mean(dim=0)
+    x -= x.mean(dim=0)
+    return x
