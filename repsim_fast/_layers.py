@@ -76,6 +76,7 @@ def _classes(module: ModuleType, *, without: tuple[type, ...] = ()) -> tuple[typ
 
 _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("attention", (nn.MultiheadAttention,)),
+    ("recurrent", (nn.RNNBase,)),
     ("conv", _classes(nn.modules.conv)),
     (
         "norm",
@@ -107,9 +108,10 @@ def layer_kind(module: nn.Module) -> str | None:
     """Kind of a layer, or None for a module that the default selection leaves out.
 
     The rule: a subclass of one of torch's own convolution, normalisation, activation, pooling,
-    linear or attention classes is of that kind. Any other class goes by its name. With submodules:
-    "attention" if the name says Attention or Attn, "block" if it says Block, Bottleneck, Residual
-    or Layer. Without: the kind whose word the name contains (``FrozenBatchNorm2d`` is a "norm").
+    linear, recurrent or attention classes is of that kind. Any other class goes by its name. With
+    submodules: "attention" if the name says Attention or Attn, "block" if it says Block,
+    Bottleneck, Residual or Layer. Without: the kind whose word the name contains
+    (``FrozenBatchNorm2d`` is a "norm").
     Containers, dropout, identity, flatten and embedding are of no kind.
     """
     for kind, classes in _KINDS:

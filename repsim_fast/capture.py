@@ -53,8 +53,8 @@ class Capture:
         layers: Which layers: names or ``fnmatch`` patterns (``"layer1.*"``; ``*`` crosses dots;
             ``"relu#2"`` is the second call alone), or a callable ``(name, module) -> bool``.
             ``"(model)"`` names the model's own output.
-            Default: every convolution, normalisation, activation, pooling, linear and attention
-            layer and every residual block, see :func:`layer_kind`.
+            Default: every convolution, normalisation, activation, pooling, linear, recurrent and
+            attention layer and every residual block, see :func:`layer_kind`.
         maps: What becomes of activations with more than two dimensions: "flatten" (N, ...) to
             (N, p); "pool", the mean over positions, (N, C, H, W) to (N, C) and tokens (N, T, D) to
             (N, D); "positions", which makes each position a sample, (N, C, H, W) to (N*H*W, C) and

@@ -47,6 +47,7 @@ class Head(nn.Module):
         (nn.AdaptiveAvgPool2d(1), "pooling"),
         (nn.Linear(1, 1), "linear"),
         (nn.MultiheadAttention(2, 1), "attention"),
+        (nn.LSTM(1, 1), "recurrent"),
         (WindowAttention(), "attention"),
         (BasicBlock(), "block"),
         (nn.TransformerEncoderLayer(4, 2), "block"),

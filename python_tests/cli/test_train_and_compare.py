@@ -101,12 +101,19 @@ def test_attack_changes_what_the_models_see(
 
 
 def test_only_cka_has_errors_from_its_batches(run: Run, tmp_path: Path) -> None:
-    result = run(
+    arguments = [
         "compare", "resnet-8", "--data", "digits", "--limit", 40, "--threads", 1,
-        "--layers", "fc", "--measure", "procrustes_distance", "--out", tmp_path,
-    )  # fmt: skip
+        "--layers", "conv1", "--layers", "fc", "--measure", "procrustes_distance",
+    ]  # fmt: skip
+    result = run(*arguments, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert "smaller --batch-size" not in result.output
+    assert "--jackknife 10 gives standard errors" in result.output
+    result = run(*arguments, "--jackknife", 4, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "--jackknife" not in result.output
+    found = SimilarityResult.load(tmp_path / "result.safetensors")
+    assert found.standard_error[0, 1] > 0
 
 
 def test_names_of_models_are_untrained_networks_that_differ(run: Run, tmp_path: Path) -> None:

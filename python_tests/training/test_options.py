@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -330,3 +331,16 @@ class TestBadInput:
             train(small_net(), [images], progress=False)
         with pytest.raises(ValueError, match="must return logits"):
             train(nn.Conv2d(1, 3, 3), few, progress=False)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_trains_where_gradients_are_off(
+    small_net: Build, few: Pair, mode: Callable[[], Any]
+) -> None:
+    model, other = small_net(), small_net()
+    with mode():
+        train(model, few, epochs=1, progress=False)
+        assert not torch.is_grad_enabled()
+    train(other, few, epochs=1, progress=False)
+    for got, want in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(got, want)

@@ -64,6 +64,15 @@ def compare(
     measure: Annotated[
         str, typer.Option(metavar="NAME", help=f"Similarity measure: {', '.join(MEASURES)}.")
     ] = "cka",
+    jackknife: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Groups of images that are left out in turn for the standard errors of measures "
+            "other than cka, whose errors come from its batches (default: no errors).",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=4, metavar="N", help="Images at a time.")] = 128,
     passes: Annotated[
         int,
@@ -120,6 +129,7 @@ def compare(
             data=images,
             layers=layers,
             measure=measure,  # compare names the measures there are
+            jackknife=jackknife,
             inputs=_attacks(attack, networks, eps=eps, steps=attack_steps, seed=seed),
             batch_size=batch_size,
             passes=passes,
@@ -138,6 +148,8 @@ def compare(
     typer.echo(format_table(summary_rows(result)))
     if result.n_batches == 1 and measure == "cka":
         typer.echo("\nA smaller --batch-size gives several batches and so standard errors.")
+    elif measure != "cka" and jackknife is None:
+        typer.echo("\n--jackknife 10 gives standard errors.")
     typer.echo(f"\nOpen {report}; beside it are heat maps (PNG), table (CSV) and result.")
 
 

@@ -43,6 +43,8 @@ _BAR_EVERY = 20
 _ARCHITECTURE = {"name", "num_classes", "in_channels"}
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(
     model: nn.Module,
     train_data: Any,
