@@ -220,9 +220,11 @@ class Engine:
         if r.layers is None and self._rows_per_sample_known:
             r.skipped[name] = len(features)
             return
+        hint = "" if self._rows_per_sample_known else " (choose such layers by layers=)"
         raise ValueError(
             f"layer {name!r} of model {r.name!r} gives {len(features)} rows where "
             f"{self._expected} are expected; all layers of all models must have the same samples"
+            f"{hint}"
         )
 
     def _check_run(self, r: Run, number: int) -> None:

@@ -127,6 +127,12 @@ def test_nan_is_never_correct(digits: tuple[Pair, Pair]) -> None:
     assert evaluate(broken, (images, labels), batch_size=1000).clean == 0.0
 
 
+def test_labels_are_classes_of_the_model(digits: tuple[Pair, Pair], small_net: Build) -> None:
+    images, labels = digits[1]
+    with pytest.raises(ValueError, match=r"y must lie in \[0, 9\], .* got labels in \[1, 10\]"):
+        evaluate(small_net(), (images, labels + 1))
+
+
 def test_interval_contains_the_accuracy() -> None:
     def always_first(x: Tensor) -> Tensor:
         return torch.tensor([[1.0, 0.0]]).expand(len(x), 2)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.attacks._borrow import Model, borrow, call
+from repsim_fast.attacks._checks import check_labels_below
 from repsim_fast.attacks._worst import fools
 
 from .samples import samples
@@ -62,6 +63,9 @@ def evaluate(
         progress: Show a progress bar.
         on_batch: Called with each batch's adversarial images and with which of them, the clean
             image included, the model gets right, (N,) bool.
+
+    Raises:
+        ValueError: Labels that are no class of the model, or what the attack raises.
     """
     held = samples(data)
     where = device_of(model) if device is None else torch.device(device)
@@ -84,7 +88,9 @@ def evaluate(
 def correct(model: Model, x: Tensor, y: Tensor) -> Tensor:
     """Which images are classified correctly in eval mode, (N,) bool; a NaN output never is."""
     with borrow(model, device=x.device, seed=0), torch.no_grad():
-        return ~fools(call(model, x), y)
+        logits = call(model, x)
+        check_labels_below(logits.shape[1], y)
+        return ~fools(logits, y)
 
 
 def device_of(model: Model) -> torch.device:
