@@ -61,6 +61,8 @@ void pack(const float* rows, int64_t row_stride, const float* mean, int64_t dept
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; ++i) {
         const float* row = rows + (r + i) * row_stride + k;
+        __builtin_prefetch(row + 2 * kLanes);  // past the end this is harmless
+        __builtin_prefetch(row + 3 * kLanes);
         const __m512 low = _mm512_sub_ps(_mm512_loadu_ps(row), low_centre);
         const __m512 high =
             wide ? _mm512_sub_ps(_mm512_loadu_ps(row + kLanes), high_centre) : _mm512_setzero_ps();
@@ -72,6 +74,18 @@ void pack(const float* rows, int64_t row_stride, const float* mean, int64_t dept
       }
     }
   }
+}
+
+inline __attribute__((always_inline)) __m512bh broadcast(uint32_t word) {
+  return (__m512bh)_mm512_set1_epi32(static_cast<int>(word));
+}
+
+inline __attribute__((always_inline)) void add_to(float* out, __m512 sum) {
+  _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(out), sum));
+}
+
+inline __attribute__((always_inline)) void add_to(float* out, __m256 sum) {
+  _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sum));
 }
 
 template <int kRows, int kVectors>
@@ -89,7 +103,7 @@ inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, con
     }
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-      const __m512bh left = (__m512bh)_mm512_set1_epi32(static_cast<int>(a[k * kPanel + i]));
+      const __m512bh left = broadcast(a[k * kPanel + i]);
 #pragma GCC unroll 4
       for (int j = 0; j < kVectors; ++j) {
         sum[i][j] = _mm512_dpbf16_ps(sum[i][j], left, right[j]);
@@ -100,21 +114,79 @@ inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, con
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
-      float* out = tile + i * kPanel + j * 16;
-      _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(out), sum[i][j]));
+      add_to(tile + i * kPanel + j * 16, sum[i][j]);
     }
+  }
+}
+
+// The lower triangle of a tile on the diagonal, in squares of 8 but for two of 16 columns: 40
+// vectors of sums, where whole vectors of rows would be 48. A vector holds a row of the first
+// square on the diagonal and one of the third.
+void multiply_triangle(const uint32_t* a, int64_t pairs, int64_t rows, float* tile,
+                       Staging<float>& next) {
+  constexpr int kLine = Staging<float>::kLine / 2;  // pairs a cache line
+  {
+    __m512 both[8] = {}, below[8] = {};  // rows 0 to 7 and 16 to 23; 8 to 15
+    __m512i row[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      row[i] = _mm512_maskz_inserti64x4(0xff, _mm512_set1_epi32(i), _mm256_set1_epi32(16 + i), 1);
+    }
+    const Staging<float>::Rows staged = next.take();
+    for (int64_t k = 0; k < pairs; ++k) {
+      if (k % kLine == 0) avx512::stage_line<float>(staged, 2 * k);
+      const uint32_t* words = a + k * kPanel;
+      const __m512i first = _mm512_loadu_si512(words), second = _mm512_loadu_si512(words + 16);
+      const __m512i columns = _mm512_maskz_inserti64x4(
+          0xff, first, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words + 16)), 1);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) {
+        const __m512i left = _mm512_permutex2var_epi32(first, row[i], second);
+        both[i] = _mm512_dpbf16_ps(both[i], (__m512bh)left, (__m512bh)columns);
+        below[i] = _mm512_dpbf16_ps(below[i], broadcast(words[8 + i]), (__m512bh)first);
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      add_to(tile + i * kPanel, _mm512_maskz_extractf32x8_ps(0xff, both[i], 0));
+      add_to(tile + (16 + i) * kPanel + 16, _mm512_maskz_extractf32x8_ps(0xff, both[i], 1));
+      add_to(tile + (8 + i) * kPanel, below[i]);
+    }
+  }
+  if (rows <= 16) return;
+  __m512 left_half[8] = {}, whole[8][2] = {};  // rows 16 to 23; 24 to 31
+  const Staging<float>::Rows staged = next.take();
+  for (int64_t k = 0; k < pairs; ++k) {
+    if (k % kLine == 0) avx512::stage_line<float>(staged, 2 * k);
+    const uint32_t* words = a + k * kPanel;
+    const __m512bh first = (__m512bh)_mm512_loadu_si512(words);
+    const __m512bh second = (__m512bh)_mm512_loadu_si512(words + 16);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      left_half[i] = _mm512_dpbf16_ps(left_half[i], broadcast(words[16 + i]), first);
+      const __m512bh left = broadcast(words[24 + i]);
+      whole[i][0] = _mm512_dpbf16_ps(whole[i][0], left, first);
+      whole[i][1] = _mm512_dpbf16_ps(whole[i][1], left, second);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    add_to(tile + (16 + i) * kPanel, left_half[i]);
+    add_to(tile + (24 + i) * kPanel, whole[i][0]);
+    add_to(tile + (24 + i) * kPanel + 16, whole[i][1]);
   }
 }
 
 void multiply(const uint32_t* a, const uint32_t* b, int64_t depth, int64_t rows, bool diagonal,
               float* tile, Staging<float>& next) {
   const int64_t pairs = depth / 2;
-  int64_t i = 0;
   if (diagonal) {
-    multiply_block<16, 1>(a, b, pairs, tile, next);
-    i = 16;
+    multiply_triangle(a, pairs, rows, tile, next);
+    return;
   }
-  for (; i < rows; i += 8) multiply_block<8, 2>(a + i, b, pairs, tile + i * kPanel, next);
+  for (int64_t i = 0; i < rows; i += 8) {
+    multiply_block<8, 2>(a + i, b, pairs, tile + i * kPanel, next);
+  }
 }
 
 constexpr Bf16TileKernels kKernels = {&pack, &multiply};
