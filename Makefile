@@ -139,8 +139,8 @@ gpu-bench-steps gpu-bench-svd gpu-bench-attacks: gpu-bench-%: gpu-build
 gpu-bench-end-to-end: gpu-build
 	$(GPU_PART) $(GPU_PYTHON) benchmarks/end_to_end_gpu.py --out $(GPU_OUT)
 
-# Ten hours by estimate, in parts of eight minutes, which are no part of `make gpu`: a status of 75 means that
-# the same command goes on from there, 0 that all questions are answered.
+# Ten hours by estimate, in parts of eight minutes, which are no part of `make gpu`: a status of 75
+# means that the same command goes on from there, 0 that all questions are answered.
 gpu-experiment: gpu-build
 	$(GPU_PYTHON) experiments/01_robust_representations/run.py --preset gpu --minutes 8 --quiet
 

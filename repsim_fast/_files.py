@@ -1,4 +1,4 @@
-"""Files that are either written whole or not at all."""
+"""Files that are either written whole or not at all, and folders that they can be written to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,3 +40,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: str | os.PathLike[str]) -> Path:
+    """Make ``folder`` and prove that files can be written there, before work is spent on them.
+
+    Raises:
+        OSError: They cannot; the message says where and why.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        # A file where a folder should be reads "File exists" otherwise.
+        reason = "it is not a folder" if path.is_file() else error.strerror or str(error)
+        raise OSError(f"cannot write to {str(path)!r}: {reason}") from error
+    return path

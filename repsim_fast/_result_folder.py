@@ -5,38 +5,19 @@ from __future__ import annotations
 import math
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from repsim_fast._files import replacing
+from repsim_fast._files import check_writable, replacing
 from repsim_fast.results import Grid, SimilarityResult
 
 RESULT = "result.safetensors"
 TABLE = "similarities.csv"
 REPORT = "report.html"
 ALL_HEAT_MAPS = "heatmaps.png"
-
-
-def check_writable(folder: str | os.PathLike[str]) -> Path:
-    """Make ``folder`` and prove that files can be written there, before work is spent on them.
-
-    Raises:
-        OSError: They cannot; the message says where and why.
-    """
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        # A file where a folder should be reads "File exists" otherwise.
-        reason = "it is not a folder" if path.is_file() else error.strerror or str(error)
-        raise OSError(f"cannot write to {str(path)!r}: {reason}") from error
-    return path
 
 
 def write_folder(folder: str | os.PathLike[str], result: SimilarityResult, **report: Any) -> Path:

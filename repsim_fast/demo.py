@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from repsim_fast import data, models
-from repsim_fast._result_folder import check_writable, mean_error, write_folder
+from repsim_fast._files import check_writable
+from repsim_fast._result_folder import mean_error, write_folder
 from repsim_fast.attacks import PGD
 from repsim_fast.compare import compare
 from repsim_fast.results import Grid, SimilarityResult

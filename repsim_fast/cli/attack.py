@@ -14,8 +14,7 @@ import typer
 from torch import Tensor
 
 from repsim_fast import attacks
-from repsim_fast._files import replacing
-from repsim_fast._result_folder import check_writable
+from repsim_fast._files import check_writable, replacing
 from repsim_fast.training import Accuracy, evaluate
 
 from .errors import Interrupted

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from repsim_fast._accumulators import MEASURES
-from repsim_fast._result_folder import check_writable, summary_rows, write_folder
+from repsim_fast._files import check_writable
+from repsim_fast._result_folder import summary_rows, write_folder
 
 from .errors import Interrupted
 from .models import open_models

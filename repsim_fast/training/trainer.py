@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from repsim_fast._checks import check_autocast
+from repsim_fast._files import check_writable
 from repsim_fast._model_state import usable_device
-from repsim_fast._result_folder import check_writable
 from repsim_fast.attacks._ascent import Ascent
 from repsim_fast.attacks._borrow import borrow
 from repsim_fast.attacks._checks import check_logits
