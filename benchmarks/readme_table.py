@@ -25,7 +25,7 @@ def layer_grid() -> list[tuple[str, str]]:
     lines = []
     for case, who in (
         ("float32", "repsim_fast"),
-        ("bfloat16", "repsim_fast, bfloat16 products"),
+        ("bfloat16", 'repsim_fast, precision="bfloat16"'),
         ("pytorch-cka", "pytorch-cka"),
     ):
         row = grid[case]
@@ -57,7 +57,7 @@ def speedups() -> list[tuple[str, str]]:
     linf = careful / step[f"{large} ours, in place"]["median_s"]
     pgd = attack["width 16, batch 64, folded, channels last"]["ratio_to_strongest_peer"]
     return [
-        ("Centred Gram, 512 x 16384", f"{plain:.1f} times as fast as torch, bfloat16 {half:.1f}"),
+        ("Centred Gram, 512 x 16384", f"{plain:.1f} times as fast as torch, 16-bit {half:.1f}"),
         ("Products of two layers' features, 2000 x 512", f"{product:.1f} times as fast as torch"),
         ("Singular values of 512 matrices 128 x 128", f"{values:.1f} times as fast as torch"),
         ("CCA of 10 x 10 layers, 2000 x 512", f"{cca:.1f} times as fast as careful torch"),

@@ -85,11 +85,11 @@ def test_layer_grid(benchmark, record):
 
     truth = float64_grid([a, b], images)
     errors = {}
-    for precision, tolerance in (("float32", 1e-5), ("bfloat16", 1e-2)):
+    for precision in ("float32", "bfloat16"):
         grid = torch.as_tensor(ours(precision).between("resnet18", "resnet34").value)
         assert grid.shape == (50, 90)
         errors[precision] = float((grid - truth).abs().max())
-        assert errors[precision] < tolerance
+        assert errors[precision] < 1e-5
 
     def forwards():
         with torch.inference_mode():

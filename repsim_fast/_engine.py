@@ -89,6 +89,9 @@ class Engine:
 
     def __exit__(self, *error: object) -> None:
         self._hooked.close()
+        # They know the engine, which knows the accumulator: memory that should not wait for the
+        # collector of cycles.
+        self._captures.clear()
 
     def is_too_small(self, batch: Batch) -> bool:
         """Whether the batch has too few samples for the measure."""
@@ -240,8 +243,9 @@ class Engine:
         some = ", ".join(f"{name!r} ({rows})" for name, rows in list(r.skipped.items())[:5])
         some += ", ..." if len(r.skipped) > 5 else ""
         asked = [r.layers] if isinstance(r.layers, str) else r.layers
-        modules = dict(r.model.named_modules())
-        for name in asked if isinstance(asked, (list, tuple)) else ():
+        by_name = asked if isinstance(asked, (list, tuple)) else ()
+        modules = dict(r.model.named_modules()) if by_name else {}
+        for name in by_name:
             label = name.removesuffix("#1")
             if label.partition("#")[0] in modules and label not in r.rows:
                 raise ValueError(

@@ -38,8 +38,10 @@ def flatten_any_order(x: Tensor) -> Tensor:
     The features come in the order of memory, which for ``channels_last`` maps is not that of the
     indices. Enough for whatever does not depend on the order, such as a Gram matrix.
     """
-    if x.ndim <= 2 or x.is_contiguous():
+    if x.ndim <= 2:
         return flatten(x)
+    if x.is_contiguous():
+        return x.flatten(1)
     order = sorted(range(1, x.ndim), key=x.stride, reverse=True)
     return x.permute(0, *order).flatten(1)
 

@@ -100,7 +100,8 @@ def compare(
         device: Where to compute; the models are moved there and back. Default: where they are.
         autocast: Dtype of automatic mixed precision for the forward passes. Default: none.
         precision: Precision of the Gram products: None for float32 (float64 for float64
-            features), "bfloat16", or "tf32" on CUDA.
+            features), "bfloat16" (or better, on the CPU), or "tf32" on CUDA; see
+            ``ops.centered_gram``.
         maps: Features of convolutional maps and tokens, as for ``Capture``.
         calls: "all" calls of a layer that is called several times in a pass, or only the "first".
         names: Names of the models. Default: their class names, numbered if they are equal.

@@ -75,8 +75,11 @@ def centered_gram(
             matrices: off-diagonal entries times √2, row by row; without the diagonal for
             ``"unbiased"`` (n(n-1)/2 entries), with it for the others (n(n+1)/2).
         precision: Precision of the products: None for float64 features in float64 and all others
-            in float32; ``"bfloat16"`` rounds the centred features to bfloat16 and accumulates in
-            float32; ``"tf32"`` likewise on CUDA.
+            in float32; ``"tf32"`` and ``"bfloat16"`` on CUDA round the centred features to these
+            and accumulate in float32. On the CPU ``"bfloat16"`` products are no less exact: 16-bit
+            integers in units of each sample's norm over a block of features, with exact sums
+            (rounding about a tenth of bfloat16's), and float32 where the processor has no
+            AVX512-VNNI.
         out: Contiguous tensor of the result's shape, dtype and device to write to, such as a row
             of a matrix of packed Grams. Not differentiable.
 

@@ -1,10 +1,14 @@
 // Centred Gram matrix on the CPU.
 //
 // The features are read once, in blocks of kDepth features by all samples. A block is staged in the
-// accumulation type while the block before it is multiplied, its feature means are removed while it
-// is packed into panels, and the lower triangle of tiles is updated from the panels
+// accumulation type, less the mean of some samples, while the block before it is multiplied;
+// it is packed into panels, and the lower triangle of tiles is updated from the panels
 // (tile_kernels.h). Tasks split the features (each with its own partial Gram) and, for many
 // samples, the rows of the Gram. A last pass adds the partial Grams, centres and writes the result.
+//
+// Any shift of a feature is taken out by centring the Gram; what is shifted first only decides how
+// much of the precision is spent on it. The mean of kShiftSamples samples does: should it be off
+// the mean of all n by d, then the variance is at least d^2 kShiftSamples / n.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -22,6 +26,7 @@
 #include <vector>
 
 #include "common/gram_operator.h"
+#include "cpu/scratch.h"
 #include "cpu/tile_kernels.h"
 #include "math/centering.h"
 
@@ -39,25 +44,31 @@ constexpr int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) *
 // Index of tile (i, j), j <= i, in the packed triangle of tiles.
 constexpr int64_t tile_index(int64_t i, int64_t j) { return i * (i + 1) / 2 + j; }
 
+// Samples whose mean is removed before the products.
+constexpr int64_t kShiftSamples = 16;
+
 // One thread's workspace: a block of features of all samples, first as it is read (staged), then
-// centred and packed into panels.
+// packed into panels.
 template <typename T>
 class Block {
  public:
-  explicit Block(int64_t n, bool bf16)
+  Block(int64_t n, const Int16TileKernels* int16)
       : panels_(ceil_div(n, kPanel)),
         n_(n),
-        bf16_(bf16),
+        int16_(int16),
         staged_(scratch<T>(panels_ * kPanel * kDepth<T>)),
-        packed_(scratch<T>(panels_ * kPanel * kDepth<T>)) {}
+        packed_(scratch<T>(panels_ * kPanel * kDepth<T>)),
+        units_(scratch<float>(panels_ * kPanel)) {
+    // Rows that only fill the last panel.
+    std::fill_n(staged_.get() + n * kDepth<T>, (panels_ * kPanel - n) * kDepth<T>, T{0});
+  }
 
   // Begins to stage features [first, first + depth) of x (n, p) with unit feature stride. The
   // products of the block before do it, as far as they come, if no conversion is needed.
   template <typename In>
-  void begin(const In* x, int64_t row_stride, int64_t first, int64_t depth) {
+  void begin(const In* x, int64_t row_stride, int64_t first, int64_t depth, bool shift) {
     coming_depth_ = depth;
     const int64_t padded = round_up(depth, kDepthUnit);
-    std::fill_n(sum_, padded, T{0});
     const T* rows = staged_.get();
     if constexpr (std::is_same_v<In, T>) {
       if (depth == padded) rows = x + first;
@@ -66,21 +77,19 @@ class Block {
       convert(x + first, row_stride);
       row_stride = kDepth<T>;
     }
-    coming_ = Staging<T>(rows, row_stride, n_, padded, staged_.get(), sum_);
+    if (shift) {
+      find_shift(rows, row_stride, padded);
+    } else {
+      std::fill_n(shift_, padded, T{0});
+    }
+    coming_ = Staging<T>(rows, row_stride, n_, padded, shift_, staged_.get());
   }
 
   // Packs what was begun; from here on `multiply` multiplies it.
-  void pack(bool centre) {
+  void pack() {
     tile_kernels<T>().stage(coming_);
     depth_ = coming_depth_;
     padded_depth_ = round_up(depth_, kDepthUnit);
-    for (int64_t k = 0; k < padded_depth_; ++k) {
-      mean_[k] = centre ? sum_[k] / static_cast<T>(n_) : T{0};
-    }
-    // Rows that only fill the last panel become zero once the mean is removed.
-    for (int64_t r = n_; r < panels_ * kPanel; ++r) {
-      std::copy_n(mean_, padded_depth_, staged_.get() + r * kDepth<T>);
-    }
     for (int64_t panel = 0; panel < panels_; ++panel) pack_panel(panel);
   }
 
@@ -90,10 +99,10 @@ class Block {
     const T* a = packed_.get() + i * kPanel * kDepth<T>;
     const T* b = packed_.get() + j * kPanel * kDepth<T>;
     if constexpr (std::is_same_v<T, float>) {
-      if (bf16_ && bf16_tile_kernels() != nullptr) {
-        bf16_tile_kernels()->multiply(reinterpret_cast<const uint32_t*>(a),
-                                      reinterpret_cast<const uint32_t*>(b), padded_depth_, rows,
-                                      i == j, tile, coming_);
+      if (int16_ != nullptr) {
+        int16_->multiply(reinterpret_cast<const uint32_t*>(a), units_.get() + i * kPanel,
+                         reinterpret_cast<const uint32_t*>(b), units_.get() + j * kPanel,
+                         padded_depth_, rows, i == j, tile, coming_);
         return;
       }
     }
@@ -116,30 +125,40 @@ class Block {
     }
   }
 
+  // The mean of samples from all over: neighbours may be alike, of one class say.
+  void find_shift(const T* rows, int64_t row_stride, int64_t depth) {
+    const int64_t count = std::min(n_, kShiftSamples);
+    row_stride *= n_ / count;
+    for (int64_t k = 0; k < depth; k += kDepthUnit) {
+      T sum[kDepthUnit] = {};
+      for (int64_t r = 0; r < count; ++r) {
+        for (int64_t i = 0; i < kDepthUnit; ++i) sum[i] += rows[r * row_stride + k + i];
+      }
+      for (int64_t i = 0; i < kDepthUnit; ++i) shift_[k + i] = sum[i] / static_cast<T>(count);
+    }
+  }
+
   void pack_panel(int64_t panel) {
     const T* rows = staged_.get() + panel * kPanel * kDepth<T>;
     T* packed = packed_.get() + panel * kPanel * kDepth<T>;
     if constexpr (std::is_same_v<T, float>) {
-      if (bf16_ && bf16_tile_kernels() != nullptr) {
-        bf16_tile_kernels()->pack(rows, kDepth<T>, mean_, padded_depth_,
-                                  reinterpret_cast<uint32_t*>(packed));
+      if (int16_ != nullptr) {
+        int16_->pack(rows, kDepth<T>, padded_depth_, reinterpret_cast<uint32_t*>(packed),
+                     units_.get() + panel * kPanel);
         return;
       }
     }
-    tile_kernels<T>().pack(rows, kDepth<T>, mean_, padded_depth_, packed);
-    if constexpr (std::is_same_v<T, float>) {
-      if (bf16_) round_to_bf16(packed, kPanel * padded_depth_);
-    }
+    tile_kernels<T>().pack(rows, kDepth<T>, padded_depth_, packed);
   }
 
   int64_t panels_, n_;
-  bool bf16_;
+  const Int16TileKernels* int16_;  // null: products of T
   int64_t depth_ = 0, padded_depth_ = 0, coming_depth_ = 0;
-  Scratch<T> staged_;  // (n padded to panels, kDepth)
-  Scratch<T> packed_;  // panels
+  Scratch<T> staged_;     // (n padded to panels, kDepth)
+  Scratch<T> packed_;     // panels
+  Scratch<float> units_;  // of each row's integers
   Staging<T> coming_;
-  alignas(64) T mean_[kDepth<T>];
-  alignas(64) T sum_[kDepth<T>];
+  alignas(64) T shift_[kDepth<T>];
 };
 
 // How the work is shared: `slices` ranges of features by `bands` ranges of Gram rows.
@@ -172,14 +191,14 @@ int64_t slice_start(int64_t p, int64_t s, int64_t slices) {
 
 // Partial Grams of all slices, as triangles of tiles: partial s, tile t at (s * tiles + t) * kTile.
 template <typename T, typename In>
-Scratch<T> products(const In* x, int64_t row_stride, int64_t n, int64_t p, bool centre, bool bf16,
-                    const Split& split) {
+Scratch<T> products(const In* x, int64_t row_stride, int64_t n, int64_t p, bool shift,
+                    const Int16TileKernels* int16, const Split& split) {
   const int64_t panels = ceil_div(n, kPanel);
   const int64_t tiles = panels * (panels + 1) / 2;
   auto gram = scratch<T>(split.slices * tiles * kTile);
   torch::stable::parallel_for(
       0, split.slices * split.bands, 1, [&](int64_t first_task, int64_t last_task) {
-        Block<T> block(n, bf16);
+        Block<T> block(n, int16);
         for (int64_t task = first_task; task < last_task; ++task) {
           const int64_t slice = task / split.bands, band = task % split.bands;
           const int64_t first_row = band_start(panels, band, split.bands);
@@ -195,12 +214,12 @@ Scratch<T> products(const In* x, int64_t row_stride, int64_t n, int64_t p, bool 
             return std::min(left, round_up(ceil_div(left, ceil_div(left, kDepth<T>)), kDepthUnit));
           };
           int64_t depth = feature < last_feature ? next_depth() : 0;
-          if (depth > 0) block.begin(x, row_stride, feature, depth);
+          if (depth > 0) block.begin(x, row_stride, feature, depth, shift);
           while (depth > 0) {
-            block.pack(centre);
+            block.pack();
             feature += depth;
             depth = feature < last_feature ? next_depth() : 0;
-            if (depth > 0) block.begin(x, row_stride, feature, depth);
+            if (depth > 0) block.begin(x, row_stride, feature, depth, shift);
             for (int64_t i = first_row; i < last_row; ++i) {
               for (int64_t j = 0; j <= i; ++j) {
                 block.multiply(i, j, partial + tile_index(i, j) * kTile);
@@ -297,12 +316,13 @@ void write_result(T* gram, int64_t n, Centering centering, bool packed, T* out) 
 
 template <typename T, typename In>
 void centered_gram_typed(const Tensor& x,  // (n, p), unit feature stride
-                         Centering centering, bool packed, bool bf16, Tensor& out) {
+                         Centering centering, bool packed, const Int16TileKernels* int16,
+                         Tensor& out) {
   const int64_t n = x.size(0), p = x.size(1);
   const int64_t panels = ceil_div(n, kPanel);
   const Split split = split_work<T>(n, p);
   const auto gram = products<T>(static_cast<const In*>(x.const_data_ptr()), x.stride(0), n, p,
-                                /*centre=*/centering != Centering::kNone, bf16, split);
+                                /*shift=*/centering != Centering::kNone, int16, split);
   add_slices(gram.get(), panels * (panels + 1) / 2, split.slices);
   write_result(gram.get(), n, centering, packed, static_cast<T*>(out.mutable_data_ptr()));
 }
@@ -312,21 +332,23 @@ void compute(const Tensor& x,  // (n, p)
   STD_TORCH_CHECK(call.precision != Precision::kTf32, "precision: tf32 exists on CUDA only");
   if (call.n == 0) return;
   const Tensor rows = x.stride(1) == 1 || call.p <= 1 ? x : torch::stable::contiguous(x);
-  const bool bf16 = call.precision == Precision::kBFloat16;
+  // Without such products float32 ones: more exact, and not slower than rounding first.
+  const Int16TileKernels* int16 =
+      call.precision == Precision::kBFloat16 ? int16_tile_kernels() : nullptr;
   switch (x.scalar_type()) {
     case ScalarType::Double:
-      centered_gram_typed<double, double>(rows, call.centering, call.packed, bf16, out);
+      centered_gram_typed<double, double>(rows, call.centering, call.packed, int16, out);
       break;
     case ScalarType::Float:
-      centered_gram_typed<float, float>(rows, call.centering, call.packed, bf16, out);
+      centered_gram_typed<float, float>(rows, call.centering, call.packed, int16, out);
       break;
     case ScalarType::Half:
-      centered_gram_typed<float, torch::headeronly::Half>(rows, call.centering, call.packed, bf16,
+      centered_gram_typed<float, torch::headeronly::Half>(rows, call.centering, call.packed, int16,
                                                           out);
       break;
     case ScalarType::BFloat16:
       centered_gram_typed<float, torch::headeronly::BFloat16>(rows, call.centering, call.packed,
-                                                              bf16, out);
+                                                              int16, out);
       break;
     default:
       STD_TORCH_CHECK(false, "x: expected float64, float32, float16 or bfloat16");

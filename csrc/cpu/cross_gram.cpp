@@ -14,6 +14,7 @@
 #include <memory>
 #include <vector>
 
+#include "cpu/scratch.h"
 #include "cpu/tile_kernels.h"
 
 namespace repsim_fast {

@@ -7,7 +7,7 @@ namespace repsim_fast {
 namespace {
 
 constexpr SimdLevel kLevels[] = {SimdLevel::kBaseline, SimdLevel::kAvx2, SimdLevel::kAvx512,
-                                 SimdLevel::kAvx512Bf16};
+                                 SimdLevel::kAvx512Vnni};
 
 SimdLevel hardware_level() {
 #if defined(__x86_64__)
@@ -16,7 +16,7 @@ SimdLevel hardware_level() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  if (avx512 && __builtin_cpu_supports("avx512bf16")) return SimdLevel::kAvx512Bf16;
+  if (avx512 && __builtin_cpu_supports("avx512vnni")) return SimdLevel::kAvx512Vnni;
   if (avx512) return SimdLevel::kAvx512;
   if (avx2) return SimdLevel::kAvx2;
 #endif
@@ -44,8 +44,8 @@ SimdLevel simd_level() {
 
 const char* simd_level_name(SimdLevel level) {
   switch (level) {
-    case SimdLevel::kAvx512Bf16:
-      return "avx512_bf16";
+    case SimdLevel::kAvx512Vnni:
+      return "avx512_vnni";
     case SimdLevel::kAvx512:
       return "avx512";
     case SimdLevel::kAvx2:

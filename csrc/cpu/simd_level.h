@@ -3,10 +3,10 @@
 
 namespace repsim_fast {
 
-enum class SimdLevel { kBaseline, kAvx2, kAvx512, kAvx512Bf16 };
+enum class SimdLevel { kBaseline, kAvx2, kAvx512, kAvx512Vnni };
 
 // The best level of this processor; the environment variable REPSIM_SIMD (baseline, avx2, avx512,
-// avx512_bf16) lowers it, so that tests reach every code path on one machine.
+// avx512_vnni) lowers it, so that tests reach every code path on one machine.
 SimdLevel simd_level();
 
 const char* simd_level_name(SimdLevel level);

@@ -43,70 +43,120 @@ namespace avx512 {
 #pragma GCC pop_options
 
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")
-namespace avx512_bf16 {
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")
+namespace avx512_vnni {
 
 using Words = avx512::Vector<float>;  // sixteen 32-bit words, whatever they hold
+constexpr int kLanes = Words::kLanes;
 
-void pack(const float* rows, int64_t row_stride, const float* mean, int64_t depth,
-          uint32_t* panel) {
-  constexpr int kLanes = 16;  // words a vector; each holds two features
-  for (int64_t k = 0; k < depth; k += 2 * kLanes) {
-    const __m512 low_centre = _mm512_loadu_ps(mean + k);
-    const bool wide = k + kLanes < depth;  // depth is a multiple of 16, not always of 32
-    const __m512 high_centre = wide ? _mm512_loadu_ps(mean + k + kLanes) : _mm512_setzero_ps();
-    const int64_t pairs = wide ? kLanes : kLanes / 2;
-    for (int64_t r = 0; r < kPanel; r += kLanes) {
+// The unit of each of sixteen rows: its norm over the block is kLargest of them, hence no element
+// more, and no sum of products of two rows leaves 32 bits (Cauchy-Schwarz). A norm that is too
+// small for its square to be a float counts as the smallest that is not.
+constexpr float kLargest = 32700.0f, kSmallestNorm = 0x1p-60f;
+
+constexpr __mmask16 kAll = 0xffff;  // GCC 12 warns of what the forms without a mask leave out
+
+inline __attribute__((always_inline)) void find_units(const float* rows, int64_t row_stride,
+                                                      int64_t depth, float* units,
+                                                      float* per_unit) {
+  Words::Type squares[kLanes];
+  for (int r = 0; r < kLanes; r += 4) {
+    __m512 sum[4] = {};
+    for (int64_t k = 0; k < depth; k += kLanes) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        const __m512 x = _mm512_loadu_ps(rows + (r + i) * row_stride + k);
+        sum[i] = _mm512_fmadd_ps(x, x, sum[i]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) squares[r + i] = (Words::Type)sum[i];
+  }
+  avx512::transpose_square<float>(squares);
+#pragma GCC unroll 16
+  for (int i = 1; i < kLanes; ++i) squares[0] += squares[i];
+  // NaN stays: max returns its second operand then.
+  const __m512 norm = _mm512_maskz_max_ps(kAll, _mm512_set1_ps(kSmallestNorm),
+                                          _mm512_maskz_sqrt_ps(kAll, (__m512)squares[0]));
+  _mm512_storeu_ps(units, _mm512_mul_ps(norm, _mm512_set1_ps(1.0f / kLargest)));
+  _mm512_storeu_ps(per_unit, _mm512_div_ps(_mm512_set1_ps(kLargest), norm));
+}
+
+// Nearest integer of sixteen numbers of at most 2^15, in the lower half of each word.
+inline __attribute__((always_inline)) __m512i round(__m512 x, __m512 factor) {
+  return _mm512_castps_si512(_mm512_fmadd_ps(x, factor, _mm512_set1_ps(0x1.8p23f)));
+}
+
+void pack(const float* rows, int64_t row_stride, int64_t depth, uint32_t* panel, float* units) {
+  for (int64_t r = 0; r < kPanel; r += kLanes) {
+    alignas(64) float per_unit[kLanes];
+    find_units(rows + r * row_stride, row_stride, depth, units + r, per_unit);
+    for (int64_t k = 0; k < depth; k += 2 * kLanes) {
+      const bool wide = k + kLanes < depth;  // depth is a multiple of 16, not always of 32
       Words::Type square[kLanes];
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; ++i) {
         const float* row = rows + (r + i) * row_stride + k;
-        __builtin_prefetch(row + 2 * kLanes);  // past the end this is harmless
-        __builtin_prefetch(row + 3 * kLanes);
-        const __m512 low = _mm512_sub_ps(_mm512_loadu_ps(row), low_centre);
-        const __m512 high =
-            wide ? _mm512_sub_ps(_mm512_loadu_ps(row + kLanes), high_centre) : _mm512_setzero_ps();
-        square[i] = (Words::Type)_mm512_cvtne2ps_pbh(high, low);
+        const __m512 factor = _mm512_set1_ps(per_unit[i]);
+        // The next rows, so that their units are not waited for.
+        __builtin_prefetch(row + kLanes * row_stride);
+        __builtin_prefetch(row + kLanes * row_stride + kLanes);
+        const __m512 low = _mm512_loadu_ps(row);
+        const __m512 high = wide ? _mm512_loadu_ps(row + kLanes) : _mm512_setzero_ps();
+        square[i] = (Words::Type)_mm512_mask_blend_epi16(
+            0xaaaaaaaa, round(low, factor), _mm512_maskz_slli_epi32(kAll, round(high, factor), 16));
       }
       avx512::transpose_square<float>(square);
-      for (int64_t i = 0; i < pairs; ++i) {
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < kLanes; ++i) {
         std::memcpy(panel + (k / 2 + i) * kPanel + r, &square[i], sizeof(square[i]));
       }
     }
   }
 }
 
-inline __attribute__((always_inline)) __m512bh broadcast(uint32_t word) {
-  return (__m512bh)_mm512_set1_epi32(static_cast<int>(word));
+inline __attribute__((always_inline)) __m512i broadcast(uint32_t word) {
+  return _mm512_set1_epi32(static_cast<int>(word));
 }
 
-inline __attribute__((always_inline)) void add_to(float* out, __m512 sum) {
-  _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(out), sum));
+// sum += left * right, pair by pair. GCC 12 copies the sums with its own function for this.
+inline __attribute__((always_inline)) void add_products(__m512i& sum, __m512i left, __m512i right) {
+  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(left), "v"(right));
 }
 
-inline __attribute__((always_inline)) void add_to(float* out, __m256 sum) {
-  _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sum));
+// out[j] += sum[j] * left * right[j]
+inline __attribute__((always_inline)) void add_to(float* out, __m512i sum, float left,
+                                                  const float* right) {
+  const __m512 x = _mm512_mul_ps(_mm512_maskz_cvtepi32_ps(kAll, sum), _mm512_set1_ps(left));
+  _mm512_storeu_ps(out, _mm512_fmadd_ps(x, _mm512_loadu_ps(right), _mm512_loadu_ps(out)));
+}
+
+inline __attribute__((always_inline)) void add_to(float* out, __m256i sum, float left,
+                                                  const float* right) {
+  const __m256 x = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(left));
+  _mm256_storeu_ps(out, _mm256_fmadd_ps(x, _mm256_loadu_ps(right), _mm256_loadu_ps(out)));
 }
 
 template <int kRows, int kVectors>
 inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, const uint32_t* b,
-                                                          int64_t pairs, float* tile,
+                                                          int64_t pairs, const float* left_units,
+                                                          const float* right_units, float* tile,
                                                           Staging<float>& next) {
-  __m512 sum[kRows][kVectors] = {};
+  __m512i sum[kRows][kVectors] = {};
   const Staging<float>::Rows rows = next.take();
   for (int64_t k = 0; k < pairs; ++k) {
     if (k % (Staging<float>::kLine / 2) == 0) avx512::stage_line<float>(rows, 2 * k);
-    __m512bh right[kVectors];
+    __m512i right[kVectors];
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
-      right[j] = (__m512bh)_mm512_loadu_si512(b + k * kPanel + j * 16);
+      right[j] = _mm512_loadu_si512(b + k * kPanel + j * 16);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-      const __m512bh left = broadcast(a[k * kPanel + i]);
+      const __m512i left = broadcast(a[k * kPanel + i]);
 #pragma GCC unroll 4
       for (int j = 0; j < kVectors; ++j) {
-        sum[i][j] = _mm512_dpbf16_ps(sum[i][j], left, right[j]);
+        add_products(sum[i][j], left, right[j]);
       }
     }
   }
@@ -114,7 +164,7 @@ inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, con
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
-      add_to(tile + i * kPanel + j * 16, sum[i][j]);
+      add_to(tile + i * kPanel + j * 16, sum[i][j], left_units[i], right_units + j * 16);
     }
   }
 }
@@ -122,11 +172,11 @@ inline __attribute__((always_inline)) void multiply_block(const uint32_t* a, con
 // The lower triangle of a tile on the diagonal, in squares of 8 but for two of 16 columns: 40
 // vectors of sums, where whole vectors of rows would be 48. A vector holds a row of the first
 // square on the diagonal and one of the third.
-void multiply_triangle(const uint32_t* a, int64_t pairs, int64_t rows, float* tile,
-                       Staging<float>& next) {
+void multiply_triangle(const uint32_t* a, int64_t pairs, int64_t rows, const float* units,
+                       float* tile, Staging<float>& next) {
   constexpr int kLine = Staging<float>::kLine / 2;  // pairs a cache line
   {
-    __m512 both[8] = {}, below[8] = {};  // rows 0 to 7 and 16 to 23; 8 to 15
+    __m512i both[8] = {}, below[8] = {};  // rows 0 to 7 and 16 to 23; 8 to 15
     __m512i row[8];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
@@ -142,56 +192,57 @@ void multiply_triangle(const uint32_t* a, int64_t pairs, int64_t rows, float* ti
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) {
         const __m512i left = _mm512_permutex2var_epi32(first, row[i], second);
-        both[i] = _mm512_dpbf16_ps(both[i], (__m512bh)left, (__m512bh)columns);
-        below[i] = _mm512_dpbf16_ps(below[i], broadcast(words[8 + i]), (__m512bh)first);
+        add_products(both[i], left, columns);
+        add_products(below[i], broadcast(words[8 + i]), first);
       }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
-      add_to(tile + i * kPanel, _mm512_maskz_extractf32x8_ps(0xff, both[i], 0));
-      add_to(tile + (16 + i) * kPanel + 16, _mm512_maskz_extractf32x8_ps(0xff, both[i], 1));
-      add_to(tile + (8 + i) * kPanel, below[i]);
+      add_to(tile + i * kPanel, _mm512_maskz_extracti32x8_epi32(0xff, both[i], 0), units[i], units);
+      add_to(tile + (16 + i) * kPanel + 16, _mm512_maskz_extracti32x8_epi32(0xff, both[i], 1),
+             units[16 + i], units + 16);
+      add_to(tile + (8 + i) * kPanel, below[i], units[8 + i], units);
     }
   }
   if (rows <= 16) return;
-  __m512 left_half[8] = {}, whole[8][2] = {};  // rows 16 to 23; 24 to 31
+  __m512i left_half[8] = {}, whole[8][2] = {};  // rows 16 to 23; 24 to 31
   const Staging<float>::Rows staged = next.take();
   for (int64_t k = 0; k < pairs; ++k) {
     if (k % kLine == 0) avx512::stage_line<float>(staged, 2 * k);
     const uint32_t* words = a + k * kPanel;
-    const __m512bh first = (__m512bh)_mm512_loadu_si512(words);
-    const __m512bh second = (__m512bh)_mm512_loadu_si512(words + 16);
+    const __m512i first = _mm512_loadu_si512(words);
+    const __m512i second = _mm512_loadu_si512(words + 16);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
-      left_half[i] = _mm512_dpbf16_ps(left_half[i], broadcast(words[16 + i]), first);
-      const __m512bh left = broadcast(words[24 + i]);
-      whole[i][0] = _mm512_dpbf16_ps(whole[i][0], left, first);
-      whole[i][1] = _mm512_dpbf16_ps(whole[i][1], left, second);
+      add_products(left_half[i], broadcast(words[16 + i]), first);
+      const __m512i left = broadcast(words[24 + i]);
+      add_products(whole[i][0], left, first);
+      add_products(whole[i][1], left, second);
     }
   }
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
-    add_to(tile + (16 + i) * kPanel, left_half[i]);
-    add_to(tile + (24 + i) * kPanel, whole[i][0]);
-    add_to(tile + (24 + i) * kPanel + 16, whole[i][1]);
+    add_to(tile + (16 + i) * kPanel, left_half[i], units[16 + i], units);
+    add_to(tile + (24 + i) * kPanel, whole[i][0], units[24 + i], units);
+    add_to(tile + (24 + i) * kPanel + 16, whole[i][1], units[24 + i], units + 16);
   }
 }
 
-void multiply(const uint32_t* a, const uint32_t* b, int64_t depth, int64_t rows, bool diagonal,
-              float* tile, Staging<float>& next) {
-  const int64_t pairs = depth / 2;
+void multiply(const uint32_t* a, const float* a_units, const uint32_t* b, const float* b_units,
+              int64_t depth, int64_t rows, bool diagonal, float* tile, Staging<float>& next) {
+  const int64_t pairs = ceil_div(depth, 2 * kLanes) * kLanes;
   if (diagonal) {
-    multiply_triangle(a, pairs, rows, tile, next);
+    multiply_triangle(a, pairs, rows, a_units, tile, next);
     return;
   }
   for (int64_t i = 0; i < rows; i += 8) {
-    multiply_block<8, 2>(a + i, b, pairs, tile + i * kPanel, next);
+    multiply_block<8, 2>(a + i, b, pairs, a_units + i, b_units, tile + i * kPanel, next);
   }
 }
 
-constexpr Bf16TileKernels kKernels = {&pack, &multiply};
+constexpr Int16TileKernels kKernels = {&pack, &multiply};
 
-}  // namespace avx512_bf16
+}  // namespace avx512_vnni
 #pragma GCC pop_options
 
 #endif  // REPSIM_X86
@@ -208,22 +259,11 @@ const TileKernels<T>& tile_kernels() {
 template const TileKernels<float>& tile_kernels<float>();
 template const TileKernels<double>& tile_kernels<double>();
 
-const Bf16TileKernels* bf16_tile_kernels() {
+const Int16TileKernels* int16_tile_kernels() {
 #if REPSIM_X86
-  if (simd_level() >= SimdLevel::kAvx512Bf16) return &avx512_bf16::kKernels;
+  if (simd_level() >= SimdLevel::kAvx512Vnni) return &avx512_vnni::kKernels;
 #endif
   return nullptr;
-}
-
-void round_to_bf16(float* values, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, values + i, sizeof(bits));
-    const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
-    bits += is_nan ? 0u : 0x7fffu + ((bits >> 16) & 1u);  // nearest, ties to even
-    bits = is_nan ? 0x7fc00000u : bits & 0xffff0000u;
-    std::memcpy(values + i, &bits, sizeof(bits));
-  }
 }
 
 }  // namespace repsim_fast

@@ -1,14 +1,11 @@
 // Register-blocked products of packed panels: the inner loops of every Gram on the CPU.
 //
-// A panel holds kPanel rows of the (already centred) feature matrix, transposed: element (k, r) of
-// the panel is feature k of row r, so that one vector load fetches the same feature of many rows.
+// A panel holds kPanel rows of the feature matrix, transposed: element (k, r) of the panel is
+// feature k of row r, so that one vector load fetches the same feature of many rows.
 // The same packed panel serves as left and as right operand; hence each row is packed once.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 
 namespace repsim_fast {
 
@@ -28,23 +25,9 @@ constexpr int64_t kMinTaskProducts = int64_t{1} << 18;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Memory of one call: on cache lines, so that no vector lies on two of them.
-struct ScratchDelete {
-  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{64}); }
-};
-template <typename T>
-using Scratch = std::unique_ptr<T[], ScratchDelete>;
-
-// Uninitialised: every element is written before it is read.
-template <typename T>
-Scratch<T> scratch(int64_t count) {
-  const size_t bytes = static_cast<size_t>(count) * sizeof(T);
-  return Scratch<T>(static_cast<T*>(::operator new(bytes, std::align_val_t{64})));
-}
-
-// Rows of one block of features on their way to a place where they lie close together, with the
-// sums of each feature. The products of the block before copy a few rows with each block of sums:
-// the multiplier is busy then and the memory is not.
+// Rows of one block of features on their way to a place where they lie close together, less a
+// shift. The products of the block before copy a few rows with each block of sums: the multiplier
+// is busy then and the memory is not.
 template <typename T>
 class Staging {
  public:
@@ -52,9 +35,9 @@ class Staging {
   static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));  // features a cache line
 
   Staging() = default;  // nothing to copy
-  // x (rows, depth) with rows x_stride apart goes to `to` with rows kDepth<T> apart; depth is a
-  // multiple of kDepthUnit. sum[k] grows by the sum of feature k.
-  Staging(const T* x, int64_t x_stride, int64_t rows, int64_t depth, T* to, T* sum)
+  // x - shift, x (rows, depth) with rows x_stride apart and shift (depth), goes to `to` with rows
+  // kDepth<T> apart; depth is a multiple of kDepthUnit.
+  Staging(const T* x, int64_t x_stride, int64_t rows, int64_t depth, const T* shift, T* to)
       : from_(x),
         fetch_(x + kAhead * x_stride),
         after_(x + depth),
@@ -62,16 +45,16 @@ class Staging {
         rows_(rows),
         fetches_(rows - kAhead),
         depth_(depth),
-        to_(to),
-        sum_(sum) {}
+        shift_(shift),
+        to_(to) {}
 
   // Rows to copy, line by line, and as many to fetch into the cache meanwhile.
   struct Rows {
     const T* from;
     const T* fetch;
     int64_t stride, count, depth;
+    const T* shift;
     T* to;
-    T* sum;
   };
 
   Rows take() {
@@ -82,8 +65,8 @@ class Staging {
     }
     const int64_t count = rows_ < kTogether ? rows_ : kTogether;
     const bool work = count > 0 || fetches_ > 0;
-    const Rows rows{from_, fetches_ > 0 ? fetch_ : from_, stride_, count, work ? depth_ : 0, to_,
-                    sum_};
+    const Rows rows{from_, fetches_ > 0 ? fetch_ : from_, stride_, count, work ? depth_ : 0, shift_,
+                    to_};
     from_ += count * stride_;
     to_ += count * kDepth<T>;
     rows_ -= count;
@@ -103,8 +86,8 @@ class Staging {
   const T* fetch_ = nullptr;
   const T* after_ = nullptr;
   int64_t stride_ = 0, rows_ = 0, fetches_ = 0, depth_ = 0;
+  const T* shift_ = nullptr;
   T* to_ = nullptr;
-  T* sum_ = nullptr;
 };
 
 template <typename T>
@@ -113,8 +96,8 @@ struct TileKernels {
   void (*stage)(Staging<T>& rest);
   // out[i] = x[i], given as the bits of float16 numbers; i < count.
   void (*from_half)(const uint16_t* x, int64_t count, T* out);
-  // panel[k * kPanel + r] = rows[r * row_stride + k] - mean[k], r < kPanel, k < depth.
-  void (*pack)(const T* rows, int64_t row_stride, const T* mean, int64_t depth, T* panel);
+  // panel[k * kPanel + r] = rows[r * row_stride + k], r < kPanel, k < depth.
+  void (*pack)(const T* rows, int64_t row_stride, int64_t depth, T* panel);
   // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j], i < rows; later rows may be left out. With
   // `diagonal`, entries with j > i may be left unspecified: a and b are the same panel and only the
   // lower triangle is read.
@@ -129,23 +112,21 @@ struct TileKernels {
                         int64_t count, T* out);
 };
 
-// bfloat16 products: a panel element is a pair of neighbouring features of one row, rounded to
-// nearest even, in one 32-bit word; depth counts features and is even.
-struct Bf16TileKernels {
-  void (*pack)(const float* rows, int64_t row_stride, const float* mean, int64_t depth,
-               uint32_t* panel);
-  void (*multiply)(const uint32_t* a, const uint32_t* b, int64_t depth, int64_t rows, bool diagonal,
-                   float* tile, Staging<float>& next);
+// Products of 16-bit integers, exact in 32 bits: a panel element is two features of one row, each
+// in units of that row, in one 32-bit word. A row's unit makes its norm over the block 32700. Their
+// rounding is about 1e-4 of the row's root mean square, a tenth of bfloat16's.
+struct Int16TileKernels {
+  // units[r] is what the integers of row r count, r < kPanel.
+  void (*pack)(const float* rows, int64_t row_stride, int64_t depth, uint32_t* panel, float* units);
+  void (*multiply)(const uint32_t* a, const float* a_units, const uint32_t* b, const float* b_units,
+                   int64_t depth, int64_t rows, bool diagonal, float* tile, Staging<float>& next);
 };
 
 // The kernels for this processor (see simd_level.h).
 template <typename T>
 const TileKernels<T>& tile_kernels();
 
-// Null where the processor has no bfloat16 dot product.
-const Bf16TileKernels* bf16_tile_kernels();
-
-// Rounds to bfloat16 precision (nearest even), keeping float storage.
-void round_to_bf16(float* values, int64_t count);
+// Null where the processor has no dot product of 16-bit integers.
+const Int16TileKernels* int16_tile_kernels();
 
 }  // namespace repsim_fast

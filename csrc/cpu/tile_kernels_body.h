@@ -81,7 +81,7 @@ inline __attribute__((always_inline)) void transpose_square(typename Vector<T>::
   }
 }
 
-// Copies features [k, k + kLine) of kCount rows and adds them to the sums.
+// Copies features [k, k + kLine) of kCount rows, less the shift.
 template <typename T, int kCount>
 inline __attribute__((always_inline)) void stage_rows(const typename Staging<T>::Rows& rows,
                                                       int64_t k) {
@@ -89,14 +89,12 @@ inline __attribute__((always_inline)) void stage_rows(const typename Staging<T>:
   using Vec = typename V::Type;
 #pragma GCC unroll 4
   for (int j = 0; j < Staging<T>::kLine; j += V::kLanes) {
-    Vec total = *reinterpret_cast<const Vec*>(rows.sum + k + j);
+    const Vec shift = *reinterpret_cast<const Vec*>(rows.shift + k + j);
 #pragma GCC unroll 4
     for (int r = 0; r < kCount; ++r) {
       const Vec x = *reinterpret_cast<const Vec*>(rows.from + r * rows.stride + k + j);
-      *reinterpret_cast<Vec*>(rows.to + r * kDepth<T> + k + j) = x;
-      total += x;
+      *reinterpret_cast<Vec*>(rows.to + r * kDepth<T> + k + j) = x - shift;
     }
-    *reinterpret_cast<Vec*>(rows.sum + k + j) = total;
   }
 }
 
@@ -144,16 +142,15 @@ void from_half(const uint16_t* x, int64_t count, T* out) {
 }
 
 template <typename T>
-void pack(const T* rows, int64_t row_stride, const T* mean, int64_t depth, T* panel) {
+void pack(const T* rows, int64_t row_stride, int64_t depth, T* panel) {
   using V = Vector<T>;
   using Vec = typename V::Type;
   for (int64_t k = 0; k < depth; k += V::kLanes) {
-    const Vec centre = *reinterpret_cast<const Vec*>(mean + k);
     for (int64_t r = 0; r < kPanel; r += V::kLanes) {
       Vec square[V::kLanes];
 #pragma GCC unroll 16
       for (int i = 0; i < V::kLanes; ++i) {
-        square[i] = *reinterpret_cast<const Vec*>(rows + (r + i) * row_stride + k) - centre;
+        square[i] = *reinterpret_cast<const Vec*>(rows + (r + i) * row_stride + k);
       }
       transpose_square<T>(square);
 #pragma GCC unroll 16
