@@ -34,6 +34,7 @@ def assert_refused(result, *words: str, code: int = 1) -> None:
         (["--device", "abacus"], ["--device abacus"]),
         (["--lr", "-1"], ["lr must be positive", "-1"]),
         (["--augment", "spin"], ["augment", "'crop+flip'", "'spin'"]),
+        (["--autocast", "int8"], ["--autocast", "bfloat16 or float16", "'int8'"]),
         (["--out", "network.pt"], ["--out", ".safetensors", "'network.pt'"]),
     ],
 )
@@ -56,6 +57,9 @@ def test_eps(run: Run, tmp_path: Path, eps: str) -> None:
         (["--split", "middle"], ["split", "train, test", "'middle'"]),
         (["--measure", "tape"], ["measure", "'cka'", "'tape'"]),
         (["--attack", "siege"], ["--attack", "pgd", "'siege'"]),
+        (["--autocast", "half"], ["--autocast", "bfloat16 or float16", "'half'"]),
+        (["--precision", "double"], ["precision", "'bfloat16'", "'double'"]),
+        (["--measure", "cca", "--precision", "bfloat16"], ["precision", "'cca'"]),
         (["--device", "cuda:99"], ["--device cuda:99"]),
         (["elsewhere.safetensors"], ["no checkpoint file elsewhere.safetensors"]),
         (["elsewhere"], ["'elsewhere' is neither a checkpoint file nor a model", "wrn-D-K"]),

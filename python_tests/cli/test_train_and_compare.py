@@ -116,6 +116,30 @@ def test_only_cka_has_errors_from_its_batches(run: Run, tmp_path: Path) -> None:
     assert found.standard_error[0, 1] > 0
 
 
+def test_low_precision_where_asked_for(run: Run, tmp_path: Path) -> None:
+    network = tmp_path / "network.safetensors"
+    assert run(*TRAIN, "--autocast", "bfloat16", "--out", network).exit_code == 0
+    _, about = load_checkpoint(network)
+    assert about["autocast"] == "bfloat16"
+    values = {}
+    for name, options in {
+        "plain": [],
+        "mixed": ["--autocast", "bfloat16"],
+        "products": ["--precision", "bfloat16"],
+    }.items():
+        result = run(
+            "compare", network, "--data", "digits", "--limit", 40, "--threads", 1, *options,
+            "--out", tmp_path / name,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        found = SimilarityResult.load(tmp_path / name / "result.safetensors")
+        assert found.settings["autocast"] == ("bfloat16" if name == "mixed" else None)
+        assert found.settings["precision"] == ("bfloat16" if name == "products" else "float32")
+        values[name] = found.value
+    assert 1e-5 < np.abs(values["mixed"] - values["plain"]).max() < 0.1
+    assert np.abs(values["products"] - values["plain"]).max() < 1e-2
+
+
 def test_names_of_models_are_untrained_networks_that_differ(run: Run, tmp_path: Path) -> None:
     result = run(
         "compare", "resnet-8", "resnet-8", "--data", "digits", "--limit", 40, "--threads", 1,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -19,12 +19,14 @@ from .errors import Interrupted
 from .models import open_models
 from .options import (
     DEFAULT_EPS,
+    Autocast,
     DataSpec,
     Device,
     Eps,
     Seed,
     Size,
     Threads,
+    choose_autocast,
     choose_device,
     describe,
 )
@@ -94,6 +96,14 @@ def compare(
     attack_steps: Annotated[
         int, typer.Option(min=1, metavar="N", help="Steps of the attack.")
     ] = 10,
+    autocast: Autocast = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Precision of cka's products: 'bfloat16', or 'tf32' on a GPU (default: float32).",
+        ),
+    ] = None,
     seed: Seed = 0,
     device: Device = None,
     threads: Threads = None,
@@ -114,6 +124,7 @@ def compare(
 
     if attack is not None and attack not in _ATTACKS:
         raise ValueError(f"--attack must be one of {', '.join(_ATTACKS)}, got {attack!r}")
+    mixed = choose_autocast(autocast)
     where = choose_device(device)
     threads_used = choose_threads(threads)
     check_writable(out)
@@ -134,6 +145,8 @@ def compare(
             inputs=_attacks(attack, networks, eps=eps, steps=attack_steps, seed=seed),
             batch_size=batch_size,
             passes=passes,
+            autocast=mixed,
+            precision=cast(Any, precision),  # and the precisions
             device=where,
             progress=progress,
             seed=seed,

@@ -65,6 +65,25 @@ Threads = Annotated[
         "same number only.",
     ),
 ]
+Autocast = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE",
+        help="Mixed precision of forward passes, 'bfloat16' or 'float16' (default: none).",
+    ),
+]
+
+
+def choose_autocast(name: str | None) -> torch.dtype | None:
+    """The dtype of mixed precision asked for.
+
+    Raises:
+        ValueError: It is none of those there are.
+    """
+    choices = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in choices:
+        raise ValueError(f"--autocast must be bfloat16 or float16, got {name!r}")
+    return choices[name]
 
 
 def choose_device(name: str | None) -> torch.device:

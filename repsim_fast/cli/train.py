@@ -25,12 +25,14 @@ from repsim_fast.training import train as train_network
 from .errors import Interrupted
 from .options import (
     DEFAULT_EPS,
+    Autocast,
     DataSpec,
     Device,
     Eps,
     Seed,
     Size,
     Threads,
+    choose_autocast,
     choose_device,
     describe,
 )
@@ -89,6 +91,7 @@ def train(
             help="Vary the training images: 'crop' (small shifts) or 'crop+flip' (default: no).",
         ),
     ] = None,
+    autocast: Autocast = None,
     size: Size = None,
     limit: Annotated[
         int | None,
@@ -126,6 +129,7 @@ def train(
 
     if out.suffix != ".safetensors":
         raise ValueError(f"--out must be a name that ends in .safetensors, got {str(out)!r}")
+    mixed = choose_autocast(autocast)
     where = choose_device(device)
     threads_used = choose_threads(threads)
     folder = _training_folder(out, resume)
@@ -171,6 +175,7 @@ def train(
             # The name with its settings: the progress bar shows it, and --resume compares it.
             method=replace(trained_by, name=_described(method, options), start_epoch=start_epoch),
             **settings,
+            autocast=mixed,
             eval_data=unseen,
             eval_attack=PGD(eps, steps=EPOCH_TEST_STEPS, seed=seed) if robust else None,
             checkpoint=folder,
@@ -192,6 +197,7 @@ def train(
         method=method,
         method_options=options,
         preset=preset,
+        autocast=autocast,
         **{name: settings[name] for name in ("epochs", "batch_size", "lr", "augment")},
         seed=seed,
         threads=torch.get_num_threads(),
