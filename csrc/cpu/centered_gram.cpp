@@ -44,8 +44,14 @@ constexpr int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) *
 // Index of tile (i, j), j <= i, in the packed triangle of tiles.
 constexpr int64_t tile_index(int64_t i, int64_t j) { return i * (i + 1) / 2 + j; }
 
-// Samples whose mean is removed before the products.
+// Samples whose mean is removed before the products, at most, and the distance between them: they
+// come from all over, for neighbours may be alike, and are those that staging has fetched.
 constexpr int64_t kShiftSamples = 16;
+template <typename T>
+int64_t shift_step(int64_t n) {
+  constexpr int64_t kUnit = Staging<T>::kTogether;
+  return std::max(kUnit, n / kShiftSamples / kUnit * kUnit);
+}
 
 // One thread's workspace: a block of features of all samples, first as it is read (staged), then
 // packed into panels.
@@ -125,14 +131,12 @@ class Block {
     }
   }
 
-  // The mean of samples from all over: neighbours may be alike, of one class say.
   void find_shift(const T* rows, int64_t row_stride, int64_t depth) {
-    const int64_t count = std::min(n_, kShiftSamples);
-    row_stride *= n_ / count;
+    const int64_t step = shift_step<T>(n_), count = std::min(kShiftSamples, ceil_div(n_, step));
     for (int64_t k = 0; k < depth; k += kDepthUnit) {
       T sum[kDepthUnit] = {};
       for (int64_t r = 0; r < count; ++r) {
-        for (int64_t i = 0; i < kDepthUnit; ++i) sum[i] += rows[r * row_stride + k + i];
+        for (int64_t i = 0; i < kDepthUnit; ++i) sum[i] += rows[r * step * row_stride + k + i];
       }
       for (int64_t i = 0; i < kDepthUnit; ++i) shift_[k + i] = sum[i] / static_cast<T>(count);
     }

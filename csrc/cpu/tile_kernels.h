@@ -40,7 +40,6 @@ class Staging {
   Staging(const T* x, int64_t x_stride, int64_t rows, int64_t depth, const T* shift, T* to)
       : from_(x),
         fetch_(x + kAhead * x_stride),
-        after_(x + depth),
         stride_(x_stride),
         rows_(rows),
         fetches_(rows - kAhead),
@@ -48,7 +47,8 @@ class Staging {
         shift_(shift),
         to_(to) {}
 
-  // Rows to copy, line by line, and as many to fetch into the cache meanwhile.
+  // Rows to copy, line by line, and as many to fetch into the cache meanwhile; also the block that
+  // follows in the first of them.
   struct Rows {
     const T* from;
     const T* fetch;
@@ -58,15 +58,9 @@ class Staging {
   };
 
   Rows take() {
-    if (fetches_ <= 0 && after_ != nullptr) {
-      fetch_ = after_;
-      fetches_ = kAfter;
-      after_ = nullptr;
-    }
     const int64_t count = rows_ < kTogether ? rows_ : kTogether;
-    const bool work = count > 0 || fetches_ > 0;
-    const Rows rows{from_, fetches_ > 0 ? fetch_ : from_, stride_, count, work ? depth_ : 0, shift_,
-                    to_};
+    const Rows rows{
+        from_, fetches_ > 0 ? fetch_ : from_, stride_, count, count > 0 ? depth_ : 0, shift_, to_};
     from_ += count * stride_;
     to_ += count * kDepth<T>;
     rows_ -= count;
@@ -78,13 +72,12 @@ class Staging {
   bool done() const { return rows_ == 0; }
 
  private:
-  // Fetching runs this many rows ahead of copying, and then to the first rows of the block that
-  // follows on this one. Rows lie far apart, where hardware prefetching starts anew in each.
-  static constexpr int64_t kAhead = 8, kAfter = 16;
+  // Fetching runs this many rows ahead of copying. Rows lie far apart, where hardware prefetching
+  // starts anew in each.
+  static constexpr int64_t kAhead = 8;
 
   const T* from_ = nullptr;
   const T* fetch_ = nullptr;
-  const T* after_ = nullptr;
   int64_t stride_ = 0, rows_ = 0, fetches_ = 0, depth_ = 0;
   const T* shift_ = nullptr;
   T* to_ = nullptr;

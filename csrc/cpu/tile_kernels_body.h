@@ -107,6 +107,7 @@ inline __attribute__((always_inline)) void stage_line(const typename Staging<T>:
   for (int r = 0; r < kTogether; ++r) {
     __builtin_prefetch(rows.fetch + r * rows.stride + k);  // past the end this is harmless
   }
+  __builtin_prefetch(rows.from + rows.depth + k);
   if (rows.count == kTogether) {
     stage_rows<T, kTogether>(rows, k);
     return;
