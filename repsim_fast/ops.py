@@ -65,8 +65,9 @@ def centered_gram(
     - ``"unbiased"``: U-centred K with a zero diagonal;
       ``<U_K, U_L> / (n(n-3))`` is the unbiased HSIC₁
 
-    Feature means go before any product, so that features with a mean far from zero keep their
-    accuracy. Only the lower triangle is computed. Differentiable in ``x``, also twice.
+    Feature means go before any product (on the CPU means of some samples, and what is left of them
+    with the centring), so that features with a mean far from zero keep their accuracy. Only the
+    lower triangle is computed. Differentiable in ``x``, also twice.
 
     Args:
         x: Features (n, p), float64, float32, float16 or bfloat16, any strides.
