@@ -19,7 +19,7 @@ GPU_TESTS := kernels similarity attacks rest
 GPU_SANITIZERS := memcheck racecheck initcheck synccheck
 GPU_BENCHES := operators study paths steps svd attacks end-to-end
 
-.PHONY: demo test build lint format bench experiment-smoke cuda-check sanitize wheel-check clean \
+.PHONY: demo test build lint format bench experiment-smoke cuda-check sanitize sanitize-cpu wheel-check clean \
         gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-experiment \
         $(GPU_TESTS:%=gpu-test-%) $(GPU_SANITIZERS:%=gpu-sanitize-%) $(GPU_BENCHES:%=gpu-bench-%)
 
@@ -72,6 +72,9 @@ cuda-check:  ## compiles every kernel for every architecture; registers and spil
 
 sanitize: $(VENV)/.installed  ## CUDA kernels on the CPU under address, undefined and thread sanitizers
 	$(BIN)/python csrc/tests/sanitize.py
+
+sanitize-cpu: $(VENV)/.installed  ## CPU operators under address and undefined sanitizers
+	bash python_tests/build/sanitize_cpu.sh $(VENV)
 
 wheel-check: $(VENV)/.built  ## compiles with the oldest torch; one wheel runs with another torch
 	$(BIN)/python python_tests/build/oldest_torch.py
