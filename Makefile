@@ -19,8 +19,8 @@ GPU_TESTS := kernels similarity attacks rest
 GPU_SANITIZERS := memcheck racecheck initcheck synccheck
 GPU_BENCHES := operators study paths steps svd attacks end-to-end
 
-.PHONY: demo test build lint format bench experiment-smoke cuda-check sanitize sanitize-cpu wheel-check clean \
-        gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-experiment \
+.PHONY: demo test build lint format bench experiment-smoke cuda-check sanitize sanitize-cpu \
+        wheel-check clean gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-experiment \
         $(GPU_TESTS:%=gpu-test-%) $(GPU_SANITIZERS:%=gpu-sanitize-%) $(GPU_BENCHES:%=gpu-bench-%)
 
 demo: $(VENV)/.built  ## main job: train, compare, picture and report on embedded digits

@@ -26,7 +26,6 @@
 #include <vector>
 
 #include "common/gram_operator.h"
-#include "cpu/scratch.h"
 #include "cpu/tile_kernels.h"
 #include "math/centering.h"
 

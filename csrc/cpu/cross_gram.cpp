@@ -14,7 +14,6 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/scratch.h"
 #include "cpu/tile_kernels.h"
 
 namespace repsim_fast {

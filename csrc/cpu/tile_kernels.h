@@ -5,7 +5,10 @@
 // The same packed panel serves as left and as right operand; hence each row is packed once.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <new>
 
 namespace repsim_fast {
 
@@ -24,6 +27,20 @@ constexpr int64_t kDepth = 192 * static_cast<int64_t>(sizeof(float)) / sizeof(T)
 constexpr int64_t kMinTaskProducts = int64_t{1} << 18;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Memory of one call: on cache lines, so that no vector lies on two of them.
+struct ScratchDelete {
+  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{64}); }
+};
+template <typename T>
+using Scratch = std::unique_ptr<T[], ScratchDelete>;
+
+// Uninitialised: every element is written before it is read.
+template <typename T>
+Scratch<T> scratch(int64_t count) {
+  const size_t bytes = static_cast<size_t>(count) * sizeof(T);
+  return Scratch<T>(static_cast<T*>(::operator new(bytes, std::align_val_t{64})));
+}
 
 // Rows of one block of features on their way to a place where they lie close together, less a
 // shift. The products of the block before copy a few rows with each block of sums: the multiplier
