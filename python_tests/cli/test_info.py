@@ -27,21 +27,28 @@ def test_shows_build_machine_and_parts(run: Run) -> None:
         assert expected in result.output
 
 
-def test_missing_package_comes_with_its_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> Any:
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+def break_torchvision(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Make its import fail, and no other: torch imports some of its parts when first needed."""
+    real = importlib.import_module
 
-    monkeypatch.setattr(importlib, "import_module", missing)
+    def import_module(name: str, package: str | None = None) -> Any:
+        if name == "torchvision":
+            raise error
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+
+
+def test_missing_package_comes_with_its_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = ModuleNotFoundError("No module named 'torchvision'", name="torchvision")
+    break_torchvision(monkeypatch, missing)
     assert "missing, for models torchvision:NAME: pip install torchvision" in run("info").output
 
 
 def test_package_of_another_torch_is_told_from_a_missing_one(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(name: str) -> Any:
-        raise RuntimeError("operator torchvision::nms does not exist")
-
-    monkeypatch.setattr(importlib, "import_module", broken)
+    break_torchvision(monkeypatch, RuntimeError("operator torchvision::nms does not exist"))
     assert "does not fit this torch: operator torchvision::nms" in run("info").output
 
 
