@@ -1,14 +1,10 @@
 // Centred Gram matrix on the CPU.
 //
-// The features are read once, in blocks of kDepth features by all samples. A block is staged in the
-// accumulation type, less the mean of some samples, while the block before it is multiplied;
-// it is packed into panels, and the lower triangle of tiles is updated from the panels
-// (tile_kernels.h). Tasks split the features (each with its own partial Gram) and, for many
-// samples, the rows of the Gram. A last pass adds the partial Grams, centres and writes the result.
-//
-// Any shift of a feature is taken out by centring the Gram; what is shifted first only decides how
-// much of the precision is spent on it. The mean of kShiftSamples samples does: should it be off
-// the mean of all n by d, then the variance is at least d^2 kShiftSamples / n.
+// The features are read once, in blocks of some features by all samples. While one block is
+// multiplied the next is read, less the mean of some samples (gram_block.h); packed into panels, it
+// updates the lower triangle of tiles (tile_kernels.h). Tasks split the features (each with its own
+// partial Gram) and, for many samples, the rows of the Gram. A last pass adds the partial Grams,
+// centres and writes the result.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -26,6 +22,7 @@
 #include <vector>
 
 #include "common/gram_operator.h"
+#include "cpu/gram_block.h"
 #include "cpu/tile_kernels.h"
 #include "math/centering.h"
 
@@ -43,140 +40,20 @@ constexpr int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) *
 // Index of tile (i, j), j <= i, in the packed triangle of tiles.
 constexpr int64_t tile_index(int64_t i, int64_t j) { return i * (i + 1) / 2 + j; }
 
-// Samples whose mean is removed before the products, at most, and the distance between them: they
-// come from all over, for neighbours may be alike, and are those that staging has fetched.
-constexpr int64_t kShiftSamples = 16;
-template <typename T>
-int64_t shift_step(int64_t n) {
-  constexpr int64_t kUnit = Staging<T>::kTogether;
-  return std::max(kUnit, n / kShiftSamples / kUnit * kUnit);
-}
-
-// One thread's workspace: a block of features of all samples, first as it is read (staged), then
-// packed into panels.
-template <typename T>
-class Block {
- public:
-  Block(int64_t n, const Int16TileKernels* int16)
-      : panels_(ceil_div(n, kPanel)),
-        n_(n),
-        int16_(int16),
-        staged_(scratch<T>(panels_ * kPanel * kDepth<T>)),
-        packed_(scratch<T>(panels_ * kPanel * kDepth<T>)),
-        units_(scratch<float>(panels_ * kPanel)) {
-    // Rows that only fill the last panel.
-    std::fill_n(staged_.get() + n * kDepth<T>, (panels_ * kPanel - n) * kDepth<T>, T{0});
-  }
-
-  // Begins to stage features [first, first + depth) of x (n, p) with unit feature stride. The
-  // products of the block before do it, as far as they come, if no conversion is needed.
-  template <typename In>
-  void begin(const In* x, int64_t row_stride, int64_t first, int64_t depth, bool shift) {
-    coming_depth_ = depth;
-    const int64_t padded = round_up(depth, kDepthUnit);
-    const T* rows = staged_.get();
-    if constexpr (std::is_same_v<In, T>) {
-      if (depth == padded) rows = x + first;
-    }
-    if (rows == staged_.get()) {
-      convert(x + first, row_stride);
-      row_stride = kDepth<T>;
-    }
-    if (shift) {
-      find_shift(rows, row_stride, padded);
-    } else {
-      std::fill_n(shift_, padded, T{0});
-    }
-    coming_ = Staging<T>(rows, row_stride, n_, padded, shift_, staged_.get());
-  }
-
-  // Packs what was begun; from here on `multiply` multiplies it.
-  void pack() {
-    tile_kernels<T>().stage(coming_);
-    depth_ = coming_depth_;
-    padded_depth_ = round_up(depth_, kDepthUnit);
-    for (int64_t panel = 0; panel < panels_; ++panel) pack_panel(panel);
-  }
-
-  // tile += panel i times panel j transposed.
-  void multiply(int64_t i, int64_t j, T* tile) {
-    const int64_t rows = std::min(kPanel, n_ - i * kPanel);
-    const T* a = packed_.get() + i * kPanel * kDepth<T>;
-    const T* b = packed_.get() + j * kPanel * kDepth<T>;
-    if constexpr (std::is_same_v<T, float>) {
-      if (int16_ != nullptr) {
-        int16_->multiply(reinterpret_cast<const uint32_t*>(a), units_.get() + i * kPanel,
-                         reinterpret_cast<const uint32_t*>(b), units_.get() + j * kPanel,
-                         padded_depth_, rows, i == j, tile, coming_);
-        return;
-      }
-    }
-    tile_kernels<T>().multiply(a, b, depth_, rows, i == j, tile, coming_);
-  }
-
- private:
-  // The coming block as T, where it is staged, with zeros up to the padded depth.
-  template <typename In>
-  void convert(const In* x, int64_t row_stride) {
-    for (int64_t r = 0; r < n_; ++r) {
-      T* row = staged_.get() + r * kDepth<T>;
-      const In* from = x + r * row_stride;
-      if constexpr (std::is_same_v<In, torch::headeronly::Half>) {
-        tile_kernels<T>().from_half(reinterpret_cast<const uint16_t*>(from), coming_depth_, row);
-      } else {
-        for (int64_t k = 0; k < coming_depth_; ++k) row[k] = static_cast<T>(from[k]);
-      }
-      std::fill(row + coming_depth_, row + round_up(coming_depth_, kDepthUnit), T{0});
-    }
-  }
-
-  void find_shift(const T* rows, int64_t row_stride, int64_t depth) {
-    const int64_t step = shift_step<T>(n_), count = std::min(kShiftSamples, ceil_div(n_, step));
-    for (int64_t k = 0; k < depth; k += kDepthUnit) {
-      T sum[kDepthUnit] = {};
-      for (int64_t r = 0; r < count; ++r) {
-        for (int64_t i = 0; i < kDepthUnit; ++i) sum[i] += rows[r * step * row_stride + k + i];
-      }
-      for (int64_t i = 0; i < kDepthUnit; ++i) shift_[k + i] = sum[i] / static_cast<T>(count);
-    }
-  }
-
-  void pack_panel(int64_t panel) {
-    const T* rows = staged_.get() + panel * kPanel * kDepth<T>;
-    T* packed = packed_.get() + panel * kPanel * kDepth<T>;
-    if constexpr (std::is_same_v<T, float>) {
-      if (int16_ != nullptr) {
-        int16_->pack(rows, kDepth<T>, padded_depth_, reinterpret_cast<uint32_t*>(packed),
-                     units_.get() + panel * kPanel);
-        return;
-      }
-    }
-    tile_kernels<T>().pack(rows, kDepth<T>, padded_depth_, packed);
-  }
-
-  int64_t panels_, n_;
-  const Int16TileKernels* int16_;  // null: products of T
-  int64_t depth_ = 0, padded_depth_ = 0, coming_depth_ = 0;
-  Scratch<T> staged_;     // (n padded to panels, kDepth)
-  Scratch<T> packed_;     // panels
-  Scratch<float> units_;  // of each row's integers
-  Staging<T> coming_;
-  alignas(64) T shift_[kDepth<T>];
-};
-
 // How the work is shared: `slices` ranges of features by `bands` ranges of Gram rows.
 struct Split {
   int64_t slices, bands;
 };
 
-template <typename T>
+template <typename Block>
 Split split_work(int64_t n, int64_t p) {
+  using T = typename Block::Element;
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t triangle = ceil_div(n, kPanel) * (ceil_div(n, kPanel) + 1) / 2 * kTile;
   const int64_t tasks = std::clamp<int64_t>(triangle * p / kMinTaskProducts, 1, threads);
   const int64_t affordable = kPartialBytes / (triangle * static_cast<int64_t>(sizeof(T)));
   const int64_t slices =
-      std::clamp<int64_t>(std::min(affordable, ceil_div(p, kDepth<T>)), 1, tasks);
+      std::clamp<int64_t>(std::min(affordable, ceil_div(p, Block::kDepth)), 1, tasks);
   return {slices, std::min(tasks / slices, ceil_div(n, kPanel))};
 }
 
@@ -187,21 +64,22 @@ int64_t band_start(int64_t panels, int64_t b, int64_t bands) {
                       std::sqrt(static_cast<double>(b) / static_cast<double>(bands)));
 }
 
-// First feature of slice s; slices start at multiples of kDepthUnit.
-int64_t slice_start(int64_t p, int64_t s, int64_t slices) {
-  return std::min(p, round_up(p * s / slices, kDepthUnit));
+// First feature of slice s; slices start at multiples of the unit.
+int64_t slice_start(int64_t p, int64_t s, int64_t slices, int64_t unit) {
+  return std::min(p, round_up(p * s / slices, unit));
 }
 
 // Partial Grams of all slices, as triangles of tiles: partial s, tile t at (s * tiles + t) * kTile.
-template <typename T, typename In>
-Scratch<T> products(const In* x, int64_t row_stride, int64_t n, int64_t p, bool shift,
-                    const Int16TileKernels* int16, const Split& split) {
+template <typename Block, typename In>
+Scratch<typename Block::Element> products(const In* x, int64_t row_stride, int64_t n, int64_t p,
+                                          bool shift, const Split& split) {
+  using T = typename Block::Element;
   const int64_t panels = ceil_div(n, kPanel);
   const int64_t tiles = panels * (panels + 1) / 2;
   auto gram = scratch<T>(split.slices * tiles * kTile);
   torch::stable::parallel_for(
       0, split.slices * split.bands, 1, [&](int64_t first_task, int64_t last_task) {
-        Block<T> block(n, int16);
+        Block block(n);
         for (int64_t task = first_task; task < last_task; ++task) {
           const int64_t slice = task / split.bands, band = task % split.bands;
           const int64_t first_row = band_start(panels, band, split.bands);
@@ -209,12 +87,14 @@ Scratch<T> products(const In* x, int64_t row_stride, int64_t n, int64_t p, bool 
           T* partial = gram.get() + slice * tiles * kTile;
           std::fill(partial + tile_index(first_row, 0) * kTile,
                     partial + tile_index(last_row, 0) * kTile, T{0});
-          const int64_t last_feature = slice_start(p, slice + 1, split.slices);
-          int64_t feature = slice_start(p, slice, split.slices);
-          // Blocks of equal depth, not full ones and a remainder.
+          const int64_t last_feature = slice_start(p, slice + 1, split.slices, Block::kUnit);
+          int64_t feature = slice_start(p, slice, split.slices, Block::kUnit);
+          // Blocks of equal depth, not full ones and a remainder; none is deeper than the one
+          // before, whose products read it.
           const auto next_depth = [&] {
             const int64_t left = last_feature - feature;
-            return std::min(left, round_up(ceil_div(left, ceil_div(left, kDepth<T>)), kDepthUnit));
+            const int64_t blocks = ceil_div(left, Block::kDepth);
+            return std::min(left, round_up(ceil_div(left, blocks), Block::kUnit));
           };
           int64_t depth = feature < last_feature ? next_depth() : 0;
           if (depth > 0) block.begin(x, row_stride, feature, depth, shift);
@@ -317,15 +197,15 @@ void write_result(T* gram, int64_t n, Centering centering, bool packed, T* out) 
   });
 }
 
-template <typename T, typename In>
+template <typename Block, typename In>
 void centered_gram_typed(const Tensor& x,  // (n, p), unit feature stride
-                         Centering centering, bool packed, const Int16TileKernels* int16,
-                         Tensor& out) {
+                         Centering centering, bool packed, Tensor& out) {
+  using T = typename Block::Element;
   const int64_t n = x.size(0), p = x.size(1);
   const int64_t panels = ceil_div(n, kPanel);
-  const Split split = split_work<T>(n, p);
-  const auto gram = products<T>(static_cast<const In*>(x.const_data_ptr()), x.stride(0), n, p,
-                                /*shift=*/centering != Centering::kNone, int16, split);
+  const Split split = split_work<Block>(n, p);
+  const auto gram = products<Block>(static_cast<const In*>(x.const_data_ptr()), x.stride(0), n, p,
+                                    /*shift=*/centering != Centering::kNone, split);
   add_slices(gram.get(), panels * (panels + 1) / 2, split.slices);
   write_result(gram.get(), n, centering, packed, static_cast<T*>(out.mutable_data_ptr()));
 }
@@ -335,23 +215,25 @@ void compute(const Tensor& x,  // (n, p)
   STD_TORCH_CHECK(call.precision != Precision::kTf32, "precision: tf32 exists on CUDA only");
   if (call.n == 0) return;
   const Tensor rows = x.stride(1) == 1 || call.p <= 1 ? x : torch::stable::contiguous(x);
-  // Without such products float32 ones: more exact, and not slower than rounding first.
-  const Int16TileKernels* int16 =
-      call.precision == Precision::kBFloat16 ? int16_tile_kernels() : nullptr;
+  // Without products of integers those of float32: more exact, and not slower than rounding first.
+  const bool int16 = call.precision == Precision::kBFloat16 && int16_tile_kernels() != nullptr;
+  const auto of_floats = [&]<typename In>(In) {
+    const auto typed =
+        int16 ? &centered_gram_typed<Int16Block, In> : &centered_gram_typed<Block<float>, In>;
+    typed(rows, call.centering, call.packed, out);
+  };
   switch (x.scalar_type()) {
     case ScalarType::Double:
-      centered_gram_typed<double, double>(rows, call.centering, call.packed, int16, out);
+      centered_gram_typed<Block<double>, double>(rows, call.centering, call.packed, out);
       break;
     case ScalarType::Float:
-      centered_gram_typed<float, float>(rows, call.centering, call.packed, int16, out);
+      of_floats(float{});
       break;
     case ScalarType::Half:
-      centered_gram_typed<float, torch::headeronly::Half>(rows, call.centering, call.packed, int16,
-                                                          out);
+      of_floats(torch::headeronly::Half{});
       break;
     case ScalarType::BFloat16:
-      centered_gram_typed<float, torch::headeronly::BFloat16>(rows, call.centering, call.packed,
-                                                              int16, out);
+      of_floats(torch::headeronly::BFloat16{});
       break;
     default:
       STD_TORCH_CHECK(false, "x: expected float64, float32, float16 or bfloat16");

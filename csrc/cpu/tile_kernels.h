@@ -106,6 +106,8 @@ struct TileKernels {
   void (*stage)(Staging<T>& rest);
   // out[i] = x[i], given as the bits of float16 numbers; i < count.
   void (*from_half)(const uint16_t* x, int64_t count, T* out);
+  // mean[k] = mean of x[r * row_stride + k] over r < count; k < depth, a multiple of kDepthUnit.
+  void (*mean)(const T* x, int64_t row_stride, int64_t count, int64_t depth, T* mean);
   // panel[k * kPanel + r] = rows[r * row_stride + k], r < kPanel, k < depth.
   void (*pack)(const T* rows, int64_t row_stride, int64_t depth, T* panel);
   // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j], i < rows; later rows may be left out. With
@@ -122,21 +124,8 @@ struct TileKernels {
                         int64_t count, T* out);
 };
 
-// Products of 16-bit integers, exact in 32 bits: a panel element is two features of one row, each
-// in units of that row, in one 32-bit word. A row's unit makes its norm over the block 32700. Their
-// rounding is about 1e-4 of the row's root mean square, a tenth of bfloat16's.
-struct Int16TileKernels {
-  // units[r] is what the integers of row r count, r < kPanel.
-  void (*pack)(const float* rows, int64_t row_stride, int64_t depth, uint32_t* panel, float* units);
-  void (*multiply)(const uint32_t* a, const float* a_units, const uint32_t* b, const float* b_units,
-                   int64_t depth, int64_t rows, bool diagonal, float* tile, Staging<float>& next);
-};
-
 // The kernels for this processor (see simd_level.h).
 template <typename T>
 const TileKernels<T>& tile_kernels();
-
-// Null where the processor has no dot product of 16-bit integers.
-const Int16TileKernels* int16_tile_kernels();
 
 }  // namespace repsim_fast

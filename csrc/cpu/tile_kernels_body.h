@@ -143,6 +143,19 @@ void from_half(const uint16_t* x, int64_t count, T* out) {
 }
 
 template <typename T>
+void mean(const T* x, int64_t row_stride, int64_t count, int64_t depth, T* mean) {
+  using V = Vector<T>;
+  using Vec = typename V::Type;
+  for (int64_t k = 0; k < depth; k += V::kLanes) {
+    Vec sum = {};
+    for (int64_t r = 0; r < count; ++r) {
+      sum += *reinterpret_cast<const Vec*>(x + r * row_stride + k);
+    }
+    *reinterpret_cast<Vec*>(mean + k) = sum / static_cast<T>(count);
+  }
+}
+
+template <typename T>
 void pack(const T* rows, int64_t row_stride, int64_t depth, T* panel) {
   using V = Vector<T>;
   using Vec = typename V::Type;
@@ -272,5 +285,5 @@ void write_centred(const T* row, double row_offset, const double* column_offset,
 }
 
 template <typename T>
-inline constexpr TileKernels<T> kKernels = {&stage<T>,    &from_half<T>, &pack<T>,
+inline constexpr TileKernels<T> kKernels = {&stage<T>,    &from_half<T>, &mean<T>,         &pack<T>,
                                             &multiply<T>, &add_sums<T>,  &write_centred<T>};
