@@ -67,6 +67,14 @@ class Accumulator(Protocol):
         """Similarities of all pairs of layers, over the batches closed so far."""
 
 
+_centered_gram_out = torch.ops.repsim_fast.centered_gram_out.default
+_EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
+
+
+def _gram_dtype(features: Tensor) -> torch.dtype:
+    return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
 class CKAAccumulator:
     """Linear CKA from minibatch HSIC: a packed Gram for each layer, then all pairs at once.
 
@@ -108,42 +116,41 @@ class CKAAccumulator:
         """Take the Gram of the features and write it to its row of the buffer."""
         if features.requires_grad:
             features = features.detach()
+        if layer >= self._size:
+            self._scales.append(torch.linalg.vector_norm(features[0], dtype=_gram_dtype(features)))
+            self._size = layer + 1
         kind = (features.shape[0], features.dtype, features.device)
-        if kind == self._served and layer < self._size:
+        if kind != self._served or layer >= len(self._rows):
+            self._serve(kind, layer, features)
+        else:
             # What `centered_gram` would check has been checked for features of this kind.
-            torch.ops.repsim_fast.centered_gram_out.default(
-                features, self._centering, True, self._resolved, self._rows[layer]
-            )
-        elif self._make_room(layer, features):
+            _centered_gram_out(features, self._centering, True, self._resolved, self._rows[layer])
+
+    def repeat(self, layer: int, of: int) -> None:
+        """Copy the Gram of another layer."""
+        if layer >= self._size:
+            self._scales.append(self._scales[of])
+            self._size = layer + 1
+            if layer >= len(self._rows):
+                self._fit_buffer(self._width, self._buffer.dtype, self._buffer.device)
+        self._rows[layer].copy_(self._rows[of])
+
+    def _serve(
+        self, kind: tuple[int, torch.dtype, torch.device], layer: int, features: Tensor
+    ) -> None:
+        """Take the first Gram of a kind of features, and make room for it where there is none."""
+        n, dtype = len(features), _gram_dtype(features)
+        width = n * (n - 1) // 2 if self._centering == "unbiased" else n * (n + 1) // 2
+        if width != self._width or layer >= len(self._rows):
+            self._fit_buffer(width, dtype, features.device)
+        elif dtype == torch.float64 != self._buffer.dtype:
+            self._fit_buffer(width, dtype, self._buffer.device)
+        if self._buffer.dtype == dtype and self._buffer.device == features.device:
             self._gram(features, out=self._rows[layer])
             self._resolved = resolve_precision(features, self._precision)
             self._served = kind
         else:
             self._rows[layer].copy_(self._gram(features))
-
-    def repeat(self, layer: int, of: int) -> None:
-        """Copy the Gram of another layer."""
-        if layer >= self._size:
-            self._size = layer + 1
-            self._scales.append(self._scales[of])
-            if layer >= len(self._rows):
-                self._fit_buffer(self._width, self._buffer.dtype, self._buffer.device)
-        self._rows[layer].copy_(self._rows[of])
-
-    def _make_room(self, layer: int, features: Tensor) -> bool:
-        """Whether the layer's row of the buffer, made where there is none, is of the Gram's dtype
-        and device; otherwise it can hold the Gram at least."""
-        n = len(features)
-        width = n * (n - 1) // 2 if self._centering == "unbiased" else n * (n + 1) // 2
-        dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-        if layer >= self._size:
-            self._size = layer + 1
-            self._scales.append(torch.linalg.vector_norm(features[0], dtype=dtype))
-        if width != self._width or layer >= len(self._rows):
-            self._fit_buffer(width, dtype, features.device)
-        elif dtype == torch.float64 != self._buffer.dtype:
-            self._fit_buffer(width, dtype, self._buffer.device)
-        return self._buffer.dtype == dtype and self._buffer.device == features.device
 
     def _fit_buffer(self, width: int, dtype: torch.dtype, device: torch.device) -> None:
         """Make the buffer anew: it was too small, too narrow or of too low a precision."""
@@ -174,7 +181,7 @@ class CKAAccumulator:
         """CKA and jackknife standard errors; NaN for constant layers."""
         cka = self._cka.compute()
         scales = torch.stack([scale.to(self._largest) for scale in self._scales])
-        eps = torch.tensor([torch.finfo(scale.dtype).eps for scale in self._scales]).to(scales)
+        eps = torch.tensor([_EPS[scale.dtype] for scale in self._scales]).to(scales)
         # What rounding leaves of features that do not vary, squared as in a Gram.
         resolution = (self._CONSTANT_ULPS * eps * scales).square()
         # And what HSIC, a sum of squares of Gram entries, cannot tell from 0.

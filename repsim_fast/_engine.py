@@ -70,6 +70,7 @@ class Engine:
         self._size = 0
         self._autocast = autocast
         to_features = feature_map(maps, any_order=accumulator.any_feature_order)
+        self._maps_are_ours = not callable(maps)
         self._captures = [
             Capture(
                 r.model, r.layers, maps=None, calls=calls, on_activation=self._taker(r, to_features)
@@ -168,7 +169,7 @@ class Engine:
         self, r: Run, to_features: Callable[[Tensor], Tensor]
     ) -> Callable[[str, Tensor], None]:
         """The function that one run's hooks call with each activation."""
-        accumulator, rows = self.accumulator, r.rows
+        add, rows, check = self.accumulator.add, r.rows, not self._maps_are_ours
         latest: Callable[[], Tensor | None] = _no_tensor
         latest_version = latest_row = 0
 
@@ -181,22 +182,23 @@ class Engine:
             if latest() is activation and version == latest_version and r.taken > 0:
                 # The very tensor of the layer before, as a block returns what its last layer did.
                 row = self._new_row(r, name) if row is None else row
-                accumulator.repeat(row, latest_row)
+                self.accumulator.repeat(row, latest_row)
             else:
                 features = to_features(activation)
-                if not isinstance(features, Tensor) or not features.is_floating_point():
+                if check and not (isinstance(features, Tensor) and features.is_floating_point()):
                     kind = getattr(features, "dtype", type(features).__name__)
                     raise TypeError(
                         f"maps must give floating-point tensors, got {kind} for layer {name!r} of "
                         f"model {r.name!r}"
                     )
+                shape = features.shape
                 if self._expected is None:
-                    self._expected = features.shape[0]
-                if features.ndim != 2 or features.shape[0] != self._expected:
+                    self._expected = shape[0]
+                if len(shape) != 2 or shape[0] != self._expected:
                     self._refuse(r, name, features)
                     return
                 row = self._new_row(r, name) if row is None else row
-                accumulator.add(row, features)
+                add(row, features)
             r.taken += 1
             if version >= 0:
                 latest, latest_version, latest_row = ref(activation), version, row
