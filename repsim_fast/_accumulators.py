@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from repsim_fast import _C
 from repsim_fast.ops import Centering, Precision, centered_gram, resolve_precision
 from repsim_fast.similarity import Measure, MinibatchCKA, measure_names
 from repsim_fast.similarity.cka import hsic_scale
@@ -102,10 +103,12 @@ class CKAAccumulator:
         self._capacity = capacity
         self._buffer = torch.empty(0, 0)
         self._rows: tuple[Tensor, ...] = ()  # of the buffer
+        self._addresses: list[int] = []  # of the rows
         self._width = 0  # of the buffer: entries of one packed Gram
         # Samples, dtype and device of features whose Grams can go straight to their rows.
         self._served: tuple[int, torch.dtype, torch.device] | None = None
         self._resolved: Precision = "float32"  # precision of their products
+        self._writer: _C.GramWriter | None = None  # of their Grams, on the CPU
         self._cka = MinibatchCKA(estimator=estimator)
         self._n_batches = 0
         self._size = 0  # layers seen
@@ -119,11 +122,14 @@ class CKAAccumulator:
         if layer >= self._size:
             self._scales.append(torch.linalg.vector_norm(features[0], dtype=_gram_dtype(features)))
             self._size = layer + 1
-        kind = (features.shape[0], features.dtype, features.device)
+        n, p = features.shape
+        kind = (n, features.dtype, features.device)
         if kind != self._served or layer >= len(self._rows):
             self._serve(kind, layer, features)
+        # What `centered_gram` would check has been checked for features of this kind.
+        elif self._writer is not None and type(features) is Tensor and features.is_contiguous():
+            self._writer.write(features.data_ptr(), n, p, self._addresses[layer])
         else:
-            # What `centered_gram` would check has been checked for features of this kind.
             _centered_gram_out(features, self._centering, True, self._resolved, self._rows[layer])
 
     def repeat(self, layer: int, of: int) -> None:
@@ -149,6 +155,10 @@ class CKAAccumulator:
             self._gram(features, out=self._rows[layer])
             self._resolved = resolve_precision(features, self._precision)
             self._served = kind
+            word = str(features.dtype).removeprefix("torch.")
+            self._writer = (
+                _C.GramWriter(word, self._centering, self._resolved) if features.is_cpu else None
+            )
         else:
             self._rows[layer].copy_(self._gram(features))
 
@@ -160,10 +170,11 @@ class CKAAccumulator:
         dtype = torch.promote_types(old.dtype, dtype)
         self._buffer = torch.empty(self._capacity, width, dtype=dtype, device=device)
         self._width = width
-        self._served = None
+        self._served = self._writer = None
         if old.shape[1] == width:
             self._buffer[: len(old)] = old
         self._rows = self._buffer.unbind()
+        self._addresses = [row.data_ptr() for row in self._rows]
 
     def end_batch(self, n: int) -> None:
         """Add the HSIC of all pairs of layers; refuse the batch if a Gram is not finite."""

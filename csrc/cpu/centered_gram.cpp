@@ -5,6 +5,8 @@
 // updates the lower triangle of tiles (tile_kernels.h). Tasks split the features (each with its own
 // partial Gram) and, for many samples, the rows of the Gram. A last pass adds the partial Grams,
 // centres and writes the result.
+#include "cpu/centered_gram.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -198,46 +200,22 @@ void write_result(T* gram, int64_t n, Centering centering, bool packed, T* out) 
 }
 
 template <typename Block, typename In>
-void centered_gram_typed(const Tensor& x,  // (n, p), unit feature stride
-                         Centering centering, bool packed, Tensor& out) {
+void centered_gram_typed(const Features& x, Centering centering, bool packed, void* out) {
   using T = typename Block::Element;
-  const int64_t n = x.size(0), p = x.size(1);
-  const int64_t panels = ceil_div(n, kPanel);
-  const Split split = split_work<Block>(n, p);
-  const auto gram = products<Block>(static_cast<const In*>(x.const_data_ptr()), x.stride(0), n, p,
+  const int64_t panels = ceil_div(x.n, kPanel);
+  const Split split = split_work<Block>(x.n, x.p);
+  const auto gram = products<Block>(static_cast<const In*>(x.data), x.row_stride, x.n, x.p,
                                     /*shift=*/centering != Centering::kNone, split);
   add_slices(gram.get(), panels * (panels + 1) / 2, split.slices);
-  write_result(gram.get(), n, centering, packed, static_cast<T*>(out.mutable_data_ptr()));
+  write_result(gram.get(), x.n, centering, packed, static_cast<T*>(out));
 }
 
 void compute(const Tensor& x,  // (n, p)
              const GramCall& call, Tensor& out) {
   STD_TORCH_CHECK(call.precision != Precision::kTf32, "precision: tf32 exists on CUDA only");
-  if (call.n == 0) return;
   const Tensor rows = x.stride(1) == 1 || call.p <= 1 ? x : torch::stable::contiguous(x);
-  // Without products of integers those of float32: more exact, and not slower than rounding first.
-  const bool int16 = call.precision == Precision::kBFloat16 && int16_tile_kernels() != nullptr;
-  const auto of_floats = [&]<typename In>(In) {
-    const auto typed =
-        int16 ? &centered_gram_typed<Int16Block, In> : &centered_gram_typed<Block<float>, In>;
-    typed(rows, call.centering, call.packed, out);
-  };
-  switch (x.scalar_type()) {
-    case ScalarType::Double:
-      centered_gram_typed<Block<double>, double>(rows, call.centering, call.packed, out);
-      break;
-    case ScalarType::Float:
-      of_floats(float{});
-      break;
-    case ScalarType::Half:
-      of_floats(torch::headeronly::Half{});
-      break;
-    case ScalarType::BFloat16:
-      of_floats(torch::headeronly::BFloat16{});
-      break;
-    default:
-      STD_TORCH_CHECK(false, "x: expected float64, float32, float16 or bfloat16");
-  }
+  centered_gram_of({rows.const_data_ptr(), x.scalar_type(), rows.stride(0), call.n, call.p},
+                   call.centering, call.packed, call.precision, out.mutable_data_ptr());
 }
 
 Tensor centered_gram(const Tensor& x, const std::string& centering, bool packed,
@@ -256,6 +234,34 @@ void centered_gram_out(const Tensor& x, const std::string& centering, bool packe
 }
 
 }  // namespace
+
+void centered_gram_of(const Features& x, Centering centering, bool packed, Precision precision,
+                      void* out) {
+  if (x.n == 0) return;
+  // Without products of integers those of float32: more exact, and not slower than rounding first.
+  const bool int16 = precision == Precision::kBFloat16 && int16_tile_kernels() != nullptr;
+  const auto of_floats = [&]<typename In>(In) {
+    const auto typed =
+        int16 ? &centered_gram_typed<Int16Block, In> : &centered_gram_typed<Block<float>, In>;
+    typed(x, centering, packed, out);
+  };
+  switch (x.type) {
+    case ScalarType::Double:
+      centered_gram_typed<Block<double>, double>(x, centering, packed, out);
+      break;
+    case ScalarType::Float:
+      of_floats(float{});
+      break;
+    case ScalarType::Half:
+      of_floats(torch::headeronly::Half{});
+      break;
+    case ScalarType::BFloat16:
+      of_floats(torch::headeronly::BFloat16{});
+      break;
+    default:
+      STD_TORCH_CHECK(false, "x: expected float64, float32, float16 or bfloat16");
+  }
+}
 
 STABLE_TORCH_LIBRARY_IMPL(repsim_fast, CPU, m) {
   m.impl("centered_gram", TORCH_BOX(&centered_gram));
