@@ -53,10 +53,11 @@ class Accumulator(Protocol):
     """Samples that a batch needs at least."""
 
     any_feature_order: bool
-    """Whether the features may come in another order in each batch."""
+    """Whether features may come in another order in each batch, and in several dimensions."""
 
     def add(self, layer: int, features: Tensor) -> None:
-        """Take the features (n, p) of one layer, valid during the call only."""
+        """Take the features (n, p) of one layer, valid during the call only; (n, ...) contiguous
+        ones too if ``any_feature_order``."""
 
     def repeat(self, layer: int, of: int) -> None:
         """Take for one layer the features that another one brought in this batch."""
@@ -122,15 +123,17 @@ class CKAAccumulator:
         if layer >= self._size:
             self._scales.append(torch.linalg.vector_norm(features[0], dtype=_gram_dtype(features)))
             self._size = layer + 1
-        n, p = features.shape
+        n = features.shape[0]
         kind = (n, features.dtype, features.device)
         if kind != self._served or layer >= len(self._rows):
-            self._serve(kind, layer, features)
+            self._serve(kind, layer, features.flatten(1))
         # What `centered_gram` would check has been checked for features of this kind.
         elif self._writer is not None and type(features) is Tensor and features.is_contiguous():
+            p = features.numel() // n
             self._writer.write(features.data_ptr(), n, p, self._addresses[layer])
         else:
-            _centered_gram_out(features, self._centering, True, self._resolved, self._rows[layer])
+            x, out = features.flatten(1), self._rows[layer]
+            _centered_gram_out(x, self._centering, True, self._resolved, out)
 
     def repeat(self, layer: int, of: int) -> None:
         """Copy the Gram of another layer."""

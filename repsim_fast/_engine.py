@@ -194,7 +194,7 @@ class Engine:
                 shape = features.shape
                 if self._expected is None:
                     self._expected = shape[0]
-                if len(shape) != 2 or shape[0] != self._expected:
+                if shape[0] != self._expected or (check and len(shape) != 2):
                     self._refuse(r, name, features)
                     return
                 row = self._new_row(r, name) if row is None else row
@@ -217,7 +217,7 @@ class Engine:
 
     def _refuse(self, r: Run, name: str, features: Tensor) -> None:
         """Leave out a layer without one row a sample, or raise if the user asked for it."""
-        if features.ndim != 2:
+        if features.ndim != 2 and not self._maps_are_ours:
             raise ValueError(
                 f"maps must give a matrix (n, p), got shape {tuple(features.shape)} for layer "
                 f"{name!r} of model {r.name!r}"

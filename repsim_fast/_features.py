@@ -28,20 +28,21 @@ def first_tensor(output: object) -> Tensor | None:
 
 
 def flatten(x: Tensor) -> Tensor:
-    """(N, ...) to (N, p), features in the order of the indices."""
-    return x.flatten(1) if x.ndim > 1 else x.unsqueeze(-1)
+    """(N, ...) to (N, p), features in the order of the indices; a scalar is one of one sample."""
+    return x.flatten(1) if x.ndim > 1 else x.reshape(-1, 1)
 
 
-def flatten_any_order(x: Tensor) -> Tensor:
-    """(N, ...) to (N, p) without a copy wherever the samples are outermost in memory.
+def samples_first(x: Tensor) -> Tensor:
+    """(N, ...) with each sample's features in one piece of memory, in the order of memory.
 
-    The features come in the order of memory, which for ``channels_last`` maps is not that of the
-    indices. Enough for whatever does not depend on the order, such as a Gram matrix.
+    ``channels_last`` maps come in another order instead of being copied. Enough for what does not
+    depend on the order, such as a Gram matrix. Dimensions that need no change stay as they are:
+    even a view takes time, a tenth of what a small Gram does.
     """
     if x.ndim <= 2:
         return flatten(x)
     if x.is_contiguous():
-        return x.flatten(1)
+        return x
     order = sorted(range(1, x.ndim), key=x.stride, reverse=True)
     return x.permute(0, *order).flatten(1)
 
@@ -72,10 +73,11 @@ def feature_map(maps: Maps, *, any_order: bool = False) -> Callable[[Tensor], Te
 
     Args:
         maps: "flatten", "pool", "positions" or a callable (Tensor) -> (n, p).
-        any_order: The order of the features does not matter, which can save a copy.
+        any_order: The order of the features does not matter, and they may have several dimensions:
+            "flatten" is then ``samples_first``.
     """
     if callable(maps):
         return maps
     if maps not in _MAPS:
         raise ValueError(f"maps must be {', '.join(map(repr, _MAPS))} or a callable, got {maps!r}")
-    return flatten_any_order if any_order and maps == "flatten" else _MAPS[maps]
+    return samples_first if any_order and maps == "flatten" else _MAPS[maps]

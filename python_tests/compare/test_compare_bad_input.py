@@ -152,6 +152,17 @@ class TestSamplesThatDiffer:
         with pytest.raises(ValueError, match="'b' of model 'h' gives 12 rows where 24"):
             compare({"good": good, "h": Halving()}, x, layers={"h": ["a", "b"]})
 
+    def test_a_layer_that_returns_one_number(self, good: nn.Module, x: Tensor) -> None:
+        class Mean(nn.Linear):
+            def forward(self, x: Tensor) -> Tensor:
+                return super().forward(x).mean()
+
+        model = nn.Sequential(nn.Linear(4, 4), Mean(4, 3))
+        with pytest.warns(UserWarning, match=r"1 layers left out.*'1' \(1\)"):
+            assert compare({"good": good, "m": model}, x).layers[1] == ("0",)
+        with pytest.raises(ValueError, match=r"'1' of model 'm' gives 1 rows where 24"):
+            compare({"good": good, "m": model}, x, layers=["0", "1"])
+
     def test_a_model_with_no_such_layer(self, good: nn.Module, x: Tensor) -> None:
         half = nn.Sequential(Halving(), nn.Tanh())[1:]
         model = nn.Sequential(Every2nd(), *half)

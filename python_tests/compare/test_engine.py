@@ -210,6 +210,34 @@ class TestCKAAccumulator:
                 accumulator.end_batch(n)
         torch.testing.assert_close(tight.estimate().value, ample.estimate().value)
 
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+    @pytest.mark.parametrize("precision", [None, "bfloat16"])
+    def test_features_by_address_and_by_operator(
+        self, dtype: torch.dtype, precision: str | None
+    ) -> None:
+        if dtype == torch.float64 and precision:
+            pytest.skip("float64 features have float64 products")
+
+        class Marked(Tensor):
+            """Of no kind whose memory may be read."""
+
+        def layouts(x: Tensor) -> list[Tensor]:
+            strided = torch.stack([x, x], dim=-1)[..., 0]
+            assert not strided.is_contiguous()
+            return [x.reshape(8, 2, 3), strided, x.as_subclass(Marked)]
+
+        by_address, other = (
+            CKAAccumulator(estimator="unbiased", precision=precision, capacity=3) for _ in range(2)
+        )
+        for batch in range(3):
+            first, second, third = (self.features(8, 3 * batch + i, dtype) for i in range(3))
+            for layer, x in enumerate((first, second, third)):
+                by_address.add(layer, x)
+                other.add(layer, layouts(x)[(layer + batch) % 3])
+            by_address.end_batch(8)
+            other.end_batch(8)
+        assert torch.equal(by_address.estimate().value, other.estimate().value)
+
     def test_a_refused_batch_leaves_no_trace(self) -> None:
         accumulator, clean = self.make(), self.make()
         for a in (accumulator, clean):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from op_tester import assert_as_good_as_plain_torch, devices, opcheck, relative_error
 
-from repsim_fast import build_info, ops, reference
+from repsim_fast import _C, build_info, ops, reference
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 FLOAT64_TOLERANCE = 1e-13
@@ -98,8 +98,8 @@ def test_bfloat16_products_round_only_the_centred_features(device):
 
 
 # What the norm of a sample's features may lose in bfloat16 products. On the CPU half a unit of each
-# feature, 32700 units being the norm over 192 features.
-ROUNDING = {"cuda": 2.0**-8, "cpu": 192**0.5 / 32700}
+# feature, 32700 units being the norm over 256 features.
+ROUNDING = {"cuda": 2.0**-8, "cpu": 256**0.5 / 32700}
 
 
 def awkward_features() -> dict[str, torch.Tensor]:
@@ -120,7 +120,8 @@ def awkward_features() -> dict[str, torch.Tensor]:
         "equal and opposite": torch.cat([x[:35], -x[:35]]),
         "largest of a unit": torch.full((70, 500), -1.0),
         "17 features": x[:, :17],
-        "209 features": x[:, :209],
+        "257 features": x[:, :257],
+        "three blocks of features and 33": torch.randn(70, 801),
     }
 
 
@@ -201,7 +202,7 @@ def test_every_instruction_set(level):
     # The level is chosen once a process, hence a process each.
     script = """
 import torch
-from repsim_fast import build_info, ops, reference
+from repsim_fast import _C, build_info, ops, reference
 print(build_info()["simd_level"])
 for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 1e-5)):
     for n, p in ((33, 200), (70, 17)):
@@ -323,3 +324,28 @@ def test_out_is_written_in_place(device, dtype, packed):
 def test_out_that_does_not_fit(out, message):
     with pytest.raises(RuntimeError, match=message):
         ops.centered_gram(torch.randn(9, 4), packed=True, out=out)
+
+
+class TestGramWriter:
+    """The way to a Gram without an operator's call; what it writes is tested with ``compare``."""
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (("int64", "unbiased", "float32"), "dtype: expected float64, .* got int64"),
+            (("float32", "mean", "float32"), "centering: expected none, .* got mean"),
+            (("float32", "unbiased", "tf32"), "precision: tf32 exists on CUDA only"),
+            (("float32", "unbiased", "float64"), "precision: float64 does not go with float32"),
+            (("float64", "unbiased", "float32"), "precision: float32 does not go with float64"),
+        ],
+    )
+    def test_unknown_words(self, words: tuple[str, str, str], message: str) -> None:
+        with pytest.raises(RuntimeError, match=message):
+            _C.GramWriter(*words)
+
+    def test_too_few_samples(self) -> None:
+        x, out = torch.randn(3, 5), torch.zeros(3)
+        writer = _C.GramWriter("float32", "unbiased", "float32")
+        with pytest.raises(RuntimeError, match="at least 4 samples, got 3"):
+            writer.write(x.data_ptr(), 3, 5, out.data_ptr())
+        assert not out.any()
