@@ -16,8 +16,8 @@ namespace repsim_fast {
 namespace {
 
 // Writes packed Grams of features of one kind, from address to address. Between the layers of a
-// network none of the code that a call of an operator goes through is in the caches: such a call
-// takes about ten times as long as in a loop, as long as a small Gram.
+// network the code that an operator's call goes through has left the caches, and such a call takes
+// several times as long as in a loop: a share of a small Gram that is worth this way around it.
 class GramWriter {
  public:
   GramWriter(const std::string& dtype, const std::string& centering, const std::string& precision)

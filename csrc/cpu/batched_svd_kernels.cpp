@@ -12,11 +12,8 @@
 #include "math/jacobi.h"
 #include "math/sturm.h"
 
-#if defined(__x86_64__)
+#if REPSIM_X86
 #include <immintrin.h>
-#define REPSIM_X86 1
-#else
-#define REPSIM_X86 0
 #endif
 
 #define REPSIM_INLINE inline __attribute__((always_inline))

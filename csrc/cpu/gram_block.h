@@ -51,7 +51,7 @@ class Source {
 
  private:
   // Samples whose mean is removed before the products, at most, and the distance between them: they
-  // come from all over, for neighbours may be alike, and are those that staging has fetched.
+  // come from all over, for neighbours may be alike, and are those that Staging has fetched.
   static constexpr int64_t kShiftSamples = 16;
   int64_t shift_step() const {
     constexpr int64_t kTogether = Staging<T>::kTogether;

@@ -2,11 +2,8 @@
 
 #include "cpu/simd_level.h"
 
-#if defined(__x86_64__)
+#if REPSIM_X86
 #include <immintrin.h>
-#define REPSIM_X86 1
-#else
-#define REPSIM_X86 0
 #endif
 
 namespace repsim_fast {

@@ -10,7 +10,7 @@ constexpr SimdLevel kLevels[] = {SimdLevel::kBaseline, SimdLevel::kAvx2, SimdLev
                                  SimdLevel::kAvx512Vnni};
 
 SimdLevel hardware_level() {
-#if defined(__x86_64__)
+#if REPSIM_X86
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&

@@ -7,12 +7,6 @@
 
 #include "cpu/simd_level.h"
 
-#if defined(__x86_64__)
-#define REPSIM_X86 1
-#else
-#define REPSIM_X86 0
-#endif
-
 namespace repsim_fast {
 
 namespace baseline {
