@@ -37,8 +37,10 @@ cuda_missing: str = _load_cuda()
 
 
 def build_info() -> dict[str, str]:
-    """What this build is and what it found: compilers, flags, torch target, CUDA, SIMD level."""
+    """What this build is and what it found: compilers, flags, torch target, CUDA, SIMD level, and
+    the threads that torch gives the CPU kernels."""
     info: dict[str, str] = dict(_C.build_info())
     info["simd_level"] = _C.simd_level()
+    info["threads"] = str(torch.get_num_threads())
     info["cuda_missing"] = cuda_missing
     return info

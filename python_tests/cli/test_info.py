@@ -19,7 +19,7 @@ def test_shows_build_machine_and_parts(run: Run) -> None:
         build["compiler"],
         build["compiler_flags"],
         build["simd_level"],
-        f"{torch.get_num_threads()} threads",
+        f"{build['threads']} threads",
         "CUDA kernels",
         "torchvision",
         "timm",

@@ -76,7 +76,7 @@ def _machine(build: Mapping[str, str]) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     entries = {
         "system": f"{platform.system()} {platform.machine()}",
-        "CPU": f"{cores} cores usable, {torch.get_num_threads()} threads used",
+        "CPU": f"{cores} cores usable, {build['threads']} threads used",
         "SIMD level": build["simd_level"],
     }
     if not torch.cuda.is_available():
