@@ -5,8 +5,8 @@
 
 1. Comparison: every layer of two randomly initialised ResNet-50, 10,000 synthetic images 224x224
    made on the device batch by batch, bfloat16 autocast, channels last; over the two bare forward
-   passes of the same run. Its bound: the forward passes, and every activation read once at the
-   bandwidth of a copy.
+   passes of the same run, with the Grams between the layers and on a stream beside them. Its bound:
+   the forward passes, and every activation read once at the bandwidth of a copy.
 2. PGD-10 on one of them, as a CUDA graph, over the textbook loop in the same precision.
 3. The kernels of a few batches of the comparison, by time (torch.profiler).
 
@@ -37,13 +37,20 @@ from device_time import copy_bytes_per_ms  # noqa: E402
 from textbook import EPS, SIZE, STEPS  # noqa: E402
 from timing import machine, machine_name, side_by_side, write_json  # noqa: E402
 
-from repsim_fast import compare  # noqa: E402
+from repsim_fast import _side_stream, compare  # noqa: E402
 from repsim_fast.attacks import PGD, Execution  # noqa: E402
 from repsim_fast.capture import Capture  # noqa: E402
 from repsim_fast.reference import center_gram  # noqa: E402
 
 # Largest error of a similarity, from rounding of the Grams' operands alone.
 TOLERANCE = {"bfloat16": 1e-2, "float32": 1e-4}
+
+# Precision of the Grams, and whether they have a stream of their own.
+WAYS = {
+    f"{precision}{', own stream' if beside else ''}": (precision, beside)
+    for precision in TOLERANCE
+    for beside in (False, True)
+}
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Rows = list[dict[str, Any]]
@@ -114,8 +121,9 @@ def autocast(settings: Settings) -> AbstractContextManager[Any]:
 # ---- 1. comparison
 
 
-def ours(settings: Settings, models: list[nn.Module], images: Images, precision: str) -> Tensor:
+def ours(models: list[nn.Module], images: Images, way: str) -> Tensor:
     """All pairs of layers of the two models."""
+    precision, _side_stream.ENABLED = WAYS[way]
     result = compare(models, images, autocast=torch.bfloat16, precision=precision, names=["a", "b"])
     return torch.as_tensor(result.between("a", "b").value)
 
@@ -160,20 +168,17 @@ def comparison(settings: Settings, models: list[nn.Module]) -> Rows:
     few = Images(settings, settings.checked, settings.checked // 2)
     truth, activation_bytes = float64_grid(settings, models, few)
     errors = {}
-    for precision, tolerance in TOLERANCE.items():
-        grid = ours(settings, models, few, precision)
-        errors[precision] = float((grid - truth).abs().max())
-        if not errors[precision] <= tolerance:
-            sys.exit(f"comparison in {precision}: error {errors[precision]:.1e} over {tolerance}")
+    for way, (precision, _) in WAYS.items():
+        tolerance = TOLERANCE[precision]
+        errors[way] = float((ours(models, few, way) - truth).abs().max())
+        if not errors[way] <= tolerance:
+            sys.exit(f"comparison, {way}: error {errors[way]:.1e} over {tolerance}")
 
     images = Images(settings, settings.images, settings.batch)
     warm = Images(settings, min(settings.images, 3 * settings.batch), settings.batch)
     alternatives: dict[str, Callable[[Images], object]] = {
         "forwards": lambda data: forwards(settings, models, data),
-        **{
-            name: lambda data, name=name: ours(settings, models, data, name)  # type: ignore[misc]
-            for name in TOLERANCE
-        },
+        **{way: lambda data, way=way: ours(models, data, way) for way in WAYS},  # type: ignore[misc]
     }
     for run in alternatives.values():
         run(warm)
@@ -273,7 +278,7 @@ def kernel_table(settings: Settings, models: list[nn.Module]) -> Rows:
     on_gpu = settings.device == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiler:
-        ours(settings, models, images, "bfloat16")
+        ours(models, images, "bfloat16")
     found = []
     for event in profiler.key_averages():
         is_kernel = event.device_type == torch.autograd.DeviceType.CUDA

@@ -55,6 +55,9 @@ class Accumulator(Protocol):
     any_feature_order: bool
     """Whether features may come in another order in each batch, and in several dimensions."""
 
+    only_queues: bool
+    """Whether ``add`` and ``repeat`` leave the work on a GPU to its current stream."""
+
     def add(self, layer: int, features: Tensor) -> None:
         """Take the features (n, p) of one layer, valid during the call only; (n, ...) contiguous
         ones too if ``any_feature_order``."""
@@ -89,6 +92,7 @@ class CKAAccumulator:
     """
 
     any_feature_order = True
+    only_queues = True
 
     # Features that vary by less than this, in units of float rounding of their own size, are
     # constant: what is left after centring is the rounding error of the mean.

@@ -18,6 +18,7 @@ from repsim_fast._batches import Batch, to_device
 from repsim_fast._features import Maps, feature_map
 from repsim_fast._layers import LayerSpec
 from repsim_fast._model_state import device_of
+from repsim_fast._side_stream import SideStream, side_stream
 from repsim_fast.capture import Capture, run
 
 Transform: TypeAlias = Callable[[Any, "Tensor | None"], Any]
@@ -78,6 +79,7 @@ class Engine:
             for r in runs
         ]
         self._hooked = contextlib.ExitStack()  # captures that stay from batch to batch
+        self._side: SideStream | None = None
 
     def __enter__(self) -> Engine:
         """Put the hooks in place for all batches, unless a transform may run models itself."""
@@ -86,6 +88,7 @@ class Engine:
                 for capture in self._captures:
                     hooked.enter_context(capture)
                 self._hooked = hooked.pop_all()
+        self._side = side_stream([device_of(r.model) for r in self.runs], self.accumulator)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -102,6 +105,8 @@ class Engine:
         """Run every model on one batch. A batch that raises leaves no trace in the result."""
         self._expected = batch.n if self._rows_per_sample_known else None
         transformed: dict[int, Any] = {}
+        if self._side is not None:
+            self._side.start_batch(batch.n)
         for r, capture in zip(self.runs, self._captures, strict=True):
             start = perf_counter()
             x = self._inputs(r, batch, transformed)
@@ -169,7 +174,7 @@ class Engine:
         self, r: Run, to_features: Callable[[Tensor], Tensor]
     ) -> Callable[[str, Tensor], None]:
         """The function that one run's hooks call with each activation."""
-        add, rows, check = self.accumulator.add, r.rows, not self._maps_are_ours
+        accumulator, rows, check = self.accumulator, r.rows, not self._maps_are_ours
         latest: Callable[[], Tensor | None] = _no_tensor
         latest_version = latest_row = 0
 
@@ -182,7 +187,7 @@ class Engine:
             if latest() is activation and version == latest_version and r.taken > 0:
                 # The very tensor of the layer before, as a block returns what its last layer did.
                 row = self._new_row(r, name) if row is None else row
-                self.accumulator.repeat(row, latest_row)
+                (self._side or accumulator).repeat(row, latest_row)
             else:
                 features = to_features(activation)
                 if check and not (isinstance(features, Tensor) and features.is_floating_point()):
@@ -198,7 +203,10 @@ class Engine:
                     self._refuse(r, name, features)
                     return
                 row = self._new_row(r, name) if row is None else row
-                add(row, features)
+                if self._side is None:
+                    accumulator.add(row, features)
+                else:
+                    self._side.add(row, features, activation)
             r.taken += 1
             if version >= 0:
                 latest, latest_version, latest_row = ref(activation), version, row
@@ -233,6 +241,13 @@ class Engine:
         )
 
     def _check_run(self, r: Run, number: int) -> None:
+        spoilt = None if self._side is None else self._side.end_pass()
+        if spoilt is not None:
+            name = next(name for name, row in r.rows.items() if row == spoilt)
+            raise ValueError(
+                f"layer {name!r} of model {r.name!r} was overwritten by a layer after it in batch "
+                f"{number} but not in the first batch; every batch must run the same layers"
+            )
         if self.n_batches == 0:
             self._check_first_run(r)
         if r.taken != len(r.rows):

@@ -18,6 +18,7 @@ class Recorder:
 
     min_samples = 1
     any_feature_order = False
+    only_queues = True
 
     def __init__(self, **options: object) -> None:
         self.options = options

@@ -41,6 +41,7 @@ class SampleAccumulator:
 
     min_samples = 1
     any_feature_order = False
+    only_queues = False
 
     def __init__(
         self,
