@@ -7,8 +7,11 @@ operations set; the measurements behind the constants of csrc/cuda/gram_plan.h.
 A path is the products alone (csrc/cuda/centered_gram.cuh), from x to the lower triangle of tiles:
     single    one pass over x, tensor cores (bulk: its strips by Hopper's copy engine)
     tiles64   centred features in memory, then 64 x 64 tiles (tiles128: 128 x 128)
+    vendor    centred features in memory, then torch's product by panels of rows
     matmul    what a careful user writes: x - x.mean(0), rounded, then the full product
-Each path's result is compared with float64 before it is timed; a wrong one ends in status 1.
+The path that gram_plan.h takes is marked, and plan_constants.py tells from the rows what its
+constants ought to be. Each path's result is compared with float64 before it is timed; a wrong one
+ends in status 1.
 Inputs rotate, so that no run finds its features in the cache. The bound is the larger of bytes /
 copy bandwidth and operations / rate of torch's matrix product in that precision, both measured
 first, counting x once and the triangle's n (n + 1) p operations.
@@ -31,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [
     str(ROOT / folder) for folder in ("benchmarks/kernels", "benchmarks", "python_tests/csrc")
 ]
+import plan_constants  # noqa: E402
 from build_runner import load  # noqa: E402
 from device_time import ROTATION, Ceilings, milliseconds, shown  # noqa: E402
 from timing import machine, write_json  # noqa: E402
@@ -38,6 +42,7 @@ from timing import machine, write_json  # noqa: E402
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOLERANCE = {"float32": 2e-6, "tf32": 1e-3, "bfloat16": 6e-3}
 SAMPLES = (64, 128, 256, 512, 1024, 2048, 4096)
+PANEL_ROWS = 512  # kVendorPanelRows of gram_plan.h
 INPUT_BYTES = 512 << 20  # of one x where p is free: several times the cache
 MIN_FEATURES, MAX_FEATURES = 4096, 800_000
 
@@ -88,6 +93,13 @@ class Paths:
 
         return run, lambda x: self.matrix(run(x)[0])
 
+    def center(self, x: Tensor) -> None:
+        self.module.center_features(
+            **{"x": x.data_ptr(), "x_type": self.x_type, "n": self.n, "p": self.p},
+            **{"row_stride": x.stride(0), "column_stride": 1, "centre": True},
+            **{"features": self.features.data_ptr(), "operand_type": self.operand},
+        )
+
     def tiles(self, side: int) -> tuple[Path_, Path_]:
         count = -(-self.n // side) * (-(-self.n // side) + 1) // 2
         steps = self.pitch * self.features.element_size() // 64
@@ -96,11 +108,7 @@ class Paths:
         gram = self.gram(splits, count, side)
 
         def run(x: Tensor) -> Tensor:
-            self.module.center_features(
-                **{"x": x.data_ptr(), "x_type": self.x_type, "n": self.n, "p": self.p},
-                **{"row_stride": x.stride(0), "column_stride": 1, "centre": True},
-                **{"features": self.features.data_ptr(), "operand_type": self.operand},
-            )
+            self.center(x)
             self.module.triangle_product(
                 **{"features": self.features.data_ptr(), "operand_type": self.operand},
                 **{"n": self.n, "pitch": self.pitch, "tile": side, "splits": splits},
@@ -110,15 +118,51 @@ class Paths:
 
         return run, lambda x: self.matrix(run(x)[0])
 
+    def vendor(self) -> tuple[Path_, Path_]:
+        panels = -(-self.n // PANEL_ROWS)
+        bands = [(self.n * i // panels, self.n * (i + 1) // panels) for i in range(panels)]
+        # Sums of bfloat16 products stay float32; torch has that on a GPU alone.
+        narrow = self.precision == "bfloat16" and self.features.is_cuda
+        gram = torch.zeros(self.n, self.n, device=self.features.device)
+
+        def run(x: Tensor) -> Tensor:
+            self._allow_tf32()
+            self.center(x)
+            operands = self.features if narrow else self.features.float()
+            for first, end in bands:
+                rows, columns = operands[first:end], operands[:end].T
+                if narrow:
+                    torch.mm(rows, columns, out_dtype=torch.float32, out=gram[first:end, :end])
+                else:
+                    torch.mm(rows, columns, out=gram[first:end, :end])
+            return gram
+
+        return run, lambda x: run(x).tril()
+
+    def _allow_tf32(self) -> None:
+        if self.features.is_cuda:
+            torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+
     def matmul(self) -> tuple[Path_, Path_]:
         def run(x: Tensor) -> Tensor:
-            if x.is_cuda:
-                torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+            self._allow_tf32()
             wide = x.float()
             centred = (wide - wide.mean(dim=0)).to(self.features.dtype)
             return centred @ centred.T
 
         return run, lambda x: run(x).float().tril()
+
+    def chosen(self, x: Tensor, shared_bytes: int) -> str:
+        """The path that the operator takes."""
+        plan = self.module.plan_gram(
+            **{"n": self.n, "p": self.p, "x_type": self.x_type, "operand_type": self.operand},
+            single_pass_layout=x.data_ptr() % 16 == 0 and x[0].nbytes % 16 == 0,
+            multiprocessors=self.multiprocessors,
+            shared_bytes=shared_bytes,
+        )
+        if plan.products.name == "tiles":
+            return f"tiles{plan.tile}"
+        return "single" if plan.products.name == "single_pass" else "vendor"
 
     def all(self) -> dict[str, tuple[Path_, Path_]]:
         found = {
@@ -126,6 +170,7 @@ class Paths:
             "bulk": self.single("bulk"),
             "tiles64": self.tiles(64),
             "tiles128": self.tiles(128),
+            "vendor": self.vendor(),
             "matmul": self.matmul(),
         }
         return {name: path for name, path in found.items() if path is not None}
@@ -145,14 +190,20 @@ def measure(
     centred = wide - wide.mean(dim=0)
     expected = (centred @ centred.T).tril()
     del wide, centred
-    on_gpu = device.type == "cuda"
-    cores = torch.cuda.get_device_properties(0).multi_processor_count if on_gpu else 4
+    cores, shared_bytes = 4, 227 << 10
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        cores = properties.multi_processor_count
+        shared_bytes = properties.shared_memory_per_block_optin
+    paths = Paths(module, xs[0], precision, cores)
+    chosen = paths.chosen(xs[0], shared_bytes)
     rows = []
-    for name, (run, result) in Paths(module, xs[0], precision, cores).all().items():
+    for name, (run, result) in paths.all().items():
         error = check(result, xs[0], expected)
         case = f"{n:5} x {p:6} {dtype:8} {precision:8} {name:8}"
         row: dict[str, Any] = {"case": case, "n": n, "p": p, "dtype": dtype}
         row |= {"precision": precision, "path": name, "error": error}
+        row["chosen"] = name == chosen
         row["right"] = name == "matmul" or error <= TOLERANCE[precision]
         if ceilings is not None:
             row |= ceilings.figures(
@@ -162,7 +213,8 @@ def measure(
                 precision=precision,
             )
         rows.append(row)
-        print(f"{case} error {error:.1e}  {shown(row)}", flush=True)
+        mark = "*" if row["chosen"] else " "
+        print(f"{mark} {case} error {error:.1e}  {shown(row)}", flush=True)
     return rows
 
 
@@ -186,6 +238,8 @@ def main() -> None:
             rows += measure(module, n, p // 8 * 8, dtype, precision, ceilings)
             if options.out is not None:  # at once: kept if a later case ends the run
                 write_json(options.out, {**about, "rows": rows})
+    if options.device == "cuda":
+        print(*plan_constants.report(rows), sep="\n")
     if not all(row["right"] for row in rows):
         sys.exit("some paths exceed the error of their precision")
 

@@ -39,7 +39,8 @@ struct GramPlan {
   int64_t gram_entries() const { return splits * tiles * tile * tile; }
 };
 
-// None of the constants below is measured yet.
+// None of the constants below is measured yet; benchmarks/kernels/plan_constants.py tells what they
+// ought to be, from measured times.
 
 // From here on the vendor library's large tiles and newer matrix instructions are assumed to win,
 // where it can be asked for exactly this precision: bfloat16 and float64.
