@@ -39,7 +39,7 @@ void linf_version(int version, int64_t count, uintptr_t adv, uintptr_t gradient,
   launch_linf_step(problem, nullptr);
 }
 
-// Versions 2 to 6; splits and tile as plan_gram gives them, tile 64 for versions 5 and 6.
+// Versions 2 to 7; splits and tile as plan_gram gives them, tile 64 for versions 5 to 7.
 void gram_version(int version, uintptr_t x, ElementType x_type, int64_t n, int64_t p,
                   int64_t row_stride, int64_t tile, int64_t splits, uintptr_t gram) {
   SinglePassArguments arguments{.x = pointer<const void>(x),
@@ -64,8 +64,10 @@ void gram_version(int version, uintptr_t x, ElementType x_type, int64_t n, int64
       return study::launch_gram_fragments(arguments, nullptr);
     case 6:
       return study::launch_gram_strip_fragments(arguments, nullptr);
+    case 7:
+      return study::launch_gram_warpgroups(arguments, nullptr);
     default:
-      throw py::value_error("gram_version: there are 2 to 6");
+      throw py::value_error("gram_version: there are 2 to 7");
   }
 }
 
@@ -76,6 +78,7 @@ PYBIND11_MODULE(_kernel_study, m) {
   m.def("linf_version", &linf_version, py::kw_only(), py::arg("version"), py::arg("count"),
         py::arg("adv"), py::arg("gradient"), py::arg("x"), py::arg("out"), py::arg("size"),
         py::arg("eps"));
+  m.def("gram_warpgroups_available", &study::gram_warpgroups_available);
   m.def("gram_version", &gram_version, py::kw_only(), py::arg("version"), py::arg("x"),
         py::arg("x_type"), py::arg("n"), py::arg("p"), py::arg("row_stride"), py::arg("tile"),
         py::arg("splits"), py::arg("gram"));

@@ -6,7 +6,8 @@
 //   shared memory      auto& shared = shared_memory<Struct>();   one struct a kernel
 //   async copies       copy_async_16(to, from, bytes), commit_copies(), wait_copies<N>();
 //                      whole rectangles at once: common/bulk_copies.h
-//   tile multiply      load_matrices(registers, row), multiply_tile<Operand>(d, a, b)
+//   tile multiply      load_matrices(registers, row), multiply_tile<Operand>(d, a, b);
+//                      by four warps together: common/warpgroup_products.h
 //   types              Half, BFloat16, Tf32, to_math(value), convert_to<Type>(value)
 //   launch             launch("name", kernel, LaunchShape{...}, arguments...)
 //

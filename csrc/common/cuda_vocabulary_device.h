@@ -49,7 +49,7 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
 // The block's shared memory; the launch asks for sizeof(Shared) bytes.
 template <typename Shared>
 __device__ inline Shared& shared_memory() {
-  extern __shared__ __align__(128) unsigned char block_memory[];
+  extern __shared__ __align__(1024) unsigned char block_memory[];
   return *reinterpret_cast<Shared*>(block_memory);
 }
 

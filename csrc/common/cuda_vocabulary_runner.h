@@ -56,6 +56,13 @@ struct PendingCopy {
   int bytes;
 };
 
+// Products under way of one thread (common/warpgroup_products.h).
+struct Products {
+  float* d;
+  const std::byte *a, *b;
+  std::vector<float> before, after;  // the sums
+};
+
 struct WarpMailbox {
   // Two turns, so that one barrier an exchange is enough: a lane can only come to write a turn
   // again after all lanes have passed the barrier of the turn between.
@@ -82,7 +89,10 @@ struct ThreadState {
   WarpMailbox* mailbox = nullptr;
   BlockState* block = nullptr;
   unsigned turn = 0;
-  std::vector<std::vector<PendingCopy>> copy_groups;  // oldest first, the last one still open
+  // Oldest first, the last one still open.
+  std::vector<std::vector<PendingCopy>> copy_groups;
+  std::vector<std::vector<Products>> product_groups;
+  bool products_begun = false;
 };
 
 inline constinit thread_local ThreadState* this_thread = nullptr;
@@ -91,11 +101,18 @@ inline constinit thread_local ThreadState* this_thread = nullptr;
 inline void begin_thread(ThreadState& state) {
   state.turn = 0;
   state.copy_groups.assign(1, {});
+  state.product_groups.assign(1, {});
+  state.products_begun = false;
 }
 inline void end_thread(const char* name, const ThreadState& state) {
   for (const auto& group : state.copy_groups) {
     if (!group.empty()) {
       throw std::logic_error(std::string(name) + ": a thread ended with unfinished async copies");
+    }
+  }
+  for (const auto& group : state.product_groups) {
+    if (!group.empty()) {
+      throw std::logic_error(std::string(name) + ": a thread ended with unfinished products");
     }
   }
 }

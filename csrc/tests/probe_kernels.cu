@@ -1,5 +1,6 @@
 #include "common/bulk_copies.h"
 #include "common/cuda_vocabulary.h"
+#include "common/warpgroup_products.h"
 #include "tests/probe_kernels.cuh"
 
 namespace repsim_fast {
@@ -79,6 +80,53 @@ __global__ void bulk_copy_kernel(const __grid_constant__ TensorMap map,
   if (kFault == BulkFault::kTooLate) wait_phase(shared.arrived, 1);
 }
 
+constexpr int kProductRows = 192;
+
+struct ProductShared {
+  alignas(1024) unsigned char rows[kProductRows * kUnitRowBytes];
+};
+
+template <ProductFault kFault>
+__global__ void __launch_bounds__(kWarpgroupSize)
+    warpgroup_products_kernel(const uint16_t* rows, float* pair, float* single) {
+  auto& shared = shared_memory<ProductShared>();
+  const int lane = static_cast<int>(threadIdx.x % kWarpSize);
+  const int warp = static_cast<int>(threadIdx.x / kWarpSize);
+  const auto row = [&](int number) { return shared.rows + number * kUnitRowBytes; };
+  struct alignas(16) Piece {
+    uint16_t value[8];
+  };
+  for (int i = static_cast<int>(threadIdx.x); i < kProductRows * 8; i += kWarpgroupSize) {
+    *reinterpret_cast<Piece*>(shared.rows + swizzled(i / 8, i % 8 * 16)) =
+        reinterpret_cast<const Piece*>(rows)[i];
+  }
+  share_with_units();
+  __syncthreads();
+
+  float sums[64] = {}, fewer[32] = {};
+  if (kFault != ProductFault::kNoBegin) begin_products();
+  REPSIM_UNROLL
+  for (int byte = 0; byte < kUnitRowBytes; byte += 32) {
+    multiply_rows(sums, row(0) + byte, row(64) + byte);
+    multiply_rows(fewer, row(0) + byte, row(64) + byte);
+  }
+  commit_products();
+  if (kFault == ProductFault::kTooEarly) *reinterpret_cast<uint16_t*>(row(0)) += 1;
+  if (kFault != ProductFault::kNoWait) wait_products<0>();
+  REPSIM_UNROLL
+  for (int i = 0; i < 64; ++i) {
+    const int at = warp * 16 + i / 2 % 2 * 8 + lane / 4, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+    pair[at * 128 + column] = sums[i];
+    if (i < 32) single[at * 64 + column] = fewer[i];
+  }
+  if (kFault == ProductFault::kNoWait) wait_products<0>();
+  if (kFault == ProductFault::kUnfinished) {
+    begin_products();
+    multiply_rows(sums, row(0), row(64));
+    commit_products();
+  }
+}
+
 __global__ void divergent_barrier_kernel() {
   if (threadIdx.x < kWarpSize) __syncthreads();
 }
@@ -151,6 +199,45 @@ void launch_bulk_copy(const float* matrix, int64_t rows, int64_t columns, int64_
       return launch_bulk<BulkFault::kTooFewBytes>(map, columns, to, stream);
     case BulkFault::kNoPhase:
       return launch_bulk<BulkFault::kNoPhase>(map, columns, to, stream);
+  }
+}
+
+namespace {
+
+template <ProductFault kFault>
+void launch_products(const uint16_t* rows, float* pair, float* single, void* stream) {
+  launch("warpgroup_products", warpgroup_products_kernel<kFault>,
+         {.grid = dim3(1),
+          .threads = kWarpgroupSize,
+          .shared_bytes = sizeof(ProductShared),
+          .stream = stream},
+         rows, pair, single);
+}
+
+}  // namespace
+
+bool can_multiply_by_warpgroups() { return warpgroup_products_available(); }
+
+// Planted faults exist on the runner alone: what a GPU makes of them is anybody's guess, and ptxas
+// sees them.
+void launch_warpgroup_products(const uint16_t* rows, ProductFault fault, float* pair, float* single,
+                               void* stream) {
+  switch (fault) {
+    case ProductFault::kNone:
+      return launch_products<ProductFault::kNone>(rows, pair, single, stream);
+#if !defined(__CUDACC__)
+    case ProductFault::kNoBegin:
+      return launch_products<ProductFault::kNoBegin>(rows, pair, single, stream);
+    case ProductFault::kNoWait:
+      return launch_products<ProductFault::kNoWait>(rows, pair, single, stream);
+    case ProductFault::kTooEarly:
+      return launch_products<ProductFault::kTooEarly>(rows, pair, single, stream);
+    case ProductFault::kUnfinished:
+      return launch_products<ProductFault::kUnfinished>(rows, pair, single, stream);
+#else
+    default:
+      throw std::invalid_argument("warpgroup_products: faults are for the runner");
+#endif
   }
 }
 

@@ -26,6 +26,21 @@ void launch_bulk_copy(const float* matrix,  // (rows, columns)
                       float* to,  // (rectangles, 4, 32)
                       void* stream);
 
+// Products by a warpgroup: of the first 64 rows with the other 128, and with the first 64 of those.
+enum class ProductFault {
+  kNone,
+  kNoBegin,     // multiplies without begin_products
+  kNoWait,      // reads sums before they are there
+  kTooEarly,    // writes operands that are being multiplied
+  kUnfinished,  // ends before the products do
+};
+void launch_warpgroup_products(const uint16_t* rows,  // (192, 64) bfloat16, 16-byte aligned
+                               ProductFault fault,
+                               float* pair,    // (64, 128)
+                               float* single,  // (64, 64)
+                               void* stream);
+bool can_multiply_by_warpgroups();
+
 // Only half of the block reaches the barrier.
 void launch_divergent_barrier(void* stream);
 // Uses more shared memory than its launch asks for.

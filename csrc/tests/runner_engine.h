@@ -11,14 +11,16 @@
 
 namespace repsim_fast::runner {
 
+constexpr std::align_val_t kSharedAlignment{1024};
+
 struct AlignedDelete {
-  void operator()(std::byte* memory) const { ::operator delete[](memory, std::align_val_t{128}); }
+  void operator()(std::byte* memory) const { ::operator delete[](memory, kSharedAlignment); }
 };
 
 // Exactly the bytes asked for, so that the address sanitizer sees an access behind them.
 inline std::unique_ptr<std::byte[], AlignedDelete> block_memory(size_t bytes) {
   return std::unique_ptr<std::byte[], AlignedDelete>(
-      static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{128})));
+      static_cast<std::byte*>(::operator new[](bytes, kSharedAlignment)));
 }
 
 inline void check_shape(const char* name, const LaunchShape& shape) {

@@ -133,6 +133,18 @@ PYBIND11_MODULE(_cuda_runner, m) {
     launch_bulk_copy(pointer<float>(matrix), rows, columns, row_stride, fault, pointer<float>(to),
                      nullptr);
   });
+  py::enum_<ProductFault>(m, "ProductFault")
+      .value("none", ProductFault::kNone)
+      .value("no_begin", ProductFault::kNoBegin)
+      .value("no_wait", ProductFault::kNoWait)
+      .value("too_early", ProductFault::kTooEarly)
+      .value("unfinished", ProductFault::kUnfinished);
+  m.def("warpgroup_products",
+        [](uintptr_t rows, ProductFault fault, uintptr_t pair, uintptr_t single) {
+          launch_warpgroup_products(pointer<uint16_t>(rows), fault, pointer<float>(pair),
+                                    pointer<float>(single), nullptr);
+        });
+  m.def("can_multiply_by_warpgroups", &can_multiply_by_warpgroups);
   m.def("divergent_barrier", [] { launch_divergent_barrier(nullptr); });
   m.def("greedy_shared_memory", [] { launch_greedy_shared_memory(nullptr); });
 }

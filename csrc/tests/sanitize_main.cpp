@@ -218,6 +218,20 @@ void check_bulk_copy() {
   }
 }
 
+void check_warpgroup_products() {
+  constexpr uint16_t kOne = 0x3f80, kTwo = 0x4000;  // bfloat16
+  Buffer<uint16_t> rows(192 * 64);
+  for (int i = 0; i < 192 * 64; ++i) rows[i] = i / 64 % 3 == 0 ? kTwo : kOne;
+  Buffer<float> pair(64 * 128), single(64 * 64);
+  launch_warpgroup_products(rows.get(), ProductFault::kNone, pair.get(), single.get(), nullptr);
+  for (int i = 0; i < 64 * 128; ++i) {
+    const int left = i / 128 % 3 == 0 ? 2 : 1, right = (64 + i % 128) % 3 == 0 ? 2 : 1;
+    const auto expected = static_cast<float>(64 * left * right);
+    expect(pair[i] == expected, "warpgroup_products");
+    if (i % 128 < 64) expect(single[i / 128 * 64 + i % 128] == expected, "warpgroup_products");
+  }
+}
+
 void check_grams() {
   using E = ElementType;
   using C = GramCentering;
@@ -249,6 +263,9 @@ void check_grams() {
   }
   const Launcher two_rows_of_tiles{study::launch_gram_strip_fragments, 3, 64};
   check_single_pass<float, BFloat16>(77, 70, 1, two_rows_of_tiles, E::kFloat32, E::kBFloat16, 1e-2);
+  const Launcher warpgroups{study::launch_gram_warpgroups, 10, 64};
+  check_single_pass<float, BFloat16>(130, 200, 1, warpgroups, E::kFloat32, E::kBFloat16, 1e-2);
+  check_single_pass<BFloat16, BFloat16>(67, 400, 2, warpgroups, E::kBFloat16, E::kBFloat16, 1e-2);
 }
 
 }  // namespace
@@ -260,6 +277,7 @@ int main(int count, char** arguments) {
     repsim_fast::check_block_sums();
     repsim_fast::check_async_copy();
     repsim_fast::check_bulk_copy();
+    repsim_fast::check_warpgroup_products();
   }
   if (only != "probes") repsim_fast::check_grams();
   if (only.empty()) {

@@ -91,6 +91,43 @@ def test_bulk_copies_refuse_odd_addresses(cpu_runner: ModuleType, offset: int, s
         )
 
 
+def warpgroup_products(runner: ModuleType, fault: str = "none") -> None:
+    """Small integers, whose sums are exact."""
+    rows = torch.randint(-8, 9, (192, 64), device=runner.device).bfloat16()
+    pair = torch.full((64, 128), torch.nan, device=runner.device)
+    single = torch.full((64, 64), torch.nan, device=runner.device)
+    runner.warpgroup_products(
+        rows.data_ptr(), getattr(runner.ProductFault, fault), pair.data_ptr(), single.data_ptr()
+    )
+    expected = rows[:64].float() @ rows[64:].float().T
+    assert torch.equal(pair, expected)
+    assert torch.equal(single, expected[:, :64])
+
+
+def test_products_of_a_warpgroup(runner: ModuleType) -> None:
+    if not runner.can_multiply_by_warpgroups():
+        pytest.skip("this GPU has no products by warpgroups: they need compute capability 9.0")
+    warpgroup_products(runner)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("no_begin", "begin_products comes before it"),
+        ("too_early", "operands were written before their products were"),
+        ("unfinished", "warpgroup_products: a thread ended with unfinished products"),
+    ],
+)
+def test_faults_of_products(cpu_runner: ModuleType, fault: str, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        warpgroup_products(cpu_runner, fault)
+
+
+def test_sums_read_before_their_products_are_done_are_nan(cpu_runner: ModuleType) -> None:
+    with pytest.raises(AssertionError):
+        warpgroup_products(cpu_runner, "no_wait")
+
+
 def test_barrier_that_half_a_block_skips_is_an_error(cpu_runner: ModuleType) -> None:
     with pytest.raises(RuntimeError, match="divergent_barrier: a barrier is not reached by all"):
         cpu_runner.divergent_barrier()
