@@ -5,8 +5,9 @@
 
 1. Comparison: every layer of two randomly initialised ResNet-50, 10,000 synthetic images 224x224
    made on the device batch by batch, bfloat16 autocast, channels last; over the two bare forward
-   passes of the same run, with the Grams between the layers and on a stream beside them. Its bound:
-   the forward passes, and every activation read once at the bandwidth of a copy.
+   passes of the same run; with the Grams between the layers or on a stream beside them, each
+   queued by Python or by a CUDA graph. Its bound: the forward passes, and every activation read
+   once at the bandwidth of a copy.
 2. PGD-10 on one of them, as a CUDA graph, over the textbook loop in the same precision.
 3. The kernels of a few batches of the comparison, by time (torch.profiler).
 
@@ -18,12 +19,13 @@ against the textbook loop in float64. Writes end_to_end.json and kernel_table.js
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -38,6 +40,7 @@ from textbook import EPS, SIZE, STEPS  # noqa: E402
 from timing import machine, machine_name, side_by_side, write_json  # noqa: E402
 
 from repsim_fast import _side_stream, compare  # noqa: E402
+from repsim_fast._cuda_graph import GraphedLoop  # noqa: E402
 from repsim_fast.attacks import PGD, Execution  # noqa: E402
 from repsim_fast.capture import Capture  # noqa: E402
 from repsim_fast.reference import center_gram  # noqa: E402
@@ -45,16 +48,23 @@ from repsim_fast.reference import center_gram  # noqa: E402
 # Largest error of a similarity, from rounding of the Grams' operands alone.
 TOLERANCE = {"bfloat16": 1e-2, "float32": 1e-4}
 
-# Precision of the Grams, and whether they have a stream of their own (on a CPU there is none).
-WAYS = {
-    f"{precision}{', own stream' if beside else ''}": (precision, beside)
-    for precision in TOLERANCE
-    for beside in (False, True)
-}
+
+class Way(NamedTuple):
+    """How a comparison is run."""
+
+    precision: str
+    own_stream: bool = False
+    graph: bool = False
+
+    def __str__(self) -> str:
+        extras = [", own stream"] * self.own_stream + [", graph"] * self.graph
+        return self.precision + "".join(extras)
 
 
-def ways(device: str) -> list[str]:
-    return [way for way, (_, beside) in WAYS.items() if device == "cuda" or not beside]
+def ways(device: str) -> list[Way]:
+    """On a CPU there are neither streams nor graphs."""
+    choices = (False, True) if device == "cuda" else (False,)
+    return [Way(*way) for way in itertools.product(TOLERANCE, choices, choices)]
 
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -67,7 +77,9 @@ class Settings:
 
     device: str
     images: int = 10_000
-    batch: int = 128
+    # Activations of few images are still in the cache when their Gram reads them, but the GPU waits
+    # for Python more often.
+    batches: tuple[int, ...] = (128, 32)
     side: int = 224
     checked: int = 64  # images of the check, in two batches
     attacked: int = 64
@@ -79,7 +91,7 @@ class Settings:
 def small(device: str) -> Settings:
     return Settings(
         device,
-        **{"images": 16, "batch": 8, "side": 32, "checked": 16, "attacked": 2, "profiled": 1},
+        **{"images": 16, "batches": (8,), "side": 32, "checked": 16, "attacked": 2, "profiled": 1},
         **{"rounds": 1, "attack_rounds": 1},
     )
 
@@ -126,10 +138,18 @@ def autocast(settings: Settings) -> AbstractContextManager[Any]:
 # ---- 1. comparison
 
 
-def ours(models: list[nn.Module], images: Images, way: str) -> Tensor:
+def ours(models: list[nn.Module], images: Images, way: Way) -> Tensor:
     """All pairs of layers of the two models."""
-    precision, _side_stream.ENABLED = WAYS[way]
-    result = compare(models, images, autocast=torch.bfloat16, precision=precision, names=["a", "b"])
+    _side_stream.ENABLED = way.own_stream
+    result = compare(
+        models,
+        images,
+        autocast=torch.bfloat16,
+        precision=way.precision,
+        cuda_graph=way.graph,
+        names=["a", "b"],
+    )
+    _side_stream.ENABLED = False
     return torch.as_tensor(result.between("a", "b").value)
 
 
@@ -169,22 +189,58 @@ def forwards(settings: Settings, models: list[nn.Module], images: Images) -> Non
                 model(batch)
 
 
+def graphed_forwards(settings: Settings, models: list[nn.Module], images: Images) -> None:
+    """The same by a CUDA graph, but for a smaller last batch."""
+    graph: GraphedLoop | None = None
+
+    def loop(held: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        with autocast(settings):
+            return tuple(model(held["x"]) for model in models)
+
+    with torch.no_grad():
+        for batch in images:
+            if len(batch) == images.batch:
+                graph = graph or GraphedLoop(loop, {"x": batch})
+                graph({"x": batch})
+            else:
+                loop({"x": batch})
+
+
 def comparison(settings: Settings, models: list[nn.Module]) -> Rows:
     few = Images(settings, settings.checked, settings.checked // 2)
     truth, activation_bytes = float64_grid(settings, models, few)
     errors = {}
     for way in ways(settings.device):
-        tolerance = TOLERANCE[WAYS[way][0]]
-        errors[way] = float((ours(models, few, way) - truth).abs().max())
-        if not errors[way] <= tolerance:
-            sys.exit(f"comparison, {way}: error {errors[way]:.1e} over {tolerance}")
+        tolerance = TOLERANCE[way.precision]
+        error = errors[str(way)] = float((ours(models, few, way) - truth).abs().max())
+        if not error <= tolerance:
+            sys.exit(f"comparison, {way}: error {error:.1e} over {tolerance}")
 
-    images = Images(settings, settings.images, settings.batch)
-    warm = Images(settings, min(settings.images, 3 * settings.batch), settings.batch)
+    rows = []
+    for batch in settings.batches:
+        rows += timed(settings, models, batch, errors, activation_bytes)
+    return rows
+
+
+def timed(
+    settings: Settings,
+    models: list[nn.Module],
+    batch: int,
+    errors: dict[str, float],
+    activation_bytes: float,
+) -> Rows:
+    """Every way to compare in batches of one size, and the forward passes alone."""
+    images = Images(settings, settings.images, batch)
+    warm = Images(settings, min(settings.images, 3 * batch), batch)
     alternatives: dict[str, Callable[[Images], object]] = {
         "forwards": lambda data: forwards(settings, models, data),
-        **{way: lambda data, way=way: ours(models, data, way) for way in errors},  # type: ignore[misc]
+        **{
+            str(way): lambda data, way=way: ours(models, data, way)  # type: ignore[misc]
+            for way in ways(settings.device)
+        },
     }
+    if settings.device == "cuda":
+        alternatives["forwards, graph"] = lambda data: graphed_forwards(settings, models, data)
     for run in alternatives.values():
         run(warm)
     times = side_by_side(
@@ -195,7 +251,8 @@ def comparison(settings: Settings, models: list[nn.Module]) -> Rows:
     bare = times["forwards"].median
     rows = []
     for name, timing in times.items():
-        row = {"case": f"comparison, {name}", **timing.row(), "ratio": timing.median / bare}
+        row = {"case": f"comparison, batches of {batch}, {name}", **timing.row()}
+        row["ratio"] = timing.median / bare
         row["examples_per_s"] = settings.images / timing.median
         if name in errors:
             row["max_error"] = errors[name]
@@ -279,11 +336,12 @@ def attacks(settings: Settings, model: nn.Module) -> Rows:
 
 def kernel_table(settings: Settings, models: list[nn.Module]) -> Rows:
     """The kernels (on a CPU: operations) of some batches of the comparison, by time."""
-    images = Images(settings, settings.profiled * settings.batch, settings.batch)
+    batch = settings.batches[0]
+    images = Images(settings, settings.profiled * batch, batch)
     on_gpu = settings.device == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiler:
-        ours(models, images, "bfloat16")
+        ours(models, images, Way("bfloat16"))
     found = []
     for event in profiler.key_averages():
         is_kernel = event.device_type == torch.autograd.DeviceType.CUDA
@@ -315,7 +373,7 @@ def show(rows: Sequence[dict[str, Any]], kernels: Sequence[dict[str, Any]]) -> N
         }
         shown = "  ".join(f"{key} {value:.3g}" for key, value in extra.items())
         print(
-            f"{row['case']:28} {row['median_s']:8.3f} s {row['examples_per_s']:8.0f} /s"
+            f"{row['case']:56} {row['median_s']:8.3f} s {row['examples_per_s']:8.0f} /s"
             f"  ratio {row['ratio']:5.2f}  {shown}"
         )
     for kernel in kernels[:15]:

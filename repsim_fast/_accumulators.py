@@ -56,7 +56,8 @@ class Accumulator(Protocol):
     """Whether features may come in another order in each batch, and in several dimensions."""
 
     only_queues: bool
-    """Whether ``add`` and ``repeat`` leave the work on a GPU to its current stream."""
+    """Whether ``add`` and ``repeat`` leave the work on a GPU to its current stream, and write to
+    the same memory for every batch of as many samples as the one before."""
 
     def add(self, layer: int, features: Tensor) -> None:
         """Take the features (n, p) of one layer, valid during the call only; (n, ...) contiguous

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from repsim_fast._accumulators import Accumulator, NotFiniteError
 from repsim_fast._batches import Batch, to_device
+from repsim_fast._cuda_graph import GraphedLoop
 from repsim_fast._features import Maps, feature_map
 from repsim_fast._layers import LayerSpec
 from repsim_fast._model_state import device_of
@@ -51,6 +52,7 @@ class Engine:
         maps: What becomes of maps and tokens, as in ``Capture``.
         calls: Which calls of a layer count, as in ``Capture``.
         autocast: Dtype of automatic mixed precision, or None for none.
+        cuda_graph: Whether the passes of batches like the one before are replayed as a CUDA graph.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Engine:
         maps: Maps,
         calls: Literal["all", "first"],
         autocast: torch.dtype | None,
+        cuda_graph: bool = False,
     ) -> None:
         self.runs = runs
         self.accumulator = accumulator
@@ -80,6 +83,9 @@ class Engine:
         ]
         self._hooked = contextlib.ExitStack()  # captures that stay from batch to batch
         self._side: SideStream | None = None
+        self._cuda_graph = cuda_graph
+        self._graph: GraphedLoop | None = None
+        self._latest: tuple[Any, ...] = ()  # what the passes before were like
 
     def __enter__(self) -> Engine:
         """Put the hooks in place for all batches, unless a transform may run models itself."""
@@ -88,7 +94,11 @@ class Engine:
                 for capture in self._captures:
                     hooked.enter_context(capture)
                 self._hooked = hooked.pop_all()
-        self._side = side_stream([device_of(r.model) for r in self.runs], self.accumulator)
+        devices = {device_of(r.model) for r in self.runs}
+        if self._cuda_graph and [device.type for device in devices] != ["cuda"]:
+            where = ", ".join(sorted(map(str, devices)))
+            raise RuntimeError(f"cuda_graph: expected all models on one GPU, got {where}")
+        self._side = side_stream(devices, self.accumulator)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -96,6 +106,7 @@ class Engine:
         # They know the engine, which knows the accumulator: memory that should not wait for the
         # collector of cycles.
         self._captures.clear()
+        self._graph = None
 
     def is_too_small(self, batch: Batch) -> bool:
         """Whether the batch has too few samples for the measure."""
@@ -107,6 +118,23 @@ class Engine:
         transformed: dict[int, Any] = {}
         if self._side is not None:
             self._side.start_batch(batch.n)
+        kind = _kind(batch.x)
+        if self._cuda_graph and kind == self._latest:
+            self._replay(batch, number)
+        else:
+            self._graph = None  # of other shapes, and of memory that may have moved
+            self._pass(batch, transformed, number)
+        self._latest = kind
+        start = perf_counter()
+        try:
+            self.accumulator.end_batch(self._expected or batch.n)
+        except NotFiniteError as error:
+            raise self._explained(error, batch, transformed, number) from error
+        self.seconds["pairs"] += perf_counter() - start
+        self.n_batches += 1
+
+    def _pass(self, batch: Batch, transformed: dict[int, Any], number: int) -> None:
+        """Forward passes of all models on a batch."""
         for r, capture in zip(self.runs, self._captures, strict=True):
             start = perf_counter()
             x = self._inputs(r, batch, transformed)
@@ -121,13 +149,28 @@ class Engine:
             self._check_run(r, number)
             self.seconds["inputs"] += middle - start
             self.seconds["forward"] += perf_counter() - middle
+
+    def _replay(self, batch: Batch, number: int) -> None:
+        """The same by a CUDA graph, captured if there is none."""
         start = perf_counter()
-        try:
-            self.accumulator.end_batch(self._expected or batch.n)
-        except NotFiniteError as error:
-            raise self._explained(error, batch, transformed, number) from error
-        self.seconds["pairs"] += perf_counter() - start
-        self.n_batches += 1
+        inputs = _tensors(to_device(batch.x, device_of(self.runs[0].model)))
+        if self._graph is None:
+
+            def loop(held: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+                x = held[""] if isinstance(batch.x, Tensor) else {**batch.x, **held}
+                self._pass(batch._replace(x=x), {}, number)
+                return ()
+
+            try:
+                self._graph = GraphedLoop(loop, inputs)
+            except RuntimeError as error:
+                raise RuntimeError(
+                    "cuda_graph: the forward passes cannot be captured; models must not wait for "
+                    f"the GPU, copy to the CPU or draw random numbers there: {error}"
+                ) from error
+            start = perf_counter()  # the capture has counted its own time
+        self._graph(inputs)
+        self.seconds["forward"] += perf_counter() - start
 
     def _inputs(self, r: Run, batch: Batch, transformed: dict[int, Any]) -> Any:
         """Inputs of a run on its device; a transform that several runs share is called once."""
@@ -306,6 +349,17 @@ class Engine:
             f"layer {name!r} of model {r.name!r} in batch {number} (counted from 0): "
             f"{''.join(found)}{others}"
         )
+
+
+def _tensors(x: Any) -> dict[str, Tensor]:
+    """Tensors among a model's inputs, by name."""
+    named = x if isinstance(x, Mapping) else {"": x}
+    return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
+
+def _kind(x: Any) -> tuple[Any, ...]:
+    """What must be equal for two batches to be worked on alike."""
+    return tuple((name, t.shape, t.dtype, t.stride()) for name, t in _tensors(x).items())
 
 
 def _no_tensor() -> None:

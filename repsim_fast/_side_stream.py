@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -125,7 +125,7 @@ class SideStream:
                 self._spoilt = held.layer
 
 
-def side_stream(devices: Sequence[torch.device], accumulator: Accumulator) -> SideStream | None:
+def side_stream(devices: Collection[torch.device], accumulator: Accumulator) -> SideStream | None:
     """One for models that all run on the same CUDA device, where that is enabled."""
     if not ENABLED or not accumulator.only_queues or len(set(devices)) != 1:
         return None

@@ -55,6 +55,7 @@ def compare(
     precision: Precision | None = None,
     maps: Maps = "flatten",
     calls: Literal["all", "first"] = "all",
+    cuda_graph: bool = False,
     names: Sequence[str] | None = None,
     progress: bool = False,
     seed: int = 0,
@@ -104,6 +105,10 @@ def compare(
             ``ops.centered_gram``.
         maps: Features of convolutional maps and tokens, as for ``Capture``.
         calls: "all" calls of a layer that is called several times in a pass, or only the "first".
+        cuda_graph: Capture the forward passes and their Grams as a CUDA graph at the second batch,
+            and replay it for all batches of the same shape. That saves the time between layers in
+            which a GPU waits for Python; models must not wait for the GPU. Only for "cka" and
+            without ``inputs``.
         names: Names of the models. Default: their class names, numbered if they are equal.
         progress: Show a progress bar.
         seed: Seed of the shuffled order, for several passes.
@@ -118,7 +123,7 @@ def compare(
             data or no batch of 4 samples, models that do not give the same samples, or
             NaN or Inf in activations (the message names model, layer and batch).
         TypeError: An argument of the wrong type, or a scripted model.
-        RuntimeError: The device does not exist.
+        RuntimeError: The device does not exist, or models cannot be captured for ``cuda_graph``.
 
     Example:
         >>> import torch
@@ -145,6 +150,10 @@ def compare(
     feed = open_data(data, batch_size=batch_size, passes=passes, seed=seed)
     choices = _per_model("layers", layers, tuple(named), _is_layer_choice)
     transforms = _per_model("inputs", inputs, tuple(named), callable)
+    if cuda_graph and name != "cka":
+        raise ValueError(f"cuda_graph: expected measure 'cka', got {name!r}")
+    if cuda_graph and any(transform is not None for transform in transforms.values()):
+        raise ValueError("cuda_graph: expected no inputs=, whose transforms run outside of it")
     place = None if device is None else usable_device(device)
     runs, run_of = _plan(named, choices, transforms)
     unique = [r.model for r in runs]
@@ -153,7 +162,9 @@ def compare(
         precision=precision,
         capacity=sum(r.n_layers for r in runs),
     )
-    engine = Engine(runs, accumulator, maps=maps, calls=calls, autocast=autocast)
+    engine = Engine(
+        runs, accumulator, maps=maps, calls=calls, autocast=autocast, cuda_graph=cuda_graph
+    )
     settings = {
         "data": feed.description,
         "models": {name: _describe_model(model) for name, model in named.items()},
@@ -166,6 +177,7 @@ def compare(
         "seed": seed,
         "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
         "precision": precision or "float32",
+        "cuda_graph": cuda_graph,
         "device": str(place or device_of(unique[0])),
         "threads": torch.get_num_threads(),
     }

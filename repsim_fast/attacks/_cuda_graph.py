@@ -9,57 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._cuda_graph import GraphedLoop
+
 from ._ascent import Ascent
 from ._borrow import Model
 from ._checks import check_labels_below, check_logits
 from .region import Region
 from .steps import Scalar
 
-Loop = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 Climb = Callable[[Ascent, Region, Tensor, Scalar, Tensor], tuple[Tensor, Tensor]]
 """(ascent, region, y, step size, start) -> (last iterate, first logits)."""
 
 # Graphs kept for one model: more shapes than an epoch's whole and last batch are unusual, and each
 # graph holds the memory of a forward and backward pass.
 _KEPT = 4
-
-
-class GraphedLoop:
-    """``loop`` with static inputs and outputs, as a CUDA graph.
-
-    Attributes:
-        outputs: What the last replay wrote.
-
-    Args:
-        loop: Named tensors -> tensors; no host synchronisation, no random numbers, and no tensor
-            from outside but weights, whose memory stays where it is.
-        inputs: Tensors of the shapes to come, on one GPU.
-    """
-
-    def __init__(self, loop: Loop, inputs: Mapping[str, Tensor]) -> None:
-        self._inputs = {name: value.clone() for name, value in inputs.items()}
-        # Casts cached by an outer autocast would be freed with it, the graph still reading them.
-        cached = torch.is_autocast_cache_enabled()
-        torch.set_autocast_cache_enabled(False)
-        try:
-            with torch.cuda.device(next(iter(inputs.values())).device):
-                side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-                side.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(side):  # libraries choose kernels and allocate workspace
-                    loop(self._inputs)
-                torch.cuda.current_stream().wait_stream(side)
-                self._graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self._graph):
-                    self.outputs = loop(self._inputs)
-        finally:
-            torch.set_autocast_cache_enabled(cached)
-
-    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Run on new values; the results are the caller's own."""
-        for name, value in inputs.items():
-            self._inputs[name].copy_(value)
-        self._graph.replay()
-        return tuple(output.clone() for output in self.outputs)
 
 
 Graphs = dict[Any, GraphedLoop]

@@ -104,6 +104,13 @@ def compare(
             help="Precision of cka's products: 'bfloat16', or 'tf32' on a GPU (default: float32).",
         ),
     ] = None,
+    cuda_graph: Annotated[
+        bool,
+        typer.Option(
+            "--cuda-graph",
+            help="On a GPU, replay the forward passes as a CUDA graph; of cka only.",
+        ),
+    ] = False,
     seed: Seed = 0,
     device: Device = None,
     threads: Threads = None,
@@ -147,6 +154,7 @@ def compare(
             passes=passes,
             autocast=mixed,
             precision=cast(Any, precision),  # and the precisions
+            cuda_graph=cuda_graph,
             device=where,
             progress=progress,
             seed=seed,

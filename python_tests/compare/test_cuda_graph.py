@@ -1,0 +1,151 @@
+"""Comparison by CUDA graph: what is captured, when, and that replays give what batches give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from op_tester import devices
+from torch import Tensor, nn
+
+from repsim_fast import _engine, _side_stream
+from repsim_fast.compare import compare
+
+
+class Replayed:
+    """A graph's contract without a GPU: the loop as captured, run on copies of new inputs."""
+
+    captured = 0
+    replayed = 0
+
+    def __init__(self, loop: Any, inputs: Mapping[str, Tensor]) -> None:
+        type(self).captured += 1
+        self._inputs = {name: value.clone() for name, value in inputs.items()}
+        self._loop = loop
+        loop(self._inputs)
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> None:
+        type(self).replayed += 1
+        for name, value in inputs.items():
+            self._inputs[name].copy_(value)
+        self._loop(self._inputs)
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> type[Replayed]:
+    """Graphs on the CPU."""
+    Replayed.captured = Replayed.replayed = 0
+    monkeypatch.setattr(_engine, "GraphedLoop", Replayed)
+    monkeypatch.setattr(_engine, "device_of", lambda model: GPU)
+    monkeypatch.setattr(_engine, "to_device", lambda x, device: x)
+    monkeypatch.setattr(_engine, "side_stream", lambda *_: None)
+    return Replayed
+
+
+GPU = torch.device("cuda")  # where models are said to be
+
+
+def values(models: list[nn.Module], data: Any, **options: Any) -> Tensor:
+    return torch.as_tensor(compare(models, data, names=["a", "b"][: len(models)], **options).value)
+
+
+def test_replays_give_what_batches_give(
+    graphs: type[Replayed], net_a: nn.Module, net_b: nn.Module, images: Tensor
+) -> None:
+    models = [net_a, net_b]
+    plain = values(models, images, batch_size=8)
+    assert graphs.captured == 0
+    assert torch.equal(values(models, images, batch_size=8, cuda_graph=True), plain)
+    assert (graphs.captured, graphs.replayed) == (1, 4)  # of five batches the first goes alone
+
+
+def test_a_batch_of_another_size_goes_alone_and_ends_the_graph(
+    graphs: type[Replayed], net_a: nn.Module, images: Tensor
+) -> None:
+    """Its Grams need other memory, and those after it new memory again."""
+    options: dict[str, Any] = {"batch_size": 9, "passes": 2, "seed": 5}  # 9, 9, 9, 9, 4, twice
+    plain = values([net_a], images, **options)
+    assert torch.equal(values([net_a], images, **options, cuda_graph=True), plain)
+    assert (graphs.captured, graphs.replayed) == (2, 6)
+
+
+def test_other_strides_end_the_graph(
+    graphs: type[Replayed], net_a: nn.Module, images: Tensor
+) -> None:
+    last = images.contiguous(memory_format=torch.channels_last)
+    batches = [(images[:20],), (images[20:],), (last[:20],), (last[20:],)]
+    values([net_a], batches, cuda_graph=True)
+    assert (graphs.captured, graphs.replayed) == (2, 2)
+
+
+class ByName(nn.Module):
+    """Takes its inputs by name; one of them is no tensor."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, pixels: Tensor, shift: Tensor, scale: float) -> Any:
+        return self.net(pixels * scale + shift[:, None, None, None])
+
+
+def test_inputs_by_name(graphs: type[Replayed], net_a: nn.Module, images: Tensor) -> None:
+    shift = torch.rand(len(images))
+    batches = [
+        {"pixels": images[rows], "shift": shift[rows], "scale": 2.0}
+        for rows in (slice(0, 10), slice(10, 20), slice(20, 30))
+    ]
+    plain = values([ByName(net_a)], batches)
+    assert torch.equal(values([ByName(net_a)], batches, cuda_graph=True), plain)
+    assert graphs.replayed == 2
+
+
+def test_nan_in_a_replayed_batch_is_named(
+    graphs: type[Replayed], net_a: nn.Module, images: Tensor
+) -> None:
+    images[25] = torch.nan
+    with pytest.raises(ValueError, match=r"layer '0' of model 'a' in batch 2 .* NaN") as caught:
+        values([net_a], images, batch_size=10, cuda_graph=True)
+    assert caught.value.partial_result.n_samples == 20  # type: ignore[attr-defined]
+
+
+def test_a_model_that_cannot_be_captured_is_an_error(
+    graphs: type[Replayed], monkeypatch: pytest.MonkeyPatch, net_a: nn.Module, images: Tensor
+) -> None:
+    def refuse(loop: Any, inputs: Mapping[str, Tensor]) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(_engine, "GraphedLoop", refuse)
+    with pytest.raises(RuntimeError, match="cuda_graph: the forward passes cannot be captured"):
+        values([net_a], images, batch_size=10, cuda_graph=True)
+
+
+def test_needs_a_gpu_cka_and_no_transforms(net_a: nn.Module, images: Tensor) -> None:
+    with pytest.raises(RuntimeError, match="cuda_graph: expected all models on one GPU, got cpu"):
+        compare([net_a], images, cuda_graph=True)
+    with pytest.raises(ValueError, match="cuda_graph: expected measure 'cka', got 'svcca'"):
+        compare([net_a], images, cuda_graph=True, measure="svcca")
+    with pytest.raises(ValueError, match="cuda_graph: expected no inputs="):
+        compare([net_a], images, cuda_graph=True, inputs=lambda x, y: x)
+
+
+@pytest.mark.parametrize("device", devices()[1:])
+@pytest.mark.parametrize("own_stream", [False, True])
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_on_a_gpu(
+    own_stream: bool,
+    autocast: torch.dtype | None,
+    device: str,
+    monkeypatch: pytest.MonkeyPatch,
+    net_a: nn.Module,
+    net_b: nn.Module,
+) -> None:
+    models = [net_a.to(device), net_b.to(device)]
+    images = torch.rand(840, 3, 8, 8, device=device)
+    plain = values(models, images, batch_size=100, autocast=autocast)
+    monkeypatch.setattr(_side_stream, "ENABLED", own_stream)
+    graphed = values(models, images, batch_size=100, autocast=autocast, cuda_graph=True)
+    # Not the same bits: a captured convolution may run by another algorithm.
+    torch.testing.assert_close(graphed, plain, atol=1e-3, rtol=0)
