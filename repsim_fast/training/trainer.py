@@ -22,6 +22,7 @@ from repsim_fast.attacks._borrow import borrow
 from repsim_fast.attacks._checks import check_logits
 from repsim_fast.attacks._randomness import private_rng
 from repsim_fast.attacks.losses import margin
+from repsim_fast.models.checkpoint import check_architecture
 
 from . import augmentation, checkpoints, methods, schedules
 from .augmentation import Augment
@@ -126,11 +127,12 @@ def train(
     Raises:
         ValueError: Unknown method or schedule, settings out of range, weights that cannot be
             trained in their dtype, labels that are no class of the model, a loss that is not
-            finite, a checkpoint of other settings or architecture.
+            finite, an architecture that is not the model's, a checkpoint of other settings or
+            architecture.
         TypeError: Data that hold no tensors, or labels that are no integers.
         OSError: The checkpoint folder cannot be written to.
         RuntimeError: The device does not exist.
-        ImportError: TensorBoard is asked for and not installed.
+        ImportError: TensorBoard, or the package of the architecture, is not installed.
     """
     if epochs < 1 or batch_size < 1 or eval_every < 1:
         raise ValueError(
@@ -157,6 +159,8 @@ def train(
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("model must have a parameter to train, got none that requires a gradient")
     _check_weights(model, autocast)
+    if architecture is not None:
+        check_architecture("architecture", model, architecture)
     if device is not None:
         usable_device(device)
     where = local_device(device_of(model) if device is None else torch.device(device))
