@@ -19,6 +19,7 @@ from repsim_fast import _C
 from repsim_fast.ops import Centering, Precision, centered_gram, resolve_precision
 from repsim_fast.similarity import Measure, MinibatchCKA, measure_names
 from repsim_fast.similarity.cka import hsic_scale
+from repsim_fast.similarity.minibatch import least_entry
 
 Estimator = Literal["unbiased", "biased"]
 
@@ -198,8 +199,7 @@ class CKAAccumulator:
         eps = torch.tensor([_EPS[scale.dtype] for scale in self._scales]).to(scales)
         # What rounding leaves of features that do not vary, squared as in a Gram.
         resolution = (self._CONSTANT_ULPS * eps * scales).square()
-        # And what HSIC, a sum of squares of Gram entries, cannot tell from 0.
-        resolution = resolution.clamp_min(torch.finfo(self._buffer.dtype).tiny ** 0.5)
+        resolution = resolution.clamp_min(least_entry(self._buffer.dtype))
         constant = (self._largest <= resolution).nonzero().flatten()
         value, error = cka.value.clone(), cka.standard_error.clone()
         for matrix in (value, error):
