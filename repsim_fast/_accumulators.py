@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast import _C
-from repsim_fast.ops import Centering, Precision, centered_gram, resolve_precision
+from repsim_fast.ops import Centering, Precision, centered_gram, products_in, resolve_precision
 from repsim_fast.similarity import Measure, MinibatchCKA, measure_names
 from repsim_fast.similarity.cka import hsic_scale
 from repsim_fast.similarity.minibatch import least_entry
@@ -110,6 +110,7 @@ class CKAAccumulator:
         # Samples, dtype and device of features whose Grams can go straight to their rows.
         self._served: tuple[int, torch.dtype, torch.device] | None = None
         self._resolved: Precision = "float32"  # precision of their products
+        self._products: set[str] = set()  # what those of any features were taken in
         self._writer: _C.GramWriter | None = None  # of their Grams, on the CPU
         self._cka = MinibatchCKA(estimator=estimator)
         self._n_batches = 0
@@ -149,6 +150,7 @@ class CKAAccumulator:
         self, kind: tuple[int, torch.dtype, torch.device], layer: int, features: Tensor
     ) -> None:
         """Take the first Gram of a kind of features, and make room for it where there is none."""
+        self._products.add(products_in(features, self._precision))
         n, dtype = len(features), _gram_dtype(features)
         width = n * (n - 1) // 2 if self._centering == "unbiased" else n * (n + 1) // 2
         if width != self._width or layer >= len(self._rows):
@@ -179,6 +181,11 @@ class CKAAccumulator:
             self._buffer[: len(old)] = old
         self._rows = self._buffer.unbind()
         self._addresses = [row.data_ptr() for row in self._rows]
+
+    @property
+    def products(self) -> str:
+        """What the products of features were taken in; of several dtypes all."""
+        return ", ".join(sorted(self._products))
 
     def end_batch(self, n: int) -> None:
         """Add the HSIC of all pairs of layers; refuse the batch if a Gram is not finite."""
