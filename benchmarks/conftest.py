@@ -1,20 +1,22 @@
 """Benchmarks: `pytest benchmarks --benchmark-enable`; with `--record` the figures are kept in
-benchmarks/results/<machine>/<file>.json, which README and notes link to."""
+benchmarks/results/<machine>/<file>.json, which README and notes link to. Rows of cases that did not
+run (`-k`) stay in the file."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from timing import machine, machine_name, write_json
+from timing import Row, machine, machine_name, merged, write_json
 
 RESULTS = Path(__file__).parent / "results"
-_rows: dict[str, list[dict[str, Any]]] = {}
+_rows: dict[str, list[Row]] = {}
 _machine = functools.cache(machine)  # before the first file changes the working tree
 
 
@@ -68,4 +70,7 @@ def _write(config: pytest.Config, name: str) -> None:
     if folder is None and config.getoption("--record"):
         folder = RESULTS / machine_name()
     if folder is not None:
-        write_json(folder / f"{name}.json", {"machine": _machine(), "rows": _rows[name]})
+        path = folder / f"{name}.json"
+        where = _machine()
+        held = json.loads(path.read_text()) if path.exists() else {"machine": where, "rows": []}
+        write_json(path, merged(held, where, _rows[name]))

@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 
 
 def main(source: str, target: str) -> None:
-    rows = json.loads(Path(source).read_text())["rows"]
-    cost = [row for row in rows if row["case"].startswith("cost of")]
+    held = json.loads(Path(source).read_text())
+    cost = [row for row in held["rows"] if row["case"].startswith("cost of")]
+    if any(row.get("machine") != cost[0].get("machine") for row in cost):
+        raise SystemExit(f"{source}: its costs are of several machines or versions, no one curve")
     layers = [row["layers"] for row in cost]
     figure = Figure(figsize=(5.5, 3.5), layout="constrained")
     ax = figure.subplots()

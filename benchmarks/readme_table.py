@@ -15,8 +15,17 @@ BEGIN, END = "<!-- speed: benchmarks/readme_table.py -->\n", "<!-- end -->\n"
 
 
 def rows(name: str) -> dict[str, dict[str, Any]]:
-    """Rows of a results file, by case."""
-    return {row["case"]: row for row in json.loads((RESULTS / f"{name}.json").read_text())["rows"]}
+    """Rows of a results file, by case, each with the machine and versions it was measured with."""
+    held = json.loads((RESULTS / f"{name}.json").read_text())
+    return {row["case"]: {"machine": held["machine"], **row} for row in held["rows"]}
+
+
+def times_as_fast(slow: dict[str, Any], fast: dict[str, Any]) -> float:
+    """Ratio of the medians of two rows of one machine and version."""
+    if slow["machine"] != fast["machine"]:
+        raise SystemExit(f"{slow['case']} and {fast['case']} were not measured together")
+    ratio: float = slow["median_s"] / fast["median_s"]
+    return ratio
 
 
 def layer_grid() -> list[tuple[str, str]]:
@@ -53,8 +62,7 @@ def speedups() -> list[tuple[str, str]]:
     metrics = measures[f"{pair} torchmetrics ProcrustesDisparity"]["speedup"]
     numpy = measures["cka pair 2000x512 numpy"]["speedup"]
     large = "linf (32, 3, 224, 224)"
-    careful = step[f"{large} careful torch, in place"]["median_s"]
-    linf = careful / step[f"{large} ours, in place"]["median_s"]
+    linf = times_as_fast(step[f"{large} careful torch, in place"], step[f"{large} ours, in place"])
     pgd = attack["width 16, batch 64, folded, channels last"]["ratio_to_strongest_peer"]
     return [
         ("Centred Gram, 512 x 16384", f"{plain:.1f} times as fast as torch, 16-bit {half:.1f}"),

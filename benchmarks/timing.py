@@ -17,6 +17,8 @@ import torch
 
 import repsim_fast
 
+Row = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -82,6 +84,22 @@ def write_json(path: Path, content: Any) -> None:
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(unfinished, path)
+
+
+def merged(held: dict[str, Any], where: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
+    """Results file of a run that knows of an earlier one: rows replace those of the same case.
+
+    The others stay as they are. Where they were not measured on this machine, with these versions
+    at this commit, they say so themselves, in an entry "machine" like that of the file.
+    """
+    fresh = {row["case"]: row for row in rows}
+    kept = {
+        row["case"]: {**row, "machine": row.get("machine", held["machine"])} for row in held["rows"]
+    }
+    for row in kept.values():
+        if row["machine"] == where:
+            del row["machine"]
+    return {"machine": where, "rows": list({**kept, **fresh}.values())}
 
 
 def machine_name() -> str:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from repsim_fast import _C
-from repsim_fast.ops import Centering, Precision, centered_gram, resolve_precision
+from repsim_fast.ops import Centering, Precision, centered_gram, products_in, resolve_precision
 from repsim_fast.similarity import Measure, MinibatchCKA, measure_names
 from repsim_fast.similarity.cka import hsic_scale
+from repsim_fast.similarity.minibatch import least_entry
 
 Estimator = Literal["unbiased", "biased"]
 
@@ -114,6 +115,7 @@ class CKAAccumulator:
         # Samples, dtype and device of features whose Grams can go straight to their rows.
         self._served: tuple[int, torch.dtype, torch.device] | None = None
         self._resolved: Precision = "float32"  # precision of their products
+        self._products: set[str] = set()  # what those of any features were taken in
         self._writer: _C.GramWriter | None = None  # of their Grams, on the CPU
         self._cka = MinibatchCKA(estimator=estimator)
         self._n_batches = 0
@@ -153,6 +155,7 @@ class CKAAccumulator:
         self, kind: tuple[int, torch.dtype, torch.device], layer: int, features: Tensor
     ) -> None:
         """Take the first Gram of a kind of features, and make room for it where there is none."""
+        self._products.add(products_in(features, self._precision))
         n, dtype = len(features), _gram_dtype(features)
         width = n * (n - 1) // 2 if self._centering == "unbiased" else n * (n + 1) // 2
         if width != self._width or layer >= len(self._rows):
@@ -184,6 +187,11 @@ class CKAAccumulator:
         self._rows = self._buffer.unbind()
         self._addresses = [row.data_ptr() for row in self._rows]
 
+    @property
+    def products(self) -> str:
+        """What the products of features were taken in; of several dtypes all."""
+        return ", ".join(sorted(self._products))
+
     def end_batch(self, n: int) -> None:
         """Add the HSIC of all pairs of layers; refuse the batch if a Gram is not finite."""
         hsic = self._cka.batch_hsic(self._buffer[: self._size], n=n)
@@ -203,8 +211,7 @@ class CKAAccumulator:
         eps = torch.tensor([_EPS[scale.dtype] for scale in self._scales]).to(scales)
         # What rounding leaves of features that do not vary, squared as in a Gram.
         resolution = (self._CONSTANT_ULPS * eps * scales).square()
-        # And what HSIC, a sum of squares of Gram entries, cannot tell from 0.
-        resolution = resolution.clamp_min(torch.finfo(self._buffer.dtype).tiny ** 0.5)
+        resolution = resolution.clamp_min(least_entry(self._buffer.dtype))
         constant = (self._largest <= resolution).nonzero().flatten()
         value, error = cka.value.clone(), cka.standard_error.clone()
         for matrix in (value, error):

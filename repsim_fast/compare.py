@@ -194,7 +194,7 @@ def compare(
             estimator=getattr(accumulator, "description", estimator),
             n_samples=estimate.n_samples,
             n_batches=estimate.n_batches,
-            settings=settings,
+            settings={**settings, **_used(accumulator)},
             versions=versions(),
             seconds={"total": perf_counter() - start, **engine.seconds},
         )
@@ -358,6 +358,12 @@ def _plan(
         run = Run(model, name, layers[name], inputs[name], len(chosen))
         run_of[name] = runs.setdefault((id(model), id(inputs[name]), tuple(chosen.items())), run)
     return list(runs.values()), run_of
+
+
+def _used(accumulator: Accumulator) -> dict[str, str]:
+    """What Gram products were taken in, which may be better than the precision asked for."""
+    products = getattr(accumulator, "products", None)  # other measures choose for themselves
+    return {} if products is None else {"products": products}
 
 
 def _describe_model(model: nn.Module) -> str:

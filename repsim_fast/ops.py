@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from repsim_fast import _extension
+from repsim_fast import _C, _extension
 from repsim_fast._checks import check_choice, check_matrix
 from repsim_fast._ops_cross import cross_gram as cross_gram
 from repsim_fast._ops_eigh import batched_eigh as batched_eigh
@@ -45,6 +45,14 @@ def resolve_precision(x: Tensor, precision: Precision | None) -> Precision:
     if precision == "tf32" and not x.is_cuda:
         raise ValueError(f"precision: 'tf32' exists on CUDA only, got a tensor on {x.device}")
     return precision or "float32"
+
+
+def products_in(x: Tensor, precision: Precision | None) -> str:
+    """What `centered_gram` multiplies in: the precision asked for, or what is better on the CPU."""
+    resolved = resolve_precision(x, precision)
+    if resolved == "bfloat16" and x.is_cpu:
+        return "int16" if _C.simd_level() == "avx512_vnni" else "float32"
+    return resolved
 
 
 def centered_gram(

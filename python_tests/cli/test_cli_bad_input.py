@@ -33,6 +33,7 @@ def assert_refused(result, *words: str, code: int = 1) -> None:
         (["--device", "cuda:99"], ["--device cuda:99", "there is cpu"]),
         (["--device", "abacus"], ["--device abacus"]),
         (["--lr", "-1"], ["lr must be positive", "-1"]),
+        (["--ema", "1"], ["ema must lie in (0, 1)", "1.0"]),
         (["--augment", "spin"], ["augment", "'crop+flip'", "'spin'"]),
         (["--autocast", "int8"], ["--autocast", "bfloat16 or float16", "'int8'"]),
         (["--out", "network.pt"], ["--out", ".safetensors", "'network.pt'"]),

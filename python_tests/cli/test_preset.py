@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from python_tests.cli.commands import Run
 from repsim_fast.models import load_checkpoint
+from repsim_fast.training import recipes
 
 SMALL = (
     *("train", "--data", "digits", "--limit", "60", "--test-limit", "40", "--threads", "1"),
@@ -26,6 +30,27 @@ def test_a_preset_trains_by_its_recipe(run: Run, tmp_path: Path) -> None:
         *("--threads", "1", "--out", tmp_path / "compared"),
     )
     assert compared.exit_code == 0, compared.output
+
+
+@pytest.mark.parametrize("of_recipe", [None, 0.9])
+@pytest.mark.parametrize("given", [None, 0.5])
+def test_an_average_with_a_preset(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    of_recipe: float | None,
+    given: float | None,
+) -> None:
+    recipe = recipes.get("rs-fgsm-wong2020")
+    if of_recipe is not None:
+        averaged = replace(recipe, settings={**recipe.settings, "ema": of_recipe})
+        monkeypatch.setattr(recipes, "get", lambda name: averaged)
+    out = tmp_path / "robust.safetensors"
+    options = [] if given is None else ["--ema", given]
+    result = run(*SMALL, "--preset", "rs-fgsm-wong2020", *options, "--out", out)
+    assert result.exit_code == 0, result.output
+    _, about = load_checkpoint(out)
+    assert about["ema"] == (of_recipe if given is None else given)
 
 
 def test_what_a_preset_decides(run: Run, tmp_path: Path) -> None:

@@ -58,6 +58,29 @@ def test_same_seed_same_network(run: Run, tmp_path: Path) -> None:
     assert not np.array_equal(weights[0], weights[2])
 
 
+def test_average_of_the_weights(run: Run, tmp_path: Path) -> None:
+    heads = {}
+    # A hundred images are one step, and the first step's decay is 2/11 at most.
+    for name, options in (("plain", []), ("fast", ["--ema", "0.1"]), ("slow", ["--ema", "0.99"])):
+        out = tmp_path / f"{name}.safetensors"
+        result = run(*TRAIN, "--device", "cpu", *options, "--out", out)
+        assert result.exit_code == 0, result.output
+        model, about = load_checkpoint(out)
+        assert about["ema"] == (float(options[1]) if options else None)
+        heads[name] = model.state_dict()["fc.weight"].numpy()
+    assert not np.array_equal(heads["plain"], heads["fast"])
+    assert not np.array_equal(heads["fast"], heads["slow"])
+    result = run(*TRAIN, "--ema", "0.9", "--resume", "--out", tmp_path / "slow.safetensors")
+    assert result.exit_code == 1
+    assert "ema: 0.99 there, 0.9 here" in result.output
+    result = run(
+        "compare", tmp_path / "slow.safetensors", "--data", "digits", "--limit", 40, "--layers",
+        "fc", "--threads", 1, "--out", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "1 epochs, ema 0.99" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_compare_writes_everything(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     result = run(
         "compare", checkpoints["standard"], checkpoints["pgd"], "--data", "digits", "--limit", 96,

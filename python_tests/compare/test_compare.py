@@ -115,8 +115,30 @@ class TestNumbers:
         fine = compare(net_a, net_b, images)
         rough = compare(net_a, net_b, images, precision="bfloat16")
         assert np.abs(fine.value - rough.value).max() < 1e-3
-        if build_info()["simd_level"] == "avx512_vnni":  # others compute in float32
-            assert not np.array_equal(fine.value, rough.value)
+        asked = [result.settings["precision"] for result in (fine, rough)]
+        assert asked == ["float32", "bfloat16"]
+        assert fine.settings["products"] == "float32"
+        # What is said to be float32 has its bits, and nothing else does.
+        said = rough.settings["products"]
+        assert (said == "float32") == np.array_equal(fine.value, rough.value)
+        if torch.device(rough.settings["device"]).type == "cpu":
+            level = build_info()["simd_level"]
+            assert said == ("int16" if level == "avx512_vnni" else "float32")
+
+    def test_products_of_several_dtypes(self, images: Tensor) -> None:
+        class Mixed(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.narrow, self.wide = nn.Flatten(), nn.Flatten()
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.wide(self.narrow(x).double())
+
+        result = compare([Mixed()], images, layers=["narrow", "wide"])
+        assert result.settings["products"] == "float32, float64"
+        assert compare([Mixed()], images, layers=["wide"]).settings["products"] == "float64"
+        other = compare([Mixed()], images, layers=["wide"], measure="procrustes_distance")
+        assert "products" not in other.settings
 
     def test_autocast(self, net_a: nn.Module, net_b: nn.Module, images: Tensor) -> None:
         fine = compare(net_a, net_b, images)

@@ -120,8 +120,19 @@ class TestConstantLayers:
             model[1].weight.mul_(1e-8)
         assert np.isfinite(compare([model], x).value).all()
 
-    @pytest.mark.parametrize("size", [1e-11, 1e-13, 1e-25])
-    def test_layers_too_small_for_hsic_have_no_value(self, x: Tensor, size: float) -> None:
+    @pytest.mark.parametrize("size", [1e-8, 1e-11, 1e-16, 1e8, 1e16])
+    def test_layers_whose_squares_float32_does_not_hold(self, x: Tensor, size: float) -> None:
+        model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+        with torch.no_grad():
+            model[1].weight.mul_(size)
+        value = compare([model], x, batch_size=8).value
+        expected = compare([model.double()], x.double(), batch_size=8).value
+        np.testing.assert_allclose(value, expected, atol=1e-6)
+
+    @pytest.mark.parametrize("size", [1e-20, 1e-25])
+    def test_layers_whose_gram_float32_does_not_hold_have_no_value(
+        self, x: Tensor, size: float
+    ) -> None:
         model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
         with torch.no_grad():
             model[1].weight.mul_(size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -72,19 +74,40 @@ def test_saving_twice_writes_the_same_bytes(file, tmp_path, model):
     assert again.read_bytes() == file.read_bytes()
 
 
-def test_weights_of_another_architecture(tmp_path, model):
-    file = tmp_path / "wrong.safetensors"
-    models.save_checkpoint(file, model, name="wrn-10-2", num_classes=4, in_channels=1)
-    with pytest.raises(
-        ValueError, match=r"do not fit wrn-10-2 with num_classes=4, in_channels=1: .*must have"
-    ):
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            {"name": "wrn-10-2"},
+            "do not fit wrn-10-2 with num_classes=4, in_channels=1: .*must have",
+        ),
+        ({"num_classes": 5}, r"in_channels=1: fc.bias must have shape \(5,\), got \(4,\)"),
+        ({"in_channels": 3}, r"conv1.weight must have shape \(16, 3, 3, 3\), got \(16, 1, 3, 3\)$"),
+        ({"name": "resnet-8"}, r"bn.bias is unknown; .*; \.\.\."),
+    ],
+)
+def test_weights_of_another_architecture(file, model, other, message):
+    described = {"name": NAME, "num_classes": 4, "in_channels": 1, **other}
+    before = file.read_bytes(), torch.random.get_rng_state()
+    with pytest.raises(ValueError, match=f"^model: the weights .*{message}"):
+        models.save_checkpoint(file, model, **described)
+    assert file.read_bytes() == before[0]
+    assert torch.equal(torch.random.get_rng_state(), before[1])
+    save_file(load_file(file), file, {"repsim_fast": json.dumps(described)})
+    with pytest.raises(ValueError, match=f"net.safetensors: the weights .*{message}"):
         models.load_checkpoint(file)
-    models.save_checkpoint(file, model, name=NAME, num_classes=5, in_channels=1)
-    with pytest.raises(ValueError, match=r"fc.bias must have shape \(5,\), got \(4,\)"):
-        models.load_checkpoint(file)
-    models.save_checkpoint(file, model, name="resnet-8", num_classes=4, in_channels=1)
-    with pytest.raises(ValueError, match=r"bn.bias is unknown; .*; \.\.\."):
-        models.load_checkpoint(file)
+
+
+def test_an_architecture_is_built_once_for_all_its_checkpoints(tmp_path, model, monkeypatch):
+    built = []
+    checkpoint._built.cache_clear()
+    monkeypatch.setattr(checkpoint, "build", lambda name, **options: built.append(name) or model)
+    for number in range(3):
+        models.save_checkpoint(
+            tmp_path / f"{number}", model, name=NAME, num_classes=4, in_channels=1
+        )
+    assert built == [NAME]
+    checkpoint._built.cache_clear()
 
 
 @pytest.mark.parametrize("header", [None, {"repsim_fast": "{"}, {"repsim_fast": "3"}, {"a": "b"}])
@@ -115,7 +138,9 @@ def test_metadata_that_json_cannot_hold(tmp_path, model):
 
 def test_missing_folder(tmp_path, model):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        models.save_checkpoint(tmp_path / "nowhere" / "x", model, name=NAME, num_classes=4)
+        models.save_checkpoint(
+            tmp_path / "nowhere" / "x", model, name=NAME, num_classes=4, in_channels=1
+        )
 
 
 def test_failed_write_leaves_the_earlier_file_and_nothing_else(file, model, monkeypatch):

@@ -84,6 +84,22 @@ def test_float32_value_is_near_it(name, options):
     assert float(value) == pytest.approx(truth, abs=FLOAT32 * max(1, abs(truth)))
 
 
+@pytest.mark.parametrize(
+    "ridge", [3.0, 1e3, 1e8, 1e15, 1e30, 1e60, 1e155, 1e300, sys.float_info.max]
+)
+@pytest.mark.parametrize(("dtype", "relative"), [("float64", FLOAT64), ("float32", FLOAT32)])
+def test_gulp_distance_falls_like_one_over_a_large_ridge(ridge, dtype, relative):
+    x, y = (m.to(getattr(torch, dtype)) for m in related())
+    # The definition's squares underflow beyond 1e15, from where on λ d does not change.
+    largest = min(ridge, 1e15)
+    truth = largest * expected("gulp_distance", x.double(), y.double(), {"ridge": largest})
+    value = grid(get_measure("gulp_distance", ridge=ridge), [x, y])[0, 1]
+    assert float(value) * ridge == pytest.approx(truth, rel=relative)
+    one = similarity.gulp_distance(x, y, ridge=ridge)
+    assert float(one) == pytest.approx(truth / ridge, rel=relative, abs=torch.finfo(one.dtype).tiny)
+    assert similarity.gulp_distance(x, x, ridge=ridge) == 0
+
+
 @pytest.mark.parametrize("rdm", ["correlation", "cosine"])
 @pytest.mark.parametrize("comparison", ["spearman", "pearson", "cosine"])
 def test_cosines_near_one_keep_their_differences(rdm, comparison):

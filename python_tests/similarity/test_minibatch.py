@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from repsim_fast.ops import centered_gram
-from repsim_fast.similarity import MinibatchCKA, cka
+from repsim_fast.similarity import MinibatchCKA, cka, minibatch
 from repsim_fast.similarity.cka import CENTERING
 from repsim_fast.similarity.minibatch import MAX_GROUPS
 
@@ -114,6 +116,61 @@ def test_constant_layer_is_nan_and_spoils_no_other():
     value = state.compute().value
     assert value[4].isnan().all()
     assert value[:4, :4].isfinite().all()
+
+
+@pytest.mark.parametrize("estimator", ["unbiased", "biased"])
+@pytest.mark.parametrize("sizes", [1.0, 1e-8, 1e-10, 1e-13, 1e-17, 1e8, 1e12, 1e17, "mixed"])
+def test_features_of_any_size(estimator, sizes):
+    """Squares of float32 Grams of features below 1e-10 or above 1e8 leave float32."""
+    sizes = (1e-17, 1.0, 1e17, 1e-9) if sizes == "mixed" else (sizes,) * 4
+    state, exact = MinibatchCKA(estimator=estimator), MinibatchCKA(estimator=estimator)
+    for _ in range(3):
+        features = [x * size for x, size in zip(layers(20), sizes, strict=True)]
+        exact.update(grams(features, estimator), n=20)
+        state.update(grams([x.float() for x in features], estimator), n=20)
+    got, want = state.compute(), exact.compute()
+    assert torch.allclose(got.value, want.value, rtol=0, atol=2e-6)
+    assert torch.allclose(got.standard_error, want.standard_error, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", [1e-70, 1e70])
+def test_float64_features_of_any_size(size):
+    features = layers(20)
+    one, other = MinibatchCKA(), MinibatchCKA()
+    one.update(grams(features, "unbiased"), n=20)
+    other.update(grams([x * size for x in features], "unbiased"), n=20)
+    assert torch.allclose(one.compute().value, other.compute().value, rtol=0, atol=1e-12)
+
+
+def test_only_squares_that_need_it_are_taken_in_float64(monkeypatch):
+    taken = []
+    sample_gram = minibatch.sample_gram
+    monkeypatch.setattr(minibatch, "sample_gram", lambda x: taken.append(x) or sample_gram(x))
+    features = [x.float() for x in layers(20)] + [torch.ones(20, 3)]
+    for size in (1.0, 1e-6, 1e6):
+        MinibatchCKA().update(grams([x * size for x in features], "unbiased"), n=20)
+    assert not taken
+    MinibatchCKA().update(grams([*features, features[0] * 1e-12], "unbiased"), n=20)
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "factor", "message"),
+    [
+        (torch.float32, math.nan, "grams: expected finite entries, got NaN or Inf in row 2"),
+        (torch.float32, math.inf, "grams: expected finite entries, got NaN or Inf in row 2"),
+        (torch.float32, 1e-42, r"grams: expected entries that torch\.float32 holds .* in row 2"),
+        (torch.float64, 1e-170, r"grams: expected entries that torch\.float64 holds .* in row 2"),
+        (torch.float64, 1e170, r"grams: expected entries that torch\.float64 holds .* in row 2"),
+    ],
+)
+def test_entries_without_squares_are_refused(dtype, factor, message):
+    state = MinibatchCKA()
+    batch = grams(layers(10), "unbiased").to(dtype)
+    batch[2] *= factor
+    with pytest.raises(ValueError, match=message):
+        state.update(batch, n=10)
+    assert state.n_batches == 0
 
 
 def test_bad_input():

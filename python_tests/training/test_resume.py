@@ -120,6 +120,26 @@ class TestFiles:
         assert evaluate(best, few).clean == history.best.clean_accuracy
         assert described["epoch"]["epoch"] == history.best.epoch
 
+    @pytest.mark.parametrize(
+        ("other", "message"),
+        [
+            ({"name": "resnet-20"}, r"resnet-20 with num_classes=10, .*stage1\.1\..* is missing"),
+            ({"num_classes": 9}, r"fc\.bias must have shape \(9,\), got \(10,\)"),
+            ({"in_channels": 3}, r"conv1\.weight must have shape \(16, 3, 3, 3\), got \(16, 1, "),
+        ],
+    )
+    def test_another_architecture_is_found_before_the_first_epoch(
+        self, few: Pair, tmp_path: Path, other: dict[str, Any], message: str
+    ) -> None:
+        architecture = {"name": "resnet-8", "num_classes": 10, "in_channels": 1}
+        net = models.build(**architecture, seed=0)
+        before = net.fc.weight.clone(), torch.get_rng_state()
+        with pytest.raises(ValueError, match=f"^architecture: the weights do not fit .*{message}"):
+            train(net, few, checkpoint=tmp_path, architecture=architecture | other, progress=False)
+        assert torch.equal(net.fc.weight, before[0])
+        assert torch.equal(torch.get_rng_state(), before[1])
+        assert not list(tmp_path.iterdir())
+
     def test_nothing_is_pickled_and_nothing_is_left_over(
         self, small_net: Build, few: Pair, tmp_path: Path
     ) -> None:

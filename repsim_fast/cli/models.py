@@ -56,6 +56,8 @@ def _training(header: Mapping[str, Any]) -> dict[str, Any]:
     ]
     if "epochs" in header:
         steps.append(f"{header['epochs']} epochs")
+    if header.get("ema") is not None:
+        steps.append(f"ema {header['ema']:g}")
     return {
         "network": header["name"],
         "training": ", ".join([header.get("method", "unknown"), *steps]),

@@ -60,8 +60,8 @@ def train(
         typer.Option(
             metavar="NAME",
             help="Train by a published recipe for CIFAR-10, which sets network, method and "
-            f"schedule: {', '.join(recipes.available())}. --model, --epochs, --batch-size, --lr "
-            "and --augment given beside it count.",
+            f"schedule: {', '.join(recipes.available())}. --model, --epochs, --batch-size, --lr, "
+            "--augment and --ema given beside it count.",
         ),
     ] = None,
     method: Annotated[
@@ -89,6 +89,14 @@ def train(
         typer.Option(
             metavar="NAME",
             help="Vary the training images: 'crop' (small shifts) or 'crop+flip' (default: no).",
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DECAY",
+            help="Evaluate and save a running average of the weights, which keeps the share DECAY "
+            "of itself in each step, as in 0.999 (default: no average).",
         ),
     ] = None,
     autocast: Autocast = None,
@@ -135,7 +143,7 @@ def train(
     folder = _training_folder(out, resume)
     log = folder / "log.jsonl"
     settings: dict[str, Any] = {
-        "epochs": epochs, "batch_size": batch_size, "lr": lr, "augment": augment,
+        "epochs": epochs, "batch_size": batch_size, "lr": lr, "augment": augment, "ema": ema,
     }  # fmt: skip
     if preset is None:
         options = _method_options(method, eps, attack_steps)
@@ -199,6 +207,7 @@ def train(
         preset=preset,
         autocast=autocast,
         **{name: settings[name] for name in ("epochs", "batch_size", "lr", "augment")},
+        ema=settings.get("ema"),
         seed=seed,
         threads=torch.get_num_threads(),
         data=describe(images),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ def save_checkpoint(
 
     Raises:
         TypeError: metadata that JSON cannot hold.
+        ValueError: weights that do not fit the architecture, or no such architecture.
+        ImportError: the package of a "torchvision:" or "timm:" architecture is missing.
         OSError: the file cannot be written.
     """
     described = {"name": name, "num_classes": num_classes, "in_channels": in_channels, **metadata}
@@ -49,6 +53,7 @@ def save_checkpoint(
         header = json.dumps(described)
     except TypeError as error:
         raise TypeError(f"metadata must be what JSON can hold: {error}") from None
+    check_architecture("model", model, described)
     # Copies, because safetensors refuses tensors that share memory or are not contiguous.
     tensors = {
         key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
@@ -71,14 +76,31 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, 
     """
     described, state = _read(Path(path))
     model = build(**{key: described[key] for key in _ARCHITECTURE}, seed=0)
-    if problems := _differences(model.state_dict(), state):
-        shown = "; ".join(problems[:3]) + ("; ..." if len(problems) > 3 else "")
-        raise ValueError(
-            f"{path}: the weights do not fit {described['name']} with num_classes="
-            f"{described['num_classes']}, in_channels={described['in_channels']}: {shown}"
-        )
+    _check_fit(str(path), _shapes(model), {key: x.shape for key, x in state.items()}, described)
     model.load_state_dict(state, assign=True)  # assign keeps the dtypes of the file
     return model.eval(), described
+
+
+def check_architecture(argument: str, model: nn.Module, architecture: Mapping[str, Any]) -> None:
+    """Check that `load_checkpoint` could build `model` again.
+
+    Raises:
+        ValueError: weights that do not fit the architecture, or no such architecture.
+        ImportError: the package of a "torchvision:" or "timm:" architecture is missing.
+    """
+    wanted = _built(*(architecture[key] for key in _ARCHITECTURE))
+    _check_fit(argument, wanted, _shapes(model), architecture)
+
+
+# Kept, as a training asks for the same one after each epoch. Built on the CPU, since the meta
+# device would import torch's compiler, which takes longer than most networks.
+@functools.lru_cache(maxsize=16)
+def _built(name: str, num_classes: int, in_channels: int) -> dict[str, torch.Size]:
+    return _shapes(build(name, num_classes=num_classes, in_channels=in_channels, seed=0))
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in model.state_dict().items()}
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -103,15 +125,25 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return described, state
 
 
-def _differences(wanted: dict[str, Tensor], got: dict[str, Tensor]) -> list[str]:
+def _check_fit(
+    what: str,
+    wanted: Mapping[str, torch.Size],
+    got: Mapping[str, torch.Size],
+    architecture: Mapping[str, Any],
+) -> None:
     problems = [f"{key} is missing" for key in wanted.keys() - got.keys()]
     problems += [f"{key} is unknown" for key in got.keys() - wanted.keys()]
     problems += [
-        f"{key} must have shape {tuple(wanted[key].shape)}, got {tuple(got[key].shape)}"
+        f"{key} must have shape {tuple(wanted[key])}, got {tuple(got[key])}"
         for key in wanted.keys() & got.keys()
-        if wanted[key].shape != got[key].shape
+        if wanted[key] != got[key]
     ]
-    return sorted(problems)
+    if problems:
+        shown = "; ".join(sorted(problems)[:3]) + ("; ..." if len(problems) > 3 else "")
+        raise ValueError(
+            f"{what}: the weights do not fit {architecture['name']} with num_classes="
+            f"{architecture['num_classes']}, in_channels={architecture['in_channels']}: {shown}"
+        )
 
 
 def _write(path: Path, content: bytes) -> None:

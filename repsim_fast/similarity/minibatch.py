@@ -10,11 +10,21 @@ from torch import Tensor
 
 from repsim_fast._checks import check_choice
 from repsim_fast.ops import MIN_SAMPLES, centered_gram
+from repsim_fast.similarity._factor import sample_gram
 from repsim_fast.similarity.cka import CENTERING, ESTIMATORS, Estimator, hsic_scale
 
 # Groups of batches kept for the jackknife: beyond this, neighbouring groups are joined, so that
 # memory stays bounded. With g groups the standard error itself is uncertain by about 1/√(2g).
 MAX_GROUPS = 64
+
+# Mean square entry of a Gram from which on float32 products have all their digits: what they lose
+# below the smallest normal number is less than what rounding loses.
+LEAST_SQUARE = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps
+
+
+def least_entry(dtype: torch.dtype) -> float:
+    """Root mean square entry of a Gram below which its dtype rounds it, or float64 its square."""
+    return max(float(torch.finfo(dtype).tiny), math.sqrt(torch.finfo(torch.float64).tiny))
 
 
 @dataclass(frozen=True)
@@ -95,9 +105,13 @@ class MinibatchCKA:
             n: Samples of the batch.
 
         Raises:
-            ValueError: Shape does not fit n or earlier batches, or too few samples.
+            ValueError: Shape does not fit n or earlier batches, too few samples, NaN or Inf, or a
+                Gram so small that its dtype rounds it away (features below 1e-19 in float32).
         """
-        self.add(self.batch_hsic(grams, n=n), n=n)
+        hsic = self.batch_hsic(grams, n=n)
+        mean_square = hsic.diagonal() / (hsic_scale(n, self.estimator) * grams.shape[1])
+        _check_entries(grams.detach(), mean_square.detach().sqrt())
+        self.add(hsic, n=n)
 
     def batch_hsic(
         self,
@@ -107,7 +121,8 @@ class MinibatchCKA:
     ) -> Tensor:
         """HSIC (L, L) float64 of one batch, which `add` adds; `update` is both.
 
-        Arguments and errors are those of `update`.
+        Arguments are those of `update`, and so are the errors but for those of single entries:
+        a Gram that is not finite has no finite HSIC with itself, and one too small about 0.
         """
         least = max(2, MIN_SAMPLES[CENTERING[self.estimator]])
         if n < least:
@@ -125,7 +140,10 @@ class MinibatchCKA:
                 f"grams: expected {self._groups[0].shape[0]} representations as before, "
                 f"got {grams.shape[0]}"
             )
-        return centered_gram(grams, centering="none").double() * hsic_scale(n, self.estimator)
+        product = centered_gram(grams, centering="none")
+        if product.dtype == torch.float32 and not _exact(product.detach().diagonal(), grams):
+            product = sample_gram(grams)
+        return product.double() * hsic_scale(n, self.estimator)
 
     def add(
         self,
@@ -241,4 +259,35 @@ def _ratio(hsic: Tensor) -> Tensor:
     """HSIC_ij / √(HSIC_ii HSIC_jj); NaN where a representation has no variance."""
     own = hsic.diagonal()
     own = torch.where(own > 0, own, math.nan)
+    # Powers of two, so exact: the product of two HSICs may leave float64.
+    unit = torch.ldexp(torch.ones_like(own), -(torch.frexp(own).exponent // 2))
+    hsic, own = hsic * unit[:, None] * unit[None, :], own * unit * unit
     return hsic / (own[:, None] * own[None, :]).sqrt()
+
+
+def _exact(
+    own: Tensor,  # (L,) float32 squared norms of the Grams
+    grams: Tensor,  # (L, m)
+) -> bool:
+    """Whether squares of all Grams stayed within float32; a Gram of zeros has no others."""
+    within = (own >= LEAST_SQUARE * grams.shape[1]) & (own < math.inf)
+    return bool(within.all()) or not bool(grams[~within].any())
+
+
+def _check_entries(
+    grams: Tensor,  # (L, m)
+    sizes: Tensor,  # (L,) root mean squares of their entries
+) -> None:
+    within = (sizes >= least_entry(grams.dtype)) & (sizes < math.inf)
+    if bool(within.all()):
+        return
+    for row in (~within).nonzero().flatten().tolist():
+        largest = float(grams[row].abs().amax())  # NaN propagates
+        if not math.isfinite(largest):
+            raise ValueError(f"grams: expected finite entries, got NaN or Inf in row {row}")
+        if largest != 0:
+            raise ValueError(
+                f"grams: expected entries that {grams.dtype} holds with all digits and float64 "
+                f"with their squares, got at most {largest:.3g} in row {row}: scale the features, "
+                "which CKA does not see"
+            )

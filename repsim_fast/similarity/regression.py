@@ -197,13 +197,13 @@ class GULPDistance(Measure[Factor]):
         check_range("ridge", self.ridge, 0.0, math.inf, open_low=False)
 
     def view(self, x: Prepared) -> Factor:
-        """F = X (XᵀX + λ‖X‖²)^-½ up to rotation, and ‖FᵀF‖²."""
+        """F = √s X (XᵀX + λ‖X‖²)^-½ up to rotation, and ‖FᵀF‖², s as in `_scale`."""
         if self.ridge == 0.0:
             check_not_saturated(x, x.rank, "gulp_distance without ridge")
             return Factor(x.basis, x.basis.new_tensor(x.rank, dtype=torch.float64))
         wide = x.scores.double()
-        gram = centered_gram(wide.mT, centering="none")
-        ridge = self.ridge * x.norm.square() * torch.eye(len(gram)).to(gram)
+        gram = centered_gram(wide.mT, centering="none") / self._scale
+        ridge = self.ridge / self._scale * x.norm.square() * torch.eye(len(gram)).to(gram)
         upper = torch.linalg.cholesky(gram + ridge).mT
         factor = torch.linalg.solve_triangular(upper, wide, upper=True, left=False)
         factor = factor.to(x.scores.dtype)  # whose norm it must be: distances are differences
@@ -220,7 +220,13 @@ class GULPDistance(Measure[Factor]):
             *factors(left, right), pairs, squared, close=lambda share: share < CLOSE
         )
         ours, theirs = sizes(left, right, pairs)
-        return (share * (ours + theirs)).clamp_min(0.0).sqrt()
+        return (share * (ours + theirs)).clamp_min(0.0).sqrt() / self._scale
+
+    @property
+    def _scale(self) -> float:
+        """A power of two near λ where that is large: distances are divided by it at the end, since
+        those under a large ridge, about 1/λ, have squares that no dtype holds."""
+        return math.ldexp(1.0, math.frexp(max(1.0, self.ridge))[1] - 1)
 
 
 # Below this share of its terms float32 products leave the difference less than four digits.

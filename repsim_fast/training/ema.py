@@ -12,6 +12,8 @@ from torch import Tensor, nn
 class WeightAverage:
     """Running mean of a model's floating-point state; integer buffers are copied.
 
+    16-bit weights are averaged in float32: bfloat16 rounds steps of less than 1/512 away.
+
     The first updates weigh more, min(decay, (1 + t) / (10 + t)), so that the random beginning is
     forgotten soon.
 
@@ -26,7 +28,8 @@ class WeightAverage:
         self.decay = decay
         self.updates = 0
         self.state: dict[str, Tensor] = {
-            name: value.detach().clone() for name, value in model.state_dict().items()
+            name: value.detach().to(_mean_dtype(value), copy=True)
+            for name, value in model.state_dict().items()
         }
 
     @torch.no_grad()
@@ -36,7 +39,8 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, value in model.state_dict().items():
             if value.is_floating_point():
-                self.state[name].lerp_(value, 1.0 - decay)
+                mean = self.state[name]
+                mean.lerp_(value.to(mean.dtype), 1.0 - decay)
             else:
                 self.state[name].copy_(value)
 
@@ -49,3 +53,9 @@ class WeightAverage:
             yield
         finally:
             model.load_state_dict(own)
+
+
+def _mean_dtype(value: Tensor) -> torch.dtype:
+    if not value.is_floating_point():
+        return value.dtype
+    return torch.promote_types(value.dtype, torch.float32)

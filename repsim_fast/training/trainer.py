@@ -22,6 +22,7 @@ from repsim_fast.attacks._borrow import borrow
 from repsim_fast.attacks._checks import check_logits
 from repsim_fast.attacks._randomness import private_rng
 from repsim_fast.attacks.losses import margin
+from repsim_fast.models.checkpoint import check_architecture
 
 from . import augmentation, checkpoints, methods, schedules
 from .augmentation import Augment
@@ -82,7 +83,8 @@ def train(
     Started by torchrun, the processes share each batch and average their gradients.
 
     Args:
-        model: Maps images in [0, 1] to logits.
+        model: Maps images in [0, 1], cast to the dtype of its parameters, to logits. Weights are
+            float32, float64 or bfloat16, and stay it.
         train_data: ``repsim_fast.data.ImageData`` or a pair of tensors (images, labels).
         method: A name from ``methods.available()`` or a ``Method``.
         method_options: Settings of a method given by name, such as ``{"eps": 8 / 255}``.
@@ -123,12 +125,14 @@ def train(
         History with one record an epoch.
 
     Raises:
-        ValueError: Unknown method or schedule, settings out of range, labels that are no class of
-            the model, a loss that is not finite, a checkpoint of other settings or architecture.
+        ValueError: Unknown method or schedule, settings out of range, weights that cannot be
+            trained in their dtype, labels that are no class of the model, a loss that is not
+            finite, an architecture that is not the model's, a checkpoint of other settings or
+            architecture.
         TypeError: Data that hold no tensors, or labels that are no integers.
         OSError: The checkpoint folder cannot be written to.
         RuntimeError: The device does not exist.
-        ImportError: TensorBoard is asked for and not installed.
+        ImportError: TensorBoard, or the package of the architecture, is not installed.
     """
     if epochs < 1 or batch_size < 1 or eval_every < 1:
         raise ValueError(
@@ -154,6 +158,9 @@ def train(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("model must have a parameter to train, got none that requires a gradient")
+    _check_weights(model, autocast)
+    if architecture is not None:
+        check_architecture("architecture", model, architecture)
     if device is not None:
         usable_device(device)
     where = local_device(device_of(model) if device is None else torch.device(device))
@@ -331,6 +338,22 @@ def _evaluate(
     )
     clean, robust, n = group.sum(counts).tolist()
     return Accuracy(clean / n, None if scores.robust is None else robust / n, int(n))
+
+
+def _check_weights(model: nn.Module, autocast: torch.dtype | None) -> None:
+    """Dtypes that train without, or with, the loss scaling that autocast brings."""
+    trained = {p.dtype: name for name, p in model.named_parameters() if p.requires_grad}
+    if torch.float16 in trained:
+        raise ValueError(
+            "model: expected weights in float32, float64 or bfloat16, got float16 in "
+            f"{trained[torch.float16]!r}, whose gradients underflow: keep the weights in float32 "
+            "and give autocast=torch.float16"
+        )
+    if torch.bfloat16 in trained and autocast == torch.float16:
+        raise ValueError(
+            "autocast: expected torch.bfloat16 or None for weights in bfloat16 (as in "
+            f"{trained[torch.bfloat16]!r}), got torch.float16"
+        )
 
 
 def _check_labels(model: nn.Module, data: Samples, device: torch.device) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repsim_fast.attacks._borrow import call
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -82,5 +84,5 @@ def clean(model: nn.Module, batch: Batch) -> Tensor:
 
 def cross_entropy(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the perturbed images."""
-    logits = model(perturbed)
+    logits = call(model, perturbed)
     return nn.functional.cross_entropy(logits, batch.y), logits

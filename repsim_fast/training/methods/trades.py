@@ -68,8 +68,8 @@ def trades(
         return attack(model, batch)
 
     def loss(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(batch.x).float()
-        attacked = model(perturbed).float()
+        logits = call(model, batch.x)
+        attacked = call(model, perturbed)
         gap = kl_div(attacked.log_softmax(1), logits.softmax(1), reduction="batchmean")
         return cross_entropy(logits, batch.y) + beta * gap, attacked
 
@@ -99,8 +99,8 @@ def mart(
     perturb = on_examples(_NearStart, eps, steps=steps, step_size=step_size, **options)
 
     def loss(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
-        clean = model(batch.x).float().softmax(1)
-        logits = model(perturbed).float()
+        clean = call(model, batch.x).softmax(1)
+        logits = call(model, perturbed)
         attacked = logits.softmax(1)
         index = batch.y.unsqueeze(1)
         rival = attacked.scatter(1, index, -1.0).argmax(1)
