@@ -91,6 +91,20 @@ def test_options_out_of_range(name, options, message):
         grid(name, [X, Y], **options)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("ridge", [1e-40, 1e-20])
+def test_a_ridge_below_rounding_is_no_ridge_for_dependent_features(dtype, ridge):
+    """In float32 directions that are rounding alone would count in full."""
+    dependent = (torch.randn(60, 3).double() @ torch.randn(3, 7).double()).to(dtype)
+    y = torch.randn(60, 5, dtype=dtype)
+    for pair in ((dependent, y), (y, dependent)):
+        with pytest.raises(similarity.UndefinedError, match="ridge 0 or one above what rounding"):
+            similarity.gulp_distance(*pair, ridge=ridge)
+    without = similarity.gulp_distance(dependent, y, ridge=0.0)
+    tiny = similarity.gulp_distance(dependent, y, ridge=1e-11)
+    torch.testing.assert_close(tiny, without, rtol=1e-4, atol=0)
+
+
 def test_counts_must_be_integers():
     with pytest.raises(TypeError, match="components: expected an int, got float"):
         similarity.svcca(X, Y, components=2.0)

@@ -18,6 +18,7 @@ from repsim_fast.training import (
     SelectivityRegulariser,
     class_selectivity,
     evaluate,
+    methods,
     schedules,
     train,
 )
@@ -150,6 +151,18 @@ class TestSelectivity:
             means[alpha] = class_selectivity(hidden, digits[1][1]).mean().item()
             assert not any(module._forward_hooks for module in net.modules())
         assert means[-2.0] < 0.7 * means[0.0] < means[0.0] < 0.8 * means[2.0]
+
+    @pytest.mark.parametrize("method", methods.available())
+    def test_regulariser_goes_with_every_method(
+        self, method: str, small_net: Build, few: Pair
+    ) -> None:
+        losses = [
+            train(
+                small_net(), few, method=method, epochs=1, regularisers=extra, progress=False
+            ).epochs[0].loss
+            for extra in ([], [SelectivityRegulariser(5.0)])
+        ]  # fmt: skip
+        assert losses[1] < losses[0]  # by five times an index in [0, 1], at first
 
     def test_layers(self, small_net: Build, few: Pair) -> None:
         net = small_net()

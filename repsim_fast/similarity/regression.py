@@ -19,7 +19,7 @@ from repsim_fast.similarity.measure import (
     check_range,
     register,
 )
-from repsim_fast.similarity.prepared import Prepared
+from repsim_fast.similarity.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.views import Factor, energy, factors, from_products, sizes
 
 
@@ -204,7 +204,13 @@ class GULPDistance(Measure[Factor]):
         wide = x.scores.double()
         gram = centered_gram(wide.mT, centering="none") / self._scale
         ridge = self.ridge / self._scale * x.norm.square() * torch.eye(len(gram)).to(gram)
-        upper = torch.linalg.cholesky(gram + ridge).mT
+        lower, failed = torch.linalg.cholesky_ex(gram + ridge)
+        if bool(failed) or self._counts_rounding(x, len(gram)):
+            raise UndefinedError(
+                f"{x.name}: expected ridge 0 or one above what rounding makes of features that "
+                f"depend on one another, got {self.ridge:.3g}"
+            )
+        upper = lower.mT
         factor = torch.linalg.solve_triangular(upper, wide, upper=True, left=False)
         factor = factor.to(x.scores.dtype)  # whose norm it must be: distances are differences
         return Factor(factor, energy(centered_gram(factor.double().mT, centering="none")))
@@ -221,6 +227,12 @@ class GULPDistance(Measure[Factor]):
         )
         ours, theirs = sizes(left, right, pairs)
         return (share * (ours + theirs)).clamp_min(0.0).sqrt() / self._scale
+
+    def _counts_rounding(self, x: Prepared, columns: int) -> bool:
+        """Whether directions that the cut-off calls zero would weigh as much as any other."""
+        if self.ridge * float(x.norm.detach()) ** 2 >= x.cutoff**2:
+            return False
+        return x.rank < min(columns, x.n_samples - 1)
 
     @property
     def _scale(self) -> float:
@@ -256,7 +268,8 @@ def gulp_distance(
 
     Raises:
         TypeError: An input is not a floating-point tensor.
-        UndefinedError: A representation is constant, or without ridge of rank n - 1. A ValueError.
+        UndefinedError: A representation is constant, without ridge of rank n - 1, or has dependent
+            features and a ridge too small to tell them from rounding. A ValueError.
         ValueError: Shapes do not fit, NaN or Inf, ridge out of range.
 
     Example:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,20 @@ def class_selectivity(activations: Tensor, y: Tensor) -> Tensor:
     return (largest - rest) / (largest + rest + _FLOOR)
 
 
+_unobserved: ContextVar[bool] = ContextVar("unobserved", default=False)
+
+
+@contextlib.contextmanager
+def unobserved() -> Iterator[None]:
+    """Forward passes within are no part of what a regulariser watches: those for a gradient with
+    respect to the images, whose graphs are gone when the penalty is differentiated."""
+    token = _unobserved.set(True)
+    try:
+        yield
+    finally:
+        _unobserved.reset(token)
+
+
 class SelectivityRegulariser:
     """Adds -alpha * (mean over layers of the mean selectivity of their units) to the loss.
 
@@ -61,7 +76,7 @@ class SelectivityRegulariser:
 
     @contextlib.contextmanager
     def observe(self, model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
-        """Watch the forward passes within; gives a function y -> penalty.
+        """Watch the forward passes within but those ``unobserved``; gives a function y -> penalty.
 
         Raises:
             ValueError: A layer that the model does not have, or no ReLU module at all.
@@ -69,6 +84,8 @@ class SelectivityRegulariser:
         units: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+            if _unobserved.get():
+                return
             # Reduced at once: what follows may overwrite the output in place.
             units.append(output.flatten(2).mean(2) if output.ndim > 2 else output)
 

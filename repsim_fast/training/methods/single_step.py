@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from repsim_fast.attacks import FGSM, NFGSM, RSFGSM
 from repsim_fast.attacks._borrow import call
+from repsim_fast.training.selectivity import unobserved
 
 from .base import Batch, Method, cross_entropy, on_examples
 
@@ -77,7 +78,9 @@ def gradalign(eps: float = 8 / 255, *, weight: float | None = None, **options: A
 
 def _input_gradient(model: nn.Module, x: Tensor, y: Tensor, *, differentiable: bool) -> Tensor:
     x = x.detach().requires_grad_()
-    value = nn.functional.cross_entropy(call(model, x), y, reduction="sum")
+    with unobserved():
+        logits = call(model, x)
+    value = nn.functional.cross_entropy(logits, y, reduction="sum")
     (gradient,) = torch.autograd.grad(value, x, create_graph=differentiable)
     return gradient.flatten(1)
 
