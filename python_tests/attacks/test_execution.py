@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from replayed_graph import ReplayedGraph
 from torch import Tensor, nn
 
 from repsim_fast import models
@@ -296,30 +297,12 @@ class TestSettings:
         assert attack(network, x, y).shape == x.shape
 
 
-class _Replayed:
-    """A graph's contract without a GPU: the loop as captured, run on copies of new inputs."""
-
-    captured = 0
-
-    def __init__(self, loop: Any, inputs: Mapping[str, Tensor]) -> None:
-        type(self).captured += 1
-        self._inputs = {name: value.clone() for name, value in inputs.items()}
-        self._loop = loop
-        self.outputs = loop(self._inputs)
-
-    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        for name, value in inputs.items():
-            self._inputs[name].copy_(value)
-        self.outputs = self._loop(self._inputs)
-        return self.outputs
-
-
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PGD]:
     """PGD whose loop goes the way of CUDA graphs, on the CPU."""
-    monkeypatch.setattr(_cuda_graph, "GraphedLoop", _Replayed)
+    monkeypatch.setattr(_cuda_graph, "GraphedLoop", ReplayedGraph)
     monkeypatch.setattr("repsim_fast.attacks._execution._on_gpu", lambda x: True)
-    _Replayed.captured = 0
+    ReplayedGraph.captured = 0
     return lambda **options: PGD(
         0.1, seed=3, execution=Execution(cuda_graph=True), **{"steps": 3, **options}
     )
@@ -347,7 +330,7 @@ def test_the_captured_loop_takes_everything_from_its_inputs(
         if len(images) < 6 and "step_size" in options:
             continue
         assert torch.equal(attack(network, images, labels), plain(network, images, labels))
-    assert _Replayed.captured == (1 if "step_size" in options else 2)
+    assert ReplayedGraph.captured == (1 if "step_size" in options else 2)
     assert attack.ran.graphed
     assert not attack.ran.not_done
 
@@ -359,7 +342,7 @@ def test_graphs_are_kept_for_few_shapes_and_checked(
     attack = graphs()
     for n in (1, 2, 3, 4, 5, 5, 4, 1):
         attack(network, x[:n], y[:n])
-    assert _Replayed.captured == 6  # 1 was the oldest of four
+    assert ReplayedGraph.captured == 6  # 1 was the oldest of four
     with pytest.raises(ValueError, match="y must lie in"):
         attack(network, x, y + 7)
     with pytest.raises(ValueError, match="y must lie in"):

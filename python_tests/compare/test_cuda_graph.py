@@ -8,40 +8,22 @@ from typing import Any
 import pytest
 import torch
 from op_tester import devices
+from replayed_graph import ReplayedGraph
 from torch import Tensor, nn
 
 from repsim_fast import _engine, _side_stream
 from repsim_fast.compare import compare
 
 
-class Replayed:
-    """A graph's contract without a GPU: the loop as captured, run on copies of new inputs."""
-
-    captured = 0
-    replayed = 0
-
-    def __init__(self, loop: Any, inputs: Mapping[str, Tensor]) -> None:
-        type(self).captured += 1
-        self._inputs = {name: value.clone() for name, value in inputs.items()}
-        self._loop = loop
-        loop(self._inputs)
-
-    def __call__(self, inputs: Mapping[str, Tensor]) -> None:
-        type(self).replayed += 1
-        for name, value in inputs.items():
-            self._inputs[name].copy_(value)
-        self._loop(self._inputs)
-
-
 @pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> type[Replayed]:
+def graphs(monkeypatch: pytest.MonkeyPatch) -> type[ReplayedGraph]:
     """Graphs on the CPU."""
-    Replayed.captured = Replayed.replayed = 0
-    monkeypatch.setattr(_engine, "GraphedLoop", Replayed)
+    ReplayedGraph.captured = ReplayedGraph.replayed = 0
+    monkeypatch.setattr(_engine, "GraphedLoop", ReplayedGraph)
     monkeypatch.setattr(_engine, "device_of", lambda model: GPU)
     monkeypatch.setattr(_engine, "to_device", lambda x, device: x)
     monkeypatch.setattr(_engine, "side_stream", lambda *_: None)
-    return Replayed
+    return ReplayedGraph
 
 
 GPU = torch.device("cuda")  # where models are said to be
@@ -52,7 +34,7 @@ def values(models: list[nn.Module], data: Any, **options: Any) -> Tensor:
 
 
 def test_replays_give_what_batches_give(
-    graphs: type[Replayed], net_a: nn.Module, net_b: nn.Module, images: Tensor
+    graphs: type[ReplayedGraph], net_a: nn.Module, net_b: nn.Module, images: Tensor
 ) -> None:
     models = [net_a, net_b]
     plain = values(models, images, batch_size=8)
@@ -62,7 +44,7 @@ def test_replays_give_what_batches_give(
 
 
 def test_a_batch_of_another_size_goes_alone_and_ends_the_graph(
-    graphs: type[Replayed], net_a: nn.Module, images: Tensor
+    graphs: type[ReplayedGraph], net_a: nn.Module, images: Tensor
 ) -> None:
     """Its Grams need other memory, and those after it new memory again."""
     options: dict[str, Any] = {"batch_size": 9, "passes": 2, "seed": 5}  # 9, 9, 9, 9, 4, twice
@@ -72,7 +54,7 @@ def test_a_batch_of_another_size_goes_alone_and_ends_the_graph(
 
 
 def test_other_strides_end_the_graph(
-    graphs: type[Replayed], net_a: nn.Module, images: Tensor
+    graphs: type[ReplayedGraph], net_a: nn.Module, images: Tensor
 ) -> None:
     last = images.contiguous(memory_format=torch.channels_last)
     batches = [(images[:20],), (images[20:],), (last[:20],), (last[20:],)]
@@ -91,7 +73,7 @@ class ByName(nn.Module):
         return self.net(pixels * scale + shift[:, None, None, None])
 
 
-def test_inputs_by_name(graphs: type[Replayed], net_a: nn.Module, images: Tensor) -> None:
+def test_inputs_by_name(graphs: type[ReplayedGraph], net_a: nn.Module, images: Tensor) -> None:
     shift = torch.rand(len(images))
     batches = [
         {"pixels": images[rows], "shift": shift[rows], "scale": 2.0}
@@ -103,7 +85,7 @@ def test_inputs_by_name(graphs: type[Replayed], net_a: nn.Module, images: Tensor
 
 
 def test_nan_in_a_replayed_batch_is_named(
-    graphs: type[Replayed], net_a: nn.Module, images: Tensor
+    graphs: type[ReplayedGraph], net_a: nn.Module, images: Tensor
 ) -> None:
     images[25] = torch.nan
     with pytest.raises(ValueError, match=r"layer '0' of model 'a' in batch 2 .* NaN") as caught:
@@ -112,7 +94,7 @@ def test_nan_in_a_replayed_batch_is_named(
 
 
 def test_a_model_that_cannot_be_captured_is_an_error(
-    graphs: type[Replayed], monkeypatch: pytest.MonkeyPatch, net_a: nn.Module, images: Tensor
+    graphs: type[ReplayedGraph], monkeypatch: pytest.MonkeyPatch, net_a: nn.Module, images: Tensor
 ) -> None:
     def refuse(loop: Any, inputs: Mapping[str, Tensor]) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
