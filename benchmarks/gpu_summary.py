@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-PARTS = ("operators", "kernel_study", "gram_paths", "end_to_end")
+PARTS = ("operators", "kernel_study", "gram_paths", "end_to_end", "learning")
 
 
 def lines(folder: Path) -> list[str]:
@@ -30,6 +30,11 @@ def lines(folder: Path) -> list[str]:
             elif "ratio" in row:
                 bound = f" (bound {row['bound_ratio']:.2f})" if "bound_ratio" in row else ""
                 found.append(f"  {row['ratio']:5.2f} times{bound}  {row['case']}")
+            elif "reached" in row:
+                verdict = "reached" if row["reached"] else "NOT reached"
+                ours = f"{row['clean']:.1f}/{row['robust']:.1f}"
+                theirs = f"{row['published_clean']:.1f}/{row['published_robust']:.1f}"
+                found.append(f"  {ours}, published {theirs}: {verdict}  {row['case']}")
     return found
 
 

@@ -108,10 +108,15 @@ def test_the_summary_names_what_is_missing(tmp_path: Path) -> None:
     machine = {"processor": "some", "torch": "2", "commit": "abc"}
     rows = [{"case": "one", "of_bound": 0.5}, {"case": "two"}]
     (tmp_path / "operators.json").write_text(json.dumps({"machine": machine, "rows": rows}))
+    learnt = {"case": "a", "clean": 38.0, "robust": 26.0, "reached": False}
+    learnt |= {"published_clean": 41.5, "published_robust": 26.58}
+    (tmp_path / "learning.json").write_text(json.dumps({"machine": machine, "rows": [learnt]}))
     assert lines(tmp_path) == [
         "operators: some, torch 2, abc",
         "    50% of bound  one",
         "kernel_study: not measured yet",
         "gram_paths: not measured yet",
         "end_to_end: not measured yet",
+        "learning: some, torch 2, abc",
+        "  38.0/26.0, published 41.5/26.6: NOT reached  a",
     ]

@@ -1,0 +1,216 @@
+"""Whether robust training learns what the published runs learned: CIFAR-10, early epochs.
+
+    python benchmarks/learning.py --data FOLDER [--minutes 8] [--out FILE.json]
+
+Trains by published recipes (repsim_fast.training.recipes) in bfloat16 autocast and compares clean
+and robust accuracy on the whole test set with the published ones at the same epoch. A value is
+reached if it is at most ALLOWED points lower. Stops between epochs when the minutes are over, with
+status 75: the same command goes on. Status 1: a value was not reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parent
+sys.path[:0] = [str(BENCHMARKS)]
+from timing import machine, machine_name, write_json  # noqa: E402
+
+from repsim_fast import models  # noqa: E402
+from repsim_fast.attacks import PGD  # noqa: E402
+from repsim_fast.data import ImageData, load  # noqa: E402
+from repsim_fast.training import methods, recipes, train  # noqa: E402
+
+ALLOWED = 3.0
+"""Points below a published accuracy that count as reached: seeds differ by one, and the images may
+be JPEG copies."""
+
+GO_ON = 75
+
+
+@dataclass(frozen=True)
+class Target:
+    """Published accuracies of a recipe, in percent: {epoch: (clean, robust)}.
+
+    Robust accuracy is under PGD of ``steps`` steps of 2/255 with ``restarts``.
+    """
+
+    published: dict[int, tuple[float, float]]
+    source: str
+    steps: int = 10
+    restarts: int = 1
+
+
+TARGETS = {
+    "pgd-rice2020": Target(
+        {0: (37.95, 26.58), 9: (65.55, 40.37)}, "logs of locuslab/robust_overfitting"
+    ),
+    "rs-fgsm-wong2020": Target(
+        {14: (79.30, 45.31)},
+        "a rerun of locuslab/fast_adversarial (its issue 8); the paper says 83.81 and 46.06",
+        steps=50,
+        restarts=10,
+    ),
+    "n-fgsm-dejorge2022": Target(
+        {29: (80.6, 48.1)},
+        "de Jorge et al. 2022, from memory: not looked up again",
+        steps=50,
+        restarts=10,
+    ),
+}
+
+
+class _EnoughError(Exception):
+    """The last epoch that has a published value is over."""
+
+
+class _LateError(Exception):
+    """The minutes are over."""
+
+
+def learn(
+    name: str,
+    images: ImageData,
+    unseen: ImageData,
+    *,
+    device: torch.device,
+    folder: Path,
+    deadline: float,
+) -> list[dict[str, Any]]:
+    """Train up to the last published epoch; the log's epochs.
+
+    Raises:
+        _LateError: The deadline came first.
+    """
+    target, recipe = TARGETS[name], recipes.get(name)
+    settings = dict(recipe.settings)
+    method = methods.build(settings.pop("method"), **settings.pop("method_options"))
+    log, last = folder / "log.jsonl", max(target.published)
+
+    def start_epoch() -> None:
+        if len(epochs_of(log)) > last:
+            raise _EnoughError
+        if time.monotonic() > deadline:
+            raise _LateError
+        method.start_epoch()
+
+    if len(epochs_of(log)) <= last:
+        architecture = {
+            "name": recipe.model,
+            "num_classes": len(images.classes),
+            "in_channels": images.images.shape[1],
+        }
+        network = models.build(**architecture, seed=0).to(device, memory_format=torch.channels_last)
+        every = 1 if target.restarts == 1 else last + 1  # many restarts take minutes
+        with contextlib.suppress(_EnoughError):
+            train(
+                network,
+                images,
+                method=replace(method, start_epoch=start_epoch),
+                **settings,
+                autocast=torch.bfloat16,
+                eval_data=unseen,
+                eval_attack=PGD(
+                    recipe.eps or 0.0,
+                    step_size=2 / 255,
+                    steps=target.steps,
+                    restarts=target.restarts,
+                    seed=0,
+                ),
+                eval_every=every,
+                checkpoint=folder,
+                architecture=architecture,
+                resume=True,
+                log_path=log,
+                device=device,
+                progress=sys.stderr.isatty(),
+            )
+    return epochs_of(log)
+
+
+def epochs_of(log: Path) -> list[dict[str, Any]]:
+    """What a training's log says of its epochs so far."""
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def rows(name: str, epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each published epoch."""
+    target = TARGETS[name]
+    found = []
+    for epoch, (clean, robust) in target.published.items():
+        ours = epochs[epoch]
+        got = {"clean": 100 * ours["clean_accuracy"], "robust": 100 * ours["robust_accuracy"]}
+        attack = f"PGD-{target.steps}" + (f"-{target.restarts}" if target.restarts > 1 else "")
+        found.append(
+            {
+                "case": f"{name}, epoch {epoch}, {attack}",
+                **got,
+                "published_clean": clean,
+                "published_robust": robust,
+                "source": target.source,
+                "reached": got["clean"] >= clean - ALLOWED and got["robust"] >= robust - ALLOWED,
+                "seconds_an_epoch": sum(e["seconds"] for e in epochs) / len(epochs),
+            }
+        )
+    return found
+
+
+def shown(row: dict[str, Any]) -> str:
+    """A row as text."""
+    return (
+        f"{row['case']:40} clean {row['clean']:5.2f} (published {row['published_clean']:5.2f})  "
+        f"robust {row['robust']:5.2f} (published {row['published_robust']:5.2f})  "
+        f"{row['seconds_an_epoch']:.1f} s an epoch{'' if row['reached'] else '  NOT REACHED'}"
+    )
+
+
+def main() -> int:
+    """Exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--data", required=True, help="as for `repsim-fast train`")
+    parser.add_argument("--recipes", nargs="+", choices=tuple(TARGETS), default=tuple(TARGETS))
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--limit", type=int, help="images, for a trial of this script")
+    parser.add_argument("--work", type=Path, default=Path("out/learning"))
+    parser.add_argument("--out", type=Path, help="JSON file of the rows")
+    options = parser.parse_args()
+    deadline = time.monotonic() + 60 * options.minutes
+    images = load(options.data, "train", limit=options.limit)
+    unseen = load(options.data, "test", limit=options.limit)
+    out = options.out or BENCHMARKS / "results" / machine_name() / "learning.json"
+    about = {"machine": machine(), "images": [len(images), len(unseen)], "allowed": ALLOWED}
+    found: list[dict[str, Any]] = []
+    for name in options.recipes:
+        folder = options.work / name
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            epochs = learn(
+                name,
+                images,
+                unseen,
+                device=torch.device(options.device),
+                folder=folder,
+                deadline=deadline,
+            )
+        except _LateError:
+            print(f"{name}: the minutes are over; the same command goes on")
+            return GO_ON
+        found += rows(name, epochs)
+        write_json(out, {**about, "rows": found})
+        for row in found[-len(TARGETS[name].published) :]:
+            print(shown(row), flush=True)
+    return 0 if all(row["reached"] for row in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
