@@ -358,8 +358,15 @@ def _tensors(x: Any) -> dict[str, Tensor]:
 
 
 def _kind(x: Any) -> tuple[Any, ...]:
-    """What must be equal for two batches to be worked on alike."""
-    return tuple((name, t.shape, t.dtype, t.stride()) for name, t in _tensors(x).items())
+    """What must be equal for two batches to be worked on alike; something unique if that is not
+    known of an input."""
+
+    def kind_of(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.shape, value.dtype, value.stride()
+        return value if isinstance(value, (int, float, str, type(None))) else object()
+
+    return tuple((n, kind_of(v)) for n, v in (x if isinstance(x, Mapping) else {"": x}).items())
 
 
 def _no_tensor() -> None:

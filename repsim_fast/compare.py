@@ -106,7 +106,7 @@ def compare(
         maps: Features of convolutional maps and tokens, as for ``Capture``.
         calls: "all" calls of a layer that is called several times in a pass, or only the "first".
         cuda_graph: Capture the forward passes and their Grams as a CUDA graph at the second batch,
-            and replay it for all batches of the same shape. That saves the time between layers in
+            and replay it for batches like the one before. That saves the time between layers in
             which a GPU waits for Python; models must not wait for the GPU. Only for "cka" and
             without ``inputs``.
         names: Names of the models. Default: their class names, numbered if they are equal.

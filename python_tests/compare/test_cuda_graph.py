@@ -73,15 +73,25 @@ class ByName(nn.Module):
         return self.net(pixels * scale + shift[:, None, None, None])
 
 
-def test_inputs_by_name(graphs: type[ReplayedGraph], net_a: nn.Module, images: Tensor) -> None:
+@pytest.mark.parametrize(
+    ("scales", "replayed"), [([2.0, 2.0, 2.0, 2.0], 3), ([2.0, 2.0, 3.0, 3.0], 2)]
+)
+def test_inputs_by_name(
+    scales: list[float],
+    replayed: int,
+    graphs: type[ReplayedGraph],
+    net_a: nn.Module,
+    images: Tensor,
+) -> None:
+    """A graph keeps what is no tensor as it was."""
     shift = torch.rand(len(images))
     batches = [
-        {"pixels": images[rows], "shift": shift[rows], "scale": 2.0}
-        for rows in (slice(0, 10), slice(10, 20), slice(20, 30))
+        {"pixels": images[i : i + 10], "shift": shift[i : i + 10], "scale": scale}
+        for i, scale in zip(range(0, 40, 10), scales, strict=True)
     ]
     plain = values([ByName(net_a)], batches)
     assert torch.equal(values([ByName(net_a)], batches, cuda_graph=True), plain)
-    assert graphs.replayed == 2
+    assert graphs.replayed == replayed
 
 
 def test_nan_in_a_replayed_batch_is_named(
