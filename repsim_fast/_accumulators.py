@@ -15,8 +15,14 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from repsim_fast import _C
-from repsim_fast.ops import Centering, Precision, centered_gram, products_in, resolve_precision
+from repsim_fast.ops import (
+    Centering,
+    GramWriter,
+    Precision,
+    centered_gram,
+    products_in,
+    resolve_precision,
+)
 from repsim_fast.similarity import Measure, MinibatchCKA, measure_names
 from repsim_fast.similarity.cka import hsic_scale
 from repsim_fast.similarity.minibatch import least_entry
@@ -116,7 +122,7 @@ class CKAAccumulator:
         self._served: tuple[int, torch.dtype, torch.device] | None = None
         self._resolved: Precision = "float32"  # precision of their products
         self._products: set[str] = set()  # what those of any features were taken in
-        self._writer: _C.GramWriter | None = None  # of their Grams, on the CPU
+        self._writer: GramWriter | None = None  # of their Grams, on the CPU
         self._cka = MinibatchCKA(estimator=estimator)
         self._n_batches = 0
         self._size = 0  # layers seen
@@ -168,7 +174,7 @@ class CKAAccumulator:
             self._served = kind
             word = str(features.dtype).removeprefix("torch.")
             self._writer = (
-                _C.GramWriter(word, self._centering, self._resolved) if features.is_cpu else None
+                GramWriter(word, self._centering, self._resolved) if features.is_cpu else None
             )
         else:
             self._rows[layer].copy_(self._gram(features))
