@@ -101,7 +101,7 @@ gpu-build: build/.gpu-built
 
 # Once for all parts: it takes minutes.
 build/.gpu-built: setup.py $(CSRC)
-	FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="9.0" $(GPU_PYTHON) -m pip install -q --no-build-isolation --no-deps --no-index -e .
+	FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="9.0a" $(GPU_PYTHON) -m pip install -q --no-build-isolation --no-deps --no-index -e .
 	REPSIM_WERROR=0 $(GPU_PYTHON) python_tests/csrc/build_runner.py cuda
 	mkdir -p build
 	touch $@

@@ -139,6 +139,8 @@ def extensions() -> list[Extension]:
         )
     ]
     if with_cuda:
+        # Kernels for Hopper alone are in code for sm_90a, which not every build has.
+        hopper = ["-DREPSIM_SM90A"] if "9.0a" in architectures else []
         built.append(
             cpp_extension.CUDAExtension(
                 "repsim_fast._C_cuda",
@@ -146,7 +148,7 @@ def extensions() -> list[Extension]:
                 include_dirs=[str(ROOT / "csrc")],
                 extra_compile_args={
                     "cxx": [*CXX_FLAGS, torch_target_flag(), "-DUSE_CUDA"],
-                    "nvcc": NVCC_FLAGS,
+                    "nvcc": [*NVCC_FLAGS, *hopper],
                 },
             )
         )

@@ -6,6 +6,7 @@ operations set; the measurements behind the constants of csrc/cuda/gram_plan.h.
 
 A path is the products alone (csrc/cuda/centered_gram.cuh), from x to the lower triangle of tiles:
     single    one pass over x, tensor cores (bulk: its strips by Hopper's copy engine)
+    warpgroups  one pass over x, products by warpgroups (Hopper)
     tiles64   centred features in memory, then 64 x 64 tiles (tiles128: 128 x 128)
     vendor    centred features in memory, then torch's product by panels of rows
     matmul    what a careful user writes: x - x.mean(0), rounded, then the full product
@@ -93,6 +94,29 @@ class Paths:
 
         return run, lambda x: self.matrix(run(x)[0])
 
+    def warpgroups(self) -> tuple[Path_, Path_] | None:
+        """Columns are shifted only: what finishes a Gram centres it, here the check does."""
+        fits = self.n <= 256 and self.precision == "bfloat16"
+        if not fits or not self.module.warpgroup_product_available():
+            return None
+        gram = self.gram(min(self.multiprocessors, -(-self.p // 64)), 10, 64)
+
+        def run(x: Tensor) -> Tensor:
+            self.module.warpgroup_product(
+                **{"x": x.data_ptr(), "x_type": self.x_type, "n": self.n, "p": self.p},
+                **{"row_stride": x.stride(0), "centre": True, "operand_type": self.operand},
+                **{"tile": 64, "splits": len(gram), "gram": gram.data_ptr()},
+            )
+            return gram
+
+        def result(x: Tensor) -> Tensor:
+            lower = self.matrix(run(x)[0]).double()
+            full = lower + lower.tril(-1).T
+            full = full - full.mean(dim=0)
+            return (full - full.mean(dim=1, keepdim=True)).tril()
+
+        return run, result
+
     def center(self, x: Tensor) -> None:
         self.module.center_features(
             **{"x": x.data_ptr(), "x_type": self.x_type, "n": self.n, "p": self.p},
@@ -160,14 +184,14 @@ class Paths:
             multiprocessors=self.multiprocessors,
             shared_bytes=shared_bytes,
         )
-        if plan.products.name == "tiles":
-            return f"tiles{plan.tile}"
-        return "single" if plan.products.name == "single_pass" else "vendor"
+        name: str = plan.products.name
+        return {"tiles": f"tiles{plan.tile}", "single_pass": "single"}.get(name, name)
 
     def all(self) -> dict[str, tuple[Path_, Path_]]:
         found = {
             "single": self.single("async_"),
             "bulk": self.single("bulk"),
+            "warpgroups": self.warpgroups(),
             "tiles64": self.tiles(64),
             "tiles128": self.tiles(128),
             "vendor": self.vendor(),
@@ -200,7 +224,7 @@ def measure(
     rows = []
     for name, (run, result) in paths.all().items():
         error = check(result, xs[0], expected)
-        case = f"{n:5} x {p:6} {dtype:8} {precision:8} {name:8}"
+        case = f"{n:5} x {p:6} {dtype:8} {precision:8} {name:10}"
         row: dict[str, Any] = {"case": case, "n": n, "p": p, "dtype": dtype}
         row |= {"precision": precision, "path": name, "error": error}
         row["chosen"] = name == chosen

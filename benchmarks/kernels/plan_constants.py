@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 Row = dict[str, Any]
 
-WAYS = ("single", "bulk", "tiles64", "tiles128", "vendor")  # of the plan; matmul is for comparison
+# Of the plan; matmul is for comparison.
+WAYS = ("single", "bulk", "warpgroups", "tiles64", "tiles128", "vendor")
 SLOWER = 1.03  # what is not noise
 
 
@@ -33,6 +34,7 @@ class Threshold(NamedTuple):
 
 THRESHOLDS = (
     Threshold("kBulkCopySamples", ("single",), ("bulk",), ("tf32", "bfloat16")),
+    Threshold("kWarpgroupSamples", ("single", "bulk"), ("warpgroups",), ("bfloat16",)),
     Threshold("kLargeTileSamples", ("tiles64",), ("tiles128",), ("float32", "tf32", "bfloat16")),
     Threshold("kVendorSamples", ("tiles64", "tiles128"), ("vendor",), ("bfloat16",)),
 )

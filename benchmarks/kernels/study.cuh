@@ -19,11 +19,6 @@ void launch_gram_fragments(const SinglePassArguments& arguments, void* stream);
 // 64: gram (splits, 3, 64, 64). For bfloat16 operands.
 void launch_gram_strip_fragments(const SinglePassArguments& arguments, void* stream);
 
-// Version 7: products by warpgroups, strips by bulk copies. n <= 256, tiles of 64: gram (splits,
-// 10, 64, 64). For bfloat16 operands; only where it is available: Hopper, compiled for sm_90a.
-bool gram_warpgroups_available();
-void launch_gram_warpgroups(const SinglePassArguments& arguments, void* stream);
-
 // out = adv + size * sign(gradient), into the ball around x and the box [0, 1]. Versions 2, 3, 5.
 struct LinfArguments {
   int version;

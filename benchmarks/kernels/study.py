@@ -135,7 +135,7 @@ def gram_runs(
     blocks = (1 if side == 64 else 2) * kernels.multiprocessors
     if version == 4 and not kernels.launchers.bulk_strips_available():
         return None
-    if version == 7 and not kernels.study.gram_warpgroups_available():
+    if version == 7 and not kernels.launchers.warpgroup_product_available():
         return None
     gram = torch.full((blocks, tiles, side, side), torch.nan, device=kernels.device)
 

@@ -65,7 +65,7 @@ void gram_version(int version, uintptr_t x, ElementType x_type, int64_t n, int64
     case 6:
       return study::launch_gram_strip_fragments(arguments, nullptr);
     case 7:
-      return study::launch_gram_warpgroups(arguments, nullptr);
+      return launch_warpgroup_product(arguments, nullptr);
     default:
       throw py::value_error("gram_version: there are 2 to 7");
   }
@@ -78,7 +78,6 @@ PYBIND11_MODULE(_kernel_study, m) {
   m.def("linf_version", &linf_version, py::kw_only(), py::arg("version"), py::arg("count"),
         py::arg("adv"), py::arg("gradient"), py::arg("x"), py::arg("out"), py::arg("size"),
         py::arg("eps"));
-  m.def("gram_warpgroups_available", &study::gram_warpgroups_available);
   m.def("gram_version", &gram_version, py::kw_only(), py::arg("version"), py::arg("x"),
         py::arg("x_type"), py::arg("n"), py::arg("p"), py::arg("row_stride"), py::arg("tile"),
         py::arg("splits"), py::arg("gram"));

@@ -3,8 +3,10 @@
 
 namespace repsim_fast {
 
-// The code that runs must have been compiled for sm_90a: any other has only the traps below.
+// The code that runs must have been compiled for sm_90a, which the build says by REPSIM_SM90A: any
+// other has only the traps below.
 inline bool warpgroup_products_available() {
+#if defined(REPSIM_SM90A)
   int device = 0, major = 0, minor = 0;
   check_launch("warpgroup products", cudaGetDevice(&device));
   check_launch("warpgroup products",
@@ -12,6 +14,9 @@ inline bool warpgroup_products_available() {
   check_launch("warpgroup products",
                cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
   return major == 9 && minor == 0;
+#else
+  return false;
+#endif
 }
 
 #if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)

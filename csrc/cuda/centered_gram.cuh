@@ -136,6 +136,19 @@ struct SinglePassArguments {
 };
 void launch_single_pass_product(const SinglePassArguments& arguments, void* stream);
 
+// ---- one pass by warpgroups
+
+// Shared memory that a block asks for at most.
+constexpr int64_t kWarpgroupSharedBytes = int64_t{227} << 10;
+
+// Whether this device, and the code that was compiled for it, can run the following.
+bool warpgroup_product_available();
+
+// As launch_single_pass_product, for bfloat16 operands in tiles of 64, up to 256 samples; features
+// of at most 32 bits. With `centre` the columns are shifted by a mean of some rows instead of all:
+// the finish has to centre, kDouble or kUnbiased.
+void launch_warpgroup_product(const SinglePassArguments& arguments, void* stream);
+
 // ---- finish
 
 enum class GramCentering { kNone, kDouble, kUnbiased };

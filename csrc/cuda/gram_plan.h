@@ -18,10 +18,12 @@ struct GramProblem {
   int64_t multiprocessors;
   int64_t shared_bytes;      // that a block may ask for
   bool bulk_copies = false;  // wanted and available
+  bool warpgroups = false;   // likewise
 };
 
 enum class GramProducts {
   kSinglePass,  // launch_single_pass_product, straight from x
+  kWarpgroups,  // launch_warpgroup_product, straight from x; the finish has to centre
   kTiles,       // launch_center_features, launch_triangle_product
   kVendor,      // launch_center_features, then the vendor library by panels of rows
 };
@@ -63,6 +65,16 @@ constexpr int64_t kPartialGramBytes = int64_t{64} << 20;
 // win (benchmarks/kernels, version 4 of the Gram).
 constexpr int64_t kBulkCopySamples = std::numeric_limits<int64_t>::max();
 
+// Samples from which products by warpgroups are to take over, likewise (version 7).
+constexpr int64_t kWarpgroupSamples = std::numeric_limits<int64_t>::max();
+
+// The same as variables, for tests of what no GPU has shown yet.
+struct GramThresholds {
+  int64_t bulk_copy_samples = kBulkCopySamples;
+  int64_t warpgroup_samples = kWarpgroupSamples;
+};
+inline GramThresholds gram_thresholds;
+
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline bool single_pass_fits(const GramProblem& problem) {
@@ -77,10 +89,24 @@ inline bool single_pass_fits(const GramProblem& problem) {
                                   element_bytes(problem.operand_type)) <= problem.shared_bytes;
 }
 
+inline bool warpgroups_fit(const GramProblem& problem) {
+  return problem.warpgroups && problem.single_pass_layout &&
+         problem.operand_type == ElementType::kBFloat16 && element_bytes(problem.x_type) <= 4 &&
+         single_pass_tile(problem.n, problem.operand_type) > 0 &&
+         kWarpgroupSharedBytes <= problem.shared_bytes;
+}
+
 inline GramPlan plan_gram(const GramProblem& problem) {
-  const auto& [n, p, x_type, operand_type, layout, multiprocessors, shared_bytes, bulk_copies] =
-      problem;
+  const auto& [n, p, x_type, operand_type, layout, multiprocessors, shared_bytes, bulk_copies,
+               warpgroups] = problem;
   GramPlan plan;
+  if (warpgroups_fit(problem)) {
+    plan.products = GramProducts::kWarpgroups;
+    plan.tiles = kSinglePassTiles;
+    // A strip has the columns of 128 bytes of operands.
+    plan.splits = std::min(multiprocessors, ceil_divide(p, 64));
+    return plan;
+  }
   if (single_pass_fits(problem)) {
     plan.products = GramProducts::kSinglePass;
     plan.tile = single_pass_tile(n, operand_type);

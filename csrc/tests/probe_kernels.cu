@@ -216,8 +216,6 @@ void launch_products(const uint16_t* rows, float* pair, float* single, void* str
 
 }  // namespace
 
-bool can_multiply_by_warpgroups() { return warpgroup_products_available(); }
-
 // Planted faults exist on the runner alone: what a GPU makes of them is anybody's guess, and ptxas
 // sees them.
 void launch_warpgroup_products(const uint16_t* rows, ProductFault fault, float* pair, float* single,

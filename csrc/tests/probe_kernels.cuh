@@ -39,7 +39,6 @@ void launch_warpgroup_products(const uint16_t* rows,  // (192, 64) bfloat16, 16-
                                float* pair,    // (64, 128)
                                float* single,  // (64, 64)
                                void* stream);
-bool can_multiply_by_warpgroups();
 
 // Only half of the block reaches the barrier.
 void launch_divergent_barrier(void* stream);

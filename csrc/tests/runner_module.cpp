@@ -39,6 +39,7 @@ PYBIND11_MODULE(_cuda_runner, m) {
       .value("bulk", StripCopies::kBulk);
   py::enum_<GramProducts>(m, "GramProducts")
       .value("single_pass", GramProducts::kSinglePass)
+      .value("warpgroups", GramProducts::kWarpgroups)
       .value("tiles", GramProducts::kTiles)
       .value("vendor", GramProducts::kVendor);
   py::class_<GramPlan>(m, "GramPlan")
@@ -52,13 +53,20 @@ PYBIND11_MODULE(_cuda_runner, m) {
   m.def(
       "plan_gram",
       [](int64_t n, int64_t p, ElementType x_type, ElementType operand_type,
-         bool single_pass_layout, int64_t multiprocessors, int64_t shared_bytes, bool bulk_copies) {
+         bool single_pass_layout, int64_t multiprocessors, int64_t shared_bytes, bool bulk_copies,
+         bool warpgroups) {
         return plan_gram({n, p, x_type, operand_type, single_pass_layout, multiprocessors,
-                          shared_bytes, bulk_copies});
+                          shared_bytes, bulk_copies, warpgroups});
       },
       py::kw_only(), py::arg("n"), py::arg("p"), py::arg("x_type"), py::arg("operand_type"),
       py::arg("single_pass_layout"), py::arg("multiprocessors"), py::arg("shared_bytes"),
-      py::arg("bulk_copies") = false);
+      py::arg("bulk_copies") = false, py::arg("warpgroups") = false);
+  py::class_<GramThresholds>(m, "GramThresholds")
+      .def_readwrite("bulk_copy_samples", &GramThresholds::bulk_copy_samples)
+      .def_readwrite("warpgroup_samples", &GramThresholds::warpgroup_samples);
+  m.def(
+      "gram_thresholds", []() -> GramThresholds& { return gram_thresholds; },
+      py::return_value_policy::reference);
   m.def("single_pass_tile", &single_pass_tile);
   m.def("bulk_strips_available", &bulk_strips_available);
   m.def("feature_pitch", &feature_pitch);
@@ -87,18 +95,23 @@ PYBIND11_MODULE(_cuda_runner, m) {
       },
       py::kw_only(), py::arg("features"), py::arg("operand_type"), py::arg("n"), py::arg("pitch"),
       py::arg("tile"), py::arg("splits"), py::arg("gram"));
-  m.def(
-      "single_pass_product",
-      [](uintptr_t x, ElementType x_type, int64_t n, int64_t p, int64_t row_stride, bool centre,
-         ElementType operand_type, int64_t tile, int64_t splits, uintptr_t gram,
-         StripCopies copies) {
-        launch_single_pass_product({pointer(x), x_type, n, p, row_stride, centre, operand_type,
-                                    tile, splits, pointer(gram), copies},
-                                   nullptr);
-      },
-      py::kw_only(), py::arg("x"), py::arg("x_type"), py::arg("n"), py::arg("p"),
-      py::arg("row_stride"), py::arg("centre"), py::arg("operand_type"), py::arg("tile"),
-      py::arg("splits"), py::arg("gram"), py::arg("copies") = StripCopies::kAsync);
+  const auto define_pass = [&m](const char* name, auto launcher) {
+    m.def(
+        name,
+        [launcher](uintptr_t x, ElementType x_type, int64_t n, int64_t p, int64_t row_stride,
+                   bool centre, ElementType operand_type, int64_t tile, int64_t splits,
+                   uintptr_t gram, StripCopies copies) {
+          launcher({pointer(x), x_type, n, p, row_stride, centre, operand_type, tile, splits,
+                    pointer(gram), copies},
+                   nullptr);
+        },
+        py::kw_only(), py::arg("x"), py::arg("x_type"), py::arg("n"), py::arg("p"),
+        py::arg("row_stride"), py::arg("centre"), py::arg("operand_type"), py::arg("tile"),
+        py::arg("splits"), py::arg("gram"), py::arg("copies") = StripCopies::kAsync);
+  };
+  define_pass("single_pass_product", &launch_single_pass_product);
+  define_pass("warpgroup_product", &launch_warpgroup_product);
+  m.def("warpgroup_product_available", &warpgroup_product_available);
   m.def(
       "finish_gram",
       [](uintptr_t gram, bool wide, int64_t n, int64_t tile, GramCentering centering,
@@ -144,7 +157,6 @@ PYBIND11_MODULE(_cuda_runner, m) {
           launch_warpgroup_products(pointer<uint16_t>(rows), fault, pointer<float>(pair),
                                     pointer<float>(single), nullptr);
         });
-  m.def("can_multiply_by_warpgroups", &can_multiply_by_warpgroups);
   m.def("divergent_barrier", [] { launch_divergent_barrier(nullptr); });
   m.def("greedy_shared_memory", [] { launch_greedy_shared_memory(nullptr); });
 }

@@ -263,7 +263,7 @@ void check_grams() {
   }
   const Launcher two_rows_of_tiles{study::launch_gram_strip_fragments, 3, 64};
   check_single_pass<float, BFloat16>(77, 70, 1, two_rows_of_tiles, E::kFloat32, E::kBFloat16, 1e-2);
-  const Launcher warpgroups{study::launch_gram_warpgroups, 10, 64};
+  const Launcher warpgroups{launch_warpgroup_product, 10, 64};
   check_single_pass<float, BFloat16>(130, 200, 1, warpgroups, E::kFloat32, E::kBFloat16, 1e-2);
   check_single_pass<BFloat16, BFloat16>(67, 400, 2, warpgroups, E::kBFloat16, E::kBFloat16, 1e-2);
 }

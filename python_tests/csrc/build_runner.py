@@ -82,9 +82,17 @@ def _commands(device: str) -> tuple[list[tuple[Path, list[str]]], tuple[list[str
         return [(source, cxx) for source in sources], ([_compiler(), "-shared"], libraries)
     major, minor = torch.cuda.get_device_capability()
     # Products by warpgroups are of sm_90a alone, not of later architectures.
-    name = f"{major}{minor}{'a' if (major, minor) == (9, 0) else ''}"
+    hopper = (major, minor) == (9, 0)
+    name = f"{major}{minor}{'a' if hopper else ''}"
     target = f"-gencode=arch=compute_{name},code=sm_{name}"
-    nvcc = [_nvcc(), *NVCC_FLAGS, target, f"-I{CSRC}", f"-I{STUDY.parent}"]
+    nvcc = [
+        _nvcc(),
+        *NVCC_FLAGS,
+        *["-DREPSIM_SM90A"] * hopper,
+        target,
+        f"-I{CSRC}",
+        f"-I{STUDY.parent}",
+    ]
     commands = [*((source, nvcc) for source in KERNELS), *((source, cxx) for source in BINDINGS)]
     # nvcc knows where its libraries are, also where the one on PATH is a link or a wrapper.
     return commands, ([_nvcc(), "-shared", "-cudart", "shared"], [])

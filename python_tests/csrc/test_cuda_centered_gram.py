@@ -337,6 +337,92 @@ def test_single_pass_refuses_features_it_cannot_read(runner: ModuleType, copies:
         runner.single_pass_product(x=x.data_ptr(), gram=gram.data_ptr(), **sizes, **types)
 
 
+# ---- one pass by warpgroups
+
+
+def warpgroups(runner: ModuleType, x: Tensor, splits: int, *, centre: bool = True) -> Tensor:
+    """Lower triangle (n, n) of the products of x, of columns shifted by some rows' mean."""
+    n, p = x.shape
+    # Rows that start at multiples of 16 bytes, and NaN between them.
+    padded = torch.full((n, -(-p // 8) * 8 + 8), torch.nan, dtype=x.dtype)
+    padded[:, :p] = x
+    padded = padded.to(runner.device)
+    gram = poisoned(splits, 10, 64, 64, dtype=torch.float32, device=runner.device)
+    dtype = next(name for name, value in DTYPES.items() if value == x.dtype)
+    runner.warpgroup_product(
+        x=padded.data_ptr(),
+        x_type=getattr(runner.ElementType, dtype),
+        n=n,
+        p=p,
+        row_stride=padded.stride(0),
+        centre=centre,
+        operand_type=runner.ElementType.bfloat16,
+        tile=64,
+        splits=splits,
+        gram=gram.data_ptr(),
+    )
+    full = torch.zeros(256, 256)
+    for index, (i, j) in enumerate(torch.tril_indices(4, 4).T.tolist()):
+        full[i * 64 : (i + 1) * 64, j * 64 : (j + 1) * 64] = gram[0, index].cpu()
+    return full[:n, :n].tril()
+
+
+def centred(lower: Tensor) -> Tensor:
+    """H K H of a lower triangle, in float64."""
+    full = lower.double() + lower.double().tril(-1).T
+    full = full - full.mean(dim=0)
+    return full - full.mean(dim=1, keepdim=True)
+
+
+@pytest.fixture
+def needs_warpgroups(runner: ModuleType) -> None:
+    if not runner.warpgroup_product_available():
+        pytest.skip("this GPU has no products by warpgroups: they need compute capability 9.0")
+
+
+@pytest.mark.usefixtures("needs_warpgroups")
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("n", "p", "splits"),
+    [(1, 1, 1), (2, 70, 1), (5, 64, 2), (9, 300, 3), (65, 65, 1), (256, 200, 2)],
+)
+def test_warpgroups(runner: ModuleType, n: int, p: int, splits: int, dtype: str) -> None:
+    """Also more blocks than strips, more strips than stages and tiles of zeros."""
+    x = random_features(n, p, mean=3.0).to(DTYPES[dtype])
+    expected = reference.centered_gram(x.double(), centering="features")
+    error = (centred(warpgroups(runner, x, splits)) - expected).norm()
+    assert error <= GRAM_ERROR["bfloat16"] * expected.norm() + (1e-12 if n == 1 else 0)
+    plain = warpgroups(runner, x, splits, centre=False).double()
+    wanted = (x.double() @ x.double().T).tril()
+    assert (plain - wanted).norm() <= GRAM_ERROR["bfloat16"] * wanted.norm()
+
+
+@pytest.mark.usefixtures("needs_warpgroups")
+@pytest.mark.parametrize("mean", [10.0, 1e3, -1e5])
+def test_a_large_mean_costs_warpgroups_no_accuracy(runner: ModuleType, mean: float) -> None:
+    x = random_features(70, 300, mean=mean).float()
+    expected = reference.centered_gram(x.double(), centering="features")
+    error = (centred(warpgroups(runner, x, 2)) - expected).norm()
+    assert error <= GRAM_ERROR["bfloat16"] * expected.norm()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"n": 257}, {"tile": 32}, {"row_stride": 6}, {"operand": "tf32"}]
+)
+def test_warpgroups_refuse_what_they_cannot_read(runner: ModuleType, wrong: dict[str, Any]) -> None:
+    sizes = {"n": 8, "p": 6, "row_stride": 8, "tile": 64, "splits": 1, "centre": True} | wrong
+    operand = getattr(runner.ElementType, sizes.pop("operand", "bfloat16"))
+    x = torch.zeros(8, 8, device=runner.device)
+    with pytest.raises(ValueError, match="at most 256 aligned rows, tiles of 64"):
+        runner.warpgroup_product(
+            x=x.data_ptr(),
+            x_type=runner.ElementType.float32,
+            operand_type=operand,
+            gram=0,
+            **sizes,
+        )
+
+
 # ---- step 3: finish
 
 
@@ -501,6 +587,7 @@ def plan_of(
     multiprocessors: int = 132,
     shared_kib: int = 227,
     bulk_copies: bool = False,
+    warpgroups: bool = False,
 ) -> Any:
     return runner.plan_gram(
         n=n,
@@ -511,6 +598,7 @@ def plan_of(
         multiprocessors=multiprocessors,
         shared_bytes=shared_kib << 10,
         bulk_copies=bulk_copies,
+        warpgroups=warpgroups,
     )
 
 
@@ -579,3 +667,38 @@ def test_triangle_position_is_exact(runner: ModuleType) -> None:
         assert runner.triangle_position(start) == (row, 0)
         assert runner.triangle_position(start - 1) == (row - 1, row - 1)
         assert runner.triangle_position(start + row) == (row, row)
+
+
+@pytest.mark.parametrize(("dtype", "operand"), OPERANDS)
+def test_plan_takes_warpgroups_where_they_fit(runner: ModuleType, dtype: str, operand: str) -> None:
+    for n, layout, shared_kib in itertools.product((1, 100, 256, 257), (False, True), (163, 227)):
+        options = {"dtype": dtype, "layout": layout, "shared_kib": shared_kib}
+        plan = plan_of(runner, n, 6400, operand, warpgroups=True, **options)
+        fits = layout and n <= 256 and shared_kib == 227 and operand == "bfloat16"
+        assert (plan.products == runner.GramProducts.warpgroups) == fits
+        if fits:
+            assert (plan.tile, plan.tiles, plan.splits) == (64, 10, 100)
+
+
+@pytest.mark.parametrize("centering", CENTERINGS)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("which", ["bulk_copy_samples", "warpgroup_samples"])
+def test_operator_by_paths_that_no_plan_takes_yet(
+    cpu_runner: ModuleType, which: str, packed: bool, centering: str
+) -> None:
+    x = random_features(70, 136, mean=2.0).float()
+    out = []
+    thresholds = cpu_runner.gram_thresholds()
+    never = getattr(thresholds, which)
+    try:
+        for samples in (never, 1):
+            setattr(thresholds, which, samples)
+            operator = torch.ops.repsim_fast_runner.centered_gram
+            out.append(operator(x, centering, packed, "bfloat16"))
+    finally:
+        setattr(thresholds, which, never)
+    expected = reference.centered_gram(x.double(), centering=centering, packed=packed)
+    for gram in out:
+        assert (gram.double() - expected).norm() <= GRAM_ERROR["bfloat16"] * expected.norm()
+    if which == "warpgroup_samples":
+        assert not torch.equal(*out)  # it was another path

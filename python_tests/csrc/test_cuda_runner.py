@@ -105,7 +105,7 @@ def warpgroup_products(runner: ModuleType, fault: str = "none") -> None:
 
 
 def test_products_of_a_warpgroup(runner: ModuleType) -> None:
-    if not runner.can_multiply_by_warpgroups():
+    if not runner.warpgroup_product_available():
         pytest.skip("this GPU has no products by warpgroups: they need compute capability 9.0")
     warpgroup_products(runner)
 

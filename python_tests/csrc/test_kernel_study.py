@@ -89,7 +89,7 @@ def test_every_operator_is_checked_without_a_gpu(tmp_path: Path) -> None:
 def test_every_path_is_checked_without_a_gpu(tmp_path: Path) -> None:
     rows = rows_of("gram_paths.py", tmp_path / "gram_paths.json")
     assert {row["path"] for row in rows} == {
-        *("single", "bulk", "tiles64", "tiles128", "vendor", "matmul")
+        *("single", "bulk", "warpgroups", "tiles64", "tiles128", "vendor", "matmul")
     }
 
 

@@ -1,24 +1,26 @@
-// Version 7 of the Gram: the units of Hopper multiply straight from shared memory (wgmma), while
-// the threads that asked for it round the next strip. Up to 256 samples: two warpgroups have five
-// tiles of 64 each, so that operands are read for six products a step instead of by ten warps.
+// The products of a centred Gram in one pass over x, by Hopper's units, which multiply straight
+// from shared memory (wgmma) while the threads that asked for it round the next strip. Up to 256
+// samples: two warpgroups have five tiles of 64 each, so that operands are read for six products a
+// step instead of by ten warps.
 //
 // Columns are not centred but shifted by the mean of their first eight rows: that needs neither a
 // pass over the strip nor a barrier, and what is left of their means goes when the Gram is
-// finished, for H K H is the same for all shifts. Rounding to bfloat16 is as fine for a shift
-// nearby.
+// finished, for H K H, and U-centring, are the same for all shifts. Rounding to bfloat16 is as fine
+// for a shift nearby.
 #include <stdexcept>
 #include <type_traits>
 
 #include "common/bulk_copies.h"
 #include "common/cuda_vocabulary.h"
 #include "common/warpgroup_products.h"
-#include "kernels/study.cuh"
+#include "cuda/centered_gram.cuh"
 #include "math/triangle.h"
 
-namespace repsim_fast::study {
+namespace repsim_fast {
 namespace {
 
-constexpr int kTile = 64, kTiles = 10, kRows = 4 * kTile;
+constexpr int kTile = 64, kTiles = static_cast<int>(kSinglePassTiles);
+constexpr int kRows = static_cast<int>(kSinglePassTileRows) * kTile;
 constexpr int kThreads = 2 * kWarpgroupSize;
 constexpr int kWarps = kThreads / static_cast<int>(kWarpSize);
 constexpr int kColumns = kUnitRowBytes / static_cast<int>(sizeof(BFloat16));  // of a strip
@@ -35,7 +37,7 @@ struct Strips {
   static constexpr bool kNarrow = sizeof(In) == 2;
   static constexpr int kRowBytes = kColumns * static_cast<int>(sizeof(In));
   // Of narrow ones there is room for more, and for operands that are written while others are
-  // multiplied; the other way round what is read twice would not stay in registers.
+  // multiplied. Of wide ones products take a smaller share of the time.
   static constexpr int kStages = kNarrow ? 4 : 3;
   static constexpr int kOperands = kNarrow ? 2 : 1;
 
@@ -100,9 +102,9 @@ __device__ void multiply(Sums& sums, const unsigned char* operands) {
 
 template <typename In>
 __global__ void __launch_bounds__(kThreads, 1)
-    gram_warpgroups_kernel(const __grid_constant__ TensorMap x,  // (n, p) by strips of all rows
-                           int64_t n, int64_t p, bool shifted,
-                           float* gram) {  // (gridDim.x, kTiles, kTile, kTile)
+    warpgroup_product_kernel(const __grid_constant__ TensorMap x,  // (n, p) by strips of all rows
+                             int64_t n, int64_t p, bool shifted,
+                             float* gram) {  // (gridDim.x, kTiles, kTile, kTile)
   using S = Strips<In>;
   auto& shared = shared_memory<typename S::Shared>();
   const int lane = static_cast<int>(threadIdx.x % kWarpSize);
@@ -227,6 +229,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <typename In>
 void launch_type(const SinglePassArguments& arguments, void* stream) {
+  static_assert(sizeof(typename Strips<In>::Shared) <= kWarpgroupSharedBytes);
   const TensorMap x =
       make_tensor_map({.matrix = arguments.x,
                        .element_bytes = sizeof(In),
@@ -235,7 +238,7 @@ void launch_type(const SinglePassArguments& arguments, void* stream) {
                        .row_bytes = arguments.row_stride * static_cast<int64_t>(sizeof(In)),
                        .box_rows = arguments.n,
                        .box_columns = kColumns});
-  launch("gram_warpgroups", gram_warpgroups_kernel<In>,
+  launch("warpgroup_product", warpgroup_product_kernel<In>,
          {.grid = dim3(static_cast<unsigned>(arguments.splits)),
           .threads = kThreads,
           .shared_bytes = sizeof(typename Strips<In>::Shared),
@@ -245,16 +248,28 @@ void launch_type(const SinglePassArguments& arguments, void* stream) {
 
 }  // namespace
 
-bool gram_warpgroups_available() { return warpgroup_products_available(); }
+bool warpgroup_product_available() { return warpgroup_products_available(); }
 
-void launch_gram_warpgroups(const SinglePassArguments& arguments, void* stream) {
-  if (arguments.n > kRows || arguments.operand_type != ElementType::kBFloat16) {
-    throw std::invalid_argument("gram_warpgroups: expected n <= 256 and bfloat16 operands");
+void launch_warpgroup_product(const SinglePassArguments& arguments, void* stream) {
+  if (arguments.n == 0) return;
+  if (arguments.n > kRows || arguments.tile != kTile ||
+      arguments.operand_type != ElementType::kBFloat16 ||
+      !single_pass_layout(arguments.x, arguments.x_type, arguments.row_stride, 1)) {
+    throw std::invalid_argument(
+        "warpgroup_product: expected at most 256 aligned rows, tiles of 64 and bfloat16 operands");
   }
-  if (arguments.x_type == ElementType::kFloat32) {
-    launch_type<float>(arguments, stream);
-  } else {
-    launch_type<BFloat16>(arguments, stream);
+  switch (arguments.x_type) {
+    case ElementType::kFloat32:
+      launch_type<float>(arguments, stream);
+      break;
+    case ElementType::kFloat16:
+      launch_type<Half>(arguments, stream);
+      break;
+    case ElementType::kBFloat16:
+      launch_type<BFloat16>(arguments, stream);
+      break;
+    default:
+      throw std::invalid_argument("warpgroup_product: expected features of at most 32 bits");
   }
   launch_sum_splits({.gram = arguments.gram,
                      .wide = false,
@@ -263,4 +278,4 @@ void launch_gram_warpgroups(const SinglePassArguments& arguments, void* stream) 
                     stream);
 }
 
-}  // namespace repsim_fast::study
+}  // namespace repsim_fast
