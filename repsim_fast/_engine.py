@@ -89,16 +89,16 @@ class Engine:
 
     def __enter__(self) -> Engine:
         """Put the hooks in place for all batches, unless a transform may run models itself."""
-        if all(r.transform is None for r in self.runs):
-            with contextlib.ExitStack() as hooked:
-                for capture in self._captures:
-                    hooked.enter_context(capture)
-                self._hooked = hooked.pop_all()
         devices = {device_of(r.model) for r in self.runs}
         if self._cuda_graph and [device.type for device in devices] != ["cuda"]:
             where = ", ".join(sorted(map(str, devices)))
             raise RuntimeError(f"cuda_graph: expected all models on one GPU, got {where}")
         self._side = side_stream(devices, self.accumulator)
+        if all(r.transform is None for r in self.runs):
+            with contextlib.ExitStack() as hooked:
+                for capture in self._captures:
+                    hooked.enter_context(capture)
+                self._hooked = hooked.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -77,12 +77,12 @@ class SideStream:
         self._overwritten: set[int] = set()
         self._spoilt: int | None = None  # a layer that was overwritten while it was read
         self._in_order = True  # the present batch
-        self._size: int | None = None  # samples of the first batch
+        self._latest: int | None = None  # samples of the batch before
 
     def start_batch(self, n: int) -> None:
-        """Say how many samples come: another number than the first makes new buffers, in order."""
-        self._in_order = self._size != n
-        self._size = n if self._size is None else self._size
+        """Say how many samples come: another number than before makes new buffers, in order."""
+        self._in_order = n != self._latest
+        self._latest = n
 
     def add(self, layer: int, features: Tensor, activation: Tensor) -> None:
         """Give the features of a layer's activation to the accumulator."""

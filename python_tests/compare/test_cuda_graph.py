@@ -117,6 +117,7 @@ def test_a_model_that_cannot_be_captured_is_an_error(
 def test_needs_a_gpu_cka_and_no_transforms(net_a: nn.Module, images: Tensor) -> None:
     with pytest.raises(RuntimeError, match="cuda_graph: expected all models on one GPU, got cpu"):
         compare([net_a], images, cuda_graph=True)
+    assert not any(module._forward_hooks for module in net_a.modules())
     with pytest.raises(ValueError, match="cuda_graph: expected measure 'cka', got 'svcca'"):
         compare([net_a], images, cuda_graph=True, measure="svcca")
     with pytest.raises(ValueError, match="cuda_graph: expected no inputs="):
