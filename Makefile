@@ -143,14 +143,14 @@ gpu-bench-steps gpu-bench-svd gpu-bench-attacks: gpu-bench-%: gpu-build
 gpu-bench-end-to-end: gpu-build
 	$(GPU_PART) $(GPU_PYTHON) benchmarks/end_to_end_gpu.py --out $(GPU_OUT)
 
-# CIFAR-10 as parquet files, which `make gpu` does without. Repeated until the status is not 75.
+# CIFAR-10 as parquet files, which `make gpu` does without. To be repeated while make says Error 75.
 GPU_DATA ?= ../shared/data
 gpu-learning: gpu-build  ## published recipes against the published accuracies of early epochs
 	$(GPU_PYTHON) benchmarks/learning.py --data $(GPU_DATA)/cifar10 --minutes 8 \
 	  --out $(GPU_OUT)/learning.json
 
-# Ten hours by estimate, in parts of eight minutes, which are no part of `make gpu`: a status of 75
-# means that the same command goes on from there, 0 that all questions are answered.
+# Ten hours by estimate, in parts of eight minutes, which are no part of `make gpu`: "Error 75"
+# means that the same command goes on from there, success that all questions are answered.
 gpu-experiment: gpu-build
 	$(GPU_PYTHON) experiments/01_robust_representations/run.py --preset gpu --minutes 8 --quiet
 

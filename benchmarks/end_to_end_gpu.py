@@ -76,10 +76,9 @@ class Settings:
     """Sizes of a run."""
 
     device: str
-    images: int = 10_000
-    # Activations of few images are still in the cache when their Gram reads them, but the GPU waits
-    # for Python more often.
-    batches: tuple[int, ...] = (128, 32)
+    # Images by size of the batches. Activations of few are still in the cache when their Gram reads
+    # them, but the GPU waits for Python more often.
+    images: tuple[tuple[int, int], ...] = ((128, 10_000), (32, 2_500))
     side: int = 224
     checked: int = 64  # images of the check, in two batches
     attacked: int = 64
@@ -91,7 +90,7 @@ class Settings:
 def small(device: str) -> Settings:
     return Settings(
         device,
-        **{"images": 16, "batches": (8,), "side": 32, "checked": 16, "attacked": 2, "profiled": 1},
+        **{"images": ((8, 16),), "side": 32, "checked": 16, "attacked": 2, "profiled": 1},
         **{"rounds": 1, "attack_rounds": 1},
     )
 
@@ -206,7 +205,8 @@ def graphed_forwards(settings: Settings, models: list[nn.Module], images: Images
                 loop({"x": batch})
 
 
-def comparison(settings: Settings, models: list[nn.Module]) -> Rows:
+def comparison(settings: Settings, models: list[nn.Module]) -> Iterator[Rows]:
+    """Rows of one size of the batches after the other."""
     few = Images(settings, settings.checked, settings.checked // 2)
     truth, activation_bytes = float64_grid(settings, models, few)
     errors = {}
@@ -216,22 +216,19 @@ def comparison(settings: Settings, models: list[nn.Module]) -> Rows:
         if not error <= tolerance:
             sys.exit(f"comparison, {way}: error {error:.1e} over {tolerance}")
 
-    rows = []
-    for batch in settings.batches:
-        rows += timed(settings, models, batch, errors, activation_bytes)
-    return rows
+    for batch, count in settings.images:
+        yield timed(settings, models, Images(settings, count, batch), errors, activation_bytes)
 
 
 def timed(
     settings: Settings,
     models: list[nn.Module],
-    batch: int,
+    images: Images,
     errors: dict[str, float],
     activation_bytes: float,
 ) -> Rows:
     """Every way to compare in batches of one size, and the forward passes alone."""
-    images = Images(settings, settings.images, batch)
-    warm = Images(settings, min(settings.images, 3 * batch), batch)
+    warm = Images(settings, min(images.count, 3 * images.batch), images.batch)
     alternatives: dict[str, Callable[[Images], object]] = {
         "forwards": lambda data: forwards(settings, models, data),
         **{
@@ -251,13 +248,13 @@ def timed(
     bare = times["forwards"].median
     rows = []
     for name, timing in times.items():
-        row = {"case": f"comparison, batches of {batch}, {name}", **timing.row()}
+        row = {"case": f"comparison, batches of {images.batch}, {name}", **timing.row()}
         row["ratio"] = timing.median / bare
-        row["examples_per_s"] = settings.images / timing.median
+        row["examples_per_s"] = images.count / timing.median
         if name in errors:
             row["max_error"] = errors[name]
         if settings.device == "cuda" and name in errors:
-            reading = activation_bytes * settings.images / copy_bytes_per_ms() / 1e3
+            reading = activation_bytes * images.count / copy_bytes_per_ms() / 1e3
             row["bound_ratio"] = 1 + reading / bare
         rows.append(row)
     return rows
@@ -336,7 +333,7 @@ def attacks(settings: Settings, model: nn.Module) -> Rows:
 
 def kernel_table(settings: Settings, models: list[nn.Module]) -> Rows:
     """The kernels (on a CPU: operations) of some batches of the comparison, by time."""
-    batch = settings.batches[0]
+    batch = settings.images[0][0]
     images = Images(settings, settings.profiled * batch, batch)
     on_gpu = settings.device == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
@@ -392,8 +389,10 @@ def main() -> None:
     models = networks(settings)
     out = options.out or BENCHMARKS / "results" / machine_name()
     about = {"machine": machine(), "settings": asdict(settings)}
-    rows = comparison(settings, models)
-    write_json(out / "end_to_end.json", {**about, "rows": rows})  # kept if an attack is wrong
+    rows: Rows = []
+    for more in comparison(settings, models):
+        rows += more
+        write_json(out / "end_to_end.json", {**about, "rows": rows})  # kept if the rest fails
     rows += attacks(settings, models[0])
     write_json(out / "end_to_end.json", {**about, "rows": rows})
     kernels = kernel_table(settings, models)

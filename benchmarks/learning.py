@@ -137,6 +137,14 @@ def learn(
     return epochs_of(log)
 
 
+def _check_same(folder: Path, what: dict[str, Any]) -> None:
+    """A log that is there must be of the same images: it would pass for a log of these."""
+    note = folder / "images.json"
+    if note.exists() and json.loads(note.read_text()) != what:
+        sys.exit(f"{folder} holds a training on other images: choose another --work, or remove it")
+    write_json(note, what)
+
+
 def epochs_of(log: Path) -> list[dict[str, Any]]:
     """What a training's log says of its epochs so far."""
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -192,7 +200,7 @@ def main() -> int:
     found: list[dict[str, Any]] = []
     for name in options.recipes:
         folder = options.work / name
-        folder.mkdir(parents=True, exist_ok=True)
+        _check_same(folder, {"data": options.data, "images": about["images"]})
         try:
             epochs = learn(
                 name,

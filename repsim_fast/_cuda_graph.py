@@ -27,18 +27,23 @@ class GraphedLoop:
         # Casts cached by an outer autocast would be freed with it, the graph still reading them.
         cached = torch.is_autocast_cache_enabled()
         torch.set_autocast_cache_enabled(False)
+        device = next(iter(inputs.values())).device
+        main = torch.cuda.current_stream(device)
         try:
-            with torch.cuda.device(next(iter(inputs.values())).device):
+            with torch.cuda.device(device):
+                # Of this device: torch's own stream for captures is one for all.
                 side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-                side.wait_stream(torch.cuda.current_stream())
+                side.wait_stream(main)
                 with torch.cuda.stream(side):  # libraries choose kernels and allocate workspace
                     loop(self._inputs)
-                torch.cuda.current_stream().wait_stream(side)
+                main.wait_stream(side)
                 self._graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self._graph):
+                # Other threads, such as those that pin memory, may go on meanwhile.
+                with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
                     self.outputs = loop(self._inputs)
         finally:
             torch.set_autocast_cache_enabled(cached)
+            torch.cuda.set_stream(main)  # which a refused capture does not put back
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Run on new values; the results are the caller's own."""

@@ -85,6 +85,7 @@ class Engine:
         self._side: SideStream | None = None
         self._cuda_graph = cuda_graph
         self._graph: GraphedLoop | None = None
+        self._graph_rows: int | None = None  # of each of its batches
         self._latest: tuple[Any, ...] = ()  # what the passes before were like
 
     def __enter__(self) -> Engine:
@@ -141,12 +142,15 @@ class Engine:
             middle = perf_counter()
             r.taken = 0
             r.running = True
+            spoilt = None
             try:
                 with contextlib.nullcontext() if capture.active else capture:
                     self._forward(r, x, number)
             finally:
                 r.running = False
-            self._check_run(r, number)
+                if self._side is not None:  # also after an exception: memory is freed in order
+                    spoilt = self._side.end_pass()
+            self._check_run(r, number, spoilt)
             self.seconds["inputs"] += middle - start
             self.seconds["forward"] += perf_counter() - middle
 
@@ -163,13 +167,17 @@ class Engine:
 
             try:
                 self._graph = GraphedLoop(loop, inputs)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 raise RuntimeError(
                     "cuda_graph: the forward passes cannot be captured; models must not wait for "
                     f"the GPU, copy to the CPU or draw random numbers there: {error}"
                 ) from error
+            self._graph_rows = self._expected
             start = perf_counter()  # the capture has counted its own time
         self._graph(inputs)
+        self._expected = self._graph_rows  # a replay runs no hooks
         self.seconds["forward"] += perf_counter() - start
 
     def _inputs(self, r: Run, batch: Batch, transformed: dict[int, Any]) -> Any:
@@ -283,8 +291,7 @@ class Engine:
             f"{hint}"
         )
 
-    def _check_run(self, r: Run, number: int) -> None:
-        spoilt = None if self._side is None else self._side.end_pass()
+    def _check_run(self, r: Run, number: int, spoilt: int | None) -> None:
         if spoilt is not None:
             name = next(name for name, row in r.rows.items() if row == spoilt)
             raise ValueError(

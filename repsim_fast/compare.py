@@ -140,7 +140,7 @@ def compare(
     """
     start = perf_counter()
     name, make = _measure(measure, jackknife)
-    if passes > 1 and name != "cka":
+    if passes > 1 and measure != "cka":
         raise ValueError(
             f"passes: expected 1 for {name}, which needs each sample once, got {passes}"
         )
@@ -150,8 +150,8 @@ def compare(
     feed = open_data(data, batch_size=batch_size, passes=passes, seed=seed)
     choices = _per_model("layers", layers, tuple(named), _is_layer_choice)
     transforms = _per_model("inputs", inputs, tuple(named), callable)
-    if cuda_graph and name != "cka":
-        raise ValueError(f"cuda_graph: expected measure 'cka', got {name!r}")
+    if cuda_graph and measure != "cka":
+        raise ValueError(f"cuda_graph: expected measure 'cka', got {measure!r}")
     if cuda_graph and any(transform is not None for transform in transforms.values()):
         raise ValueError("cuda_graph: expected no inputs=, whose transforms run outside of it")
     place = None if device is None else usable_device(device)

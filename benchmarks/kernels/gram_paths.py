@@ -178,13 +178,20 @@ class Paths:
 
     def chosen(self, x: Tensor, shared_bytes: int) -> str:
         """The path that the operator takes."""
+        thresholds = self.module.gram_thresholds()
         plan = self.module.plan_gram(
             **{"n": self.n, "p": self.p, "x_type": self.x_type, "operand_type": self.operand},
             single_pass_layout=x.data_ptr() % 16 == 0 and x[0].nbytes % 16 == 0,
             multiprocessors=self.multiprocessors,
             shared_bytes=shared_bytes,
+            bulk_copies=self.n >= thresholds.bulk_copy_samples
+            and self.module.bulk_strips_available(),
+            warpgroups=self.n >= thresholds.warpgroup_samples
+            and self.module.warpgroup_product_available(),
         )
         name: str = plan.products.name
+        if name == "single_pass" and plan.copies.name == "bulk":
+            return "bulk"
         return {"tiles": f"tiles{plan.tile}", "single_pass": "single"}.get(name, name)
 
     def all(self) -> dict[str, tuple[Path_, Path_]]:

@@ -32,7 +32,7 @@ def test_it_checks_measures_and_writes(
     assert all(row["median_s"] > 0 and row["ratio"] > 0 for row in rows.values())
     assert rows["comparison, batches of 8, float32"]["max_error"] < 1e-4
     assert result["machine"]["commit"]
-    assert result["settings"]["images"] == 16
+    assert result["settings"]["images"] == [[8, 16]]
     kernels = json.loads((tmp_path / "kernel_table.json").read_text())["rows"]
     assert sum(row["share"] for row in kernels) == pytest.approx(1)
     assert any(row["ours"] for row in kernels)

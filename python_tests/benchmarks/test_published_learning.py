@@ -69,6 +69,15 @@ def test_stops_between_epochs_and_goes_on(
     assert run(monkeypatch, tmp_path) == 0
 
 
+def test_a_training_on_other_images_does_not_pass_for_one_on_these(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small: Any
+) -> None:
+    small((1.0, 0.0))
+    assert run(monkeypatch, tmp_path) == 0
+    with pytest.raises(SystemExit, match="holds a training on other images"):
+        run(monkeypatch, tmp_path, "--limit", "70")
+
+
 def test_targets_are_recipes_and_lie_within_their_schedules() -> None:
     for name, target in learning.TARGETS.items():
         assert max(target.published) < recipes.get(name).settings["epochs"]

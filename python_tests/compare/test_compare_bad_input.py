@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.compare import compare
+from repsim_fast.similarity import get_measure
 
 
 class Poison(nn.Module):
@@ -244,6 +245,11 @@ class TestArguments:
                 compare([good], x, batch_size=bad)
         with pytest.raises(ValueError, match="passes must be a positive integer"):
             compare([good], x, passes=0)
+
+    def test_several_passes_are_of_cka_by_its_name_alone(self, good: nn.Module, x: Tensor) -> None:
+        for measure in ("svcca", get_measure("cka")):
+            with pytest.raises(ValueError, match=r"passes: expected 1 for .*, got 2"):
+                compare([good], x, measure=measure, passes=2)
 
     def test_passes_over_batches_in_a_fixed_order(self, good: nn.Module, x: Tensor) -> None:
         loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,17 +14,29 @@ from torch import Tensor, nn
 
 from repsim_fast import _engine, _side_stream
 from repsim_fast.compare import compare
+from repsim_fast.similarity import get_measure
+
+
+class Replay(ReplayedGraph):
+    """Leaves the engine as it was: what a graph replays is the GPU's work and no Python."""
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        engine = inspect.getclosurevars(self._loop).nonlocals["self"]
+        before = dict(vars(engine))
+        outputs = super().__call__(inputs)
+        vars(engine).update(before)
+        return outputs
 
 
 @pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> type[ReplayedGraph]:
+def graphs(monkeypatch: pytest.MonkeyPatch) -> type[Replay]:
     """Graphs on the CPU."""
-    ReplayedGraph.captured = ReplayedGraph.replayed = 0
-    monkeypatch.setattr(_engine, "GraphedLoop", ReplayedGraph)
+    Replay.captured = Replay.replayed = 0
+    monkeypatch.setattr(_engine, "GraphedLoop", Replay)
     monkeypatch.setattr(_engine, "device_of", lambda model: GPU)
     monkeypatch.setattr(_engine, "to_device", lambda x, device: x)
     monkeypatch.setattr(_engine, "side_stream", lambda *_: None)
-    return ReplayedGraph
+    return Replay
 
 
 GPU = torch.device("cuda")  # where models are said to be
@@ -34,7 +47,7 @@ def values(models: list[nn.Module], data: Any, **options: Any) -> Tensor:
 
 
 def test_replays_give_what_batches_give(
-    graphs: type[ReplayedGraph], net_a: nn.Module, net_b: nn.Module, images: Tensor
+    graphs: type[Replay], net_a: nn.Module, net_b: nn.Module, images: Tensor
 ) -> None:
     models = [net_a, net_b]
     plain = values(models, images, batch_size=8)
@@ -43,8 +56,15 @@ def test_replays_give_what_batches_give(
     assert (graphs.captured, graphs.replayed) == (1, 4)  # of five batches the first goes alone
 
 
+def test_rows_that_only_hooks_count(graphs: type[Replay], net_a: nn.Module, images: Tensor) -> None:
+    options: dict[str, Any] = {"layers": ["0", "1"], "maps": "positions", "batch_size": 8}
+    plain = values([net_a], images, **options)
+    assert torch.equal(values([net_a], images, **options, cuda_graph=True), plain)
+    assert graphs.replayed == 4
+
+
 def test_a_batch_of_another_size_goes_alone_and_ends_the_graph(
-    graphs: type[ReplayedGraph], net_a: nn.Module, images: Tensor
+    graphs: type[Replay], net_a: nn.Module, images: Tensor
 ) -> None:
     """Its Grams need other memory, and those after it new memory again."""
     options: dict[str, Any] = {"batch_size": 9, "passes": 2, "seed": 5}  # 9, 9, 9, 9, 4, twice
@@ -54,7 +74,7 @@ def test_a_batch_of_another_size_goes_alone_and_ends_the_graph(
 
 
 def test_other_strides_end_the_graph(
-    graphs: type[ReplayedGraph], net_a: nn.Module, images: Tensor
+    graphs: type[Replay], net_a: nn.Module, images: Tensor
 ) -> None:
     last = images.contiguous(memory_format=torch.channels_last)
     batches = [(images[:20],), (images[20:],), (last[:20],), (last[20:],)]
@@ -79,7 +99,7 @@ class ByName(nn.Module):
 def test_inputs_by_name(
     scales: list[float],
     replayed: int,
-    graphs: type[ReplayedGraph],
+    graphs: type[Replay],
     net_a: nn.Module,
     images: Tensor,
 ) -> None:
@@ -95,7 +115,7 @@ def test_inputs_by_name(
 
 
 def test_nan_in_a_replayed_batch_is_named(
-    graphs: type[ReplayedGraph], net_a: nn.Module, images: Tensor
+    graphs: type[Replay], net_a: nn.Module, images: Tensor
 ) -> None:
     images[25] = torch.nan
     with pytest.raises(ValueError, match=r"layer '0' of model 'a' in batch 2 .* NaN") as caught:
@@ -104,7 +124,7 @@ def test_nan_in_a_replayed_batch_is_named(
 
 
 def test_a_model_that_cannot_be_captured_is_an_error(
-    graphs: type[ReplayedGraph], monkeypatch: pytest.MonkeyPatch, net_a: nn.Module, images: Tensor
+    graphs: type[Replay], monkeypatch: pytest.MonkeyPatch, net_a: nn.Module, images: Tensor
 ) -> None:
     def refuse(loop: Any, inputs: Mapping[str, Tensor]) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -114,12 +134,25 @@ def test_a_model_that_cannot_be_captured_is_an_error(
         values([net_a], images, batch_size=10, cuda_graph=True)
 
 
+def test_too_little_memory_for_a_graph_is_said_as_such(
+    graphs: type[Replay], monkeypatch: pytest.MonkeyPatch, net_a: nn.Module, images: Tensor
+) -> None:
+    def fail(loop: Any, inputs: Mapping[str, Tensor]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(_engine, "GraphedLoop", fail)
+    with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory"):
+        values([net_a], images, batch_size=10, cuda_graph=True)
+
+
 def test_needs_a_gpu_cka_and_no_transforms(net_a: nn.Module, images: Tensor) -> None:
     with pytest.raises(RuntimeError, match="cuda_graph: expected all models on one GPU, got cpu"):
         compare([net_a], images, cuda_graph=True)
     assert not any(module._forward_hooks for module in net_a.modules())
     with pytest.raises(ValueError, match="cuda_graph: expected measure 'cka', got 'svcca'"):
         compare([net_a], images, cuda_graph=True, measure="svcca")
+    with pytest.raises(ValueError, match="cuda_graph: expected measure 'cka', got CKA"):
+        compare([net_a], images, cuda_graph=True, measure=get_measure("cka"))
     with pytest.raises(ValueError, match="cuda_graph: expected no inputs="):
         compare([net_a], images, cuda_graph=True, inputs=lambda x, y: x)
 
@@ -141,4 +174,27 @@ def test_on_a_gpu(
     monkeypatch.setattr(_side_stream, "ENABLED", own_stream)
     graphed = values(models, images, batch_size=100, autocast=autocast, cuda_graph=True)
     # Not the same bits: a captured convolution may run by another algorithm.
+    torch.testing.assert_close(graphed, plain, atol=1e-3, rtol=0)
+
+
+class Waiting(nn.Module):
+    """Cannot be captured: it waits for the GPU."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x * float(x.mean() > -1))
+
+
+@pytest.mark.parametrize("device", devices()[1:])
+def test_after_a_refused_capture_all_is_as_before(device: str, net_a: nn.Module) -> None:
+    images = torch.rand(300, 3, 8, 8, device=device)
+    stream = torch.cuda.current_stream()
+    with pytest.raises(RuntimeError, match="cuda_graph: the forward passes cannot be captured"):
+        values([Waiting(net_a).to(device)], images, batch_size=100, cuda_graph=True)
+    assert torch.cuda.current_stream() == stream
+    plain = values([net_a], images, batch_size=100)
+    graphed = values([net_a], images, batch_size=100, cuda_graph=True)
     torch.testing.assert_close(graphed, plain, atol=1e-3, rtol=0)

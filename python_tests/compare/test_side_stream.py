@@ -118,6 +118,23 @@ def test_a_layer_overwritten_in_a_later_batch_only_is_an_error(
         grid([Block(change_later=True)], images, layers=("conv", "relu"), batch_size=10)
 
 
+class Failing(Block):
+    """Raises in its second pass, after a layer whose work has been queued."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        if self.passes > 1:
+            raise RuntimeError("no more")
+        return x
+
+
+def test_after_an_exception_nothing_is_left_to_do(late: LateStreams, images: Tensor) -> None:
+    with pytest.raises(RuntimeError, match="no more"):
+        grid([Failing()], images, layers=("conv", "relu"), batch_size=10)
+    assert late.count == 2
+    assert not late.queue
+
+
 def test_activations_of_inference_mode_have_no_version_and_go_in_order(
     late: LateStreams, images: Tensor
 ) -> None:

@@ -123,6 +123,21 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("other", "message"),
         [
+            ({"name": ["resnet-8"]}, "name of the architecture must be str, got"),
+            ({"num_classes": "10"}, "num_classes of the architecture must be int, got '10'"),
+        ],
+    )
+    def test_entries_of_an_architecture_have_types(
+        self, other: dict[str, Any], message: str, few: Pair
+    ) -> None:
+        architecture = {"name": "resnet-8", "num_classes": 10, "in_channels": 1}
+        net = models.build(**architecture, seed=0)
+        with pytest.raises(TypeError, match=message):
+            train(net, few, architecture=architecture | other, progress=False)
+
+    @pytest.mark.parametrize(
+        ("other", "message"),
+        [
             ({"name": "resnet-20"}, r"resnet-20 with num_classes=10, .*stage1\.1\..* is missing"),
             ({"num_classes": 9}, r"fc\.bias must have shape \(9,\), got \(10,\)"),
             ({"in_channels": 3}, r"conv1\.weight must have shape \(16, 3, 3, 3\), got \(16, 1, "),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .registry import build
 
 _HEADER = "repsim_fast"
-_ARCHITECTURE = ("name", "num_classes", "in_channels")
+_ARCHITECTURE = {"name": str, "num_classes": int, "in_channels": int}
 
 
 def save_checkpoint(
@@ -85,9 +85,15 @@ def check_architecture(argument: str, model: nn.Module, architecture: Mapping[st
     """Check that `load_checkpoint` could build `model` again.
 
     Raises:
+        TypeError: an entry of the architecture of another type.
         ValueError: weights that do not fit the architecture, or no such architecture.
         ImportError: the package of a "torchvision:" or "timm:" architecture is missing.
     """
+    for key, kind in _ARCHITECTURE.items():
+        if not isinstance(architecture[key], kind):
+            raise TypeError(
+                f"{key} of the architecture must be {kind.__name__}, got {architecture[key]!r}"
+            )
     wanted = _built(*(architecture[key] for key in _ARCHITECTURE))
     _check_fit(argument, wanted, _shapes(model), architecture)
 

@@ -106,7 +106,8 @@ class MinibatchCKA:
 
         Raises:
             ValueError: Shape does not fit n or earlier batches, too few samples, NaN or Inf, or a
-                Gram so small that its dtype rounds it away (features below 1e-19 in float32).
+                Gram so small that its dtype rounds it (features below 1e-19 in float32). One
+                that was rounded to zeros is that of a constant representation.
         """
         hsic = self.batch_hsic(grams, n=n)
         mean_square = hsic.diagonal() / (hsic_scale(n, self.estimator) * grams.shape[1])
