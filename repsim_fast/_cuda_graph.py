@@ -27,22 +27,26 @@ class GraphedLoop:
         # Casts cached by an outer autocast would be freed with it, the graph still reading them.
         cached = torch.is_autocast_cache_enabled()
         torch.set_autocast_cache_enabled(False)
-        device = next(iter(inputs.values())).device
-        main = torch.cuda.current_stream(device)
         try:
-            with torch.cuda.device(device):
-                # Of this device: torch's own stream for captures is one for all.
-                side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-                side.wait_stream(main)
-                with torch.cuda.stream(side):  # libraries choose kernels and allocate workspace
-                    loop(self._inputs)
-                main.wait_stream(side)
-                self._graph = torch.cuda.CUDAGraph()
-                # Other threads, such as those that pin memory, may go on meanwhile.
-                with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
-                    self.outputs = loop(self._inputs)
+            with torch.cuda.device(next(iter(inputs.values())).device):
+                self._capture(loop)
         finally:
             torch.set_autocast_cache_enabled(cached)
+
+    def _capture(self, loop: Loop) -> None:
+        main = torch.cuda.current_stream()
+        # Of this device: torch's own stream for captures is one for all.
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        try:
+            side.wait_stream(main)
+            with torch.cuda.stream(side):  # libraries choose kernels and allocate workspace
+                loop(self._inputs)
+            main.wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            # Other threads, such as those that pin memory, may go on meanwhile.
+            with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
+                self.outputs = loop(self._inputs)
+        finally:
             torch.cuda.set_stream(main)  # which a refused capture does not put back
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from replayed_graph import ReplayedGraph
 from torch import Tensor, nn
 
 from repsim_fast import _engine, _side_stream
+from repsim_fast._cuda_graph import GraphedLoop
 from repsim_fast.compare import compare
 from repsim_fast.similarity import get_measure
 
@@ -198,3 +202,42 @@ def test_after_a_refused_capture_all_is_as_before(device: str, net_a: nn.Module)
     plain = values([net_a], images, batch_size=100)
     graphed = values([net_a], images, batch_size=100, cuda_graph=True)
     torch.testing.assert_close(graphed, plain, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_stream_comes_back_also_after_a_refusal(
+    monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    """On its own device, and while that is the current one."""
+    calls: list[str] = []
+
+    @contextlib.contextmanager
+    def noted(name: str) -> Iterator[None]:
+        calls.append(name)
+        yield
+        calls.append(f"end of {name}")
+
+    def capture(graph: object, **options: object) -> AbstractContextManager[None]:
+        assert options == {"stream": side, "capture_error_mode": "thread_local"}
+        if refused:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return noted("capture")
+
+    main, side = Mock(), Mock()
+    monkeypatch.setattr(torch.cuda, "device", lambda device: noted("device"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: main)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: side)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: noted("side"))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Mock)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: calls.append(f"{stream is main}"))
+    expected = ["device", "side", "end of side"]
+    if refused:
+        with pytest.raises(RuntimeError, match="not permitted"):
+            GraphedLoop(lambda held: (held["x"],), {"x": torch.zeros(2)})
+        assert calls == [*expected, "True"]
+    else:
+        GraphedLoop(lambda held: (held["x"],), {"x": torch.zeros(2)})
+        assert calls == [*expected, "capture", "end of capture", "True", "end of device"]
+    side.wait_stream.assert_called_once_with(main)
+    main.wait_stream.assert_called_once_with(side)
