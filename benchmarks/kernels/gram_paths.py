@@ -40,6 +40,8 @@ from build_runner import load  # noqa: E402
 from device_time import ROTATION, Ceilings, milliseconds, shown  # noqa: E402
 from timing import machine, write_json  # noqa: E402
 
+from repsim_fast.reference import center_gram  # noqa: E402
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOLERANCE = {"float32": 2e-6, "tf32": 1e-3, "bfloat16": 6e-3}
 SAMPLES = (64, 128, 256, 512, 1024, 2048, 4096)
@@ -111,9 +113,7 @@ class Paths:
 
         def result(x: Tensor) -> Tensor:
             lower = self.matrix(run(x)[0]).double()
-            full = lower + lower.tril(-1).T
-            full = full - full.mean(dim=0)
-            return (full - full.mean(dim=1, keepdim=True)).tril()
+            return center_gram(lower + lower.tril(-1).T, "double").tril()
 
         return run, result
 

@@ -32,6 +32,8 @@ from build_runner import STUDY_MODULE, load  # noqa: E402
 from device_time import ROTATION, Ceilings, milliseconds, shown  # noqa: E402
 from timing import machine, write_json  # noqa: E402
 
+from repsim_fast.reference import center_gram  # noqa: E402
+
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 GRAM_ERROR = 6e-3  # of operands rounded to bfloat16, norms
 # Versions with tiles of 64 whatever n is: their number of tiles, and the largest n.
@@ -93,9 +95,7 @@ def finished(version: int, tiles: Tensor, n: int) -> Tensor:
     gram = lower_triangle(tiles, n).double()
     if version != 7:
         return gram
-    full = gram + gram.tril(-1).T
-    full = full - full.mean(dim=0)
-    return (full - full.mean(dim=1, keepdim=True)).tril()
+    return center_gram(gram + gram.tril(-1).T, "double").tril()
 
 
 def gram_runs(

@@ -8,7 +8,6 @@
 // finished, for H K H, and U-centring, are the same for all shifts. Rounding to bfloat16 is as fine
 // for a shift nearby.
 #include <stdexcept>
-#include <type_traits>
 
 #include "common/bulk_copies.h"
 #include "common/cuda_vocabulary.h"

@@ -369,9 +369,7 @@ def warpgroups(runner: ModuleType, x: Tensor, splits: int, *, centre: bool = Tru
 
 def centred(lower: Tensor) -> Tensor:
     """H K H of a lower triangle, in float64."""
-    full = lower.double() + lower.double().tril(-1).T
-    full = full - full.mean(dim=0)
-    return full - full.mean(dim=1, keepdim=True)
+    return reference.center_gram(lower.double() + lower.double().tril(-1).T, "double")
 
 
 @pytest.fixture
