@@ -31,7 +31,9 @@ def lines(folder: Path) -> list[str]:
                 bound = f" (bound {row['bound_ratio']:.2f})" if "bound_ratio" in row else ""
                 found.append(f"  {row['ratio']:5.2f} times{bound}  {row['case']}")
             elif "reached" in row:
-                verdict = "reached" if row["reached"] else "NOT reached"
+                verdict = {True: "reached", False: "NOT reached", None: "not verified"}[
+                    row["reached"]
+                ]
                 ours = f"{row['clean']:.1f}/{row['robust']:.1f}"
                 theirs = f"{row['published_clean']:.1f}/{row['published_robust']:.1f}"
                 found.append(f"  {ours}, published {theirs}: {verdict}  {row['case']}")

@@ -48,6 +48,7 @@ class Target:
     source: str
     steps: int = 10
     restarts: int = 1
+    verified: bool = True  # read at the source; others are shown, and give no verdict
 
 
 TARGETS = {
@@ -62,9 +63,10 @@ TARGETS = {
     ),
     "n-fgsm-dejorge2022": Target(
         {29: (80.6, 48.1)},
-        "de Jorge et al. 2022, from memory: not looked up again",
+        "de Jorge et al. 2022, from memory",
         steps=50,
         restarts=10,
+        verified=False,
     ),
 }
 
@@ -165,7 +167,11 @@ def rows(name: str, epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "published_clean": clean,
                 "published_robust": robust,
                 "source": target.source,
-                "reached": got["clean"] >= clean - ALLOWED and got["robust"] >= robust - ALLOWED,
+                "reached": (
+                    got["clean"] >= clean - ALLOWED and got["robust"] >= robust - ALLOWED
+                    if target.verified
+                    else None
+                ),
                 "seconds_an_epoch": sum(e["seconds"] for e in epochs) / len(epochs),
             }
         )
@@ -174,10 +180,11 @@ def rows(name: str, epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def shown(row: dict[str, Any]) -> str:
     """A row as text."""
+    verdict = {True: "", False: "  NOT REACHED", None: "  (published values not verified)"}
     return (
         f"{row['case']:40} clean {row['clean']:5.2f} (published {row['published_clean']:5.2f})  "
         f"robust {row['robust']:5.2f} (published {row['published_robust']:5.2f})  "
-        f"{row['seconds_an_epoch']:.1f} s an epoch{'' if row['reached'] else '  NOT REACHED'}"
+        f"{row['seconds_an_epoch']:.1f} s an epoch{verdict[row['reached']]}"
     )
 
 
@@ -217,7 +224,7 @@ def main() -> int:
         write_json(out, {**about, "rows": found})
         for row in found[-len(TARGETS[name].published) :]:
             print(shown(row), flush=True)
-    return 0 if all(row["reached"] for row in found) else 1
+    return 1 if any(row["reached"] is False for row in found) else 0
 
 
 if __name__ == "__main__":

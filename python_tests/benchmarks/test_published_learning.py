@@ -60,6 +60,17 @@ def test_a_value_that_is_not_reached_is_status_1(
     assert "NOT REACHED" in capsys.readouterr().out
 
 
+def test_values_that_nobody_looked_up_give_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = Target({0: (100.0, 100.0)}, "memory", verified=False)
+    monkeypatch.setattr(learning, "TARGETS", {NAME: target})
+    epoch = {"clean_accuracy": 0.1, "robust_accuracy": 0.1, "seconds": 1.0}
+    (row,) = learning.rows(NAME, [epoch])
+    assert row["reached"] is None
+    assert "not verified" in learning.shown(row)
+
+
 def test_stops_between_epochs_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small: Any
 ) -> None:
