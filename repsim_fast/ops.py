@@ -33,8 +33,8 @@ Centering = Literal["none", "features", "double", "unbiased"]
 Precision = Literal["float64", "float32", "tf32", "bfloat16"]
 
 GramWriter = _C.GramWriter
-"""Packed Grams by address, past torch's dispatcher and every check: for plain contiguous CPU
-tensors of a kind that `centered_gram` has taken before (csrc/module.cpp)."""
+"""Packed Grams by address, past torch's dispatcher and its checks of tensors: for plain contiguous
+CPU tensors of a kind that `centered_gram` has taken before (csrc/module.cpp)."""
 
 CENTERINGS: tuple[Centering, ...] = ("none", "features", "double", "unbiased")
 MIN_SAMPLES: dict[str, int] = {"none": 1, "features": 1, "double": 1, "unbiased": 4}
