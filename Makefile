@@ -107,7 +107,7 @@ build/.gpu-built: setup.py $(CSRC)
 	touch $@
 
 GPU_TESTS_kernels := csrc ops
-GPU_TESTS_similarity := similarity compare capture
+GPU_TESTS_similarity := similarity comparison capture
 GPU_TESTS_attacks := attacks training
 # Everything else, so that a new folder is not forgotten.
 GPU_TESTS_rest := $(filter-out \

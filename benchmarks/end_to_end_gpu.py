@@ -39,11 +39,12 @@ from device_time import copy_bytes_per_ms  # noqa: E402
 from textbook import EPS, SIZE, STEPS  # noqa: E402
 from timing import machine, machine_name, side_by_side, write_json  # noqa: E402
 
-from repsim_fast import _side_stream, compare  # noqa: E402
-from repsim_fast._cuda_graph import GraphedLoop  # noqa: E402
+from repsim_fast import compare  # noqa: E402
+from repsim_fast._core.cuda_graph import GraphedLoop  # noqa: E402
 from repsim_fast.attacks import PGD, Execution  # noqa: E402
 from repsim_fast.capture import Capture  # noqa: E402
-from repsim_fast.reference import center_gram  # noqa: E402
+from repsim_fast.comparison import side_stream as _side_stream  # noqa: E402
+from repsim_fast.ops.reference.gram import center_gram  # noqa: E402
 
 # Largest error of a similarity, from rounding of the Grams' operands alone.
 TOLERANCE = {"bfloat16": 1e-2, "float32": 1e-4}

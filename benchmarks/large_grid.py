@@ -21,9 +21,9 @@ from timing import machine, machine_name, write_json
 from torch import Tensor
 
 from repsim_fast.similarity import FeatureStore, get_measure
+from repsim_fast.similarity.base.prepared import Prepared
+from repsim_fast.similarity.base.store import GIB, Spill
 from repsim_fast.similarity.grid import between
-from repsim_fast.similarity.prepared import Prepared
-from repsim_fast.similarity.store import GIB, Spill
 
 WIDTHS = (64, 128, 256, 512, 1024, 2048)
 BATCH = 1000

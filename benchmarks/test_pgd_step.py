@@ -20,8 +20,8 @@ import torch
 from timing import Timing, side_by_side
 from torch import Tensor
 
-from repsim_fast import _reference_pgd as reference
 from repsim_fast import ops
+from repsim_fast.ops.reference import pgd as reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPES = [(128, 3, 32, 32), (32, 3, 224, 224)]

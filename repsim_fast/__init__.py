@@ -1,14 +1,10 @@
 """Exact, fast comparison of what neural networks represent."""
 
-from repsim_fast import (
-    _registrations,  # noqa: F401  (tells torch about the operators)
-    ops,
-    similarity,
-)
-from repsim_fast._extension import build_info
+from repsim_fast import ops, similarity
 from repsim_fast.capture import Capture, list_layers
-from repsim_fast.compare import compare
-from repsim_fast.results import SimilarityResult
+from repsim_fast.comparison.compare import compare
+from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.ops.extension import build_info
 
 __version__ = "0.1.0"
 

@@ -27,7 +27,9 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("benchmarks/kernels", "benchma
 from device_time import ROTATION, Ceilings, milliseconds, shown  # noqa: E402
 from timing import machine, write_json  # noqa: E402
 
-from repsim_fast import _reference_pgd, ops, reference  # noqa: E402
+from repsim_fast import ops  # noqa: E402
+from repsim_fast.ops.reference import gram as reference  # noqa: E402
+from repsim_fast.ops.reference import pgd as _reference_pgd  # noqa: E402
 
 EPS, SIZE = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}, {"linf": 2 / 255, "l2": 0.1, "l1": 1.0}
 # Of entries beside the diagonal, which grow as sqrt(p) only: in float32 the rounding of some

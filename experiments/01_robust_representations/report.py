@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from repsim_fast.comparison.result import Grid
 from repsim_fast.plotting import plot_grids
-from repsim_fast.results import Grid
 
 from .indices import Estimate
 

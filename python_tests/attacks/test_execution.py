@@ -14,7 +14,8 @@ from replayed_graph import ReplayedGraph
 from torch import Tensor, nn
 
 from repsim_fast import models
-from repsim_fast.attacks import APGD, PGD, AutoAttack, Execution, _cuda_graph
+from repsim_fast.attacks import APGD, PGD, AutoAttack, Execution
+from repsim_fast.attacks.execution import cuda_graph as _cuda_graph
 
 FOLD = Execution(fold_batchnorm=True)
 SETTINGS: dict[str, Any] = {
@@ -235,7 +236,7 @@ def test_what_cannot_be_done_is_left_out_and_said(
 def test_a_rewrite_that_changes_logits_is_refused(
     network: nn.Module, batch: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from repsim_fast.attacks import _folding
+    from repsim_fast.attacks.execution import folding as _folding
 
     monkeypatch.setattr(_folding._Pair, "refresh", lambda self: self.private.weight.zero_())
     attack = PGD(0.1, steps=1, random_start=False, execution=FOLD)
@@ -301,7 +302,7 @@ class TestSettings:
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PGD]:
     """PGD whose loop goes the way of CUDA graphs, on the CPU."""
     monkeypatch.setattr(_cuda_graph, "GraphedLoop", ReplayedGraph)
-    monkeypatch.setattr("repsim_fast.attacks._execution._on_gpu", lambda x: True)
+    monkeypatch.setattr("repsim_fast.attacks.execution.execution._on_gpu", lambda x: True)
     ReplayedGraph.captured = 0
     return lambda **options: PGD(
         0.1, seed=3, execution=Execution(cuda_graph=True), **{"steps": 3, **options}

@@ -11,10 +11,11 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor
 
-from repsim_fast._ops_pgd import Norm
-from repsim_fast.attacks import region, steps
-from repsim_fast.attacks._randomness import Stream
+from repsim_fast._core.randomness import Stream
+from repsim_fast.attacks import region
 from repsim_fast.attacks.region import Region
+from repsim_fast.ops.pgd import Norm
+from repsim_fast.ops.reference import steps
 
 NORMS: dict[Norm, float] = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}
 SHAPE = (8, 3, 5, 7)

@@ -64,9 +64,10 @@ def test_setup_prints_its_decision():
 
 
 def test_gpu_tensor_without_gpu_kernels_is_an_error(monkeypatch):
-    from repsim_fast import _extension, ops
+    from repsim_fast import ops
+    from repsim_fast.ops import extension
 
-    monkeypatch.setattr(_extension, "cuda_missing", "this build has no CUDA kernels: a test")
+    monkeypatch.setattr(extension, "cuda_missing", "this build has no CUDA kernels: a test")
     with (
         torch._subclasses.FakeTensorMode(),
         pytest.raises(RuntimeError, match="x: is on cuda:0, but this build has no CUDA kernels"),

@@ -9,10 +9,10 @@ import torch
 
 from python_tests.cli.commands import Run
 from repsim_fast import SimilarityResult
-from repsim_fast._result_folder import mean_error
-from repsim_fast.demo import NOTEWORTHY, _compared, run_demo
+from repsim_fast.cli.demo_run import NOTEWORTHY, _compared, run_demo
+from repsim_fast.comparison.result import Grid
 from repsim_fast.models import load_checkpoint
-from repsim_fast.results import Grid
+from repsim_fast.report.folder import mean_error
 
 
 def test_robust_network_holds_where_the_standard_one_fails(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_command_prints_the_table(run: Run, tmp_path: Path) -> None:
 
 
 def test_same_seed_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("repsim_fast.demo.write_folder", lambda folder, *_, **__: folder)
+    monkeypatch.setattr("repsim_fast.cli.demo_run.write_folder", lambda folder, *_, **__: folder)
     first, again, other = (
         run_demo(tmp_path, epochs=1, limit=70, seed=seed).result.value for seed in (0, 0, 1)
     )

@@ -118,7 +118,7 @@ def test_interrupted_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def interrupt(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("repsim_fast.demo.train", interrupt)
+    monkeypatch.setattr("repsim_fast.cli.demo_run.train", interrupt)
     result = run("demo", "--out", tmp_path)
     assert result.exit_code == 130
     assert "run it again to start over" in result.output

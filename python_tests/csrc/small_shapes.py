@@ -18,7 +18,9 @@ import torch
 from build_runner import load
 from torch import Tensor
 
-from repsim_fast import _reference_pgd, ops, reference
+from repsim_fast import ops
+from repsim_fast.ops.reference import gram as reference
+from repsim_fast.ops.reference import pgd as _reference_pgd
 
 # Relative error (norms) allowed by each precision.
 TOLERANCE = {"float64": 1e-13, "float32": 2e-6, "tf32": 1e-3, "bfloat16": 6e-3}

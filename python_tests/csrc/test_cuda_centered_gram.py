@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from repsim_fast import reference
+from repsim_fast.ops.reference import gram as reference
 
 CENTERINGS = ("none", "features", "double", "unbiased")
 DTYPES = {

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from repsim_fast import _reference_pgd as reference
+from repsim_fast.ops.reference import pgd as reference
 
 EPS = 0.3
 TOLERANCE = {torch.float32: 2e-7, torch.float64: 1e-13}

@@ -13,8 +13,8 @@ import torch
 from op_tester import devices, opcheck
 from svd_matrices import epsilons, exact_values, obliqueness, residual, spectra, with_values
 
-import repsim_fast._reference_svd as reference
 from repsim_fast import build_info, ops
+from repsim_fast.ops.reference import svd as reference
 
 DTYPES = (torch.float64, torch.float32)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from repsim_fast import _ops_cross
+from repsim_fast.ops import cross as _ops_cross
 from repsim_fast.ops import cross_gram
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -14,8 +14,8 @@ from op_tester import devices, opcheck
 from scipy.stats import kstest
 from torch import Tensor
 
-from repsim_fast import _reference_pgd as reference
 from repsim_fast import build_info, ops
+from repsim_fast.ops.reference import pgd as reference
 
 STEPS = ("linf", "l2", "l1")
 SHAPE = (6, 3, 7, 5)

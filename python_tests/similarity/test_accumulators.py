@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from repsim_fast._accumulators import NotFiniteError
 from repsim_fast.similarity import UndefinedError, get_measure, grid, jackknife, measure_names
-from repsim_fast.similarity.accumulators import SampleAccumulator
+from repsim_fast.similarity.streaming.accumulator import NotFiniteError
+from repsim_fast.similarity.streaming.samples import SampleAccumulator
 
 
 def layers(n: int = 60) -> list[torch.Tensor]:

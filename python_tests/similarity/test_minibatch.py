@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from repsim_fast.ops import centered_gram
-from repsim_fast.similarity import MinibatchCKA, cka, minibatch
-from repsim_fast.similarity.cka import CENTERING
-from repsim_fast.similarity.minibatch import MAX_GROUPS
+from repsim_fast.similarity import MinibatchCKA, cka
+from repsim_fast.similarity.measures.cka import CENTERING
+from repsim_fast.similarity.streaming import minibatch
+from repsim_fast.similarity.streaming.minibatch import MAX_GROUPS
 
 
 def layers(n: int) -> list[torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from repsim_fast.similarity._pairs import products
+from repsim_fast.similarity.base.pairs import products
 
 
 def check(left, right, pairs, **options):

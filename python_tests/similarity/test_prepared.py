@@ -167,11 +167,11 @@ def test_correlations_that_dimensions_force_are_announced():
 
 
 def test_each_factorisation_is_computed_once(monkeypatch):
-    from repsim_fast.similarity import _factor
+    from repsim_fast.similarity.base import factor
 
     calls = []
-    original = _factor.cholesky_basis
-    monkeypatch.setattr(_factor, "cholesky_basis", lambda *a: calls.append(1) or original(*a))
+    original = factor.cholesky_basis
+    monkeypatch.setattr(factor, "cholesky_basis", lambda *a: calls.append(1) or original(*a))
     x, others = prepare(torch.randn(50, 5)), [torch.randn(50, 6) for _ in range(3)]
     for y in others:
         cca(x, prepare(y))

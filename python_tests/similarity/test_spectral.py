@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from repsim_fast.similarity._pairs import Batch, padded
-from repsim_fast.similarity._spectral import left_vectors, nuclear_norm, singular_vectors
+from repsim_fast.similarity.base.pairs import Batch, padded
+from repsim_fast.similarity.base.spectral import left_vectors, nuclear_norm, singular_vectors
 
 
 def with_values(m: int, n: int, values: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,10 @@
 """Attacks: callables (model, x, y) -> x_adv that leave the model exactly as it was."""
 
-from ._execution import Execution, Ran
 from .adapters import adapt
 from .apgd import APGD, APGDTargeted
 from .autoattack import AutoAttack
 from .corruptions import Corruption
+from .execution.execution import Execution, Ran
 from .fgsm import FGSM, MIFGSM, NFGSM, RSFGSM
 from .pgd import PGD
 from .transforms import GaborAttack, JPEGAttack, RotationTranslation, SnowAttack

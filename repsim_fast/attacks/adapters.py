@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._borrow import Model, ModelMode, borrow
-from ._randomness import Stream
+from repsim_fast._core.borrow import Model, ModelMode, borrow
+from repsim_fast._core.randomness import Stream
 
 Attack = Callable[[Model, Tensor, Tensor], Tensor]
 

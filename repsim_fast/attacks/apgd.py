@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repsim_fast._checks import check_autocast
+from repsim_fast._core.batch_checks import check_labels, check_logits, images_device
+from repsim_fast._core.borrow import Model, borrow
+from repsim_fast._core.checks import check_autocast
+from repsim_fast._core.randomness import Stream
+from repsim_fast.ops.reference.steps import Scalar, l2_direction, per_sample
 
 from . import losses
-from ._ascent import Ascent
-from ._borrow import Model, borrow
-from ._checks import check_labels, check_logits, images_device
-from ._execution import ExecutionLike, Ran, prepare, resolve
-from ._randomness import Stream
-from ._worst import Worst
+from .best import Worst
+from .execution.execution import ExecutionLike, Ran, prepare, resolve
 from .losses import Loss
+from .objective import Ascent
 from .region import Bounds, Region
-from .steps import Scalar, l2_direction, per_sample
 
 # Constants of the papers: Croce & Hein 2020 (Linf, L2), section 3; 2021 (L1), section 4.
 _FIRST_CHECK, _CHECK_SHRINKS, _LEAST_CHECK = 0.22, 0.03, 0.06

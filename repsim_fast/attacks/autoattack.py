@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repsim_fast._core.batch_checks import check_labels, check_logits, images_device
+from repsim_fast._core.borrow import Model, borrow
+from repsim_fast._core.randomness import Stream
+
 from . import losses
-from ._ascent import Ascent
-from ._borrow import Model, borrow
-from ._checks import check_labels, check_logits, images_device
-from ._execution import ExecutionLike, resolve
-from ._randomness import Stream
-from ._worst import Worst
 from .apgd import APGD, APGDTargeted
+from .best import Worst
+from .execution.execution import ExecutionLike, resolve
+from .objective import Ascent
 from .region import Region
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._randomness import Stream
+from repsim_fast._core.randomness import Stream
 
 # Smallest side that the package accepts.
 _SMALLEST = 32

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from repsim_fast.ops.reference.steps import Scalar
+
 from .pgd import PGD
 from .region import Region, as_scalar
-from .steps import Scalar
 
 
 class FGSM(PGD):

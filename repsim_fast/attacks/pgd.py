@@ -9,19 +9,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from repsim_fast._checks import check_autocast
+from repsim_fast._core.batch_checks import check_labels, images_device
+from repsim_fast._core.borrow import Model, ModelMode, borrow
+from repsim_fast._core.checks import check_autocast
+from repsim_fast._core.randomness import Stream
+from repsim_fast.ops.reference.steps import Order, Scalar, l1_normalise
 
 from . import losses
-from ._ascent import Ascent
-from ._borrow import Model, ModelMode, borrow
-from ._checks import check_labels, images_device
-from ._cuda_graph import Graphs, memory_of, replay
-from ._execution import ExecutionLike, Ran, prepare, resolve
-from ._randomness import Stream
-from ._worst import Worst
+from .best import Worst
+from .execution.cuda_graph import Graphs, memory_of, replay
+from .execution.execution import ExecutionLike, Ran, prepare, resolve
 from .losses import Loss
+from .objective import Ascent
 from .region import Bounds, Region, check_step, take
-from .steps import Order, Scalar, l1_normalise
 
 # Together the steps cover the radius 2.5 times, so that the far side of the ball is in reach of
 # any random start (Madry et al., 2018, section 5).

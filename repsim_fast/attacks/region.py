@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from repsim_fast import _ops_pgd as ops
-from repsim_fast._ops_pgd import Norm
-
-from . import steps
-from ._checks import images_device
-from ._randomness import Stream
-from .steps import Order, Scalar
+from repsim_fast._core.batch_checks import images_device
+from repsim_fast._core.randomness import Stream
+from repsim_fast.ops import pgd as ops
+from repsim_fast.ops.pgd import Norm
+from repsim_fast.ops.reference import steps
+from repsim_fast.ops.reference.steps import Order, Scalar
 
 Bounds = tuple[float | Tensor, float | Tensor]
 """Lowest and highest pixel value: numbers, tensors (C,), or tensors that broadcast to an image."""

@@ -14,7 +14,7 @@ import typer
 from torch import Tensor
 
 from repsim_fast import attacks
-from repsim_fast._files import check_writable, replacing
+from repsim_fast._core.files import check_writable, replacing
 from repsim_fast.training import Accuracy, evaluate
 
 from .errors import Interrupted

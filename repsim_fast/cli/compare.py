@@ -11,9 +11,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from repsim_fast._accumulators import MEASURES
-from repsim_fast._files import check_writable
-from repsim_fast._result_folder import summary_rows, write_folder
+from repsim_fast._core.files import check_writable
+from repsim_fast.report.folder import summary_rows, write_folder
+from repsim_fast.similarity.streaming.accumulator import MEASURES
 
 from .errors import Interrupted
 from .models import open_models
@@ -126,7 +126,7 @@ def compare(
       repsim-fast compare a.safetensors b.safetensors --data cifar10:data --limit 2000 \\
           --layers 'stage*.relu2' --attack pgd --eps 8/255 --out out/attacked
     """
-    from repsim_fast.compare import compare as compare_models
+    from repsim_fast.comparison.compare import compare as compare_models
     from repsim_fast.data import load
 
     if attack is not None and attack not in _ATTACKS:

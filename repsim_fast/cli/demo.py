@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from repsim_fast._result_folder import mean_error
+from repsim_fast.report.folder import mean_error
 
 from .errors import Interrupted
 from .options import Seed
@@ -33,7 +33,7 @@ def demo(
     Example:
       repsim-fast demo --out out/demo
     """
-    from repsim_fast import demo as main_job
+    from repsim_fast.cli import demo_run as main_job
 
     stages = iter(range(1, 5))
 

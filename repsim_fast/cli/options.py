@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 import typer
 
-from repsim_fast._model_state import usable_device
+from repsim_fast._core.model_state import usable_device
 from repsim_fast.data import ImageData
 
 

@@ -17,7 +17,7 @@ import typer
 from tqdm import tqdm
 
 from repsim_fast import models
-from repsim_fast._files import check_writable
+from repsim_fast._core.files import check_writable
 from repsim_fast.attacks import PGD
 from repsim_fast.training import Accuracy, evaluate, methods, recipes
 from repsim_fast.training import train as train_network

@@ -5,17 +5,7 @@ for all pairs of many representations, `jackknife`, `bootstrap` and `permutation
 to trust the values, `measures_table` lists them with their properties.
 """
 
-from repsim_fast.similarity.cca import canonical_correlations, cca
-from repsim_fast.similarity.cka import cka
-from repsim_fast.similarity.grid import grid
-from repsim_fast.similarity.kernel import cka_rbf, rv_coefficient
-from repsim_fast.similarity.matching import (
-    aligned_cosine,
-    hard_correlation_match,
-    permutation_procrustes_distance,
-    soft_correlation_match,
-)
-from repsim_fast.similarity.measure import (
+from repsim_fast.similarity.base.measure import (
     Info,
     Measure,
     get_measure,
@@ -23,40 +13,54 @@ from repsim_fast.similarity.measure import (
     measure_names,
     measures_table,
 )
-from repsim_fast.similarity.minibatch import CKAEstimate, MinibatchCKA
-from repsim_fast.similarity.multiscale import intrinsic_multiscale_distance
-from repsim_fast.similarity.neighbours import (
-    jaccard_similarity,
-    joint_rank_jaccard,
-    mutual_knn,
-    rank_similarity,
-    second_order_cosine,
-)
-from repsim_fast.similarity.prepared import Prepared, UndefinedError, prepare
-from repsim_fast.similarity.procrustes import (
-    angular_procrustes_distance,
-    bures_distance,
-    procrustes_distance,
-    procrustes_similarity,
-    shape_distance,
-)
-from repsim_fast.similarity.pwcca import pwcca
-from repsim_fast.similarity.regression import eigenspace_overlap, gulp_distance, linear_regression
-from repsim_fast.similarity.rsa import distance_correlation, rsa, rsm_norm_difference
-from repsim_fast.similarity.statistics import (
-    concentricity_difference,
-    magnitude_difference,
-    uniformity_difference,
-)
-from repsim_fast.similarity.store import FeatureStore
-from repsim_fast.similarity.svcca import svcca
-from repsim_fast.similarity.uncertainty import (
+from repsim_fast.similarity.base.prepared import Prepared, UndefinedError, prepare
+from repsim_fast.similarity.base.store import FeatureStore
+from repsim_fast.similarity.grid import grid
+from repsim_fast.similarity.inference import (
     PermutationTest,
     Resampled,
     bootstrap,
     jackknife,
     permutation_test,
 )
+from repsim_fast.similarity.measures.cca import canonical_correlations, cca
+from repsim_fast.similarity.measures.cka import cka
+from repsim_fast.similarity.measures.kernel import cka_rbf, rv_coefficient
+from repsim_fast.similarity.measures.matching import (
+    aligned_cosine,
+    hard_correlation_match,
+    permutation_procrustes_distance,
+    soft_correlation_match,
+)
+from repsim_fast.similarity.measures.multiscale import intrinsic_multiscale_distance
+from repsim_fast.similarity.measures.neighbours import (
+    jaccard_similarity,
+    joint_rank_jaccard,
+    mutual_knn,
+    rank_similarity,
+    second_order_cosine,
+)
+from repsim_fast.similarity.measures.procrustes import (
+    angular_procrustes_distance,
+    bures_distance,
+    procrustes_distance,
+    procrustes_similarity,
+    shape_distance,
+)
+from repsim_fast.similarity.measures.pwcca import pwcca
+from repsim_fast.similarity.measures.regression import (
+    eigenspace_overlap,
+    gulp_distance,
+    linear_regression,
+)
+from repsim_fast.similarity.measures.rsa import distance_correlation, rsa, rsm_norm_difference
+from repsim_fast.similarity.measures.statistics import (
+    concentricity_difference,
+    magnitude_difference,
+    uniformity_difference,
+)
+from repsim_fast.similarity.measures.svcca import svcca
+from repsim_fast.similarity.streaming.minibatch import CKAEstimate, MinibatchCKA
 
 __all__ = [
     "CKAEstimate",

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repsim_fast.similarity._pairs import Pairs
-from repsim_fast.similarity.measure import Measure, as_measure, comparable
-from repsim_fast.similarity.prepared import Prepared, prepare
-from repsim_fast.similarity.store import Spill
+from repsim_fast.similarity.base.measure import Measure, as_measure, comparable
+from repsim_fast.similarity.base.pairs import Pairs
+from repsim_fast.similarity.base.prepared import Prepared, prepare
+from repsim_fast.similarity.base.store import Spill
 
 
 def grid(

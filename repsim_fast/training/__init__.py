@@ -1,10 +1,11 @@
 """Training of standard and robust networks."""
 
+from repsim_fast.analysis.selectivity import SelectivityRegulariser, class_selectivity
+
 from . import methods, recipes, schedules
 from .evaluation import Accuracy, evaluate
 from .history import Epoch, History
 from .overfitting import OverfittingDetector
-from .selectivity import SelectivityRegulariser, class_selectivity
 from .trainer import train
 
 __all__ = [

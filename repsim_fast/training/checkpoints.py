@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from repsim_fast._files import replacing
+from repsim_fast._core.files import replacing
 from repsim_fast.models import save_checkpoint
 
 from .ema import WeightAverage

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.attacks._borrow import Model, borrow, call
-from repsim_fast.attacks._checks import check_labels_below
-from repsim_fast.attacks._worst import fools
-
-from .samples import samples
+from repsim_fast._core.batch_checks import check_labels_below
+from repsim_fast._core.borrow import Model, borrow, call
+from repsim_fast.attacks.best import fools
+from repsim_fast.data.samples import samples
 
 Attack = Callable[[Any, Tensor, Tensor], Tensor]
 

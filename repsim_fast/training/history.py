@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from repsim_fast._files import replacing
+from repsim_fast._core.files import replacing
 
 
 @dataclass(frozen=True)

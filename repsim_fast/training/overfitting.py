@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from repsim_fast._core.borrow import Model
 from repsim_fast.attacks import FGSM, PGD
-from repsim_fast.attacks._borrow import Model
+from repsim_fast.data.samples import Samples
 
 from .evaluation import evaluate
-from .samples import Samples
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.processes import Processes
+from repsim_fast.analysis.selectivity import SelectivityRegulariser
+
 from .awp import perturbed_weights
-from .distributed import Processes
 from .ema import WeightAverage
 from .methods import Batch, Method
-from .selectivity import SelectivityRegulariser
 
 
 @dataclass

@@ -14,27 +14,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from repsim_fast._checks import check_autocast
-from repsim_fast._files import check_writable
-from repsim_fast._model_state import usable_device
-from repsim_fast.attacks._ascent import Ascent
-from repsim_fast.attacks._borrow import borrow
-from repsim_fast.attacks._checks import check_logits
-from repsim_fast.attacks._randomness import private_rng
+from repsim_fast._core.batch_checks import check_logits
+from repsim_fast._core.borrow import borrow
+from repsim_fast._core.checks import check_autocast
+from repsim_fast._core.files import check_writable
+from repsim_fast._core.model_state import usable_device
+from repsim_fast._core.processes import Processes, local_device, processes
+from repsim_fast._core.randomness import private_rng
+from repsim_fast.analysis.selectivity import SelectivityRegulariser
 from repsim_fast.attacks.losses import margin
+from repsim_fast.attacks.objective import Ascent
+from repsim_fast.data import augment_by_name as augmentation
+from repsim_fast.data.augment_by_name import Augment
+from repsim_fast.data.samples import Samples, samples
 from repsim_fast.models.checkpoint import check_architecture
 
-from . import augmentation, checkpoints, methods, schedules
-from .augmentation import Augment
-from .distributed import Processes, local_device, processes
+from . import checkpoints, methods, schedules
 from .ema import WeightAverage
 from .evaluation import Accuracy, Attack, device_of, evaluate
 from .history import Epoch, History, Log
 from .methods import Batch, Method
 from .overfitting import OverfittingDetector, Probe
-from .samples import Samples, samples
 from .schedules import Schedule
-from .selectivity import SelectivityRegulariser
 from .step import Step
 
 _logger = logging.getLogger(__name__)

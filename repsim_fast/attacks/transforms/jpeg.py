@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from .. import steps
+from repsim_fast.ops.reference import steps
+
 from .rendering import RenderingAttack, Scene
 
 _BLOCK = 8

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from repsim_fast._core.batch_checks import check_labels, check_logits, images_device
+from repsim_fast._core.borrow import Model, borrow, input_gradient
+from repsim_fast._core.randomness import Stream
+from repsim_fast.attacks.objective import Ascent
+
 from .. import losses
-from .._ascent import Ascent
-from .._borrow import Model, borrow, input_gradient
-from .._checks import check_labels, check_logits, images_device
-from .._randomness import Stream
 from ..losses import Loss
 from ..region import Region
 

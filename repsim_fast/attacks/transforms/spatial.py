@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from repsim_fast._core.batch_checks import check_labels, check_logits, images_device
+from repsim_fast._core.borrow import Model, borrow
+from repsim_fast._core.randomness import Stream
+from repsim_fast.attacks.best import Worst
+from repsim_fast.attacks.objective import Ascent
+
 from .. import losses
-from .._ascent import Ascent
-from .._borrow import Model, borrow
-from .._checks import check_labels, check_logits, images_device
-from .._randomness import Stream
-from .._worst import Worst
 from ..losses import Loss
 from .rendering import check_images, uniform
 

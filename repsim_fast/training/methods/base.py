@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.attacks._borrow import call
+from repsim_fast._core.borrow import call
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.borrow import call
+from repsim_fast.analysis.selectivity import unobserved
 from repsim_fast.attacks import FGSM, NFGSM, RSFGSM
-from repsim_fast.attacks._borrow import call
-from repsim_fast.training.selectivity import unobserved
 
 from .base import Batch, Method, cross_entropy, on_examples
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, nll_loss
 
+from repsim_fast._core.borrow import borrow, call
 from repsim_fast.attacks import PGD
-from repsim_fast.attacks._borrow import borrow, call
-from repsim_fast.attacks._execution import resolve
+from repsim_fast.attacks.execution.execution import resolve
 from repsim_fast.attacks.losses import divergence
 from repsim_fast.attacks.region import Region
 

@@ -1,0 +1,197 @@
+"""Labels, summaries and files of results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from repsim_fast.comparison.result import SimilarityResult, versions
+
+
+def make(layers: tuple[int, ...] = (3, 2, 3)) -> SimilarityResult:
+    """A result with recognisable numbers: symmetric, 1 on the diagonal."""
+    size = sum(layers)
+    rng = np.random.default_rng(0)
+    value = rng.random((size, size))
+    value = (value + value.T) / 2
+    np.fill_diagonal(value, 1.0)
+    return SimilarityResult(
+        models=tuple("abcdefgh"[: len(layers)]),
+        layers=tuple(tuple(f"layer{i}" for i in range(n)) for n in layers),
+        value=value,
+        standard_error=np.full((size, size), 0.01),
+        measure="cka",
+        estimator="unbiased",
+        n_samples=100,
+        n_batches=4,
+        settings={"passes": 1, "data": "tensor", "precision": None, "models": {"a": "Tiny é"}},
+        versions=versions(),
+        seconds={"total": 0.5},
+    )
+
+
+class TestGrids:
+    result = make()
+
+    def test_between_cuts_out_the_block(self) -> None:
+        grid = self.result.between("a", "c")
+        assert (grid.row_model, grid.column_model) == ("a", "c")
+        np.testing.assert_array_equal(grid.value, self.result.value[:3, 5:])
+        np.testing.assert_array_equal(self.result.between("c", "a").value, grid.value.T)
+        np.testing.assert_array_equal(self.result.between(0, -1).value, grid.value)
+
+    @pytest.mark.parametrize("model", ["z", 3, -4, 1.0, None])
+    def test_no_such_model(self, model: str | int) -> None:
+        with pytest.raises(ValueError, match=r"b must be a model of \('a', 'b', 'c'\)"):
+            self.result.between("a", model)
+
+    def test_grids_within_come_first(self) -> None:
+        titles = [grid.title for grid in self.result.grids()]
+        assert titles == ["within a", "within b", "within c", "a / b", "a / c", "b / c"]
+
+    def test_means(self) -> None:
+        grid = self.result.between("a", "c")
+        v = grid.value
+        off = [v[0, 1], v[0, 2], v[1, 0], v[1, 2], v[2, 0], v[2, 1]]
+        assert grid.mean() == pytest.approx(v.mean())
+        assert grid.mean_off_diagonal() == pytest.approx(np.mean(off))
+        assert grid.mean_same_layer() == pytest.approx(np.mean([v[0, 0], v[1, 1], v[2, 2]]))
+        np.testing.assert_allclose(
+            grid.mean_by_distance(),
+            [grid.mean_same_layer(), np.mean([v[0, 1], v[1, 2], v[1, 0], v[2, 1]]),
+             (v[0, 2] + v[2, 0]) / 2],
+        )  # fmt: skip
+
+    def test_means_leave_out_constant_layers(self) -> None:
+        result = make((3,))
+        result.value[1] = result.value[:, 1] = np.nan
+        grid = result.between(0, 0)
+        assert grid.mean_off_diagonal() == pytest.approx(result.value[0, 2])
+        assert grid.mean_by_distance()[2] == pytest.approx(result.value[0, 2])
+        assert np.isnan(grid.mean_by_distance()[1])
+        assert result.constant_layers == (("a", "layer1"),)
+
+    def test_diagonals_need_square_grids(self) -> None:
+        grid = self.result.between("a", "b")
+        for method in (grid.mean_off_diagonal, grid.mean_same_layer, grid.mean_by_distance):
+            with pytest.raises(ValueError, match="got 3 layers of 'a' and 2 of 'b'"):
+                method()
+        assert list(grid.summary()) == ["mean"]
+
+    def test_grid_as_a_table(self) -> None:
+        table = self.result.between("a", "b").to_dataframe()
+        assert table.shape == (3, 2)
+        assert table.loc["layer2", "layer1"] == self.result.value[2, 4]
+
+
+class TestResult:
+    result = make()
+
+    def test_long_table(self) -> None:
+        table = self.result.to_dataframe()
+        assert len(table) == 64
+        one = table.query(
+            "model_a == 'b' and layer_a == 'layer1' and model_b == 'c' and layer_b == 'layer2'"
+        )
+        assert one["value"].item() == self.result.value[4, 7]
+        assert one["standard_error"].item() == 0.01
+
+    def test_repr_tells_what_matters(self) -> None:
+        text = repr(self.result)
+        assert "100 samples in 4 batches" in text
+        assert "a (3 layers), b (2 layers), c (3 layers)" in text
+        assert "within b: mean off-diagonal" in text
+        assert "a / c: mean same layer" in text
+        assert "3 layers) x c (3 layers)" in repr(self.result.between("a", "c"))
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"models": ("a", "a", "b")}, "models must be different names"),
+            ({"models": ("a",)}, "models must be different names, one for each of 3"),
+            ({"value": np.zeros((3, 3))}, r"value must have shape \(8, 8\).*got \(3, 3\)"),
+            ({"standard_error": np.zeros(8)}, "standard_error must have shape"),
+        ],
+    )
+    def test_labels_must_fit(self, changes: dict[str, object], message: str) -> None:
+        fields = {**vars(self.result), **changes}
+        with pytest.raises(ValueError, match=message):
+            SimilarityResult(**fields)
+
+
+class TestFiles:
+    result = make()
+
+    def test_round_trip_is_exact(self, tmp_path: Path) -> None:
+        self.result.value[0, 1] = np.nan
+        path = self.result.save(tmp_path / "new folder" / "result.safetensors")
+        loaded = SimilarityResult.load(path)
+        for name, value in vars(self.result).items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_array_equal(getattr(loaded, name), value)
+            else:
+                assert getattr(loaded, name) == value
+        assert loaded.value.dtype == np.float64
+        assert isinstance(loaded.layers[0], tuple)
+        assert [p.name for p in path.parent.iterdir()] == ["result.safetensors"]
+
+    def test_permissions_are_those_of_any_new_file_or_of_the_old_one(self, tmp_path: Path) -> None:
+        (tmp_path / "other").touch()
+        path = self.result.save(tmp_path / "result.safetensors")
+        assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+        path.chmod(0o640)
+        assert self.result.save(path).stat().st_mode & 0o777 == 0o640
+
+    def test_a_failed_write_leaves_the_old_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = self.result.save(tmp_path / "result.safetensors")
+        before = path.read_bytes()
+
+        def full(*args: object) -> None:
+            Path(str(args[1])).write_bytes(b"half")
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr("safetensors.numpy.save_file", full)
+        with pytest.raises(OSError, match="no space left"):
+            make().save(path)
+        assert path.read_bytes() == before
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def test_unwritable_places(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        for path in (tmp_path / "file" / "result.safetensors", tmp_path):
+            with pytest.raises(OSError, match=r"cannot write '.*': "):
+                self.result.save(path)
+
+    def test_not_a_result(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="there is no file"):
+            SimilarityResult.load(tmp_path / "none")
+        path = tmp_path / "x.safetensors"
+        path.write_bytes(b"not tensors at all")
+        with pytest.raises(ValueError, match=r"cannot load a result from .*x\.safetensors"):
+            SimilarityResult.load(path)
+        save_file({"value": np.zeros(2)}, path)
+        with pytest.raises(ValueError, match=r"not written by SimilarityResult\.save"):
+            SimilarityResult.load(path)
+
+    def test_later_formats_and_wrong_contents(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.safetensors"
+        metadata = {"format": "repsim_fast.SimilarityResult", "format_version": "2", "result": "{}"}
+        save_file({"value": np.zeros((1, 1))}, path, metadata)
+        with pytest.raises(ValueError, match="later version"):
+            SimilarityResult.load(path)
+        metadata |= {"format_version": "1", "result": json.dumps({"models": ["a"], "layers": []})}
+        save_file({"value": np.zeros((1, 1))}, path, metadata)
+        with pytest.raises(ValueError, match="cannot load a result"):
+            SimilarityResult.load(path)
+
+    def test_a_truncated_file(self, tmp_path: Path) -> None:
+        path = self.result.save(tmp_path / "x.safetensors")
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(ValueError, match="cannot load a result"):
+            SimilarityResult.load(path)

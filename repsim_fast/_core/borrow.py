@@ -1,0 +1,129 @@
+"""Borrow a model for an attack and give it back exactly as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .randomness import private_rng
+
+Model = Callable[[Tensor], Any]
+"""Anything that maps images (N, ...) to logits (N, n_classes); usually an ``nn.Module``."""
+
+ModelMode = Literal["eval", "train", "keep"]
+"""Mode of the modules during an attack: all eval, all train, or each as it is."""
+
+
+@contextlib.contextmanager
+def borrow(
+    model: Model, *, mode: ModelMode = "eval", device: torch.device, seed: int
+) -> Iterator[None]:
+    """Let an attack differentiate ``model`` with respect to its input, and nothing else.
+
+    Inside: gradients are recorded (also when the caller is in ``no_grad`` or ``inference_mode``),
+    no parameter requires one, modules are in ``mode`` and the global random generators of the CPU
+    and of ``device`` are seeded from the attack's own stream, so that a stochastic model is
+    attacked reproducibly. Afterwards, also after an exception: every module's own training flag,
+    every parameter's ``requires_grad``, every buffer's value (BatchNorm statistics in mode
+    "train") and the global random state are as before. Nothing ever touches ``.grad``.
+
+    Args:
+        model: A module; a plain callable has no state to keep.
+        mode: "eval" (default), "train" (batch statistics) or "keep" (each module's own flag).
+        device: Device of the images.
+        seed: Seed of the random numbers that the model itself may draw.
+    """
+    if mode not in ("eval", "train", "keep"):
+        raise ValueError(f"model_mode must be 'eval', 'train' or 'keep', got {mode!r}")
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    flags = [module.training for module in modules]
+    # A parameter that is no leaf (functional calls) cannot be switched off and needs no switch; one
+    # made in inference mode could not be switched on again.
+    tracked = [
+        p
+        for m in modules
+        for p in m.parameters(recurse=False)
+        if p.requires_grad and p.is_leaf and not p.is_inference()
+    ]
+    with torch.inference_mode(False), torch.enable_grad(), private_rng(device, seed):
+        buffers = [
+            (module, name, buffer, buffer.clone())
+            for module in modules
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
+        try:
+            for parameter in tracked:
+                parameter.requires_grad_(False)
+            if mode != "keep":
+                for module in modules:
+                    # Assigned, not .eval(): overridden train() methods may have side effects.
+                    module.training = mode == "train"
+            yield
+        finally:
+            for module, flag in zip(modules, flags, strict=True):
+                module.training = flag
+            for parameter in tracked:
+                parameter.requires_grad_(True)
+            for module, name, buffer, value in buffers:
+                # Through .data: a graph that the caller still holds must not see a new version.
+                buffer.data.copy_(value)
+                module._buffers[name] = buffer
+
+
+def model_dtype(model: Model, default: torch.dtype) -> torch.dtype:
+    """Dtype in which ``model`` wants its images: that of its first floating-point parameter."""
+    if isinstance(model, nn.Module):
+        for parameter in model.parameters():
+            if parameter.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+                return parameter.dtype
+    return default
+
+
+def call(model: Model, images: Tensor) -> Tensor:
+    """Logits (N, n_classes) of ``model``, in float32 or float64.
+
+    Images are cast to the dtype of the model's parameters: attacks keep their own state in
+    float32 whatever the model computes in.
+
+    Raises:
+        ValueError: The output is no tensor of shape (N, n_classes) with two classes or more.
+        TypeError: The output is not floating point.
+    """
+    output = model(images.to(model_dtype(model, images.dtype)))
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            "model must return logits, a tensor of shape (N, n_classes), "
+            f"got {type(output).__name__}"
+        )
+    if output.ndim != 2 or output.shape[0] != images.shape[0] or output.shape[1] < 2:
+        raise ValueError(
+            f"model must return logits of shape ({images.shape[0]}, n_classes >= 2), "
+            f"got {tuple(output.shape)}"
+        )
+    if not output.is_floating_point():
+        raise TypeError(f"model must return floating-point logits, got {output.dtype}")
+    return output if output.dtype == torch.float64 else output.float()
+
+
+def input_gradient(value: Tensor, images: Tensor) -> Tensor:
+    """Gradient of the sum of ``value`` (N,) with respect to ``images`` only.
+
+    The sum, not the mean: a sample's gradient must not depend on its batch.
+
+    Raises:
+        ValueError: ``value`` does not depend on the images differentiably.
+    """
+    message = (
+        "model is not differentiable with respect to its images: its output carries no gradient "
+        "(is it wrapped in no_grad, detached, or converted to numpy?)"
+    )
+    if not value.requires_grad:
+        raise ValueError(message)
+    (gradient,) = torch.autograd.grad(value.sum(), images, allow_unused=True)
+    if gradient is None:
+        raise ValueError(message)
+    return gradient

@@ -1,0 +1,1 @@
+"""Numbers about grids, layers and units."""

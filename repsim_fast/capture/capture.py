@@ -1,0 +1,218 @@
+"""Activations of any ``nn.Module``, by layer name, without side effects."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast._core.model_state import check_hookable, eager, evaluating, unwrap
+from repsim_fast.capture.features import Maps, feature_map, first_tensor
+from repsim_fast.capture.layers import (
+    ROOT,
+    LayerInfo,
+    LayerSpec,
+    LayerTable,
+    Selected,
+    layer_kind,
+    layer_table,
+    named_layers,
+    select_layers,
+)
+
+__all__ = ["ROOT", "Capture", "LayerInfo", "LayerTable", "layer_kind", "list_layers"]
+
+OnActivation = Callable[[str, Tensor], None]
+
+
+class Capture:
+    """Records what layers return while a model runs.
+
+    A context manager: hooks exist inside the ``with`` block only, and are gone afterwards whatever
+    happened there. Each forward pass of the model starts afresh, so :attr:`activations` holds
+    those of the latest one, in order of execution.
+
+    - A layer called several times in a pass has the names ``relu``, ``relu#2``, ...
+    - A layer that returns a tuple, list or mapping counts with the first floating-point tensor in
+      it; a layer that returns none is left out.
+    - Attention and recurrent layers with ``batch_first=False`` are turned to (N, T, D).
+    - ``DataParallel`` on one device, ``DistributedDataParallel`` and ``torch.compile`` are looked
+      through; compiled parts run eagerly inside the block, because a graph compiled earlier would
+      skip the hooks, and ``nn.TransformerEncoder`` without its fast path of nested tensors.
+
+    Without ``on_activation`` the activations are copies, so that a layer which works in place, as
+    torchvision's ``ReLU(inplace=True)`` does on what its batch norm returned, cannot change what
+    was recorded before it. They stay attached to the autograd graph if one is being recorded.
+
+    Args:
+        model: The model. Its mode is left alone; call ``model.eval()`` as you would without.
+        layers: Which layers: names or ``fnmatch`` patterns (``"layer1.*"``; ``*`` crosses dots;
+            ``"relu#2"`` is the second call alone), or a callable ``(name, module) -> bool``.
+            ``"(model)"`` names the model's own output.
+            Default: every convolution, normalisation, activation, pooling, linear, recurrent and
+            attention layer and every residual block, see :func:`layer_kind`.
+        maps: What becomes of activations with more than two dimensions: "flatten" (N, ...) to
+            (N, p); "pool", the mean over positions, (N, C, H, W) to (N, C) and tokens (N, T, D) to
+            (N, D); "positions", which makes each position a sample, (N, C, H, W) to (N*H*W, C) and
+            (N, T, D) to (N*T, D). Three dimensions are read as tokens, four and more as
+            channels-first maps; a callable (Tensor) -> (n, p) serves other layouts. None leaves
+            activations as they are.
+        calls: Of a layer called several times, "all" calls or only the "first".
+        on_activation: Called as ``on_activation(name, features)`` inside the forward pass with
+            each activation, which is not copied and is valid during the call only; nothing is
+            recorded then.
+
+    Raises:
+        ValueError: No layer matched; the message shows what there is.
+        TypeError: ``model`` is no module, is scripted, or runs replicas on several devices.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.capture import Capture
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(inplace=True))
+        >>> with Capture(model) as capture:
+        ...     output = model(torch.randn(2, 4))
+        >>> {name: tuple(x.shape) for name, x in capture.activations.items()}
+        {'0': (2, 3), '1': (2, 3)}
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: LayerSpec = None,
+        *,
+        maps: Maps | None = "flatten",
+        calls: Literal["all", "first"] = "all",
+        on_activation: OnActivation | None = None,
+    ) -> None:
+        if calls not in ("all", "first"):
+            raise ValueError(f"calls must be 'all' or 'first', got {calls!r}")
+        if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+            raise TypeError(
+                f"model is a DataParallel over {len(model.device_ids)} devices, whose replicas run "
+                "in parallel; capture model.module instead"
+            )
+        self.model = unwrap(check_hookable(model))
+        check_hookable(self.model)
+        self.activations: dict[str, Tensor] = {}
+        self._selected = select_layers(self.model, layers)
+        self._to_features = None if maps is None else feature_map(maps)
+        self._first_only = calls == "first"
+        self._on_activation = self._record if on_activation is None else on_activation
+        self._counts: dict[str, int] = {}
+        self._hooks = contextlib.ExitStack()
+        self.active = False  # whether its hooks are in place
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the selected layers, in order of declaration."""
+        return tuple(self._selected)
+
+    def __enter__(self) -> Capture:
+        if self.active:
+            raise RuntimeError("this Capture is active already")
+        with contextlib.ExitStack() as hooks:
+            hooks.enter_context(eager())
+            hooks.callback(self.model.register_forward_pre_hook(self._start_pass).remove)
+            for name, selected in self._selected.items():
+                hook = self._hook(name, selected)
+                hooks.callback(selected.module.register_forward_hook(hook).remove)
+            self._hooks = hooks.pop_all()
+        self.active = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.active = False
+        self._hooks.close()
+
+    def _start_pass(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._counts.clear()
+        self.activations = {}
+
+    def _hook(
+        self, name: str, selected: Selected
+    ) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        counts, to_features, on_activation = self._counts, self._to_features, self._on_activation
+        time_first = _is_time_first(selected.module)
+        wanted_calls = frozenset({1}) if self._first_only else selected.calls
+
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            call = counts[name] = counts.get(name, 0) + 1
+            if wanted_calls is not None and call not in wanted_calls:
+                return
+            activation = first_tensor(output)
+            if activation is None:
+                return
+            if time_first and activation.ndim == 3:
+                activation = activation.transpose(0, 1)
+            if to_features is not None:
+                activation = to_features(activation)
+            on_activation(name if call == 1 else f"{name}#{call}", activation)
+
+        return hook
+
+    def _record(self, name: str, activation: Tensor) -> None:
+        self.activations[name] = activation.clone()
+
+
+def _is_time_first(module: nn.Module) -> bool:
+    """Whether a layer of torch's own returns (T, N, D) rather than (N, T, D)."""
+    if isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
+        module = module.self_attn
+    return isinstance(module, (nn.MultiheadAttention, nn.RNNBase)) and not module.batch_first
+
+
+def list_layers(model: nn.Module, example_input: Any = None) -> LayerTable:
+    """What there is to capture: name, type, kind and, given an example, output shape.
+
+    Layers whose kind is not None are those that :class:`Capture` and ``compare`` take by default.
+
+    Args:
+        model: The model; comes back as it was.
+        example_input: A batch to run once in eval mode (a tuple or mapping is spread over the
+            model's arguments). Layers then come in order of execution, once for each call;
+            without it, in order of declaration.
+
+    Returns:
+        A list of :class:`LayerInfo` that prints as a table.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.capture import list_layers
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
+        >>> print(list_layers(model, torch.zeros(2, 4)))
+        0        Linear      linear      2 x 3
+        1        ReLU        activation  2 x 3
+        (model)  Sequential  -           2 x 3
+    """
+    inner = unwrap(check_hookable(model))
+    layers = named_layers(inner)
+    if example_input is None:
+        return layer_table(layers)
+    found = LayerTable()
+
+    def add(name: str, activation: Tensor) -> None:
+        module = layers[name.partition("#")[0]]
+        kind = layer_kind(module)
+        found.append(LayerInfo(name, type(module).__name__, kind, tuple(activation.shape)))
+
+    capture = Capture(inner, list(layers), maps=None, on_activation=add)
+    with evaluating([inner]), torch.no_grad(), capture:
+        run(inner, example_input)
+    return found
+
+
+def run(model: nn.Module, batch: Any) -> Any:
+    """Forward pass on a tensor, a tuple of positional or a mapping of keyword arguments."""
+    if isinstance(batch, Tensor):
+        return model(batch)
+    return model(**batch) if hasattr(batch, "keys") else model(*batch)

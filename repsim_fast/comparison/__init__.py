@@ -1,0 +1,1 @@
+"""Whole models compared: the plan of forward passes, the engine that runs them, the result."""

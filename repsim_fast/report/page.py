@@ -1,0 +1,234 @@
+"""One HTML file that shows a comparison to someone who was not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from repsim_fast._core.files import replacing
+from repsim_fast.comparison.result import Grid, SimilarityResult
+from repsim_fast.plotting import measure_name, plot_by_distance, plot_grids, to_png
+from repsim_fast.report import html as _html
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["write_report"]
+
+Table: TypeAlias = "pd.DataFrame | Sequence[Mapping[str, Any]]"
+
+_ESTIMATORS = {
+    "unbiased": "unbiased HSIC, so that unrelated layers scatter around 0, also slightly below it",
+    "biased": "biased HSIC, which is above 0 also for unrelated layers, the more so the fewer the "
+    "samples",
+}
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    results: SimilarityResult | Mapping[str, SimilarityResult],
+    *,
+    title: str = "How similar are these networks, layer by layer?",
+    introduction: str = "",
+    tables: Mapping[str, Table] | None = None,
+    standard_error: bool = False,
+) -> Path:
+    """Write a report that needs no network, no script and no other file.
+
+    It shows the key figures, heat maps of all grids on one scale with an explanation, similarity
+    by distance between layers, the best match of each layer, and under folds the settings, the
+    versions and the timing. Light or dark follows the reader's system.
+
+    Args:
+        path: The HTML file to write.
+        results: One result, or several under headings.
+        title: Heading of the page.
+        introduction: What was compared and why, in plain text; blank lines part paragraphs.
+        tables: Further tables by heading, such as accuracies, shown before the results: data
+            frames or sequences of rows {column: value}.
+        standard_error: Show heat maps of the standard errors as well.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: There is no result.
+        OSError: The place cannot be written to.
+
+    Example:
+        >>> from repsim_fast.report import write_report
+        >>> import torch
+        >>> from repsim_fast.compare import compare
+        >>> result = compare(torch.nn.Linear(5, 3), torch.nn.Linear(5, 3), torch.randn(64, 5))
+        >>> accuracies = [{"model": "standard", "accuracy": 0.97}]
+        >>> write_report("out/report.html", result, tables={"Accuracy": accuracies}).name
+        'report.html'
+    """
+    named = {"": results} if isinstance(results, SimilarityResult) else dict(results)
+    if not named:
+        raise ValueError("results must be at least one, got none")
+    now = datetime.now().astimezone()
+    body = [f"<header><h1>{_html.escape(title)}</h1>"]
+    body += [_html.paragraph(text, kind="lead") for text in introduction.split("\n\n") if text]
+    body.append("</header>")
+    for heading, rows in (tables or {}).items():
+        body += [f"<h2>{_html.escape(heading)}</h2>", _html.table(_rows(rows))]
+    for heading, result in named.items():
+        body += _section(heading or "Similarity of layers", result, standard_error)
+    body.append(
+        f"<footer>Written {now:%Y-%m-%d %H:%M} by repsim_fast "
+        f"{next(iter(named.values())).versions.get('repsim_fast', '')}.</footer>"
+    )
+    text = _html.page(title, body)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def _basis(result: SimilarityResult) -> str:
+    data = result.settings.get("data")
+    return (
+        f"Based on {result.n_samples:,} samples in {result.n_batches} batches"
+        + (f". Data: {data}" if data else "")
+        + "."
+    )
+
+
+def _rows(table: Table) -> list[Mapping[str, Any]]:
+    if isinstance(table, Sequence):
+        return list(table)
+    named = table.reset_index() if table.index.name else table
+    return [{str(k): _plain(v) for k, v in row.items()} for row in named.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    """A numpy number as a Python one."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _section(heading: str, result: SimilarityResult, standard_error: bool) -> list[str]:
+    grids = result.grids()
+    matches = [grid for grid in grids if not grid.within]
+    seconds = {name: f"{value:.2f} s" for name, value in result.seconds.items()}
+    return [
+        f"<h2>{_html.escape(heading)}</h2>",
+        _html.paragraph(_basis(result), kind="soft"),
+        _html.cards(map(_card, grids)),
+        _heat_maps(grids, result.estimator, standard_error),
+        _how_to_read(result),
+        _constant_layers(result),
+        _by_distance([grid for grid in grids if grid.is_square]),
+        "<h3>In figures</h3>",
+        _html.table([_figures_row(grid) for grid in grids]),
+        *(_html.details(f"Best match of each layer: {g.title}", _matches(g)) for g in matches),
+        _html.details("Settings", _html.pairs(result.settings)),
+        _html.details("Versions and timing", _html.pairs({**result.versions, **seconds})),
+    ]
+
+
+def _heat_maps(grids: Sequence[Grid], estimator: str, standard_error: bool) -> str:
+    name = measure_name(grids)
+    figures = "; ".join(f"{grid.title} {_figures(grid)}" for grid in grids)
+    return _pictures(
+        partial(plot_grids, grids, standard_error=standard_error, columns=_columns_that_fit(grids)),
+        alt=f"Heat maps of {name} between layers: {figures}",
+        caption=f"{name[0].upper()}{name[1:]}, {_ESTIMATORS.get(estimator, estimator)}.",
+    )
+
+
+def _by_distance(grids: Sequence[Grid]) -> str:
+    if not grids:
+        return ""
+    return "<h3>Does similarity fall with distance?</h3>" + _pictures(
+        partial(plot_by_distance, grids),
+        alt=f"Mean {measure_name(grids)} against the number of layers between two layers",
+        caption="Mean over all pairs of layers that are so many positions apart. A steep line: "
+        "layers do different things. A flat one: they resemble one another far across the "
+        "network.",
+    )
+
+
+def _constant_layers(result: SimilarityResult) -> str:
+    if not result.constant_layers:
+        return ""
+    layers = ", ".join(f"{layer} of {model}" for model, layer in result.constant_layers)
+    return _html.paragraph(
+        "These layers return the same for every sample, so that nothing can be said about their "
+        f"similarity (grey): {layers}.",
+        kind="note",
+    )
+
+
+def _columns_that_fit(grids: Sequence[Grid]) -> int:
+    """Heat maps side by side whose labels can still be read at the width of the page."""
+    most = max(max(grid.value.shape) for grid in grids)
+    return 3 if most <= 20 else 2 if most <= 40 else 1
+
+
+def _card(grid: Grid) -> tuple[str, str, str]:
+    meaning, value = next(iter(grid.summary().items()))
+    return grid.title, f"{value:.2f}", meaning
+
+
+def _figures(grid: Grid) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in grid.summary().items())
+
+
+def _figures_row(grid: Grid) -> dict[str, Any]:
+    off = grid.value[~np.eye(len(grid.rows), dtype=bool)] if grid.within else grid.value.ravel()
+    error = grid.standard_error[np.isfinite(grid.standard_error) & (grid.standard_error > 0)]
+    return {
+        "models": grid.title,
+        "layers": f"{len(grid.rows)} x {len(grid.columns)}",
+        "mean same layer": grid.mean_same_layer() if grid.is_square and not grid.within else None,
+        "mean off-diagonal": grid.mean_off_diagonal() if grid.is_square else None,
+        "mean": grid.mean(),
+        "lowest": float(np.nanmin(off)) if np.isfinite(off).any() else None,
+        "highest": float(np.nanmax(off)) if np.isfinite(off).any() else None,
+        "typical standard error": float(np.median(error)) if error.size else None,
+    }
+
+
+def _matches(grid: Grid) -> str:
+    known = [i for i in range(len(grid.rows)) if np.isfinite(grid.value[i]).any()]
+    best = [(i, int(np.nanargmax(grid.value[i]))) for i in known]
+    return _html.table(
+        [
+            {
+                grid.row_model: grid.rows[i],
+                f"most similar in {grid.column_model}": grid.columns[j],
+                "similarity": float(grid.value[i, j]),
+                "standard error": float(grid.standard_error[i, j]),
+            }
+            for i, j in best
+        ]
+    )
+
+
+def _how_to_read(result: SimilarityResult) -> str:
+    sentences = [
+        "Each cell compares two layers: do they find the same samples alike? 1 (bright) means "
+        "equal up to rotation and scale, 0 (dark) means unrelated.",
+        "Layers run from the input, lower left, to the output, upper right.",
+        "Within a model the diagonal compares each layer with itself and is always 1; bright "
+        "squares along it are stretches of layers that do much the same.",
+    ]
+    if len(result.models) > 1:
+        sentences.append(
+            "Between two models a bright diagonal means that they build up the same "
+            "representation at the same depth."
+        )
+    items = "".join(f"<li>{_html.escape(sentence)}</li>" for sentence in sentences)
+    return f"<h3>How to read this</h3><ul>{items}</ul>"
+
+
+def _pictures(plot: Callable[..., Figure], *, alt: str, caption: str) -> str:
+    light, dark = (to_png(plot(theme=theme), dpi=120) for theme in ("light", "dark"))
+    return _html.picture(light, dark, alt=alt, caption=caption)

@@ -1,0 +1,1 @@
+"""What all measures stand on: the measure contract, prepared representations, views, pairs."""

@@ -1,0 +1,287 @@
+"""How far to trust a value: standard errors by jackknife and bootstrap, permutation tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repsim_fast.similarity.base.measure import Measure, as_measure, check_count, comparable
+from repsim_fast.similarity.base.prepared import Prepared, prepare
+from repsim_fast.similarity.base.views import Number
+from repsim_fast.similarity.grid import between, within
+
+# Resamples of a pair that are compared in one batch.
+TOGETHER = 32
+
+# Values of permutations that differ by less than this, in units of rounding of the largest, are
+# equal: another order of the same sums must not make a tie look less alike.
+TIE_ULPS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """Values with what resampling says of them; (L, M) float64 each.
+
+    Attributes:
+        value: From all samples.
+        standard_error: Standard deviation that resampling gives the value.
+        bias: Mean over resamples minus value, times (groups - 1) for the jackknife: estimate of
+            how far the value is off on average because samples are few.
+    """
+
+    value: Tensor
+    standard_error: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class PermutationTest:
+    """A value against those of representations whose samples do not correspond.
+
+    Attributes:
+        value: Scalar float64.
+        p_value: (1 + permutations at least as alike) / (1 + permutations), in (0, 1]. Permutations
+            as alike up to rounding count.
+        null: (permutations,) float64, values of the permutations.
+    """
+
+    value: Tensor
+    p_value: float
+    null: Tensor
+
+
+def jackknife(
+    measure: str | Measure[Any],
+    xs: Sequence[Tensor | Prepared],
+    ys: Sequence[Tensor | Prepared] | None = None,
+    *,
+    groups: int = 20,
+    clusters: Tensor | None = None,
+    **options: Any,
+) -> Resampled:
+    """Standard errors of all pairs by leaving out one group of samples after the other.
+
+    The standard error is √((g - 1)/g Σ (vᵢ - v̄)²) over the values without group i. Groups take
+    every g-th sample, so that samples sorted by class stay balanced. Leaving out groups, not
+    single samples, also suits measures that are not smooth (neighbours, ranks).
+
+    Args:
+        measure: Name, or a measure from `get_measure`.
+        xs: Representations (n, p_i) of the same n samples.
+        ys: Others of the same samples. Default: ``xs`` among themselves.
+        groups: Number of groups g, 2 to n (or to the number of clusters).
+        clusters: (n,) integers; samples of one cluster, such as the positions of one image, are
+            left out together. Without it samples count as independent.
+        **options: Options of the measure, if it is given by name.
+
+    Returns:
+        Values, standard errors and biases (len(xs), len(ys)).
+
+    Raises:
+        ValueError: As for `grid`; groups out of range; clusters do not fit.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import jackknife
+        >>> x, y = torch.randn(100, 5), torch.randn(100, 6)
+        >>> result = jackknife("cca", [x], [y], groups=10)
+        >>> result.value.shape, result.standard_error.shape
+        (torch.Size([1, 1]), torch.Size([1, 1]))
+
+    References:
+        Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 11.
+    """
+    chosen = as_measure(measure, options)
+    left, right = _both(chosen, xs, ys)
+    number = _cluster_numbers(clusters, left[0].n_samples)
+    count = int(number.max()) + 1
+    check_count("groups", groups, 2, count, ", the independent samples")
+    group = number % groups
+    kept = ((group != g).nonzero().flatten() for g in range(groups))
+    value = _grid(chosen, left, right)
+    values = torch.stack(list(_resampled(chosen, left, right, kept)))
+    mean = values.mean(dim=0)
+    spread = (values - mean).square().sum(dim=0) * (groups - 1) / groups
+    return Resampled(value, spread.sqrt(), (groups - 1) * (mean - value))
+
+
+def bootstrap(
+    measure: str | Measure[Any],
+    xs: Sequence[Tensor | Prepared],
+    ys: Sequence[Tensor | Prepared] | None = None,
+    *,
+    resamples: int = 100,
+    seed: int = 0,
+    clusters: Tensor | None = None,
+    **options: Any,
+) -> Resampled:
+    """Standard errors of all pairs from resamples with replacement.
+
+    Resamples contain samples several times. Measures of neighbours and of canonical correlations
+    take such copies for agreement and come out too high (see ``bias``); prefer `jackknife` there.
+
+    Args:
+        measure: Name, or a measure from `get_measure`.
+        xs: Representations (n, p_i) of the same n samples.
+        ys: Others of the same samples. Default: ``xs`` among themselves.
+        resamples: Number of resamples, at least 2.
+        seed: Seed of the draws; global random state is not touched.
+        clusters: (n,) integers; clusters are drawn instead of samples.
+        **options: Options of the measure, if it is given by name.
+
+    Returns:
+        Values, standard errors and biases (len(xs), len(ys)).
+
+    Raises:
+        ValueError: As for `grid`; resamples out of range; clusters do not fit.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import bootstrap
+        >>> x, y = torch.randn(100, 5), torch.randn(100, 6)
+        >>> error = bootstrap("procrustes_similarity", [x], [y], resamples=20).standard_error
+
+    References:
+        Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 6.
+    """
+    chosen = as_measure(measure, options)
+    left, right = _both(chosen, xs, ys)
+    check_count("resamples", resamples, 2, 2**31)
+    number = _cluster_numbers(clusters, left[0].n_samples)
+    count = int(number.max()) + 1
+    members = (
+        [(number == c).nonzero().flatten() for c in range(count)] if clusters is not None else []
+    )
+    generator = torch.Generator().manual_seed(seed)
+
+    def draws() -> Iterator[Tensor]:
+        for _ in range(resamples):
+            drawn = torch.randint(count, (count,), generator=generator)
+            yield torch.cat([members[c] for c in drawn.tolist()]) if members else drawn
+
+    value = _grid(chosen, left, right)
+    values = torch.stack(list(_resampled(chosen, left, right, draws())))
+    return Resampled(value, values.std(dim=0), values.mean(dim=0) - value)
+
+
+def permutation_test(
+    measure: str | Measure[Any],
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+    *,
+    permutations: int = 999,
+    seed: int = 0,
+    **options: Any,
+) -> PermutationTest:
+    """Tests whether two representations are more alike than if samples did not correspond.
+
+    The samples of y are permuted at random. Nothing is factorised again, since permuting samples
+    permutes the rows of every factorisation, and permutations are compared in batches. Samples must
+    be exchangeable: for positions of images permute images, not positions.
+
+    Args:
+        measure: Name, or a measure from `get_measure`.
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+        permutations: Number of permutations, at least 1.
+        seed: Seed of the permutations; global random state is not touched.
+        **options: Options of the measure, if it is given by name.
+
+    Returns:
+        Value, p-value (one-sided, small for representations more alike than chance) and the values
+        of all permutations.
+
+    Raises:
+        ValueError: As for the measure; permutations out of range; a measure that does not see
+            which samples correspond.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import permutation_test
+        >>> x = torch.randn(50, 5)
+        >>> test = permutation_test("cka", x, x + torch.randn(50, 5), permutations=99)
+        >>> test.p_value
+        0.01
+
+    References:
+        Phipson and Smyth, "Permutation p-values should never be zero", 2010.
+    """
+    chosen = as_measure(measure, options)
+    check_count("permutations", permutations, 1, 2**31)
+    first, second = comparable([prepare(x, name="x"), prepare(y, name="y")], chosen.min_samples)
+    ours, theirs = [chosen.view(first)], chosen.view(second)
+    if isinstance(theirs, Number):
+        raise ValueError(f"measure: {chosen.info.name} does not depend on which samples correspond")
+    generator = torch.Generator().manual_seed(seed)
+    value = between(chosen, ours, [theirs])[0, 0]
+    null: list[Tensor] = []
+    for start in range(0, permutations, TOGETHER):
+        count = min(TOGETHER, permutations - start)
+        orders = [torch.randperm(first.n_samples, generator=generator) for _ in range(count)]
+        null.append(between(chosen, ours, [theirs.take(order) for order in orders])[0])
+    values = torch.cat(null)
+    ahead = values - value if chosen.info.kind == "similarity" else value - values
+    largest = torch.maximum(value.abs(), values.abs().max())
+    alike = ahead >= -TIE_ULPS * torch.finfo(first.features.dtype).eps * largest
+    return PermutationTest(value, (1 + int(alike.sum())) / (1 + permutations), values)
+
+
+def _both(
+    measure: Measure[Any],
+    xs: Sequence[Tensor | Prepared],
+    ys: Sequence[Tensor | Prepared] | None,
+) -> tuple[list[Prepared], list[Prepared] | None]:
+    left = [prepare(x, name=f"xs[{i}]") for i, x in enumerate(xs)]
+    right = [] if ys is None else [prepare(y, name=f"ys[{i}]") for i, y in enumerate(ys)]
+    if not left or (ys is not None and not right):
+        raise ValueError(f"{'xs' if not left else 'ys'}: expected at least one representation")
+    everything = comparable([*left, *right], measure.min_samples)
+    return everything[: len(left)], None if ys is None else everything[len(left) :]
+
+
+def _grid(measure: Measure[Any], left: list[Prepared], right: list[Prepared] | None) -> Tensor:
+    ours = [measure.view(x) for x in left]
+    if right is None:
+        return within(measure, ours)
+    return between(measure, ours, [measure.view(y) for y in right])
+
+
+def _resampled(
+    measure: Measure[Any],
+    left: list[Prepared],
+    right: list[Prepared] | None,
+    samples: Iterator[Tensor],
+) -> Iterator[Tensor]:
+    """Grids from other samples; those of a single pair are computed many at a time."""
+    if right is None or len(left) * len(right) > 1:
+        for rows in samples:
+            taken = None if right is None else [y.take(rows) for y in right]
+            yield _grid(measure, [x.take(rows) for x in left], taken)
+        return
+    # Groups and clusters differ in size, and only resamples of one size fit into a batch.
+    for _, run in groupby(samples, key=len):
+        while some := list(islice(run, TOGETHER)):
+            ours = [measure.view(left[0].take(rows)) for rows in some]
+            theirs = [measure.view(right[0].take(rows)) for rows in some]
+            values = measure.pairs(ours, theirs, [(k, k) for k in range(len(some))])
+            yield from values.double().reshape(-1, 1, 1)
+
+
+def _cluster_numbers(clusters: Tensor | None, n: int) -> Tensor:
+    """Number of the cluster of every sample, from 0."""
+    if clusters is None:
+        return torch.arange(n)
+    if not isinstance(clusters, Tensor):
+        raise TypeError(f"clusters: expected a torch.Tensor, got {type(clusters).__name__}")
+    if clusters.shape != (n,) or clusters.is_floating_point():
+        raise ValueError(
+            f"clusters: expected {n} integers, one a sample, got {clusters.dtype} of shape "
+            f"{tuple(clusters.shape)}"
+        )
+    numbers: Tensor = torch.unique(clusters.cpu(), return_inverse=True)[1]
+    return numbers

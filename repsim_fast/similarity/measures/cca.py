@@ -1,0 +1,172 @@
+"""Canonical correlations of two representations and their summaries."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from repsim_fast._core.checks import check_choice
+from repsim_fast.ops import cross_gram
+from repsim_fast.similarity.base import spectral
+from repsim_fast.similarity.base.measure import (
+    Info,
+    Measure,
+    check_not_saturated,
+    comparable,
+    register,
+)
+from repsim_fast.similarity.base.pairs import Batch, Pairs
+from repsim_fast.similarity.base.prepared import Prepared, prepare
+from repsim_fast.similarity.base.views import Factor, energy, factors, from_products
+
+Summary = Literal["mean", "mean_squared"]
+
+SUMMARIES: tuple[Summary, ...] = ("mean", "mean_squared")
+
+
+def orthonormal(x: Prepared, basis: Tensor, measure: str) -> Factor:
+    """View of an orthonormal basis (n, k), after checking that it is not everything there is."""
+    check_not_saturated(x, basis.shape[1], measure)
+    return Factor(basis, basis.new_tensor(basis.shape[1], dtype=torch.float64))
+
+
+def summarised(
+    left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs, summary: Summary
+) -> Tensor:
+    """Mean (squared) canonical correlation of pairs of orthonormal bases."""
+    _warn_of_forced(left, right, pairs)
+
+    def mean(batch: Batch) -> Tensor:
+        chosen = [pairs[k] for k in batch.numbers]
+        widths = [min(left[i].factor.shape[1], right[j].factor.shape[1]) for i, j in chosen]
+        total = spectral.nuclear_norm(batch) if summary == "mean" else energy(batch.products)
+        return total / torch.tensor(widths, dtype=torch.float64).to(total.device)
+
+    return from_products(*factors(left, right), pairs, mean)
+
+
+def _warn_of_forced(left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> None:
+    """Two subspaces of dimensions k and l in one of n - 1 share at least k + l - (n - 1)."""
+    n = left[0].factor.shape[0]
+    widths = [(left[i].factor.shape[1], right[j].factor.shape[1]) for i, j in pairs]
+    forced, k, m = max((k + m - (n - 1), k, m) for k, m in widths)
+    if forced > 0:
+        warnings.warn(
+            f"{forced} canonical correlations are 1 whatever the data: {k} and {m} independent "
+            f"features do not fit into {n} samples; use more samples or svcca",
+            stacklevel=5,
+        )
+
+
+@register
+@dataclass(frozen=True)
+class CCA(Measure[Factor]):
+    """See `cca`."""
+
+    info: ClassVar[Info] = Info(
+        name="cca",
+        kind="similarity",
+        formula="mean (or mean square) of ρ₁ … ρₖ, the singular values of QₓᵀQᵧ; Q orthonormal "
+        "bases of the columns, k the smaller rank",
+        low=0.0,
+        high=1.0,
+        invariant_to=("permutation", "rotation", "scale", "translation", "linear"),
+        differentiable="with full column rank",
+        cost="n p²; n p² + p³ (no p³ for mean_squared)",
+        source="Hotelling 1936; Raghu et al. 2017; Kornblith et al. 2019, table 1",
+        of_itself=1.0,
+    )
+    summary: Summary = "mean"
+
+    def __post_init__(self) -> None:
+        check_choice("summary", self.summary, SUMMARIES)
+
+    def view(self, x: Prepared) -> Factor:
+        """Orthonormal basis."""
+        return orthonormal(x, x.basis, "cca")
+
+    def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
+        """Summaries of canonical correlations."""
+        return summarised(left, right, pairs, self.summary)
+
+
+def cca(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+    *,
+    summary: Summary = "mean",
+) -> Tensor:
+    """Mean canonical correlation, or mean squared one.
+
+    A similarity in [0, 1], equal for representations that are invertible linear maps of one
+    another. The k canonical correlations, k the smaller rank, are the singular values of QₓᵀQᵧ with
+    orthonormal bases Qₓ and Qᵧ of the centred features. Averages are over all k, none cut off.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+        summary: ``"mean"`` of ρ, or ``"mean_squared"``, the mean of ρ² (Yanai's generalised
+            coefficient of determination), which needs no singular values.
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32. Differentiable for features
+        of full column rank.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor.
+        UndefinedError: A representation is constant, or has as many independent features as
+            there are samples (rank n - 1): then all correlations are 1 whatever the data. A
+            ValueError.
+        ValueError: Shapes do not fit, NaN or Inf.
+
+    Warns:
+        UserWarning: Some, not all, correlations are 1 whatever the data: the ranks add up to more
+            than n - 1.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import cca
+        >>> x = torch.randn(100, 5)
+        >>> bool(torch.isclose(cca(x, x @ torch.randn(5, 5) + 1), torch.tensor(1.0)))
+        True
+
+    References:
+        Raghu et al., "SVCCA: singular vector canonical correlation analysis", 2017.
+        Kornblith et al., "Similarity of neural network representations revisited", 2019,
+        table 1.
+    """
+    return CCA(summary=summary)(x, y)
+
+
+def canonical_correlations(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+) -> Tensor:
+    """All canonical correlations, falling.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+
+    Returns:
+        (k,) with k the smaller rank, in [0, 1] up to rounding; dtype, gradients, errors and
+        warnings as for `cca`.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import canonical_correlations
+        >>> canonical_correlations(torch.randn(100, 5), torch.randn(100, 7)).shape
+        torch.Size([5])
+    """
+    measure = CCA()
+    both = comparable([prepare(x, name="x"), prepare(y, name="y")], measure.min_samples)
+    ours, theirs = (measure.view(one) for one in both)
+    _warn_of_forced([ours], [theirs], [(0, 0)])
+    products = cross_gram(ours.factor, theirs.factor)[None]
+    values = spectral.singular_values(Batch([0], products))[0]
+    return values.to(torch.promote_types(both[0].dtype, both[1].dtype))

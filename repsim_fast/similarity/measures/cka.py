@@ -1,0 +1,160 @@
+"""Linear centred kernel alignment of two representations."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from repsim_fast._core.checks import check_choice, check_finite, check_matrix
+from repsim_fast.ops import MIN_SAMPLES, Precision, centered_gram, cross_gram
+from repsim_fast.similarity.base.prepared import Prepared
+
+Estimator = Literal["unbiased", "biased"]
+
+ESTIMATORS: tuple[Estimator, ...] = ("unbiased", "biased")
+
+CENTERING: dict[str, Literal["unbiased", "double"]] = {"unbiased": "unbiased", "biased": "double"}
+"""The centring of the Gram that each HSIC estimator needs."""
+
+# Largest entries of features whose Grams, and their squares, float32 holds.
+SIZES = (1e-3, 1e3)
+
+
+def hsic_scale(n: int, estimator: Estimator) -> float:
+    """Factor from the inner product of centred Grams to HSIC: 1/(n(n-3)) or 1/(n-1)²."""
+    return 1.0 / (n * (n - 3)) if estimator == "unbiased" else 1.0 / (n - 1) ** 2
+
+
+def check_pair(x: Tensor, y: Tensor, estimator: Estimator) -> int:
+    """Checks two representations of the same samples; returns their number."""
+    check_choice("estimator", estimator, ESTIMATORS)
+    check_matrix("x", x)
+    check_matrix("y", y)
+    if x.shape[0] != y.shape[0]:
+        raise ValueError(
+            "y: expected the same samples as x, "
+            f"got {y.shape[0]} rows against {x.shape[0]} rows of x"
+        )
+    for argument, features in (("x", x), ("y", y)):
+        if features.shape[1] < 1:
+            raise ValueError(
+                f"{argument}: expected at least 1 feature, got shape {tuple(features.shape)}"
+            )
+    least = max(2, MIN_SAMPLES[CENTERING[estimator]])
+    if x.shape[0] < least:
+        raise ValueError(
+            f"x: the {estimator} estimator needs at least {least} samples, got {x.shape[0]}"
+        )
+    return x.shape[0]
+
+
+def cka(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+    *,
+    estimator: Estimator = "unbiased",
+    precision: Precision | None = None,
+) -> Tensor:
+    """Linear CKA: HSIC(x, y) / √(HSIC(x, x) HSIC(y, y)) with linear kernels.
+
+    A similarity, 1 for representations that are equal up to rotation, isotropic scaling and
+    translation. The biased form lies in [0, 1]; the unbiased (debiased) one has expectation about 0
+    for unrelated representations, may be slightly negative, and is not clamped.
+
+    Computed from the (p, q) products of features when these are few against the samples, otherwise
+    from the (n, n) Grams; both are exact.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+        estimator: ``"unbiased"`` (HSIC₁, at least 4 samples) or ``"biased"`` (at least 2).
+        precision: Precision of products, see `ops.centered_gram`.
+
+    Returns:
+        Scalar tensor, float64 if either input is, otherwise float32; differentiable. NaN when the
+        HSIC of a representation with itself is not positive, as that of a constant one.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor.
+        ValueError: Shapes do not fit, too few samples, NaN or Inf.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import cka
+        >>> x = torch.randn(100, 20)
+        >>> bool(torch.isclose(cka(x, 3 * x + 1), torch.tensor(1.0)))
+        True
+
+    References:
+        Kornblith et al., "Similarity of neural network representations revisited", 2019, eq. 3-4.
+        Song et al., "Feature selection via dependence maximization", 2012, eq. 5.
+    """
+    x, y = (z.features if isinstance(z, Prepared) else z for z in (x, y))
+    n = check_pair(x, y, estimator)
+    p, q = x.shape[1], y.shape[1]
+    scaled = _scaled(x), _scaled(y)
+    # Multiplications: p q + (p² + q²)/2 a sample against (p + q) n / 2 of two half Grams.
+    if precision is None and 2 * p * q + p * p + q * q < n * (p + q):
+        xy, xx, yy = _feature_side(*scaled, n, estimator)
+    else:
+        centering = CENTERING[estimator]
+        gram_x, gram_y = (
+            centered_gram(z, centering=centering, packed=True, precision=precision) for z in scaled
+        )
+        xy, xx, yy = gram_x @ gram_y, gram_x @ gram_x, gram_y @ gram_y
+    value = xy / (xx.sqrt() * yy.sqrt())
+    if not bool(torch.isfinite(value.detach())):
+        check_finite("x", x)
+        check_finite("y", y)
+    return value
+
+
+def _scaled(
+    x: Tensor,  # (n, p)
+) -> Tensor:
+    """Times a power of two that brings the largest entry near 1, if it is far from it: sums of
+    fourth powers must stay within float32, and CKA does not change."""
+    low, high = torch.aminmax(x.detach())
+    largest = float(torch.maximum(-low, high))
+    if largest == 0 or not math.isfinite(largest) or SIZES[0] <= largest <= SIZES[1]:
+        return x
+    return torch.ldexp(x, torch.tensor(-math.frexp(largest)[1]))
+
+
+def _feature_side(
+    x: Tensor,  # (n, p)
+    y: Tensor,  # (n, q)
+    n: int,
+    estimator: Estimator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """<K, L>, <K, K> and <L, L> of the centred Grams without forming them.
+
+    With centred features the Gram K has zero row sums, so those of K without its diagonal k are
+    -k, and HSIC₁ (Song et al. 2012, eq. 5) becomes
+    ‖XᵀY‖² - k·l + (Σk)(Σl)/((n-1)(n-2)) - 2 k·l/(n-2), up to 1/(n(n-3)).
+    """
+    dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
+    x, y = x.to(dtype), y.to(dtype)
+    x, y = _centered(x), _centered(y)
+    products = [cross_gram(x, y), cross_gram(x, x), cross_gram(y, y)]
+    energies = [product.square().sum() for product in products]
+    if estimator == "biased":
+        return energies[0], energies[1], energies[2]
+    k, l = x.square().sum(dim=1), y.square().sum(dim=1)  # noqa: E741  (K and L in the formula)
+    pairs = [(k, l), (k, k), (l, l)]
+    debiased = [
+        energy - (a @ b) * (n / (n - 2)) + a.sum() * b.sum() / ((n - 1) * (n - 2))
+        for energy, (a, b) in zip(energies, pairs, strict=True)
+    ]
+    return debiased[0], debiased[1], debiased[2]
+
+
+def _centered(x: Tensor) -> Tensor:
+    """Removes feature means twice: the first mean is rounded to a step of its own size, and what
+    that leaves would break the identity above for features with a mean far from zero."""
+    x = x - x.mean(dim=0)
+    x -= x.mean(dim=0)
+    return x

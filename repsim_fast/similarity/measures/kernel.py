@@ -1,0 +1,254 @@
+"""Kernel alignment (CKA) in forms that are prepared once: linear for grids, and RBF."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from repsim_fast._core.checks import check_choice
+from repsim_fast.ops import centered_gram
+from repsim_fast.ops.reference.gram import center_gram, pack_gram
+from repsim_fast.similarity.base.distances import squared_distances, squared_median
+from repsim_fast.similarity.base.measure import Info, Measure, check_range, register
+from repsim_fast.similarity.base.pairs import Batch, Pairs
+from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
+from repsim_fast.similarity.base.views import (
+    Factor,
+    Triangle,
+    energy,
+    factors,
+    from_products,
+    inner_products,
+)
+from repsim_fast.similarity.measures.cka import CENTERING, ESTIMATORS, Estimator
+
+
+def unit_triangle(
+    x: Prepared,
+    gram: Tensor,  # (n, n) symmetric
+    centering: str,
+) -> Triangle:
+    """A kernel matrix, centred, packed and scaled to norm 1."""
+    packed = pack_gram(center_gram(gram, centering), centering)
+    norm = torch.linalg.vector_norm(packed, dtype=torch.float64)
+    if not 0.0 < float(norm.detach()) < math.inf:  # also for NaN, of a bandwidth that underflows
+        raise UndefinedError(f"{x.name}: expected a kernel that varies, got a constant one")
+    return Triangle(packed / norm.to(packed.dtype), x.n_samples)
+
+
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    """What <K, L> of centred linear Grams needs: features, or the packed Gram where n is smaller.
+
+    With centred features the row sums of K are 0 and those of K without its diagonal k are -k, so
+    the debiased inner product is ‖XᵀY‖² - k·l n/(n - 2) + Σk Σl / ((n - 1)(n - 2)).
+    """
+
+    scores: Factor
+    diagonal: Tensor  # (n,) float64
+    estimator: Estimator
+
+    def take(self, rows: Tensor) -> _Linear:
+        """The view after a permutation of samples."""
+        return _Linear(self.scores.take(rows), self.diagonal[rows], self.estimator)
+
+    def debiased(self, energy: Tensor, other: _Linear) -> Tensor:
+        """<K, L>, centred for the estimator, from ‖XᵀY‖²."""
+        if self.estimator == "biased":
+            return energy
+        n = len(self.diagonal)
+        k, l = self.diagonal, other.diagonal  # noqa: E741  (K and L in the formula)
+        return energy - (k @ l) * (n / (n - 2)) + k.sum() * l.sum() / ((n - 1) * (n - 2))
+
+
+@register
+@dataclass(frozen=True)
+class CKA(Measure[_Linear]):
+    """Linear CKA, see `cka`; this form is for grids and prepared representations."""
+
+    info: ClassVar[Info] = Info(
+        name="cka",
+        kind="similarity",
+        formula="HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)), K = XXᵀ, L = YYᵀ; HSIC₁ (unbiased) or "
+        "HSIC₀ (biased)",
+        low=0.0,
+        high=1.0,
+        invariant_to=("permutation", "rotation", "scale", "translation"),
+        differentiable="yes",
+        cost="n p²; n p²",
+        source="Kornblith et al. 2019, eq. 3-4; Song et al. 2012, eq. 5",
+        of_itself=1.0,
+    )
+    min_samples: ClassVar[int] = 4
+    estimator: Estimator = "unbiased"
+
+    def __post_init__(self) -> None:
+        check_choice("estimator", self.estimator, ESTIMATORS)
+
+    def view(self, x: Prepared) -> _Linear:
+        """Scaled features, squared norms of samples and HSIC with itself."""
+        factor = x.scores / x.norm.to(x.scores.dtype)
+        diagonal = factor.double().square().sum(dim=1)
+        view = _Linear(Factor(factor, diagonal.new_tensor(1.0)), diagonal, self.estimator)
+        own = view.debiased(energy(centered_gram(factor.mT, centering="none")), view)
+        if float(own.detach()) <= 0.0:
+            raise UndefinedError(
+                f"{x.name}: HSIC of the representation with itself is not positive"
+            )
+        return _Linear(Factor(factor, own.sqrt()), diagonal, self.estimator)
+
+    def pairs(self, left: Sequence[_Linear], right: Sequence[_Linear], pairs: Pairs) -> Tensor:
+        """CKA."""
+        ours = [view.scores for view in left]
+        theirs = ours if left is right else [view.scores for view in right]
+
+        def ratio(batch: Batch) -> Tensor:
+            energies = energy(batch.products)
+            return torch.stack(
+                [
+                    left[i].debiased(energies[b], right[j]) / (ours[i].size * theirs[j].size)
+                    for b, (i, j) in enumerate(pairs[k] for k in batch.numbers)
+                ]
+            )
+
+        return from_products(*factors(ours, theirs), pairs, ratio)
+
+
+@register
+@dataclass(frozen=True)
+class RVCoefficient(CKA):
+    """See `rv_coefficient`."""
+
+    info: ClassVar[Info] = Info(
+        name="rv_coefficient",
+        kind="similarity",
+        formula="‖XᵀY‖² / (‖XᵀX‖ ‖YᵀY‖), equal to biased linear CKA",
+        low=0.0,
+        high=1.0,
+        invariant_to=("permutation", "rotation", "scale", "translation"),
+        differentiable="yes",
+        cost="n p²; n p²",
+        source="Robert and Escoufier 1976",
+        of_itself=1.0,
+    )
+    min_samples: ClassVar[int] = 2
+    estimator: Estimator = field(default="biased", init=False)
+
+
+@register
+@dataclass(frozen=True)
+class RBFCKA(Measure[Triangle]):
+    """See `cka_rbf`."""
+
+    info: ClassVar[Info] = Info(
+        name="cka_rbf",
+        kind="similarity",
+        formula="CKA with K = exp(-‖xᵢ - xⱼ‖² / (2 b² m)), b the bandwidth, m the median of all n² "
+        "squared distances",
+        low=0.0,
+        high=1.0,
+        invariant_to=("permutation", "rotation", "scale", "translation"),
+        differentiable="yes",
+        cost="n² p + n² log n; n²",
+        source="Kornblith et al. 2019, section 3 and appendix",
+        of_itself=1.0,
+    )
+    min_samples: ClassVar[int] = 4
+    bandwidth: float = 0.5
+    estimator: Estimator = "unbiased"
+
+    def __post_init__(self) -> None:
+        check_choice("estimator", self.estimator, ESTIMATORS)
+        check_range("bandwidth", self.bandwidth, 0.0, math.inf, open_low=True)
+
+    def view(self, x: Prepared) -> Triangle:
+        """Centred kernel."""
+        distances = squared_distances(x)
+        median = squared_median(distances)
+        if float(median.detach()) == 0.0:
+            raise UndefinedError(
+                f"{x.name}: the median distance of samples is 0, so that it gives no bandwidth"
+            )
+        kernel = torch.exp(distances / (-2 * self.bandwidth**2 * median))
+        return unit_triangle(x, kernel, CENTERING[self.estimator])
+
+    def pairs(self, left: Sequence[Triangle], right: Sequence[Triangle], pairs: Pairs) -> Tensor:
+        """CKA."""
+        return inner_products(left, right, pairs)
+
+
+def rv_coefficient(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+) -> Tensor:
+    """RV coefficient: ‖XᵀY‖² / (‖XᵀX‖ ‖YᵀY‖) of centred features.
+
+    A similarity in [0, 1], 1 for representations equal up to rotation, isotropic scaling and
+    translation; the same number as ``cka(..., estimator="biased")``, from products of features.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32; differentiable.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor.
+        UndefinedError: A representation is constant. A ValueError.
+        ValueError: Shapes do not fit, NaN or Inf.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import rv_coefficient
+        >>> value = rv_coefficient(torch.randn(100, 5), torch.randn(100, 8))
+
+    References:
+        Robert and Escoufier, "A unifying tool for linear multivariate statistical methods: the
+        RV-coefficient", 1976.
+    """
+    return RVCoefficient()(x, y)
+
+
+def cka_rbf(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+    *,
+    bandwidth: float = 0.5,
+    estimator: Estimator = "unbiased",
+) -> Tensor:
+    """CKA with Gaussian (RBF) kernels, each scaled by its own median distance.
+
+    A similarity, 1 for representations equal up to rotation, isotropic scaling and translation;
+    the biased form lies in [0, 1]. Kernels are exp(-‖xᵢ - xⱼ‖² / (2σ²)) with
+    σ² = bandwidth² × median, the median taken over all n² squared distances, the n zeros of samples
+    with themselves included.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+        bandwidth: σ as a fraction of the root of the median squared distance, above 0.
+        estimator: ``"unbiased"`` (HSIC₁) or ``"biased"``, the form of Kornblith et al.
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32; differentiable.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor.
+        UndefinedError: A representation is constant, or half of its samples coincide. A ValueError.
+        ValueError: Shapes do not fit, fewer than 4 samples, NaN or Inf, an option out of range.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import cka_rbf
+        >>> value = cka_rbf(torch.randn(100, 5), torch.randn(100, 8), estimator="biased")
+
+    References:
+        Kornblith et al., "Similarity of neural network representations revisited", 2019, section 3.
+    """
+    return RBFCKA(bandwidth=bandwidth, estimator=estimator)(x, y)

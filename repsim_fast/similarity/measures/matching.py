@@ -1,0 +1,335 @@
+"""Measures that match features or samples one by one: permutations, best partners, cosines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from repsim_fast.similarity.base import spectral
+from repsim_fast.similarity.base.measure import Info, Invariance, Measure, register
+from repsim_fast.similarity.base.pairs import Batch, Pairs
+from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
+from repsim_fast.similarity.base.views import Factor, Rows, factors, from_products
+
+# Features that vary by less than this, in units of rounding of their own size, are constant.
+CONSTANT_ULPS = 8
+
+
+def assignment(
+    scores: Tensor,  # (p, q)
+) -> tuple[Tensor, Tensor]:
+    """One-to-one partners with the largest sum of scores: rows and columns (min(p, q),)."""
+    # Here, as it takes longer to import than all of this package.
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+
+    rows, columns = linear_sum_assignment(scores.detach().cpu().double().numpy(), maximize=True)
+    return torch.as_tensor(rows).to(scores.device), torch.as_tensor(columns).to(scores.device)
+
+
+def unpadded(batch: Batch) -> list[Tensor]:
+    """The products without the zeros around them."""
+    if batch.rows is None or batch.columns is None:
+        return list(batch.products)
+    sizes = zip(batch.products, batch.rows, batch.columns, strict=True)
+    return [product[:height, :width] for product, height, width in sizes]
+
+
+@dataclass(frozen=True)
+class _CorrelationMatch(Measure[Factor]):
+    """A function of the correlations of features."""
+
+    def view(self, x: Prepared) -> Factor:
+        """Features of mean 0 and norm 1; constant ones, which correlate with nothing, left out."""
+        norms = torch.linalg.vector_norm(x.centered, dim=0, dtype=torch.float64)
+        sizes = torch.linalg.vector_norm(x.features.detach(), dim=0, dtype=torch.float64)
+        ulps = CONSTANT_ULPS * torch.finfo(x.features.dtype).eps
+        varied = (norms.detach() > ulps * sizes).nonzero().flatten()
+        if not len(varied):
+            raise UndefinedError(f"{x.name}: expected features that vary, got constant ones")
+        unit = x.centered[:, varied] / norms[varied].to(x.centered.dtype)
+        return Factor(unit, norms.new_tensor(len(varied)))
+
+
+_MATCHED: tuple[Invariance, ...] = ("permutation", "scale", "translation")
+
+
+@register
+@dataclass(frozen=True)
+class HardCorrelationMatch(_CorrelationMatch):
+    """See `hard_correlation_match`."""
+
+    info: ClassVar[Info] = Info(
+        name="hard_correlation_match",
+        kind="similarity",
+        formula="mean correlation of features matched one to one so that their sum is largest",
+        low=-1.0,
+        high=1.0,
+        invariant_to=_MATCHED,
+        differentiable="almost everywhere",
+        cost="n p; n p² + p³",
+        source="Li et al. 2015",
+        of_itself=1.0,
+    )
+
+    def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
+        """Mean over matched features."""
+
+        def mean(batch: Batch) -> Tensor:
+            return torch.stack([table[assignment(table)].mean() for table in unpadded(batch)])
+
+        return from_products(*factors(left, right), pairs, mean)
+
+
+@register
+@dataclass(frozen=True)
+class SoftCorrelationMatch(_CorrelationMatch):
+    """See `soft_correlation_match`."""
+
+    info: ClassVar[Info] = Info(
+        name="soft_correlation_match",
+        kind="similarity",
+        formula="mean over features of the largest correlation with one of the other side, the two "
+        "directions averaged",
+        low=-1.0,
+        high=1.0,
+        invariant_to=_MATCHED,
+        differentiable="almost everywhere",
+        cost="n p; n p²",
+        source="Li et al. 2015",
+        of_itself=1.0,
+    )
+
+    def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
+        """Mean of both directions."""
+
+        def mean(batch: Batch) -> Tensor:
+            best = [(t.amax(dim=1).mean() + t.amax(dim=0).mean()) / 2 for t in unpadded(batch)]
+            return torch.stack(best)
+
+        return from_products(*factors(left, right), pairs, mean)
+
+
+@register
+@dataclass(frozen=True)
+class PermutationProcrustesDistance(Measure[Rows]):
+    """See `permutation_procrustes_distance`."""
+
+    info: ClassVar[Info] = Info(
+        name="permutation_procrustes_distance",
+        kind="distance",
+        formula="min ‖XP - Y‖ over permutations P, features not centred, the narrower side padded "
+        "with zeros",
+        low=0.0,
+        high=math.inf,
+        invariant_to=("permutation",),
+        differentiable="almost everywhere",
+        cost="0; n p² + p³",
+        source="Williams et al. 2021; Klabunde et al. 2023",
+        of_itself=0.0,
+        metric=True,
+    )
+
+    def view(self, x: Prepared) -> Rows:
+        """The features."""
+        _ = x.cutoff  # raises for NaN and Inf
+        return Rows(x)
+
+    def pairs(self, left: Sequence[Rows], right: Sequence[Rows], pairs: Pairs) -> Tensor:
+        """Norms of the differences of matched features, and of those left over."""
+        values = []
+        for i, j in pairs:
+            x, y = left[i].prepared.features, right[j].prepared.features
+            rows, columns = assignment(x.mT @ y)
+            parts = [x[:, rows] - y[:, columns]]
+            for side, taken in ((x, rows), (y, columns)):
+                rest = torch.ones(side.shape[1], dtype=torch.bool, device=side.device)
+                rest[taken] = False
+                parts.append(side[:, rest])
+            norms = [torch.linalg.vector_norm(part, dtype=torch.float64) for part in parts]
+            values.append(torch.linalg.vector_norm(torch.stack(norms)))
+        return torch.stack(values)
+
+
+@dataclass(frozen=True, eq=False)
+class _Samples(Factor):
+    """Features, and as size the norm of every sample (n,)."""
+
+    def take(self, rows: Tensor) -> _Samples:
+        """The view after a permutation of samples."""
+        return _Samples(self.factor[rows], self.size[rows])
+
+
+@register
+@dataclass(frozen=True)
+class AlignedCosine(Measure[_Samples]):
+    """See `aligned_cosine`."""
+
+    info: ClassVar[Info] = Info(
+        name="aligned_cosine",
+        kind="similarity",
+        formula="mean over samples of cos(Qxᵢ, yᵢ), Q the rotation of smallest ‖XQ - Y‖; features "
+        "not centred, the narrower side padded with zeros",
+        low=-1.0,
+        high=1.0,
+        invariant_to=("permutation", "rotation", "scale"),
+        differentiable="where XᵀY has distinct singular values",
+        cost="n p (n² p for p > n); n p² + p³",
+        source="Hamilton et al. 2016",
+        of_itself=1.0,
+    )
+
+    def view(self, x: Prepared) -> _Samples:
+        """Features (or as few columns with the same Gram) and the norms of samples (n,)."""
+        if x.cutoff == 0.0:
+            raise UndefinedError(f"{x.name}: expected features, got only zeros")
+        norms = torch.linalg.vector_norm(x.features, dim=1, dtype=torch.float64)
+        return _Samples(x.raw_scores, norms)
+
+    def pairs(self, left: Sequence[_Samples], right: Sequence[_Samples], pairs: Pairs) -> Tensor:
+        """Means over the samples that are not zero on either side."""
+
+        def mean(batch: Batch) -> Tensor:
+            u, _, vt = spectral.singular_vectors(batch)
+            rotations = u @ vt
+            values = []
+            for rotation, (i, j) in zip(rotations, (pairs[k] for k in batch.numbers), strict=True):
+                x, y = left[i], right[j]
+                rotation = rotation[: x.factor.shape[1], : y.factor.shape[1]]
+                dots = ((x.factor @ rotation) * y.factor).sum(dim=1, dtype=torch.float64)
+                norms = x.size * y.size
+                known = norms > 0
+                if not bool(known.any()):
+                    raise UndefinedError("x: no sample is other than zero in both representations")
+                values.append((dots[known] / norms[known]).mean())
+            return torch.stack(values)
+
+        return from_products(*factors(left, right), pairs, mean)
+
+
+def hard_correlation_match(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+) -> Tensor:
+    """Mean correlation of features matched one to one, the matching with the largest sum.
+
+    A similarity in [-1, 1]. Of the wider representation, features without a partner do not count;
+    constant features (dead units) count on neither side. Correlations are signed.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor.
+        UndefinedError: A representation is constant. A ValueError.
+        ValueError: Shapes do not fit, NaN or Inf.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import hard_correlation_match
+        >>> x = torch.randn(50, 5)
+        >>> bool(torch.isclose(hard_correlation_match(x, x.flip(1)), torch.tensor(1.0)))
+        True
+
+    References:
+        Li et al., "Convergent learning: do different neural networks learn the same
+        representations?", 2015.
+    """
+    return HardCorrelationMatch()(x, y)
+
+
+def soft_correlation_match(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+) -> Tensor:
+    """Mean over features of the largest correlation with one of the other side.
+
+    A similarity in [-1, 1]; the values of both directions are averaged. Arguments, errors and
+    constant features as for `hard_correlation_match`.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import soft_correlation_match
+        >>> value = soft_correlation_match(torch.randn(50, 5), torch.randn(50, 8))
+
+    References:
+        Li et al., "Convergent learning: do different neural networks learn the same
+        representations?", 2015.
+    """
+    return SoftCorrelationMatch()(x, y)
+
+
+def permutation_procrustes_distance(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+) -> Tensor:
+    """Distance after the best reordering of features: min ‖XP - Y‖ over permutations P.
+
+    A metric in [0, ∞) in the unit of the features times √n. Features are neither centred nor
+    scaled; the narrower representation is padded with features of zeros.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor.
+        ValueError: Shapes do not fit, NaN or Inf.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import permutation_procrustes_distance
+        >>> x = torch.randn(50, 5)
+        >>> float(permutation_procrustes_distance(x, x.flip(1)))
+        0.0
+
+    References:
+        Williams et al., "Generalized shape metrics on neural representations", 2021.
+        Klabunde et al., "Similarity of neural network models: a survey", 2023.
+    """
+    return PermutationProcrustesDistance()(x, y)
+
+
+def aligned_cosine(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+) -> Tensor:
+    """Mean cosine of samples after the best rotation of x onto y.
+
+    A similarity in [-1, 1]: mean over samples of cos(Qxᵢ, yᵢ) with the orthogonal Q of smallest
+    ‖XQ - Y‖, features not centred, the narrower side padded with zeros. Samples that are zero on
+    either side do not count. Where XᵀY has less than full rank the rotation is not unique.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor.
+        UndefinedError: A representation is zero. A ValueError.
+        ValueError: Shapes do not fit, NaN or Inf.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import aligned_cosine
+        >>> value = aligned_cosine(torch.randn(50, 5), torch.randn(50, 8))
+
+    References:
+        Hamilton et al., "Diachronic word embeddings reveal statistical laws of semantic change",
+        2016.
+    """
+    return AlignedCosine()(x, y)

@@ -1,0 +1,292 @@
+"""Representational similarity analysis and other comparisons of distances between samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from repsim_fast._core.checks import check_choice
+from repsim_fast.similarity.base.distances import (
+    below_diagonal,
+    cosine_dissimilarities,
+    distances,
+    squared_distances,
+)
+from repsim_fast.similarity.base.measure import Info, Measure, register
+from repsim_fast.similarity.base.pairs import Pairs
+from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
+from repsim_fast.similarity.base.views import Triangle, inner_products
+from repsim_fast.similarity.measures.kernel import unit_triangle
+
+RDM = Literal["correlation", "euclidean", "cosine"]
+Comparison = Literal["spearman", "pearson", "cosine"]
+
+RDMS: tuple[RDM, ...] = ("correlation", "euclidean", "cosine")
+COMPARISONS: tuple[Comparison, ...] = ("spearman", "pearson", "cosine")
+
+# Features of a sample that differ by less than this, in units of rounding, are equal.
+EQUAL_ULPS = 8
+
+# Step of dissimilarities that count as equal, as a share of the largest.
+TIE = 2.0**-40
+
+
+def dissimilarities(x: Prepared, rdm: RDM) -> Tensor:
+    """Representational dissimilarity matrix (n, n)."""
+    if rdm == "euclidean":
+        return distances(x)
+    features = x.features.double()
+    if rdm == "correlation":
+        if x.n_features == 2:
+            raise UndefinedError(
+                f"{x.name}: correlations of samples need at least 3 features, those of 2 are 1 "
+                "or -1; use rdm 'cosine' or 'euclidean'"
+            )
+        sizes = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True)
+        features = features - features.mean(dim=1, keepdim=True)
+        left = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True)
+        # Equal features leave the rounding of their mean, which is no direction.
+        features = features.where(left > EQUAL_ULPS * torch.finfo(features.dtype).eps * sizes, 0.0)
+    return cosine_dissimilarities(features, x.features.dtype)
+
+
+def ranks(
+    values: Tensor,  # (m,)
+) -> Tensor:
+    """Ranks from 1 in float64; equal values share the mean of theirs."""
+    ordered, order = values.sort()
+    _, group, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    mean = last - (counts - 1) / 2
+    result = torch.empty(values.shape, dtype=torch.float64, device=values.device)
+    result[order] = mean[group]
+    return result
+
+
+def _ranked(x: Prepared, rdm: RDM) -> Tensor:
+    """Ranks of the dissimilarities (n(n-1)/2,), of float64 ones rounded to a step well above their
+    errors: those of binary features, or of samples that come twice, are equal, and must be ties."""
+    wide = x.double()
+    # Squares rank the same, and rounding near 0 is not magnified by the root.
+    matrix = squared_distances(wide) if rdm == "euclidean" else dissimilarities(wide, rdm)
+    values = below_diagonal(matrix.detach())
+    return ranks((values / (TIE * values.max().clamp_min(1e-300))).round_())
+
+
+@register
+@dataclass(frozen=True)
+class RSA(Measure[Triangle]):
+    """See `rsa`."""
+
+    info: ClassVar[Info] = Info(
+        name="rsa",
+        kind="similarity",
+        formula="Spearman or Pearson correlation or cosine of the dissimilarities of all pairs of "
+        "samples: 1 - correlation, 1 - cosine or Euclidean distance of their features",
+        low=-1.0,
+        high=1.0,
+        invariant_to=("permutation", "scale"),
+        differentiable="yes, except spearman",
+        cost="n² p + n² log n; n²",
+        source="Kriegeskorte et al. 2008",
+        of_itself=1.0,
+    )
+    rdm: RDM = "correlation"
+    comparison: Comparison = "spearman"
+
+    def __post_init__(self) -> None:
+        check_choice("rdm", self.rdm, RDMS)
+        check_choice("comparison", self.comparison, COMPARISONS)
+
+    def view(self, x: Prepared) -> Triangle:
+        """Dissimilarities, ranked or centred or as they are, scaled to norm 1."""
+        dtype = x.centered.dtype  # raises where all samples are equal
+        if self.comparison == "spearman":
+            values = _ranked(x, self.rdm).to(dtype)
+        else:
+            values = below_diagonal(dissimilarities(x, self.rdm))
+        if self.comparison != "cosine":
+            values = values - values.mean()
+            values = values - values.mean()
+        norm = torch.linalg.vector_norm(values, dtype=torch.float64)
+        if float(norm.detach()) == 0.0:
+            raise UndefinedError(f"{x.name}: expected dissimilarities that vary, got equal ones")
+        return Triangle(values / norm.to(values.dtype), x.n_samples)
+
+    def pairs(self, left: Sequence[Triangle], right: Sequence[Triangle], pairs: Pairs) -> Tensor:
+        """Correlations."""
+        return inner_products(left, right, pairs)
+
+
+@register
+@dataclass(frozen=True)
+class DistanceCorrelation(Measure[Triangle]):
+    """See `distance_correlation`."""
+
+    info: ClassVar[Info] = Info(
+        name="distance_correlation",
+        kind="similarity",
+        formula="√(<A, B> / (‖A‖ ‖B‖)), A and B the double-centred Euclidean distance matrices",
+        low=0.0,
+        high=1.0,
+        invariant_to=("permutation", "rotation", "scale", "translation"),
+        differentiable="where it is not 0",
+        cost="n² p; n²",
+        source="Székely et al. 2007",
+        of_itself=1.0,
+    )
+
+    def view(self, x: Prepared) -> Triangle:
+        """Double-centred distances."""
+        return unit_triangle(x, distances(x), "double")
+
+    def pairs(self, left: Sequence[Triangle], right: Sequence[Triangle], pairs: Pairs) -> Tensor:
+        """Roots of distance covariances, which are not negative up to rounding."""
+        return inner_products(left, right, pairs).clamp_min(0.0).sqrt()
+
+
+@register
+@dataclass(frozen=True)
+class RSMNormDifference(Measure[Triangle]):
+    """See `rsm_norm_difference`."""
+
+    info: ClassVar[Info] = Info(
+        name="rsm_norm_difference",
+        kind="distance",
+        formula="‖Dₓ - Dᵧ‖, Frobenius norm, D the Euclidean distances between samples",
+        low=0.0,
+        high=math.inf,
+        invariant_to=("permutation", "rotation", "translation"),
+        differentiable="where it is not 0",
+        cost="n² p; n²",
+        source="Yin and Shen 2018; Klabunde et al. 2023",
+        of_itself=0.0,
+        metric=True,
+    )
+
+    def view(self, x: Prepared) -> Triangle:
+        """Distances below the diagonal, not scaled."""
+        return Triangle(below_diagonal(distances(x)), x.n_samples)
+
+    def pairs(self, left: Sequence[Triangle], right: Sequence[Triangle], pairs: Pairs) -> Tensor:
+        """Norms; each entry below the diagonal stands for two."""
+        return torch.stack(
+            [
+                math.sqrt(2)
+                * torch.linalg.vector_norm(left[i].vector - right[j].vector, dtype=torch.float64)
+                for i, j in pairs
+            ]
+        )
+
+
+def rsa(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+    *,
+    rdm: RDM = "correlation",
+    comparison: Comparison = "spearman",
+) -> Tensor:
+    """Representational similarity analysis: how alike the dissimilarities of samples are.
+
+    A similarity in [-1, 1] ([0, 1] for nonnegative dissimilarities compared by cosine): the
+    correlation, over all n(n-1)/2 pairs of samples, of the dissimilarity of the two samples in x
+    with that in y.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+        rdm: Dissimilarity of two samples: ``"correlation"``, 1 - Pearson correlation of their
+            features; ``"cosine"``, 1 - cosine of the features as they are (a sample of zeros, or of
+            equal features for correlation, has dissimilarity 1 to all); ``"euclidean"``.
+        comparison: ``"spearman"`` rank correlation (ties share mean ranks), ``"pearson"``
+            correlation, or ``"cosine"``.
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32. Differentiable except for
+        Spearman.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor.
+        UndefinedError: All samples are equal, or all dissimilarities, or correlations are those
+            of 2 features. A ValueError.
+        ValueError: Shapes do not fit, fewer than 3 samples, NaN or Inf, an unknown option.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import rsa
+        >>> value = rsa(torch.randn(50, 5), torch.randn(50, 8), rdm="euclidean")
+
+    References:
+        Kriegeskorte et al., "Representational similarity analysis - connecting the branches of
+        systems neuroscience", 2008.
+    """
+    return RSA(rdm=rdm, comparison=comparison)(x, y)
+
+
+def distance_correlation(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+) -> Tensor:
+    """Distance correlation: √(<A, B> / (‖A‖ ‖B‖)) of double-centred distance matrices.
+
+    A similarity in [0, 1] that, in the limit of many samples, is 0 only for independent
+    representations; with few samples and many features it is far above 0 for any (biased form).
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor.
+        UndefinedError: A representation is constant. A ValueError.
+        ValueError: Shapes do not fit, NaN or Inf.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import distance_correlation
+        >>> value = distance_correlation(torch.randn(50, 5), torch.randn(50, 8))
+
+    References:
+        Székely et al., "Measuring and testing dependence by correlation of distances", 2007.
+    """
+    return DistanceCorrelation()(x, y)
+
+
+def rsm_norm_difference(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+) -> Tensor:
+    """Frobenius norm of the difference of two Euclidean distance matrices.
+
+    A distance in [0, ∞), in the unit of the features times n.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor.
+        UndefinedError: A representation is constant. A ValueError.
+        ValueError: Shapes do not fit, NaN or Inf.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import rsm_norm_difference
+        >>> value = rsm_norm_difference(torch.randn(50, 5), torch.randn(50, 8))
+
+    References:
+        Yin and Shen, "On the dimensionality of word embedding", 2018 (for inner products).
+        Klabunde et al., "Similarity of neural network models: a survey", 2023.
+    """
+    return RSMNormDifference()(x, y)

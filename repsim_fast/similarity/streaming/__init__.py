@@ -1,0 +1,1 @@
+"""Measures that are fed batch by batch: from Grams of batches, or from the samples of all."""

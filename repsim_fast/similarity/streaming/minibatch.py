@@ -1,0 +1,294 @@
+"""CKA of many representations at once, accumulated over minibatches, with standard errors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from repsim_fast._core.checks import check_choice
+from repsim_fast.ops import MIN_SAMPLES, centered_gram
+from repsim_fast.similarity.base.factor import sample_gram
+from repsim_fast.similarity.measures.cka import CENTERING, ESTIMATORS, Estimator, hsic_scale
+
+# Groups of batches kept for the jackknife: beyond this, neighbouring groups are joined, so that
+# memory stays bounded. With g groups the standard error itself is uncertain by about 1/√(2g).
+MAX_GROUPS = 64
+
+# Mean square entry of a Gram from which on float32 products have all their digits: what they lose
+# below the smallest normal number is less than what rounding loses.
+LEAST_SQUARE = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps
+
+
+def least_entry(dtype: torch.dtype) -> float:
+    """Root mean square entry of a Gram below which its dtype rounds it, or float64 its square."""
+    return max(float(torch.finfo(dtype).tiny), math.sqrt(torch.finfo(torch.float64).tiny))
+
+
+@dataclass(frozen=True)
+class CKAEstimate:
+    """CKA of every pair of representations.
+
+    Attributes:
+        value: (L, L) float64; NaN where a representation is constant.
+        standard_error: (L, L) float64, jackknife over batches; NaN with a single batch.
+        n_samples: Samples seen, all batches together.
+        n_batches: Batches seen.
+    """
+
+    value: Tensor
+    standard_error: Tensor
+    n_samples: int
+    n_batches: int
+
+
+class MinibatchCKA:
+    """Minibatch CKA between all pairs of L representations (layers of any number of models).
+
+    Each batch b of n_b samples gives one HSIC for every pair. Batches are averaged first, weighted
+    by n_b, and the ratio is taken once at the end:
+
+        CKA_ij = Σ_b n_b HSIC_ij^b / √(Σ_b n_b HSIC_ii^b · Σ_b n_b HSIC_jj^b)
+
+    The weight is the number of samples because a batch's HSIC₁ is a U-statistic whose variance
+    falls as 1/n_b: a short last batch counts for what it knows, not as much as a full one. With a
+    single batch of all samples the result is the full (debiased) CKA. The unbiased estimator does
+    not depend on the batch size in expectation; the biased one does.
+
+    The standard error is the jackknife over batches (leave one out; over at most 64 groups of
+    neighbouring batches of equal count when there are more).
+
+    Args:
+        estimator: ``"unbiased"`` (HSIC₁, each batch at least 4 samples) or ``"biased"``.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.ops import centered_gram
+        >>> from repsim_fast.similarity import MinibatchCKA
+        >>> accumulated = MinibatchCKA()
+        >>> for _ in range(4):
+        ...     x = torch.randn(32, 10)
+        ...     grams = [centered_gram(f, packed=True) for f in (x, x[:, :5], x.relu())]
+        ...     accumulated.update(torch.stack(grams), n=32)
+        >>> accumulated.compute().value.shape
+        torch.Size([3, 3])
+
+    References:
+        Nguyen et al., "Do wide and deep networks learn the same things?", 2021, eq. 4.
+        Cianfarani et al., "Understanding robust learning through the lens of representation
+        similarities", 2022.
+    """
+
+    def __init__(self, *, estimator: Estimator = "unbiased") -> None:
+        check_choice("estimator", estimator, ESTIMATORS)
+        self.estimator: Estimator = estimator
+        self.n_samples = 0
+        self.n_batches = 0
+        # Weighted sums Σ n_b HSIC^b of groups of `_group_size` batches; the last may be partial.
+        self._groups: list[Tensor] = []
+        self._group_size = 1
+        self._in_last_group = 0
+
+    def update(
+        self,
+        grams: Tensor,  # (L, m)
+        *,
+        n: int,
+    ) -> None:
+        """Adds one batch.
+
+        Args:
+            grams: Packed centred Grams, one row a representation, from `ops.centered_gram` with
+                ``packed=True`` and the centring of the estimator (``"unbiased"`` or ``"double"``).
+            n: Samples of the batch.
+
+        Raises:
+            ValueError: Shape does not fit n or earlier batches, too few samples, NaN or Inf, or a
+                Gram so small that its dtype rounds it (features below 1e-19 in float32). One
+                that was rounded to zeros is that of a constant representation.
+        """
+        hsic = self.batch_hsic(grams, n=n)
+        mean_square = hsic.diagonal() / (hsic_scale(n, self.estimator) * grams.shape[1])
+        _check_entries(grams.detach(), mean_square.detach().sqrt())
+        self.add(hsic, n=n)
+
+    def batch_hsic(
+        self,
+        grams: Tensor,  # (L, m)
+        *,
+        n: int,
+    ) -> Tensor:
+        """HSIC (L, L) float64 of one batch, which `add` adds; `update` is both.
+
+        Arguments are those of `update`, and so are the errors but for those of single entries:
+        a Gram that is not finite has no finite HSIC with itself, and one too small about 0.
+        """
+        least = max(2, MIN_SAMPLES[CENTERING[self.estimator]])
+        if n < least:
+            raise ValueError(
+                f"n: the {self.estimator} estimator needs at least {least} samples, got {n}"
+            )
+        size = n * (n - 1) // 2 if self.estimator == "unbiased" else n * (n + 1) // 2
+        if grams.dim() != 2 or grams.shape[1] != size:
+            raise ValueError(
+                f"grams: expected packed Grams (L, {size}) of {n} samples, "
+                f"got shape {tuple(grams.shape)}"
+            )
+        if self._groups and self._groups[0].shape[0] != grams.shape[0]:
+            raise ValueError(
+                f"grams: expected {self._groups[0].shape[0]} representations as before, "
+                f"got {grams.shape[0]}"
+            )
+        product = centered_gram(grams, centering="none")
+        if product.dtype == torch.float32 and not _exact(product.detach().diagonal(), grams):
+            product = sample_gram(grams)
+        return product.double() * hsic_scale(n, self.estimator)
+
+    def add(
+        self,
+        hsic: Tensor,  # (L, L) float64
+        *,
+        n: int,
+    ) -> None:
+        """Adds one batch of n samples by its HSIC, as `batch_hsic` returns it.
+
+        Raises:
+            ValueError: Not a square matrix, or of another size than earlier batches.
+        """
+        size = self._groups[0].shape[0] if self._groups else hsic.shape[-1]
+        if hsic.shape != (size, size):
+            raise ValueError(
+                f"hsic: expected a matrix ({size}, {size}), got shape {tuple(hsic.shape)}"
+            )
+        self._add(hsic * n)
+        self.n_samples += n
+        self.n_batches += 1
+
+    def _add(self, weighted: Tensor) -> None:
+        if self._groups and self._in_last_group < self._group_size:
+            self._groups[-1] += weighted
+            self._in_last_group += 1
+            return
+        if len(self._groups) == MAX_GROUPS:
+            self._groups = [
+                first + second
+                for first, second in zip(self._groups[::2], self._groups[1::2], strict=True)
+            ]
+            self._group_size *= 2
+        self._groups.append(weighted)
+        self._in_last_group = 1
+
+    def merge(self, other: MinibatchCKA) -> MinibatchCKA:
+        """Adds what another accumulator has seen (of the same representations); returns self.
+
+        Raises:
+            ValueError: Different estimators or numbers of representations.
+        """
+        if other.estimator != self.estimator:
+            raise ValueError(
+                f"other: expected estimator {self.estimator!r}, got {other.estimator!r}"
+            )
+        if self._groups and other._groups and self._groups[0].shape != other._groups[0].shape:
+            raise ValueError(
+                f"other: expected {self._groups[0].shape[0]} representations, "
+                f"got {other._groups[0].shape[0]}"
+            )
+        while self._group_size != other._group_size:
+            smaller = self if self._group_size < other._group_size else other
+            if smaller is other:
+                other = other._copy()
+                smaller = other
+            smaller._join_pairs()
+        self._groups = [*self._groups, *(group.clone() for group in other._groups)]
+        while len(self._groups) > MAX_GROUPS:
+            self._join_pairs()
+        self._in_last_group = self._group_size  # later batches open a group of their own
+        self.n_samples += other.n_samples
+        self.n_batches += other.n_batches
+        return self
+
+    def _copy(self) -> MinibatchCKA:
+        copy = MinibatchCKA(estimator=self.estimator)
+        copy.__dict__.update(self.__dict__)
+        copy._groups = [group.clone() for group in self._groups]
+        return copy
+
+    def _join_pairs(self) -> None:
+        groups = self._groups
+        joined = [a + b for a, b in zip(groups[::2], groups[1::2], strict=False)]
+        self._groups = joined + groups[len(joined) * 2 :]
+        self._group_size *= 2
+
+    def hsic(self) -> Tensor:
+        """Weighted mean HSIC (L, L) float64 over all batches.
+
+        Raises:
+            RuntimeError: No batch has been added.
+        """
+        if not self._groups:
+            raise RuntimeError("MinibatchCKA: no batch has been added; call update() first")
+        return torch.stack(self._groups).sum(dim=0) / self.n_samples
+
+    def compute(self) -> CKAEstimate:
+        """CKA and its standard error for every pair.
+
+        Raises:
+            RuntimeError: No batch has been added.
+        """
+        total = self.hsic() * self.n_samples
+        value = _ratio(total)
+        count = len(self._groups)
+        if count < 2:
+            error = torch.full_like(value, math.nan)
+        else:
+            mean = torch.zeros_like(value)
+            squares = torch.zeros_like(value)
+            for group in self._groups:
+                # Deviations from the estimate, not the values themselves: their squares would
+                # cancel.
+                deviation = _ratio(total - group) - value
+                mean += deviation / count
+                squares += deviation.square()
+            variance = (squares - count * mean.square()).clamp_min(0.0)
+            error = (variance * (count - 1) / count).sqrt()
+        return CKAEstimate(value, error, self.n_samples, self.n_batches)
+
+
+def _ratio(hsic: Tensor) -> Tensor:
+    """HSIC_ij / √(HSIC_ii HSIC_jj); NaN where a representation has no variance."""
+    own = hsic.diagonal()
+    own = torch.where(own > 0, own, math.nan)
+    # Powers of two, so exact: the product of two HSICs may leave float64.
+    unit = torch.ldexp(torch.ones_like(own), -(torch.frexp(own).exponent // 2))
+    hsic, own = hsic * unit[:, None] * unit[None, :], own * unit * unit
+    return hsic / (own[:, None] * own[None, :]).sqrt()
+
+
+def _exact(
+    own: Tensor,  # (L,) float32 squared norms of the Grams
+    grams: Tensor,  # (L, m)
+) -> bool:
+    """Whether squares of all Grams stayed within float32; a Gram of zeros has no others."""
+    within = (own >= LEAST_SQUARE * grams.shape[1]) & (own < math.inf)
+    return bool(within.all()) or not bool(grams[~within].any())
+
+
+def _check_entries(
+    grams: Tensor,  # (L, m)
+    sizes: Tensor,  # (L,) root mean squares of their entries
+) -> None:
+    within = (sizes >= least_entry(grams.dtype)) & (sizes < math.inf)
+    if bool(within.all()):
+        return
+    for row in (~within).nonzero().flatten().tolist():
+        largest = float(grams[row].abs().amax())  # NaN propagates
+        if not math.isfinite(largest):
+            raise ValueError(f"grams: expected finite entries, got NaN or Inf in row {row}")
+        if largest != 0:
+            raise ValueError(
+                f"grams: expected entries that {grams.dtype} holds with all digits and float64 "
+                f"with their squares, got at most {largest:.3g} in row {row}: scale the features, "
+                "which CKA does not see"
+            )
