@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .model_state import ModelMode, buffers_kept, in_mode, parameters_frozen
 from .randomness import private_rng
+
+__all__ = ["Model", "ModelMode", "borrow", "call", "input_gradient", "model_dtype"]
 
 Model = Callable[[Tensor], Any]
 """Anything that maps images (N, ...) to logits (N, n_classes); usually an ``nn.Module``."""
-
-ModelMode = Literal["eval", "train", "keep"]
-"""Mode of the modules during an attack: all eval, all train, or each as it is."""
 
 
 @contextlib.contextmanager
@@ -39,39 +39,16 @@ def borrow(
     """
     if mode not in ("eval", "train", "keep"):
         raise ValueError(f"model_mode must be 'eval', 'train' or 'keep', got {mode!r}")
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    flags = [module.training for module in modules]
-    # A parameter that is no leaf (functional calls) cannot be switched off and needs no switch; one
-    # made in inference mode could not be switched on again.
-    tracked = [
-        p
-        for m in modules
-        for p in m.parameters(recurse=False)
-        if p.requires_grad and p.is_leaf and not p.is_inference()
-    ]
-    with torch.inference_mode(False), torch.enable_grad(), private_rng(device, seed):
-        buffers = [
-            (module, name, buffer, buffer.clone())
-            for module in modules
-            for name, buffer in module.named_buffers(recurse=False)
-        ]
-        try:
-            for parameter in tracked:
-                parameter.requires_grad_(False)
-            if mode != "keep":
-                for module in modules:
-                    # Assigned, not .eval(): overridden train() methods may have side effects.
-                    module.training = mode == "train"
-            yield
-        finally:
-            for module, flag in zip(modules, flags, strict=True):
-                module.training = flag
-            for parameter in tracked:
-                parameter.requires_grad_(True)
-            for module, name, buffer, value in buffers:
-                # Through .data: a graph that the caller still holds must not see a new version.
-                buffer.data.copy_(value)
-                module._buffers[name] = buffer
+    models = [model] if isinstance(model, nn.Module) else []
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        private_rng(device, seed),
+        buffers_kept(models),
+        parameters_frozen(models),
+        in_mode(models, mode),
+    ):
+        yield
 
 
 def model_dtype(model: Model, default: torch.dtype) -> torch.dtype:

@@ -6,9 +6,14 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+ModelMode = Literal["eval", "train", "keep"]
+"""Mode of the modules for a while: all eval, all train, or each as it is."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -60,18 +65,84 @@ def eager() -> Iterator[None]:
 @contextlib.contextmanager
 def evaluating(models: Iterable[nn.Module]) -> Iterator[None]:
     """Every module in eval mode inside; each module's own mode as before afterwards."""
-    modules = {id(m): m for model in models for m in model.modules()}.values()
-    flags = [(module, module.training) for module in modules]
+    with in_mode(models, "eval"):
+        yield
+
+
+@contextlib.contextmanager
+def in_mode(models: Iterable[nn.Module], mode: ModelMode) -> Iterator[None]:
+    """Every module in one mode inside ("keep": its own); its own as before afterwards."""
+    modules = _modules(models)
+    flags = [module.training for module in modules]
     try:
-        for module, training in flags:
-            if training:
+        if mode != "keep":
+            for module in modules:
                 # Assigned, not .eval(): overridden train() methods may have side effects.
-                module.training = False
+                _set_training(module, mode == "train")
         yield
     finally:
-        for module, training in flags:
-            if module.training != training:
-                module.training = training
+        for module, flag in zip(modules, flags, strict=True):
+            _set_training(module, flag)
+
+
+def _set_training(module: nn.Module, training: bool) -> None:
+    if module.training != training:
+        module.training = training
+
+
+def _modules(models: Iterable[nn.Module]) -> list[nn.Module]:
+    """All modules of all models, each once."""
+    return list({id(m): m for model in models for m in model.modules()}.values())
+
+
+@contextlib.contextmanager
+def buffers_kept(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Buffers, such as statistics of batch norms, with the same values afterwards as before.
+
+    They change in eval mode, too: a norm may be written so that it always trains.
+    """
+    buffers = [
+        (module, name, buffer, None if buffer is None else buffer.clone())
+        for module in _modules(models)
+        for name, buffer in module._buffers.items()
+        if buffer is None or not is_lazy(buffer)  # lazy: without a value yet
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, value in buffers:
+            if buffer is not None and value is not None:
+                _restore(buffer, value)
+            module._buffers[name] = buffer
+
+
+def _restore(buffer: torch.Tensor, value: torch.Tensor) -> None:
+    if buffer.is_inference():  # writable within inference mode only
+        with torch.inference_mode():
+            buffer.copy_(value)
+    else:
+        # Through .data: a graph that the caller still holds must not see a new version.
+        buffer.data.copy_(value)
+
+
+@contextlib.contextmanager
+def parameters_frozen(models: Iterable[nn.Module]) -> Iterator[None]:
+    """No parameter requires a gradient inside; ``.grad`` is never touched."""
+    # A parameter that is no leaf (functional calls) cannot be switched off and needs no switch; one
+    # made in inference mode could not be switched on again.
+    tracked = [
+        p
+        for module in _modules(models)
+        for p in module.parameters(recurse=False)
+        if p.requires_grad and p.is_leaf and not p.is_inference()
+    ]
+    try:
+        for parameter in tracked:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in tracked:
+            parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager

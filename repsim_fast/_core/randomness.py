@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 
@@ -48,12 +48,13 @@ class Stream:
 
 
 @contextlib.contextmanager
-def private_rng(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed the global generators of the CPU and ``device``; restore their states on exit."""
+def private_rng(devices: torch.device | Iterable[torch.device], seed: int) -> Iterator[None]:
+    """Seed the global generators of the CPU and of ``devices``; restore their states on exit."""
     generators = [torch.default_generator]
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        generators.append(torch.cuda.default_generators[index])
+    for device in [devices] if isinstance(devices, torch.device) else devices:
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            generators.append(torch.cuda.default_generators[index])
     states = [generator.get_state() for generator in generators]
     try:
         for generator in generators:
