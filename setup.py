@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pybind11
@@ -105,6 +106,15 @@ if os.environ.get("REPSIM_WERROR") == "1":
     NVCC_FLAGS += ["-Werror", "all-warnings"]
 
 
+def system_headers() -> list[str]:
+    """Other people's headers, whose warnings are not ours. torch's builder gives them by -I, too,
+    which g++ and clang++ ignore for a folder that is also given by -isystem."""
+    folders = [*cpp_extension.include_paths(), pybind11.get_include(), sysconfig.get_path("include")]
+    if cpp_extension.CUDA_HOME is not None:
+        folders.append(str(Path(cpp_extension.CUDA_HOME) / "include"))
+    return [f"-isystem{folder}" for folder in folders]
+
+
 def definition(name: str, value: str) -> tuple[str, str]:
     return name, '"' + value.replace('"', "'") + '"'
 
@@ -125,7 +135,7 @@ def extensions() -> list[Extension]:
         cpp_extension.CppExtension(
             "repsim_fast._C",
             sources("*.cpp", "cpu/*.cpp"),
-            include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
+            include_dirs=[str(ROOT / "csrc")],
             define_macros=[
                 definition("REPSIM_CXX", first_line([compiler, "--version"])),
                 definition("REPSIM_CXX_FLAGS", " ".join(CXX_FLAGS)),
@@ -135,7 +145,7 @@ def extensions() -> list[Extension]:
                 definition("REPSIM_CUDA_ARCHITECTURES", architectures),
                 definition("REPSIM_CUDA_REASON", reason),
             ],
-            extra_compile_args={"cxx": [*CXX_FLAGS, torch_target_flag()]},
+            extra_compile_args={"cxx": [*CXX_FLAGS, *system_headers(), torch_target_flag()]},
         )
     ]
     if with_cuda:
@@ -147,7 +157,7 @@ def extensions() -> list[Extension]:
                 sources("cuda/*.cpp", "cuda/*.cu"),
                 include_dirs=[str(ROOT / "csrc")],
                 extra_compile_args={
-                    "cxx": [*CXX_FLAGS, torch_target_flag(), "-DUSE_CUDA"],
+                    "cxx": [*CXX_FLAGS, *system_headers(), torch_target_flag(), "-DUSE_CUDA"],
                     "nvcc": [*NVCC_FLAGS, *hopper],
                 },
             )
