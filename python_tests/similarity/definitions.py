@@ -40,8 +40,8 @@ def principal(x: Matrix, variance: float | None, components: int | None) -> Matr
     values, vectors = np.linalg.eigh(x.T @ x)
     values, vectors = values[::-1], vectors[:, ::-1]
     if components is None:
-        share = np.cumsum(values) / values.sum()
-        components = next(k + 1 for k, s in enumerate(share) if s >= (variance or 0.99))
+        held = np.cumsum(values)  # whose end is all, where values.sum() may round otherwise
+        components = 1 + int(np.argmax(held >= (variance or 0.99) * held[-1]))
     return x @ vectors[:, :components]
 
 
