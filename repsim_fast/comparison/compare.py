@@ -190,11 +190,16 @@ def compare(
     def result() -> SimilarityResult:
         estimate = engine.accumulator.estimate()
         rows = [row for r in run_of.values() for row in r.rows.values()]
+        first, second = np.ix_(rows, rows)
+
+        def labelled(values: Tensor | None) -> Any:
+            return None if values is None else values.cpu().numpy()[..., first, second]
+
         return SimilarityResult(
             models=tuple(run_of),
             layers=tuple(tuple(r.rows) for r in run_of.values()),
-            value=estimate.value.cpu().numpy()[np.ix_(rows, rows)],
-            standard_error=estimate.standard_error.cpu().numpy()[np.ix_(rows, rows)],
+            value=labelled(estimate.value),
+            standard_error=labelled(estimate.standard_error),
             measure=name,
             estimator=getattr(accumulator, "description", estimator),
             n_samples=estimate.n_samples,
@@ -202,6 +207,9 @@ def compare(
             settings={**settings, **_used(accumulator)},
             versions=versions(),
             seconds={"total": perf_counter() - start, **engine.seconds},
+            hsic=labelled(estimate.hsic),
+            left_out=labelled(estimate.left_out),
+            group_samples=estimate.group_samples,
         )
 
     with contextlib.ExitStack() as stack:

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from repsim_fast._core.checks import check_choice
 from repsim_fast._core.files import replacing
-from repsim_fast.comparison.result import Grid, Matrix
+from repsim_fast.comparison.grid import Grid, Matrix
 from repsim_fast.similarity import measure_info, measure_names
 
 __all__ = ["Theme", "measure_name", "plot_by_distance", "plot_grids", "to_png"]

@@ -38,6 +38,9 @@ class Estimate(NamedTuple):
     n_samples: int
     n_batches: int
     constant: tuple[int, ...]  # layers whose features do not vary, where similarity is undefined
+    hsic: Tensor | None = None  # (G, L, L) float64 sums over groups of batches, of minibatch CKA
+    group_samples: tuple[int, ...] = ()  # of each group of batches or samples that is left out
+    left_out: Tensor | None = None  # (G, L, L) float64 without each group, where there is no hsic
 
 
 class NotFiniteError(ArithmeticError):
@@ -223,7 +226,15 @@ class CKAAccumulator:
         for matrix in (value, error):
             matrix[constant.to(matrix.device)] = math.nan
             matrix[:, constant.to(matrix.device)] = math.nan
-        return Estimate(value, error, cka.n_samples, cka.n_batches, tuple(constant.tolist()))
+        return Estimate(
+            value,
+            error,
+            cka.n_samples,
+            cka.n_batches,
+            tuple(constant.tolist()),
+            cka.hsic,
+            cka.group_samples,
+        )
 
 
 def of_all_samples(measure: str | Measure[Any]) -> Callable[..., Accumulator]:

@@ -114,12 +114,27 @@ class SampleAccumulator:
         value = _spread(within(self.measure, [views[i] for i in defined]), defined, size)
         spill.close()
         standard_error = torch.full_like(value, math.nan)
+        group_samples: tuple[int, ...] = ()
+        left_out = None
         if self.groups is not None:
             known = [self._store.matrix(i) for i in defined]
             resampled = jackknife(self.measure, known, groups=self.groups)
             standard_error = _spread(resampled.standard_error, defined, size)
+            left_out = _spread(resampled.resamples, defined, size)
+            group_samples = tuple(
+                len(range(g, self._n_samples, self.groups)) for g in range(self.groups)
+            )
         undefined = tuple(sorted(set(range(size)) - set(defined)))
-        return Estimate(value, standard_error, self._n_samples, self._n_batches, undefined)
+        return Estimate(
+            value,
+            standard_error,
+            self._n_samples,
+            self._n_batches,
+            undefined,
+            None,
+            group_samples,
+            left_out,
+        )
 
     def _view(self, layer: Prepared, spill: Spill, *, wide: bool) -> Any:
         """View of a layer, or the reason why there is none."""
@@ -129,11 +144,15 @@ class SampleAccumulator:
             return error
 
 
-def _spread(values: Tensor, numbers: list[int], size: int) -> Tensor:
-    """A matrix (size, size), NaN except for the rows and columns of these numbers."""
-    result = torch.full((size, size), math.nan, dtype=torch.float64)
+def _spread(
+    values: Tensor,  # (..., len(numbers), len(numbers))
+    numbers: list[int],
+    size: int,
+) -> Tensor:
+    """Matrices (..., size, size), NaN except for the rows and columns of these numbers."""
+    result = torch.full((*values.shape[:-2], size, size), math.nan, dtype=torch.float64)
     chosen = torch.tensor(numbers)
-    result[chosen[:, None], chosen[None, :]] = values.cpu()
+    result[..., chosen[:, None], chosen[None, :]] = values.cpu()
     return result
 
 
