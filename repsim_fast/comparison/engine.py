@@ -18,7 +18,6 @@ from repsim_fast._core.model_state import device_of
 from repsim_fast.capture import Capture, run
 from repsim_fast.capture.features import Maps, feature_map
 from repsim_fast.capture.layers import LayerSpec
-from repsim_fast.comparison.side_stream import SideStream, side_stream
 from repsim_fast.data.batches import Batch, to_device
 from repsim_fast.similarity.streaming.accumulator import Accumulator, NotFiniteError
 
@@ -82,7 +81,6 @@ class Engine:
             for r in runs
         ]
         self._hooked = contextlib.ExitStack()  # captures that stay from batch to batch
-        self._side: SideStream | None = None
         self._cuda_graph = cuda_graph
         self._graph: GraphedLoop | None = None
         self._graph_rows: int | None = None  # of each of its batches
@@ -94,7 +92,6 @@ class Engine:
         if self._cuda_graph and [device.type for device in devices] != ["cuda"]:
             where = ", ".join(sorted(map(str, devices)))
             raise RuntimeError(f"cuda_graph: expected all models on one GPU, got {where}")
-        self._side = side_stream(devices, self.accumulator)
         if all(r.transform is None for r in self.runs):
             with contextlib.ExitStack() as hooked:
                 for capture in self._captures:
@@ -117,8 +114,6 @@ class Engine:
         """Run every model on one batch. A batch that raises leaves no trace in the result."""
         self._expected = batch.n if self._rows_per_sample_known else None
         transformed: dict[int, Any] = {}
-        if self._side is not None:
-            self._side.start_batch(batch.n)
         kind = _kind(batch.x)
         if self._cuda_graph and kind == self._latest:
             self._replay(batch, number)
@@ -142,15 +137,12 @@ class Engine:
             middle = perf_counter()
             r.taken = 0
             r.running = True
-            spoilt = None
             try:
                 with contextlib.nullcontext() if capture.active else capture:
                     self._forward(r, x, number)
             finally:
                 r.running = False
-                if self._side is not None:  # also after an exception: memory is freed in order
-                    spoilt = self._side.end_pass()
-            self._check_run(r, number, spoilt)
+            self._check_run(r, number)
             self.seconds["inputs"] += middle - start
             self.seconds["forward"] += perf_counter() - middle
 
@@ -238,7 +230,7 @@ class Engine:
             if latest() is activation and version == latest_version and r.taken > 0:
                 # The very tensor of the layer before, as a block returns what its last layer did.
                 row = self._new_row(r, name) if row is None else row
-                (self._side or accumulator).repeat(row, latest_row)
+                accumulator.repeat(row, latest_row)
             else:
                 features = to_features(activation)
                 if check and not (isinstance(features, Tensor) and features.is_floating_point()):
@@ -254,10 +246,7 @@ class Engine:
                     self._refuse(r, name, features)
                     return
                 row = self._new_row(r, name) if row is None else row
-                if self._side is None:
-                    accumulator.add(row, features)
-                else:
-                    self._side.add(row, features, activation)
+                accumulator.add(row, features)
             r.taken += 1
             if version >= 0:
                 latest, latest_version, latest_row = ref(activation), version, row
@@ -291,13 +280,7 @@ class Engine:
             f"{hint}"
         )
 
-    def _check_run(self, r: Run, number: int, spoilt: int | None) -> None:
-        if spoilt is not None:
-            name = next(name for name, row in r.rows.items() if row == spoilt)
-            raise ValueError(
-                f"layer {name!r} of model {r.name!r} was overwritten by a layer after it in batch "
-                f"{number} but not in the first batch; every batch must run the same layers"
-            )
+    def _check_run(self, r: Run, number: int) -> None:
         if self.n_batches == 0:
             self._check_first_run(r)
         if r.taken != len(r.rows):
