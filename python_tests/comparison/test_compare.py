@@ -17,7 +17,7 @@ from repsim_fast import build_info
 from repsim_fast.comparison.compare import compare
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.data import ImageData
-from repsim_fast.similarity.streaming.accumulator import CKAAccumulator
+from repsim_fast.similarity.streaming.gram import GramAccumulator
 from repsim_fast.similarity.streaming.samples import SampleAccumulator
 
 LAYERS = ("0", "1", "2", "3", "4", "5", "7")  # all but Flatten
@@ -150,7 +150,7 @@ class TestNumbers:
 def test_memory_goes_with_the_comparison(net_a: nn.Module, images: Tensor) -> None:
     # Grams, or features of all samples, should not wait for the collector of cycles.
     def accumulators() -> list[object]:
-        return [o for o in gc.get_objects() if type(o) in (CKAAccumulator, SampleAccumulator)]
+        return [o for o in gc.get_objects() if type(o) in (GramAccumulator, SampleAccumulator)]
 
     gc.collect()
     gc.disable()
@@ -419,7 +419,7 @@ class TestForms:
             compare([], images)
         with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
             compare(["resnet"], images)
-        with pytest.raises(ValueError, match="measure: expected one of 'cka'"):
+        with pytest.raises(ValueError, match="measure: expected one of aligned_cosine, "):
             compare(net_a, net_b, images, measure="rv")
         with pytest.raises(ValueError, match="estimator: expected one of"):
             compare(net_a, net_b, images, estimator="best")

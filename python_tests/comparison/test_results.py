@@ -66,14 +66,14 @@ class TestGrids:
              (v[0, 2] + v[2, 0]) / 2],
         )  # fmt: skip
 
-    def test_means_leave_out_constant_layers(self) -> None:
+    def test_means_leave_out_layers_without_a_value(self) -> None:
         result = make((3,))
         result.value[1] = result.value[:, 1] = np.nan
         grid = result.between(0, 0)
         assert grid.mean_off_diagonal() == pytest.approx(result.value[0, 2])
         assert grid.mean_by_distance()[2] == pytest.approx(result.value[0, 2])
         assert np.isnan(grid.mean_by_distance()[1])
-        assert result.constant_layers == (("a", "layer1"),)
+        assert result.undefined_layers == (("a", "layer1"),)
 
     def test_diagonals_need_square_grids(self) -> None:
         grid = self.result.between("a", "b")

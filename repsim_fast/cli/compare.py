@@ -13,7 +13,7 @@ import typer
 
 from repsim_fast._core.files import check_writable
 from repsim_fast.report.folder import summary_rows, write_folder
-from repsim_fast.similarity.streaming.accumulator import MEASURES
+from repsim_fast.similarity import measure_names
 
 from .errors import Interrupted
 from .models import open_models
@@ -65,7 +65,7 @@ def compare(
         ),
     ] = None,
     measure: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Similarity measure: {', '.join(MEASURES)}.")
+        str, typer.Option(metavar="NAME", help=f"Similarity measure: {', '.join(measure_names())}.")
     ] = "cka",
     jackknife: Annotated[
         int | None,
@@ -168,10 +168,8 @@ def compare(
     )
     typer.echo(f"\n{result.n_samples:,} images in {result.seconds['total']:.1f} s; {measure}:\n")
     typer.echo(format_table(summary_rows(result)))
-    if result.n_batches == 1 and measure == "cka":
-        typer.echo("\nA smaller --batch-size gives several batches and so standard errors.")
-    elif measure != "cka" and jackknife is None:
-        typer.echo("\n--jackknife 10 gives standard errors.")
+    if result.no_error:
+        typer.echo(f"\nNo standard errors: {result.no_error} (--batch-size, --jackknife).")
     typer.echo(f"\nOpen {report}; beside it are heat maps (PNG), table (CSV) and result.")
 
 

@@ -64,6 +64,8 @@ class SimilarityResult:
         left_out: (G, L, L) float64, of other measures the values without each of G groups of
             samples, where a jackknife was asked for.
         group_samples: Samples of each group.
+        no_error: Why there are no standard errors; empty where there are.
+        undefined: Why layers have no value, by model and layer.
 
     Raises:
         ValueError: Names and matrices that do not fit together.
@@ -83,6 +85,8 @@ class SimilarityResult:
     hsic: Array | None = None
     left_out: Array | None = None
     group_samples: tuple[int, ...] = ()
+    no_error: str = ""
+    undefined: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = sum(map(len, self.layers))
@@ -116,12 +120,14 @@ class SimilarityResult:
             f"  models: {models}",
         ]
         lines += [f"  {grid.title}: {_figures(grid)}" for grid in self.grids()]
+        if self.no_error:
+            lines.append(f"  no standard errors: {self.no_error}")
         lines.append("  .plot()  .between(a, b)  .to_dataframe()  .save(path)")
         return "\n".join(lines)
 
     @property
-    def constant_layers(self) -> tuple[tuple[str, str], ...]:
-        """(model, layer) of the layers that do not vary over the data."""
+    def undefined_layers(self) -> tuple[tuple[str, str], ...]:
+        """(model, layer) of the layers without a value, such as those that do not vary."""
         pairs = zip(self.models, self.layers, strict=True)
         labels = [(model, layer) for model, layers in pairs for layer in layers]
         return tuple(labels[i] for i in np.flatnonzero(np.isnan(self.value.diagonal())))
@@ -230,6 +236,8 @@ class SimilarityResult:
             seconds={k: self.seconds.get(k, 0.0) + v for k, v in other.seconds.items()},
             hsic=merged.hsic.numpy(),
             group_samples=merged.group_samples,
+            no_error="",
+            undefined=_undefined_in_both(self.undefined, other.undefined),
         )
 
     def between(self, a: str | int, b: str | int) -> Grid:
@@ -398,6 +406,15 @@ def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any
     return {
         key: value if theirs.get(key, value) == value else f"{value}; {theirs[key]}"
         for key, value in both.items()
+    }
+
+
+def _undefined_in_both(
+    ours: Mapping[str, Mapping[str, str]], theirs: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    return {
+        model: {name: why for name, why in layers.items() if name in theirs.get(model, {})}
+        for model, layers in ours.items()
     }
 
 

@@ -123,7 +123,7 @@ def _section(heading: str, result: SimilarityResult, standard_error: bool) -> li
         _html.cards(map(_card, grids)),
         _heat_maps(grids, result.estimator, standard_error),
         _how_to_read(result),
-        _constant_layers(result),
+        _undefined_layers(result),
         _by_distance([grid for grid in grids if grid.is_square]),
         "<h3>In figures</h3>",
         _html.table([_figures_row(grid) for grid in grids]),
@@ -155,14 +155,18 @@ def _by_distance(grids: Sequence[Grid]) -> str:
     )
 
 
-def _constant_layers(result: SimilarityResult) -> str:
-    if not result.constant_layers:
+def _undefined_layers(result: SimilarityResult) -> str:
+    if not result.undefined_layers:
         return ""
-    layers = ", ".join(f"{layer} of {model}" for model, layer in result.constant_layers)
+    reasons = {
+        (m, name): why for m, layers in result.undefined.items() for name, why in layers.items()
+    }
+    layers = "; ".join(
+        f"{layer} of {model}" + (f" ({reasons[model, layer]})" if (model, layer) in reasons else "")
+        for model, layer in result.undefined_layers
+    )
     return _html.paragraph(
-        "These layers return the same for every sample, so that nothing can be said about their "
-        f"similarity (grey): {layers}.",
-        kind="note",
+        f"Similarity is undefined for these layers (grey): {layers}.", kind="note"
     )
 
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from repsim_fast.similarity.base import spectral
-from repsim_fast.similarity.base.measure import Info, Invariance, Measure, register
+from repsim_fast.similarity.base.measure import Info, Invariance, register
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.base.views import Factor, Rows, factors, from_products
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 # Features that vary by less than this, in units of rounding of their own size, are constant.
 CONSTANT_ULPS = 8
@@ -40,7 +41,7 @@ def unpadded(batch: Batch) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class _CorrelationMatch(Measure[Factor]):
+class _CorrelationMatch(SampleMeasure[Factor]):
     """A function of the correlations of features."""
 
     def view(self, x: Prepared) -> Factor:
@@ -116,7 +117,7 @@ class SoftCorrelationMatch(_CorrelationMatch):
 
 @register
 @dataclass(frozen=True)
-class PermutationProcrustesDistance(Measure[Rows]):
+class PermutationProcrustesDistance(SampleMeasure[Rows]):
     """See `permutation_procrustes_distance`."""
 
     info: ClassVar[Info] = Info(
@@ -166,7 +167,7 @@ class _Samples(Factor):
 
 @register
 @dataclass(frozen=True)
-class AlignedCosine(Measure[_Samples]):
+class AlignedCosine(SampleMeasure[_Samples]):
     """See `aligned_cosine`."""
 
     info: ClassVar[Info] = Info(

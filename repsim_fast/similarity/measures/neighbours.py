@@ -12,9 +12,10 @@ from torch import Tensor
 
 from repsim_fast._core.checks import check_choice
 from repsim_fast.similarity.base.distances import unit_rows
-from repsim_fast.similarity.base.measure import Info, Invariance, Measure, check_count, register
+from repsim_fast.similarity.base.measure import Info, Invariance, check_count, register
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 Metric = Literal["cosine", "euclidean"]
 
@@ -40,7 +41,7 @@ class Neighbourhood:
 
 
 @dataclass(frozen=True)
-class _Neighbours(Measure[Neighbourhood]):
+class _Neighbours(SampleMeasure[Neighbourhood]):
     """Mean over samples of a comparison of two neighbourhoods."""
 
     k: int = 10
@@ -205,7 +206,7 @@ class JointRankJaccard(_Neighbours):
 
 @register
 @dataclass(frozen=True)
-class SecondOrderCosine(Measure[Neighbourhood]):
+class SecondOrderCosine(SampleMeasure[Neighbourhood]):
     """See `second_order_cosine`."""
 
     info: ClassVar[Info] = Info(

@@ -18,7 +18,6 @@ from repsim_fast.similarity.base import spectral
 from repsim_fast.similarity.base.measure import (
     Info,
     Invariance,
-    Measure,
     check_not_saturated,
     check_range,
     register,
@@ -26,6 +25,7 @@ from repsim_fast.similarity.base.measure import (
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared
 from repsim_fast.similarity.base.views import Factor, factors, from_products, sizes
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 # Distances are differences of numbers of order 1. Where c is nearer to 1 than this, rounding of
 # float32 products (1e-7) would leave less than four digits, and float64 products take their place.
@@ -51,7 +51,7 @@ def arc_cosine(cosine: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Procrustes(Measure[Factor]):
+class _Procrustes(SampleMeasure[Factor]):
     """A function of c, seen through any matrix with the same Gram."""
 
     def view(self, x: Prepared) -> Factor:
@@ -167,7 +167,7 @@ class BuresDistance(_Procrustes):
 
 @register
 @dataclass(frozen=True)
-class ShapeDistance(Measure[Factor]):
+class ShapeDistance(SampleMeasure[Factor]):
     """See `shape_distance`."""
 
     info: ClassVar[Info] = Info(

@@ -13,7 +13,6 @@ from torch import Tensor
 from repsim_fast.ops import centered_gram
 from repsim_fast.similarity.base.measure import (
     Info,
-    Measure,
     check_not_saturated,
     check_range,
     register,
@@ -21,6 +20,7 @@ from repsim_fast.similarity.base.measure import (
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.base.views import Factor, energy, factors, from_products, sizes
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class _Predictor:
 
 @register
 @dataclass(frozen=True)
-class LinearRegression(Measure[_Predictor]):
+class LinearRegression(SampleMeasure[_Predictor]):
     """See `linear_regression`."""
 
     info: ClassVar[Info] = Info(
@@ -112,7 +112,7 @@ def linear_regression(
 
 @register
 @dataclass(frozen=True)
-class EigenspaceOverlap(Measure[Factor]):
+class EigenspaceOverlap(SampleMeasure[Factor]):
     """See `eigenspace_overlap`."""
 
     info: ClassVar[Info] = Info(
@@ -174,7 +174,7 @@ def eigenspace_overlap(
 
 @register
 @dataclass(frozen=True)
-class GULPDistance(Measure[Factor]):
+class GULPDistance(SampleMeasure[Factor]):
     """See `gulp_distance`."""
 
     info: ClassVar[Info] = Info(

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from repsim_fast._core.checks import check_choice
 from repsim_fast.ops import MIN_SAMPLES, centered_gram
+from repsim_fast.similarity.base.estimator import CENTERING, ESTIMATORS, Estimator, hsic_scale
 from repsim_fast.similarity.base.factor import sample_gram
-from repsim_fast.similarity.measures.cka import CENTERING, ESTIMATORS, Estimator, hsic_scale
 
 # Groups of batches kept for the jackknife: beyond this, neighbouring groups are joined, so that
 # memory stays bounded. With g groups the standard error itself is uncertain by about 1/√(2g).

@@ -1,16 +1,9 @@
-"""From the features of layers, batch by batch, to the similarities of all pairs of layers.
-
-This is the seam between the engine, which runs models and knows nothing of measures, and the
-measures, which know nothing of models. A new measure for ``compare`` is one class with the methods
-of :class:`Accumulator` and a line in :data:`MEASURES`.
-"""
+"""Linear CKA from the Grams of batches: nothing of a layer outlives its batch but n²/2 numbers."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,67 +16,12 @@ from repsim_fast.ops import (
     products_in,
     resolve_precision,
 )
-from repsim_fast.similarity import Measure, MinibatchCKA, measure_names
-from repsim_fast.similarity.measures.cka import hsic_scale
-from repsim_fast.similarity.streaming.minibatch import least_entry
-
-Estimator = Literal["unbiased", "biased"]
-
-
-class Estimate(NamedTuple):
-    """What is known after some batches: (L, L) matrices over all L layers of all models."""
-
-    value: Tensor  # (L, L) float64
-    standard_error: Tensor  # (L, L) float64, NaN where there is none
-    n_samples: int
-    n_batches: int
-    constant: tuple[int, ...]  # layers whose features do not vary, where similarity is undefined
-    hsic: Tensor | None = None  # (G, L, L) float64 sums over groups of batches, of minibatch CKA
-    group_samples: tuple[int, ...] = ()  # of each group of batches or samples that is left out
-    left_out: Tensor | None = None  # (G, L, L) float64 without each group, where there is no hsic
-
-
-class NotFiniteError(ArithmeticError):
-    """Layers whose features made something infinite or undefined, by number."""
-
-    def __init__(self, layers: list[int]) -> None:
-        super().__init__(f"not finite: layers {layers}")
-        self.layers = layers
-
-
-class Accumulator(Protocol):
-    """A measure that is fed the features of one batch after the other.
-
-    Layers have numbers 0, 1, ... in the order in which ``add`` first sees them; every batch brings
-    each layer once, in any order after the first batch. A batch counts only when ``end_batch`` was
-    called, and ``estimate`` may be called after any batch.
-    """
-
-    min_samples: int
-    """Samples that a batch needs at least."""
-
-    any_feature_order: bool
-    """Whether features may come in another order in each batch, and in several dimensions."""
-
-    only_queues: bool
-    """Whether ``add`` and ``repeat`` leave the work on a GPU to its current stream, and write to
-    the same memory for every batch of as many samples as the one before."""
-
-    def add(self, layer: int, features: Tensor) -> None:
-        """Take the features (n, p) of one layer, valid during the call only; (n, ...) contiguous
-        ones too if ``any_feature_order``."""
-
-    def repeat(self, layer: int, of: int) -> None:
-        """Take for one layer the features that another one brought in this batch."""
-
-    def end_batch(self, n: int) -> None:
-        """Close a batch of n samples. Raises NotFiniteError and then forgets the batch."""
-
-    def estimate(self) -> Estimate:
-        """Similarities of all pairs of layers, over the batches closed so far."""
-
+from repsim_fast.similarity.base.accumulator import NotFiniteError, Similarities
+from repsim_fast.similarity.base.estimator import CENTERING, Estimator, hsic_scale
+from repsim_fast.similarity.streaming.minibatch import MinibatchCKA, least_entry
 
 _centered_gram_out = torch.ops.repsim_fast.centered_gram_out.default
+CONSTANT = "they do not vary over the data, or too little for their dtype"
 _EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
 
 
@@ -91,7 +29,7 @@ def _gram_dtype(features: Tensor) -> torch.dtype:
     return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 
-class CKAAccumulator:
+class GramAccumulator:
     """Linear CKA from minibatch HSIC: a packed Gram for each layer, then all pairs at once.
 
     Memory: one buffer (L, m) of packed Grams, m about n²/2, reused by every batch.
@@ -103,15 +41,23 @@ class CKAAccumulator:
     """
 
     any_feature_order = True
-    only_queues = True
+    samples_may_return = True
+    capturable = True
 
     # Features that vary by less than this, in units of float rounding of their own size, are
     # constant: what is left after centring is the rounding error of the mean.
     _CONSTANT_ULPS = 8
 
-    def __init__(self, *, estimator: Estimator, precision: Precision | None, capacity: int) -> None:
+    def __init__(
+        self,
+        *,
+        estimator: Estimator = "unbiased",
+        precision: Precision | None = None,
+        capacity: int = 0,
+    ) -> None:
+        self.description: str = estimator
         self.min_samples = 4 if estimator == "unbiased" else 2
-        self._centering: Centering = "unbiased" if estimator == "unbiased" else "double"
+        self._centering: Centering = CENTERING[estimator]
         self._precision = precision
         self._gram = functools.partial(
             centered_gram, centering=self._centering, packed=True, precision=precision
@@ -196,11 +142,6 @@ class CKAAccumulator:
         self._rows = self._buffer.unbind()
         self._addresses = [row.data_ptr() for row in self._rows]
 
-    @property
-    def products(self) -> str:
-        """What the products of features were taken in; of several dtypes all."""
-        return ", ".join(sorted(self._products))
-
     def end_batch(self, n: int) -> None:
         """Add the HSIC of all pairs of layers; refuse the batch if a Gram is not finite."""
         hsic = self._cka.batch_hsic(self._buffer[: self._size], n=n)
@@ -213,44 +154,32 @@ class CKAAccumulator:
         self._largest = torch.maximum(self._largest, rms) if self._n_batches else rms
         self._n_batches += 1
 
-    def estimate(self) -> Estimate:
+    def compute(self) -> Similarities:
         """CKA and jackknife standard errors; NaN for constant layers."""
         cka = self._cka.compute()
+        constant = self._constant_layers()
+        value, error = cka.value.clone(), cka.standard_error.clone()
+        for matrix in (value, error):
+            matrix[constant.to(matrix.device)] = math.nan
+            matrix[:, constant.to(matrix.device)] = math.nan
+        one_batch = len(cka.group_samples) < 2
+        return Similarities(
+            value,
+            error,
+            cka.n_samples,
+            cka.n_batches,
+            undefined=dict.fromkeys(constant.tolist(), CONSTANT),
+            no_error="all samples were one batch; several give standard errors" * one_batch,
+            hsic=cka.hsic,
+            group_samples=cka.group_samples,
+            settings={"products": ", ".join(sorted(self._products))},
+        )
+
+    def _constant_layers(self) -> Tensor:
+        """Numbers of the layers of which no batch left more than rounding after centring."""
         scales = torch.stack([scale.to(self._largest) for scale in self._scales])
         eps = torch.tensor([_EPS[scale.dtype] for scale in self._scales]).to(scales)
         # What rounding leaves of features that do not vary, squared as in a Gram.
         resolution = (self._CONSTANT_ULPS * eps * scales).square()
         resolution = resolution.clamp_min(least_entry(self._buffer.dtype))
-        constant = (self._largest <= resolution).nonzero().flatten()
-        value, error = cka.value.clone(), cka.standard_error.clone()
-        for matrix in (value, error):
-            matrix[constant.to(matrix.device)] = math.nan
-            matrix[:, constant.to(matrix.device)] = math.nan
-        return Estimate(
-            value,
-            error,
-            cka.n_samples,
-            cka.n_batches,
-            tuple(constant.tolist()),
-            cka.hsic,
-            cka.group_samples,
-        )
-
-
-def of_all_samples(measure: str | Measure[Any]) -> Callable[..., Accumulator]:
-    """What makes accumulators for a measure that needs the features of all batches at once."""
-
-    def make(**settings: Any) -> Accumulator:
-        from repsim_fast.similarity.streaming.samples import (
-            SampleAccumulator,  # it needs this module
-        )
-
-        return SampleAccumulator(measure, **settings)
-
-    return make
-
-
-MEASURES: Mapping[str, Callable[..., Accumulator]] = {"cka": CKAAccumulator} | {
-    name: of_all_samples(name) for name in measure_names() if name != "cka"
-}
-"""Accumulators by the name of their measure."""
+        return (self._largest <= resolution).nonzero().flatten()

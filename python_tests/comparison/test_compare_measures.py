@@ -32,10 +32,10 @@ def activations(a: nn.Module, b: nn.Module, data: torch.Tensor) -> list[torch.Te
 def test_every_measure_by_name(name):
     data = torch.randn(90, 6)
     a, b = networks()
-    result = compare(a, b, data, measure=name, estimator="biased", batch_size=32, names=["a", "b"])
+    options = {"estimator": "biased"} if name == "cka_rbf" else {}
+    result = compare(a, b, data, measure=name, batch_size=32, names=["a", "b"], **options)
     a[1].inplace = False
     layers = activations(a, b, data)
-    options = {"estimator": "biased"} if name == "cka_rbf" else {}
     expected = grid(name, layers[:3], layers[3:], **options)
     found = torch.from_numpy(result.between("a", "b").value)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
@@ -62,8 +62,9 @@ def test_standard_errors_by_jackknife():
     found = torch.from_numpy(result.standard_error)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
     assert result.plot("a", "b", standard_error=True).axes
-    with pytest.raises(ValueError, match="jackknife: expected None for cka"):
-        compare(a, b, data, jackknife=5)
+    for measure in ("cka", get_measure("cka")):
+        with pytest.raises(ValueError, match="jackknife: expected None for cka"):
+            compare(a, b, data, measure=measure, jackknife=5)
 
 
 def test_distances_are_drawn_up_to_the_largest():
@@ -78,7 +79,7 @@ def test_distances_are_drawn_up_to_the_largest():
 
 def test_unknown_measures_and_passes():
     a, b = networks()
-    with pytest.raises(ValueError, match=r"measure: expected one of .*'pwcca'.*, got 'nothing'"):
+    with pytest.raises(ValueError, match=r"measure: expected one of .* pwcca, .*; got 'nothing'"):
         compare(a, b, torch.randn(20, 6), measure="nothing")
     with pytest.raises(
         ValueError, match="passes: expected 1 for cca, which needs each sample once"
@@ -90,7 +91,7 @@ def test_unknown_measures_and_passes():
 
 def test_layers_that_saturate_are_nan_with_the_reason():
     wide = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 4))
-    with pytest.warns(UserWarning, match=r"layers '1' of .* \(features: cca needs more samples"):
+    with pytest.warns(UserWarning, match=r"layers '1' of .*: features: cca needs more samples"):
         result = compare([wide], torch.randn(20, 6), measure="cca", batch_size=10)
     known = ~torch.from_numpy(result.value).isnan()
     assert known.diagonal().tolist() == [True, False, True]
