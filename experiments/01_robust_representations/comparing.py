@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from repsim_fast import compare
 from repsim_fast.capture import Capture
-from repsim_fast.comparison.result import Grid
+from repsim_fast.comparison.grid import Grid
 from repsim_fast.ops import centered_gram
 from repsim_fast.similarity import MinibatchCKA
 

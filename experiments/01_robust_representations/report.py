@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from repsim_fast.comparison.result import Grid
-from repsim_fast.plotting import plot_grids
+from repsim_fast.comparison.grid import Grid, plot_grids
 
 from .indices import Estimate
 

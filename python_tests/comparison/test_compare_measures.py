@@ -74,7 +74,7 @@ def test_distances_are_drawn_up_to_the_largest():
     largest = result.between("a", "b").value.max()
     assert largest > 1
     assert image.get_clim() == pytest.approx((0.0, largest))
-    assert any("bures distance" in ax.get_ylabel() for ax in figure.axes)
+    assert any("Bures distance" in ax.get_ylabel() for ax in figure.axes)
 
 
 def test_unknown_measures_and_passes():

@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from repsim_fast._core.files import check_writable
-from repsim_fast.report.folder import summary_rows, write_folder
+from repsim_fast.report.folder import write_folder
 from repsim_fast.similarity import measure_names
 
 from .errors import Interrupted
@@ -167,9 +167,13 @@ def compare(
         tables={"Models": [model.about for model in opened.values()]},
     )
     typer.echo(f"\n{result.n_samples:,} images in {result.seconds['total']:.1f} s; {measure}:\n")
-    typer.echo(format_table(summary_rows(result)))
+    typer.echo(format_table(result.summary()))
     if result.no_error:
-        typer.echo(f"\nNo standard errors: {result.no_error} (--batch-size, --jackknife).")
+        typer.echo(
+            "\nA smaller --batch-size gives several batches and so standard errors."
+            if result.hsic is not None
+            else "\n--jackknife 10 gives standard errors."
+        )
     typer.echo(f"\nOpen {report}; beside it are heat maps (PNG), table (CSV) and result.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
@@ -10,13 +11,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from repsim_fast.similarity import measure_info, measure_names
 from repsim_fast.similarity.inference import jackknife_error
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["Array", "Grid", "Matrix", "Number", "error_of"]
+    from repsim_fast.plotting import HeatMap, Theme
+
+__all__ = [
+    "Array",
+    "Grid",
+    "Matrix",
+    "Number",
+    "error_of",
+    "is_distance",
+    "measure_title",
+    "plot_by_distance",
+    "plot_grids",
+]
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Matrix: TypeAlias = Array
@@ -135,6 +149,14 @@ class Grid:
         left_out = () if self.replicates is None else self.replicates
         return error_of(function(self), [function(replace(bare, value=v)) for v in left_out])
 
+    def headline(self) -> tuple[float, float]:
+        """The mean over pairs of different layers, and its standard error.
+
+        Pairs at the same position are left out of square grids: within a model they are 1.
+        """
+        mean = Grid.mean_off_diagonal if self.is_square else Grid.mean
+        return mean(self), self.standard_error_of(mean)
+
     def summary(self) -> dict[str, float]:
         """The figures that make sense for this grid, by name."""
         if not self.is_square:
@@ -155,11 +177,30 @@ class Grid:
             self.value, index=rows, columns=pd.Index(self.columns, name=self.column_model)
         )
 
-    def plot(self, *, standard_error: bool = False, path: Any = None, **options: Any) -> Figure:
-        """Heat map; see :func:`repsim_fast.plotting.plot_grids`."""
-        from repsim_fast.plotting import plot_grids
-
+    def plot(
+        self,
+        *,
+        standard_error: bool = False,
+        path: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> Figure:
+        """Heat map; see :func:`plot_grids`."""
         return plot_grids([self], standard_error=standard_error, path=path, **options)
+
+    def heat_map(self) -> HeatMap:
+        """What :func:`repsim_fast.plotting.plot_heat_maps` draws."""
+        from repsim_fast.plotting import HeatMap
+
+        return HeatMap(
+            value=self.value,
+            rows=self.rows,
+            columns=self.columns,
+            row_label=f"{self.row_model}, depth →",
+            column_label=f"{self.column_model}, depth →",
+            title=self.title,
+            note=", ".join(f"{name} {value:.2f}" for name, value in self.summary().items()),
+            standard_error=self.standard_error,
+        )
 
     def _check_square(self) -> None:
         if not self.is_square:
@@ -183,3 +224,94 @@ def error_of(number: Number, left_out: Sequence[Number]) -> Number:
     values = torch.from_numpy(np.array(left_out, dtype=np.float64))
     error: Any = jackknife_error(values).numpy()[()]
     return cast(Number, error)
+
+
+def measure_title(grids: Sequence[Grid]) -> str:
+    """What the grids show, spelt out."""
+    known = measure_names()
+    titles = (
+        measure_info(grid.measure).title if grid.measure in known else grid.measure
+        for grid in grids
+    )
+    return " / ".join(dict.fromkeys(titles))
+
+
+def is_distance(measure: str) -> bool:
+    """Whether a measure of that name is a distance, so that less is more alike."""
+    return measure in measure_names() and measure_info(measure).kind == "distance"
+
+
+def plot_grids(grids: Sequence[Grid], **options: Any) -> Figure:
+    """Heat maps of one or more grids on one colour scale: from 0 to 1, for distances to the
+    largest one.
+
+    Layers run upwards and to the right, in order of execution.
+
+    Args:
+        grids: From ``SimilarityResult.between`` or ``.grids()``.
+        **options: Of :func:`repsim_fast.plotting.plot_heat_maps`: standard_error, columns, title,
+            theme, colormap, path.
+
+    Returns:
+        A ``matplotlib.figure.Figure``, to be saved or drawn on; pyplot knows nothing of it.
+
+    Raises:
+        ValueError: No grid, an unknown theme, or a suffix matplotlib cannot write.
+        OSError: The place cannot be written to.
+    """
+    from repsim_fast.plotting import plot_heat_maps
+
+    if not grids:
+        raise ValueError("grids must be at least one, got none")
+    maps = [grid.heat_map() for grid in grids]
+    return plot_heat_maps(
+        maps, label=measure_title(grids), limits=(0.0, _largest(grids)), **options
+    )
+
+
+def plot_by_distance(
+    grids: Sequence[Grid],
+    *,
+    theme: Theme = "light",
+    path: str | os.PathLike[str] | None = None,
+) -> Figure:
+    """Mean similarity against the distance between layers, a line for each square grid, with a
+    band of one standard error.
+
+    A network whose layers are specialised falls quickly; block structure shows as a slow fall.
+
+    Args:
+        grids: Grids with as many rows as columns; others are left out.
+        theme: "light" or "dark" background.
+        path: Also write the figure to this file.
+
+    Raises:
+        ValueError: No square grid, or an unknown theme.
+        OSError: The place cannot be written to.
+    """
+    from repsim_fast.plotting import Curve, plot_curves
+
+    square = [grid for grid in grids if grid.is_square]
+    if not square:
+        raise ValueError("grids must have one with as many rows as columns, got none")
+    curves = []
+    for grid in square:
+        start = 1 if grid.within else 0  # a layer equals itself, which is no finding
+        mean = grid.mean_by_distance()[start:]
+        error = grid.standard_error_of(Grid.mean_by_distance)[start:]
+        curves.append(Curve(mean, grid.title, start, error, dashed=not grid.within))
+    return plot_curves(
+        curves,
+        x_label="layers apart",
+        y_label=f"mean {measure_title(square)}",
+        top=_largest(square),
+        theme=theme,
+        path=path,
+    )
+
+
+def _largest(grids: Sequence[Grid]) -> float:
+    """The upper end of the scale: 1 for similarities, the largest value for distances."""
+    if not any(is_distance(grid.measure) for grid in grids):
+        return 1.0
+    return max(float(g.value[np.isfinite(g.value)].max(initial=0.0)) for g in grids) or 1.0

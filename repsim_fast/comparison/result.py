@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from repsim_fast._core.files import replacing
-from repsim_fast.comparison.grid import Array, Grid, Matrix, Number, error_of
+from repsim_fast.comparison.grid import Array, Grid, Matrix, Number, error_of, plot_grids
 from repsim_fast.similarity.streaming.minibatch import MinibatchCKA, without_each_group
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["Grid", "SimilarityResult", "versions"]
+__all__ = ["SimilarityResult", "versions"]
 
 _FORMAT = "repsim_fast.SimilarityResult"
 _FORMAT_VERSION = 2
@@ -270,6 +270,25 @@ class SimilarityResult:
         pairs = [(i, i) for i in numbers] + [(i, j) for i in numbers for j in numbers if i < j]
         return [self.between(i, j) for i, j in pairs]
 
+    def summary(self) -> list[dict[str, Any]]:
+        """Key figures of each grid, for tables: means over layers at the same position and over
+        all others (over all, of grids that are not square), and the standard error of the latter.
+        """
+        rows = []
+        for grid in self.grids():
+            mean, error = grid.headline()
+            paired = grid.is_square and not grid.within
+            rows.append(
+                {
+                    "comparison": grid.title,
+                    "layers": f"{len(grid.rows)} x {len(grid.columns)}",
+                    "mean same layer": grid.mean_same_layer() if paired else None,
+                    "mean off-diagonal": mean,
+                    "standard error": error,
+                }
+            )
+        return rows
+
     def to_dataframe(self) -> pd.DataFrame:
         """One line for each ordered pair of layers.
 
@@ -310,10 +329,8 @@ class SimilarityResult:
             b: Name or number of the model along the columns; default ``a``.
             standard_error: Add a panel with the standard errors.
             path: Also write the figure to this file.
-            **options: Further options of :func:`repsim_fast.plotting.plot_grids`.
+            **options: Further options of :func:`repsim_fast.plotting.plot_heat_maps`.
         """
-        from repsim_fast.plotting import plot_grids
-
         if a is not None:
             grids = [self.between(a, a if b is None else b)]
         elif b is not None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from repsim_fast import models
 from repsim_fast.capture import Capture
-from repsim_fast.comparison.result import Grid
+from repsim_fast.comparison.grid import Grid
 from repsim_fast.similarity import UndefinedError, grid, measure_names, prepare
 
 from ..comparing import is_paper_layer

@@ -48,6 +48,7 @@ class Info:
         symmetric: Whether the order of the two does not matter.
         of_itself: Value of a representation with itself; None where it depends.
         metric: Whether it is a metric between classes of representations it cannot tell apart.
+        title: What figures call it; by default the name without underscores.
     """
 
     name: str
@@ -62,6 +63,11 @@ class Info:
     symmetric: bool = True
     of_itself: float | None = None
     metric: bool = False
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.title:
+            object.__setattr__(self, "title", self.name.replace("_", " "))
 
 
 View = TypeVar("View")

@@ -70,6 +70,7 @@ class CCA(SampleMeasure[Factor]):
 
     info: ClassVar[Info] = Info(
         name="cca",
+        title="CCA",
         kind="similarity",
         formula="mean (or mean square) of ρ₁ … ρₖ, the singular values of QₓᵀQᵧ; Q orthonormal "
         "bases of the columns, k the smaller rank",

@@ -76,6 +76,7 @@ class CKA(Measure[_Linear]):
 
     info: ClassVar[Info] = Info(
         name="cka",
+        title="linear CKA",
         kind="similarity",
         formula="HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)), K = XXᵀ, L = YYᵀ; HSIC₁ (unbiased) or "
         "HSIC₀ (biased)",
@@ -144,6 +145,7 @@ class RVCoefficient(SampleMeasure[_Linear], CKA):
 
     info: ClassVar[Info] = Info(
         name="rv_coefficient",
+        title="RV coefficient",
         kind="similarity",
         formula="‖XᵀY‖² / (‖XᵀX‖ ‖YᵀY‖), equal to biased linear CKA",
         low=0.0,
@@ -165,6 +167,7 @@ class RBFCKA(SampleMeasure[Triangle]):
 
     info: ClassVar[Info] = Info(
         name="cka_rbf",
+        title="RBF CKA",
         kind="similarity",
         formula="CKA with K = exp(-‖xᵢ - xⱼ‖² / (2 b² m)), b the bandwidth, m the median of all n² "
         "squared distances",

@@ -122,6 +122,7 @@ class PermutationProcrustesDistance(SampleMeasure[Rows]):
 
     info: ClassVar[Info] = Info(
         name="permutation_procrustes_distance",
+        title="permutation Procrustes distance",
         kind="distance",
         formula="min ‖XP - Y‖ over permutations P, features not centred, the narrower side padded "
         "with zeros",
@@ -172,6 +173,7 @@ class AlignedCosine(SampleMeasure[_Samples]):
 
     info: ClassVar[Info] = Info(
         name="aligned_cosine",
+        title="aligned cosine similarity",
         kind="similarity",
         formula="mean over samples of cos(Qxᵢ, yᵢ), Q the rotation of smallest ‖XQ - Y‖; features "
         "not centred, the narrower side padded with zeros",

@@ -29,6 +29,7 @@ class IntrinsicMultiscaleDistance(SampleMeasure[Number]):
 
     info: ClassVar[Info] = Info(
         name="intrinsic_multiscale_distance",
+        title="intrinsic multi-scale distance",
         kind="distance",
         formula="max over t of exp(-2(t + 1/t)) |hₓ(t) - hᵧ(t)|, h(t) = mean of exp(-tλ), λ the "
         "eigenvalues of the normalised Laplacian of the graph of k nearest neighbours",

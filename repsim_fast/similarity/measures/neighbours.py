@@ -115,6 +115,7 @@ class MutualKNN(_Neighbours):
 
     info: ClassVar[Info] = Info(
         name="mutual_knn",
+        title="mutual k-nearest neighbours",
         kind="similarity",
         formula="mean over samples of |N ∩ N'| / k, N the k nearest other samples",
         low=0.0,
@@ -138,6 +139,7 @@ class JaccardSimilarity(_Neighbours):
 
     info: ClassVar[Info] = Info(
         name="jaccard_similarity",
+        title="Jaccard similarity",
         kind="similarity",
         formula="mean over samples of s / (2k - s), s = |N ∩ N'| (intersection over union)",
         low=0.0,
@@ -186,6 +188,7 @@ class JointRankJaccard(_Neighbours):
 
     info: ClassVar[Info] = Info(
         name="joint_rank_jaccard",
+        title="joint rank and Jaccard similarity",
         kind="similarity",
         formula="mean over samples of their Jaccard similarity times their rank similarity",
         low=0.0,
@@ -211,6 +214,7 @@ class SecondOrderCosine(SampleMeasure[Neighbourhood]):
 
     info: ClassVar[Info] = Info(
         name="second_order_cosine",
+        title="second-order cosine similarity",
         kind="similarity",
         formula="mean over samples i of the cosine of (s_ij) and (s'_ij), j in N or N', s the "
         "cosine similarity of samples",

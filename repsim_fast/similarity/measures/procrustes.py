@@ -75,6 +75,7 @@ class ProcrustesSimilarity(_Procrustes):
 
     info: ClassVar[Info] = Info(
         name="procrustes_similarity",
+        title="Procrustes similarity",
         kind="similarity",
         formula="c = ‖XᵀY‖_* / (‖X‖ ‖Y‖); the normalised Bures similarity",
         low=0.0,
@@ -98,6 +99,7 @@ class ProcrustesDistance(_Procrustes):
 
     info: ClassVar[Info] = Info(
         name="procrustes_distance",
+        title="Procrustes distance",
         kind="distance",
         formula="2 - 2c = min ‖X/‖X‖ - QY/‖Y‖‖² over rotations Q, squared as in the source",
         low=0.0,
@@ -121,6 +123,7 @@ class AngularProcrustesDistance(_Procrustes):
 
     info: ClassVar[Info] = Info(
         name="angular_procrustes_distance",
+        title="angular Procrustes distance",
         kind="distance",
         formula="arccos c",
         low=0.0,
@@ -145,6 +148,7 @@ class BuresDistance(_Procrustes):
 
     info: ClassVar[Info] = Info(
         name="bures_distance",
+        title="Bures distance",
         kind="distance",
         formula="√(‖X‖² + ‖Y‖² - 2‖XᵀY‖_*) = min ‖X - QY‖, the size-and-shape distance",
         low=0.0,

@@ -37,6 +37,7 @@ class PWCCA(SampleMeasure[Weighted]):
 
     info: ClassVar[Info] = Info(
         name="pwcca",
+        title="PWCCA",
         kind="similarity",
         formula="Σ αᵢρᵢ / Σ αᵢ with αᵢ = Σⱼ |hᵢᵀxⱼ|, hᵢ = Qₓuᵢ the canonical variates of x (of y "
         "with side='y')",

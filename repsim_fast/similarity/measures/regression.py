@@ -42,6 +42,7 @@ class LinearRegression(SampleMeasure[_Predictor]):
 
     info: ClassVar[Info] = Info(
         name="linear_regression",
+        title="linear regression R²",
         kind="similarity",
         formula="R² = ‖QᵧᵀX‖² / ‖X‖², the share of the variance of x that a linear function of y "
         "explains",
@@ -179,6 +180,7 @@ class GULPDistance(SampleMeasure[Factor]):
 
     info: ClassVar[Info] = Info(
         name="gulp_distance",
+        title="GULP distance",
         kind="distance",
         formula="√(tr(S_λ⁻¹S)² + tr(T_λ⁻¹T)² - 2 tr(S_λ⁻¹C T_λ⁻¹Cᵀ)), S, T, C covariances scaled "
         "to tr S = tr T = 1, S_λ = S + λI, λ = ridge",

@@ -86,6 +86,7 @@ class RSA(SampleMeasure[Triangle]):
 
     info: ClassVar[Info] = Info(
         name="rsa",
+        title="RSA",
         kind="similarity",
         formula="Spearman or Pearson correlation or cosine of the dissimilarities of all pairs of "
         "samples: 1 - correlation, 1 - cosine or Euclidean distance of their features",
@@ -158,6 +159,7 @@ class RSMNormDifference(SampleMeasure[Triangle]):
 
     info: ClassVar[Info] = Info(
         name="rsm_norm_difference",
+        title="RSM norm difference",
         kind="distance",
         formula="‖Dₓ - Dᵧ‖, Frobenius norm, D the Euclidean distances between samples",
         low=0.0,

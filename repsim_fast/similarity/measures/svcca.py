@@ -26,6 +26,7 @@ class SVCCA(SampleMeasure[Factor]):
 
     info: ClassVar[Info] = Info(
         name="svcca",
+        title="SVCCA",
         kind="similarity",
         formula="cca of Uₓ and Uᵧ, the left singular vectors of X and Y that hold 99 % of the "
         "variance Σs² (or the share `variance`), or the first `components`",
