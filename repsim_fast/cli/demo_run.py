@@ -208,7 +208,7 @@ def _compared(result: SimilarityResult, a: int, b: int) -> int:
 
 
 def _mean(grid: Grid) -> str:
-    mean, error = grid.headline()
+    mean, error = grid.mean_with_error()
     return f"{mean:.3f} ± {error:.3f}"
 
 

@@ -218,11 +218,7 @@ def compare(
     with _borrowed(plan, place), engine:
         dropped = _loop(engine, feed, result, progress=progress)
     final = result()
-    notes = [*engine.notes]
-    if dropped:
-        needed = accumulator.description, accumulator.min_samples
-        notes.append(diagnosis.dropped(dropped, engine.n_batches, *needed))
-    for note in [*notes, *diagnosis.undefined(final.undefined)]:
+    for note in _notes(engine, dropped, final):
         warnings.warn(note, stacklevel=2)
     return final
 
@@ -299,6 +295,15 @@ def _loop(
     if engine.n_batches == 0:
         raise diagnosis.no_batch(dropped, engine.accumulator.min_samples)
     return dropped
+
+
+def _notes(engine: Engine, dropped: Sequence[int], result: SimilarityResult) -> Iterator[str]:
+    """What the caller should be warned of."""
+    yield from engine.notes
+    if dropped:
+        estimator, least = engine.accumulator.description, engine.accumulator.min_samples
+        yield diagnosis.dropped(dropped, engine.n_batches, estimator, least)
+    yield from diagnosis.undefined(result.undefined)
 
 
 def _result(

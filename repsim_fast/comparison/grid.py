@@ -149,7 +149,7 @@ class Grid:
         left_out = () if self.replicates is None else self.replicates
         return error_of(function(self), [function(replace(bare, value=v)) for v in left_out])
 
-    def headline(self) -> tuple[float, float]:
+    def mean_with_error(self) -> tuple[float, float]:
         """The mean over pairs of different layers, and its standard error.
 
         Pairs at the same position are left out of square grids: within a model they are 1.

@@ -276,7 +276,7 @@ class SimilarityResult:
         """
         rows = []
         for grid in self.grids():
-            mean, error = grid.headline()
+            mean, error = grid.mean_with_error()
             paired = grid.is_square and not grid.within
             rows.append(
                 {

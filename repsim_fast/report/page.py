@@ -193,7 +193,7 @@ def _figures(grid: Grid) -> str:
 
 
 def _figures_row(grid: Grid) -> dict[str, Any]:
-    mean, mean_error = grid.headline()
+    mean, mean_error = grid.mean_with_error()
     off = grid.value[~np.eye(len(grid.rows), dtype=bool)] if grid.within else grid.value.ravel()
     error = grid.standard_error[np.isfinite(grid.standard_error) & (grid.standard_error > 0)]
     return {
