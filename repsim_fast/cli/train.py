@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -14,12 +13,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from torch import nn
 from tqdm import tqdm
 
 from repsim_fast import models
 from repsim_fast._core.files import check_writable
 from repsim_fast.attacks import PGD
-from repsim_fast.training import Accuracy, evaluate, methods, recipes
+from repsim_fast.training import Accuracy, Epoch, evaluate, methods, recipes
 from repsim_fast.training import train as train_network
 
 from .errors import Interrupted
@@ -170,19 +170,18 @@ def train(
         f"{describe(images)}; device {where}, {threads_used}"
     )
     robust = trained_by.eps is not None
-    epoch_lines = _EpochLines(log, settings["epochs"])
 
-    def start_epoch() -> None:
-        epoch_lines.show()
-        trained_by.start_epoch()
+    def show(_: nn.Module, record: Epoch) -> None:
+        tqdm.write(_epoch_line(record, settings["epochs"]))  # keeps a progress bar intact
 
     with _resumable(out):
         train_network(
             network,
             images,
             # The name with its settings: the progress bar shows it, and --resume compares it.
-            method=replace(trained_by, name=_described(method, options), start_epoch=start_epoch),
+            method=replace(trained_by, name=_described(method, options)),
             **settings,
+            on_epoch=show,
             autocast=mixed,
             eval_data=unseen,
             eval_attack=PGD(eps, steps=EPOCH_TEST_STEPS, seed=seed) if robust else None,
@@ -194,7 +193,6 @@ def train(
             seed=seed,
             progress=progress,
         )
-        epoch_lines.show()
         accuracy = evaluate(
             network, unseen, PGD(eps, steps=TEST_STEPS, seed=seed), progress=progress
         )
@@ -293,35 +291,18 @@ def _setting(name: str, value: Any) -> str:
     return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
 
 
-class _EpochLines:
-    """Prints a line for each epoch of a training's log that it has not printed yet."""
-
-    def __init__(self, log: Path, epochs: int) -> None:
-        self._log = log
-        self._epochs = epochs
-        self._shown = 0
-
-    def show(self) -> None:
-        lines = self._log.read_text().splitlines() if self._log.exists() else []
-        for line in lines[self._shown :]:
-            tqdm.write(self._format(json.loads(line)))  # keeps a progress bar intact
-        self._shown = len(lines)
-
-    def _format(self, epoch: dict[str, Any]) -> str:
-        figures = {
-            "loss": epoch["loss"],
-            "train": epoch["train_accuracy"],
-            "test": epoch["clean_accuracy"],
-            "attacked": epoch["robust_accuracy"],
-        }
-        width = len(str(self._epochs))
-        return (
-            f"epoch {epoch['epoch'] + 1:>{width}}/{self._epochs}  "
-            + "  ".join(
-                f"{name} {value:.3f}" for name, value in figures.items() if value is not None
-            )
-            + f"  {epoch['seconds']:.1f} s"
-        )
+def _epoch_line(epoch: Epoch, epochs: int) -> str:
+    figures = {
+        "loss": epoch.loss,
+        "train": epoch.train_accuracy,
+        "test": epoch.clean_accuracy,
+        "attacked": epoch.robust_accuracy,
+    }
+    return (
+        f"epoch {epoch.epoch + 1:>{len(str(epochs))}}/{epochs}  "
+        + "  ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
+        + f"  {epoch.seconds:.1f} s"
+    )
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from repsim_fast.analysis.selectivity import SelectivityRegulariser, class_selectivity
 
 from . import methods, recipes, schedules
+from .callback import StopTraining
 from .evaluation import Accuracy, evaluate
 from .history import Epoch, History
 from .overfitting import OverfittingDetector
@@ -14,6 +15,7 @@ __all__ = [
     "History",
     "OverfittingDetector",
     "SelectivityRegulariser",
+    "StopTraining",
     "class_selectivity",
     "evaluate",
     "methods",

@@ -35,9 +35,9 @@ def save_weights(
     """Weights for use; with an architecture, a file that ``models.load_checkpoint`` reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if architecture is None:
-        _save(path, dict(model.state_dict()), {"epoch": json.dumps(asdict(epoch))})
+        _save(path, dict(model.state_dict()), {"epoch": json.dumps(epoch.entries())})
     else:
-        save_checkpoint(path, model, **architecture, epoch=asdict(epoch))
+        save_checkpoint(path, model, **architecture, epoch=epoch.entries())
 
 
 def save_state(
@@ -48,8 +48,10 @@ def save_state(
     scaler: torch.amp.GradScaler,
     history: History,
     config: Mapping[str, Any],
+    *,
+    answered: bool,
 ) -> None:
-    """Everything the next epoch depends on."""
+    """Everything the next epoch depends on; ``answered``: ``on_epoch`` need not be asked again."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, entries in optimizer.state_dict()["state"].items():
         for name, value in entries.items():
@@ -62,6 +64,7 @@ def save_state(
         "history": [asdict(epoch) for epoch in history.epochs],
         "ema_updates": 0 if average is None else average.updates,
         "scaler": scaler.state_dict(),
+        "answered": answered,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     _save(path, tensors, {_HEADER: json.dumps(header)})
@@ -74,8 +77,8 @@ def load_state(
     average: WeightAverage | None,
     scaler: torch.amp.GradScaler,
     config: Mapping[str, Any],
-) -> History:
-    """Put everything back; gives the history so far.
+) -> tuple[History, bool]:
+    """Put everything back; gives the history so far and whether ``on_epoch`` has answered.
 
     Raises:
         ValueError: Not such a file, of a training with other settings, or of another architecture.
@@ -103,7 +106,7 @@ def load_state(
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     if header["scaler"]:
         scaler.load_state_dict(header["scaler"])
-    return History([Epoch(**epoch) for epoch in header["history"]])
+    return History([Epoch(**epoch) for epoch in header["history"]]), header["answered"]
 
 
 def probes(history: History) -> list[Probe]:

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ from repsim_fast.data.samples import Samples, samples
 from repsim_fast.models.checkpoint import check_architecture
 
 from . import checkpoints, methods, schedules
+from .callback import OnEpoch, ask
 from .ema import WeightAverage
 from .evaluation import Accuracy, Attack, device_of, evaluate
 from .history import Epoch, History, Log
-from .methods import Batch, Method
+from .methods import Batch, Method, Progress
 from .overfitting import OverfittingDetector, Probe
 from .schedules import Schedule
 from .step import Step
@@ -70,6 +72,7 @@ def train(
     eval_every: int = 1,
     detector: OverfittingDetector | None = None,
     stop_on_overfitting: bool = False,
+    on_epoch: OnEpoch | None = None,
     checkpoint: str | Path | None = None,
     architecture: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -109,6 +112,11 @@ def train(
         eval_every: Epochs between evaluations.
         detector: Catastrophic-overfitting detector, asked after each epoch.
         stop_on_overfitting: End the training when it finds something.
+        on_epoch: Called as (model, record) after each epoch, with the weights that were evaluated
+            and the epoch's ``Epoch``; under torchrun in the first process. The figures it returns
+            by name, or None, become ``record.figures``, also in logs and checkpoints. It may raise
+            ``StopTraining`` to end the training here. Of any other exception the epoch is kept as
+            well, and a resumed training calls it for that epoch again.
         checkpoint: Folder for best.safetensors and last.safetensors (weights for use) and
             resume.safetensors, each replaced as a whole after each epoch. "best" is the epoch of
             the highest robust (else clean) accuracy.
@@ -132,7 +140,7 @@ def train(
             architecture.
         TypeError: Data that hold no tensors, or labels that are no integers.
         OSError: The checkpoint folder cannot be written to.
-        RuntimeError: The device does not exist.
+        RuntimeError: The device does not exist, or on_epoch raised an error.
         ImportError: TensorBoard, or the package of the architecture, is not installed.
     """
     if epochs < 1 or batch_size < 1 or eval_every < 1:
@@ -191,17 +199,54 @@ def train(
         "seed": seed,
         "samples": len(held),
     }
-    history = History()
+    history, answered = History(), True
     if resume and folder is not None and (folder / checkpoints.RESUME).exists():
-        history = checkpoints.load_state(
+        history, answered = checkpoints.load_state(
             folder / checkpoints.RESUME, model, optimizer, average, scaler, config
         )
+    unanswered = None if answered else history.epochs.pop()
     step = Step(
         model, method, optimizer, scaler, tuple(regularisers), awp, where, autocast, average
     )
     plan = schedules.get(schedule)
     crop = augmentation.get(augment)
     was_training = model.training
+
+    def conclude(record: Epoch) -> None:
+        """Ask the caller, then keep the epoch, whatever the answer is."""
+        with _averaged(average, model):
+            answer = ask(on_epoch, model, record, group, where)
+            record = replace(record, figures=answer.figures)
+            history.epochs.append(record)
+            if folder is not None and group.first:
+                for name in ("best", "last"):
+                    if name == "last" or history.best is record:
+                        checkpoints.save_weights(
+                            folder / f"{name}.safetensors", model, architecture, record
+                        )
+        log.write(record)
+        bar.set_postfix(_summary(record))
+        if folder is not None and group.first:
+            checkpoints.save_state(
+                folder / checkpoints.RESUME, model, optimizer, average, scaler, history, config,
+                answered=answer.final,
+            )  # fmt: skip
+        kept = (
+            "nothing is saved: checkpoint is None"
+            if folder is None
+            else (f"everything is saved in {folder}: resume asks it again")
+        )
+        answer.raise_error(record.epoch, kept)
+        history.stopped = answer.stop
+        if detector is not None:
+            history.overfitting = detector.verdict(checkpoints.probes(history))
+            if history.overfitting is not None:
+                _logger.warning(
+                    "catastrophic overfitting in epoch %d: %s", record.epoch, history.overfitting
+                )
+                if stop_on_overfitting:
+                    history.stopped = history.overfitting
+
     with (
         processes(where) as group,
         Log(
@@ -217,7 +262,10 @@ def train(
             check_writable(folder)
         group.broadcast(model)
         try:
-            for epoch in range(len(history), epochs):
+            if unanswered is not None:
+                conclude(unanswered)
+            while len(history) < epochs and history.stopped is None:
+                epoch = len(history)
                 started = time.perf_counter()
                 step.awp = awp if epoch >= awp_warmup else 0.0
                 loss, accuracy, rate = _train_epoch(
@@ -228,39 +276,15 @@ def train(
                     raise ValueError(f"loss is {loss} in epoch {epoch}: lower lr (now {lr})")
                 group.broadcast(model)
                 due = (epoch + 1) % eval_every == 0 or epoch == epochs - 1
-                shown = contextlib.nullcontext() if average is None else average.applied(model)
-                with shown:
+                with _averaged(average, model):
                     scores = (
                         _evaluate(model, eval_data, eval_attack, where, group)
                         if eval_data is not None and due
                         else None
                     )
                     probe = None if detector is None else detector.probe(model, held, where)
-                    record = _record(
-                        epoch, loss, accuracy, rate, time.perf_counter() - started, scores, probe
-                    )
-                    history.epochs.append(record)
-                    if folder is not None and group.first:
-                        for name in ("best", "last"):
-                            if name == "last" or history.best is record:
-                                checkpoints.save_weights(
-                                    folder / f"{name}.safetensors", model, architecture, record
-                                )
-                log.write(record)
-                bar.set_postfix(_summary(record))
-                if folder is not None and group.first:
-                    checkpoints.save_state(
-                        folder / checkpoints.RESUME,
-                        model, optimizer, average, scaler, history, config,
-                    )  # fmt: skip
-                if detector is not None:
-                    history.overfitting = detector.verdict(checkpoints.probes(history))
-                    if history.overfitting is not None:
-                        _logger.warning(
-                            "catastrophic overfitting in epoch %d: %s", epoch, history.overfitting
-                        )
-                        if stop_on_overfitting:
-                            break
+                seconds = time.perf_counter() - started
+                conclude(_record(epoch, loss, accuracy, rate, seconds, scores, probe))
         except KeyboardInterrupt:
             if folder is not None and group.first:
                 _logger.warning(
@@ -274,6 +298,12 @@ def train(
     if average is not None:
         model.load_state_dict(average.state)
     return history
+
+
+def _averaged(
+    average: WeightAverage | None, model: nn.Module
+) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if average is None else average.applied(model)
 
 
 def _train_epoch(
@@ -302,13 +332,14 @@ def _train_epoch(
     step.model.train()
     with private_rng(device, _seed(seed, epoch, 1 + group.rank)):
         for index, (x, y, weight) in enumerate(data.shuffled(batch_size, device, order, group)):
-            batch = Batch(augment(x, generator), y, generator)
+            x = augment(x, generator)
             for replay in range(method.replays):
-                done = index + replay / method.replays
-                rate = lr * plan((epoch + done / n_steps) / epochs)
+                done = (epoch + (index + replay / method.replays) / n_steps) / epochs
+                progress = Progress(epoch, epochs, done, first=index == replay == 0)
+                rate = lr * plan(done)
                 for parameters in step.optimizer.param_groups:
                     parameters["lr"] = rate
-                loss, logits = step(batch, weight, group)
+                loss, logits = step(Batch(x, y, generator, progress), weight, group)
             n = len(y)
             sums += torch.stack((loss * n, (logits.argmax(1) == y).sum(), loss.new_tensor(n)))
             bar.update()
