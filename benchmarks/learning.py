@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,14 @@ from timing import machine, machine_name, write_json  # noqa: E402
 from repsim_fast import models  # noqa: E402
 from repsim_fast.attacks import PGD  # noqa: E402
 from repsim_fast.data import ImageData, load  # noqa: E402
-from repsim_fast.training import Epoch, StopTraining, recipes, train  # noqa: E402
+from repsim_fast.training import (  # noqa: E402
+    Epoch,
+    Evaluation,
+    Saving,
+    StopTraining,
+    recipes,
+    train,
+)
 
 ALLOWED = 3.0
 """Points below a published accuracy that count as reached: seeds differ by one, and the images may
@@ -97,25 +104,20 @@ def learn(
         }
         network = models.build(**architecture, seed=0).to(device, memory_format=torch.channels_last)
         every = 1 if target.restarts == 1 else last + 1  # many restarts take minutes
+        settings = dict(recipe.settings)
+        how = replace(settings.pop("optimisation"), autocast=torch.bfloat16)
+        attack = PGD(
+            recipe.eps or 0.0, step_size=2 / 255, steps=target.steps, restarts=target.restarts,
+            seed=0,
+        )  # fmt: skip
         train(
             network,
             images,
-            **recipe.settings,
-            autocast=torch.bfloat16,
-            eval_data=unseen,
-            eval_attack=PGD(
-                recipe.eps or 0.0,
-                step_size=2 / 255,
-                steps=target.steps,
-                restarts=target.restarts,
-                seed=0,
-            ),
-            eval_every=every,
+            **settings,
+            optimisation=how,
+            evaluation=Evaluation(unseen, attack, every=every),
+            saving=Saving(folder, architecture, resume=True, log=log),
             on_epoch=stop,
-            checkpoint=folder,
-            architecture=architecture,
-            resume=True,
-            log_path=log,
             device=device,
             progress=sys.stderr.isatty(),
         )

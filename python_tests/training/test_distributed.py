@@ -15,7 +15,7 @@ SCRIPT = """
 import sys, torch
 from torch import nn
 from repsim_fast.attacks import PGD
-from repsim_fast.training import train
+from repsim_fast.training import Evaluation, Saving, train
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -26,8 +26,8 @@ history = train(
     net, (images, labels), method="pgd",
     method_options={"eps": 0.3, "steps": 2, "norm": "l2", "random_start": False},
     epochs=2, batch_size=16, lr=0.05,
-    eval_data=(images, labels), eval_attack=PGD(0.05, random_start=False), checkpoint=sys.argv[1],
-    log_path=sys.argv[1] + "/log.jsonl", progress=False,
+    evaluation=Evaluation((images, labels), PGD(0.05, random_start=False)),
+    saving=Saving(sys.argv[1], log=sys.argv[1] + "/log.jsonl"), progress=False,
 )
 print(history.last.loss, history.last.clean_accuracy, history.last.robust_accuracy)
 """

@@ -12,7 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.training import Epoch, History, StopTraining, evaluate, methods, train
+from repsim_fast.training import (
+    Epoch,
+    Evaluation,
+    History,
+    Optimisation,
+    Saving,
+    StopTraining,
+    evaluate,
+    methods,
+    train,
+)
 from repsim_fast.training.methods import Batch, Progress
 
 Build = Callable[..., nn.Module]
@@ -38,7 +48,7 @@ class TestFigures:
             return {"largest": model[0].weight.detach().abs().max(), "twice": 2 * record.loss}
 
         net, log = small_net(), tmp_path / "log.jsonl"
-        history = run(net, few, epochs=3, on_epoch=on_epoch, log_path=log, checkpoint=tmp_path)
+        history = run(net, few, epochs=3, on_epoch=on_epoch, saving=Saving(tmp_path, log=log))
         assert [sorted(epoch.figures) for epoch in history.epochs] == [
             ["largest", "twice"], [], ["largest", "twice"]
         ]  # fmt: skip
@@ -48,7 +58,7 @@ class TestFigures:
         assert lines[2]["largest"] == history.last.figures["largest"]
         assert lines[2]["loss"] == history.last.loss
         assert "largest" not in lines[1]
-        resumed = run(small_net(), few, epochs=3, checkpoint=tmp_path, resume=True)
+        resumed = run(small_net(), few, epochs=3, saving=Saving(tmp_path, resume=True))
         assert resumed.epochs == history.epochs
 
     def test_the_model_has_the_weights_that_were_evaluated(
@@ -57,7 +67,10 @@ class TestFigures:
         def on_epoch(model: nn.Module, record: Epoch) -> dict[str, float]:
             return {"gap": evaluate(model, few).clean - (record.clean_accuracy or 0.0)}
 
-        history = run(small_net(), few, epochs=2, ema=0.99, eval_data=few, on_epoch=on_epoch)
+        history = run(
+            small_net(), few, epochs=2, optimisation=Optimisation(ema=0.99),
+            evaluation=Evaluation(few), on_epoch=on_epoch,
+        )  # fmt: skip
         assert [epoch.figures["gap"] for epoch in history.epochs] == [0.0, 0.0]
 
     def test_training_does_not_notice(self, small_net: Build, few: Pair) -> None:
@@ -93,16 +106,17 @@ class TestEnd:
                 raise StopTraining("good enough", {"margin": 0.5})
 
         net, whole = small_net(), small_net()
-        options: dict[str, Any] = {"epochs": 4, "checkpoint": tmp_path, "schedule": "constant"}
-        history = run(net, few, on_epoch=on_epoch, **options)
+        options: dict[str, Any] = {"epochs": 4, "schedule": "constant"}
+        resuming = Saving(tmp_path, resume=True)
+        history = run(net, few, on_epoch=on_epoch, saving=Saving(tmp_path), **options)
         assert (len(history), history.stopped) == (2, "good enough")
         assert history.last.figures == {"margin": 0.5}
-        again = run(small_net(), few, on_epoch=on_epoch, resume=True, **options)
+        again = run(small_net(), few, on_epoch=on_epoch, saving=resuming, **options)
         assert again.epochs == history.epochs
         assert again.stopped == "good enough"
         resumed = small_net()
-        assert run(resumed, few, resume=True, **options).stopped is None
-        run(whole, few, epochs=4, schedule="constant")
+        assert run(resumed, few, saving=resuming, **options).stopped is None
+        run(whole, few, **options)
         assert same_weights(resumed, whole)
 
     def test_of_an_error_the_epoch_is_kept_and_asked_for_again(
@@ -120,13 +134,15 @@ class TestEnd:
             return {"norm": model[0].weight.detach().norm()}
 
         net, whole, log = small_net(), small_net(), tmp_path / "log.jsonl"
-        options: dict[str, Any] = {"epochs": 3, "ema": 0.9, "log_path": log}
+        options: dict[str, Any] = {"epochs": 3, "optimisation": Optimisation(ema=0.9)}
+        saving = Saving(tmp_path, log=log)
         with pytest.raises(RuntimeError, match=r"OSError after epoch 1: disk full .*is saved in"):
-            run(net, few, on_epoch=full_disk, checkpoint=tmp_path, **options)
+            run(net, few, on_epoch=full_disk, saving=saving, **options)
         assert (tmp_path / "resume.safetensors").exists()
-        got = run(net, few, on_epoch=steps, checkpoint=tmp_path, resume=True, **options)
+        saving = replace(saving, resume=True)
+        got = run(net, few, on_epoch=steps, saving=saving, **options)
         assert asked == [0, 1, 1, 2]
-        want = run(whole, few, on_epoch=steps, epochs=3, ema=0.9)
+        want = run(whole, few, on_epoch=steps, **options)
         assert [e.figures for e in got.epochs[1:]] == [e.figures for e in want.epochs[1:]]
         assert same_weights(net, whole)
         assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [0, 1, 2]
@@ -143,8 +159,8 @@ class TestEnd:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            run(small_net(), few, epochs=2, on_epoch=interrupt, checkpoint=tmp_path)
-        assert len(run(small_net(), few, epochs=2, checkpoint=tmp_path, resume=True)) == 2
+            run(small_net(), few, epochs=2, on_epoch=interrupt, saving=Saving(tmp_path))
+        assert len(run(small_net(), few, epochs=2, saving=Saving(tmp_path, resume=True))) == 2
 
 
 @pytest.mark.parametrize("replays", [1, 2])
@@ -161,9 +177,9 @@ def test_a_method_is_told_how_far_training_is(
         raise StopTraining("once")
 
     method = replace(methods.standard(), perturb=perturb, replays=replays)
-    options: dict[str, Any] = {"epochs": 2, "method": method, "checkpoint": tmp_path}
-    run(small_net(), few, on_epoch=stop, **options)
-    run(small_net(), few, resume=True, **options)
+    options: dict[str, Any] = {"epochs": 2, "method": method}
+    run(small_net(), few, on_epoch=stop, saving=Saving(tmp_path), **options)
+    run(small_net(), few, saving=Saving(tmp_path, resume=True), **options)
     steps = 4 * replays  # 200 images in batches of 64
     want = [
         Progress(epoch, 2, pytest.approx((epoch + step / steps) / 2), first=step == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import check_labels_below
 from repsim_fast._core.borrow import Model, borrow, call
+from repsim_fast._core.model_state import device_of
+from repsim_fast._core.processes import Processes
 from repsim_fast.attacks.best import fools
-from repsim_fast.data.samples import samples
+from repsim_fast.data.samples import Samples, samples
 
 Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
@@ -67,7 +70,7 @@ def evaluate(
         ValueError: Labels that are no class of the model, or what the attack raises.
     """
     held = samples(data)
-    where = device_of(model) if device is None else torch.device(device)
+    where = _place(model) if device is None else torch.device(device)
     clean = robust = 0
     with _bar(len(held), progress) as bar:
         for x, y in held.batches(batch_size, where):
@@ -92,12 +95,26 @@ def correct(model: Model, x: Tensor, y: Tensor) -> Tensor:
         return ~fools(logits, y)
 
 
-def device_of(model: Model) -> torch.device:
-    """Device of the model's first parameter or buffer; the CPU without one."""
-    if isinstance(model, nn.Module):
-        for tensor in (*model.parameters(), *model.buffers()):
-            return tensor.device
-    return torch.device("cpu")
+def _place(model: Model) -> torch.device:
+    return device_of(model) if isinstance(model, nn.Module) else torch.device("cpu")
+
+
+def evaluate_shared(
+    model: nn.Module, data: Any, attack: Attack | None, device: torch.device, group: Processes
+) -> Accuracy:
+    """Accuracies over all processes, each on its share of the data."""
+    held = samples(data, "evaluation data")
+    mine = Samples(group.share(held.images), group.share(held.labels))
+    if not len(mine):
+        mine = held  # fewer images than processes: all of them do the same
+    scores = evaluate(model, mine, copy.deepcopy(attack), device=device)
+    counts = torch.tensor(
+        [scores.clean * scores.n, (scores.robust or 0.0) * scores.n, scores.n],
+        dtype=torch.float64,
+        device=device,
+    )
+    clean, robust, n = group.sum(counts).tolist()
+    return Accuracy(clean / n, None if scores.robust is None else robust / n, int(n))
 
 
 def _bar(total: int, shown: bool) -> Any:
