@@ -15,7 +15,7 @@ from repsim_fast._core.batch_checks import check_labels_below
 from repsim_fast._core.borrow import Model, borrow, call
 from repsim_fast._core.model_state import device_of
 from repsim_fast._core.processes import Processes
-from repsim_fast.attacks.best import fools
+from repsim_fast.attacks.best_adversarial import fools
 from repsim_fast.data.samples import Samples, samples
 
 Attack = Callable[[Any, Tensor, Tensor], Tensor]

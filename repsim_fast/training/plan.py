@@ -12,7 +12,7 @@ from torch import nn
 from repsim_fast._core.batch_checks import check_logits
 from repsim_fast._core.borrow import borrow
 from repsim_fast.attacks.losses import margin
-from repsim_fast.attacks.objective import Ascent
+from repsim_fast.attacks.objective import InputGradient
 from repsim_fast.data.augment_by_name import Augment
 from repsim_fast.data.samples import Samples
 
@@ -136,6 +136,6 @@ def check_classes(model: nn.Module, data: Samples, device: torch.device) -> None
     """
     with borrow(model, device=device, seed=0), torch.no_grad():
         x, _ = data.batch(slice(0, 1), device)
-        logits = Ascent(model, margin).logits(x)
+        logits = InputGradient(model, margin).logits(x)
         span = torch.stack((data.labels.min(), data.labels.max())).to(device, torch.int64)
         check_logits(logits.expand(2, -1), span)
