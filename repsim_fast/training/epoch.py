@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.randomness import private_rng
-from repsim_fast.data.samples import Samples
+from repsim_fast.data.labelled import LabelledImages
 
 from .methods import Batch, Progress
 from .plan import Plan
@@ -25,12 +25,11 @@ class Pass(NamedTuple):
     rate: float
 
 
-def train_epoch(step: Step, data: Samples, plan: Plan, epoch: int, bar: ProgressBar) -> Pass:
+def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: ProgressBar) -> Pass:
     """Train on every image once."""
     device, group = step.device, step.group
     # The order of the batches is the same in all processes, the noise is not.
-    order = torch.Generator().manual_seed(plan.stream(epoch, 0))
-    own_seed = plan.stream(epoch, 1 + group.rank)
+    order_seed, own_seed = plan.stream(epoch, 0), plan.stream(epoch, 1 + group.rank)
     noise = torch.Generator().manual_seed(own_seed)
     n_batches = data.steps(plan.batch_size, group)
     # Sum of the losses, correct predictions, predictions.
@@ -38,7 +37,8 @@ def train_epoch(step: Step, data: Samples, plan: Plan, epoch: int, bar: Progress
     rate = plan.lr
     step.state.model.train()
     with private_rng(device, own_seed):
-        batches = data.shuffled(plan.batch_size, device, order, group)
+        # A loader's own order and augmentation follow from the global generators, seeded here.
+        batches = data.epoch(epoch, plan.batch_size, device, order_seed, group)
         for index, (x, y, weight) in enumerate(batches):
             x = plan.augment(x, noise)
             for progress in _replays(plan, epoch, index, n_batches):

@@ -16,7 +16,8 @@ from repsim_fast._core.borrow import Model, borrow, call
 from repsim_fast._core.model_state import device_of
 from repsim_fast._core.processes import Processes
 from repsim_fast.attacks.best_adversarial import fools
-from repsim_fast.data.samples import Samples, samples
+from repsim_fast.data.labelled import labelled
+from repsim_fast.data.samples import Samples
 
 Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
@@ -58,9 +59,10 @@ def evaluate(
 
     Args:
         model: Maps images in [0, 1] to logits.
-        data: ``repsim_fast.data.ImageData`` or a pair of tensors (images, labels).
+        data: ``repsim_fast.data.ImageData``, a pair of tensors (images, labels), or a
+            ``DataLoader`` or other iterable of such pairs with a length.
         attack: Callable (model, x, y) -> x_adv; None for clean accuracy only.
-        batch_size: Images at a time.
+        batch_size: Images at a time, where ``data`` does not come in batches.
         device: Where the batches go; default: where the model is.
         progress: Show a progress bar.
         on_batch: Called with each batch's adversarial images and with which of them, the clean
@@ -69,10 +71,11 @@ def evaluate(
     Raises:
         ValueError: Labels that are no class of the model, or what the attack raises.
     """
-    held = samples(data)
+    held = labelled(data)
     where = _place(model) if device is None else torch.device(device)
-    clean = robust = 0
-    with _bar(len(held), progress) as bar:
+    n = clean = robust = 0
+    total = len(held.labels) if isinstance(held, Samples) else None
+    with held.reading(where), _bar(total, progress) as bar:
         for x, y in held.batches(batch_size, where):
             right = correct(model, x, y)
             clean += int(right.sum())
@@ -82,8 +85,8 @@ def evaluate(
                 robust += int(right.sum())
                 if on_batch is not None:
                     on_batch(adversarial, right)
+            n += len(y)
             bar.update(len(y))
-    n = len(held)
     return Accuracy(clean / n, None if attack is None else robust / n, n)
 
 
@@ -103,10 +106,7 @@ def evaluate_shared(
     model: nn.Module, data: Any, attack: Attack | None, device: torch.device, group: Processes
 ) -> Accuracy:
     """Accuracies over all processes, each on its share of the data."""
-    held = samples(data, "evaluation data")
-    mine = Samples(group.share(held.images), group.share(held.labels))
-    if not len(mine):
-        mine = held  # fewer images than processes: all of them do the same
+    mine = labelled(data, "evaluation data").share(group)
     scores = evaluate(model, mine, copy.deepcopy(attack), device=device)
     counts = torch.tensor(
         [scores.clean * scores.n, (scores.robust or 0.0) * scores.n, scores.n],
@@ -117,7 +117,7 @@ def evaluate_shared(
     return Accuracy(clean / n, None if scores.robust is None else robust / n, int(n))
 
 
-def _bar(total: int, shown: bool) -> Any:
+def _bar(total: int | None, shown: bool) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(total=total, desc="evaluate", unit="img", disable=not shown, leave=False)

@@ -13,8 +13,8 @@ from repsim_fast._core.batch_checks import check_logits
 from repsim_fast._core.borrow import borrow
 from repsim_fast.attacks.losses import margin
 from repsim_fast.attacks.objective import InputGradient
-from repsim_fast.data.augment_by_name import Augment
-from repsim_fast.data.samples import Samples
+from repsim_fast.data.augmentation import Augment
+from repsim_fast.data.labelled import LabelledImages
 
 from . import methods
 from .methods import Method
@@ -62,7 +62,7 @@ class Plan:
 def described(
     plan: Plan,
     how: Optimisation,
-    data: Samples,
+    data: LabelledImages,
     method_options: Mapping[str, Any] | None,
     schedule: str | Schedule,
     augment: str | Augment | None,
@@ -83,7 +83,7 @@ def described(
         "ema": how.ema,
         "autocast": str(how.autocast),
         "seed": plan.seed,
-        "samples": len(data),
+        "data": data.description,
     }
 
 
@@ -128,14 +128,16 @@ def check_trainable(model: nn.Module, autocast: torch.dtype | None) -> None:
         )
 
 
-def check_classes(model: nn.Module, data: Samples, device: torch.device) -> None:
-    """Logits, and labels among their classes, before the first epoch rather than in it.
+def check_classes(model: nn.Module, data: LabelledImages, device: torch.device) -> int:
+    """Number of the model's classes; that its logits are logits, and the labels among them.
+
+    Before the first epoch rather than in it.
 
     Raises:
         ValueError: Something else.
     """
     with borrow(model, device=device, seed=0), torch.no_grad():
-        x, _ = data.batch(slice(0, 1), device)
-        logits = InputGradient(model, margin).logits(x)
-        span = torch.stack((data.labels.min(), data.labels.max())).to(device, torch.int64)
+        image, span = data.preview(device)
+        logits = InputGradient(model, margin).logits(image)
         check_logits(logits.expand(2, -1), span)
+    return logits.shape[1]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from repsim_fast.data.samples import Samples
+from repsim_fast.data.labelled import LabelledImages
 
 from . import checkpoints
 from .callback import Answer, OnEpoch, ask
@@ -32,7 +32,7 @@ class Run:
 
     plan: Plan
     step: Step
-    data: Samples
+    data: LabelledImages
     evaluation: Evaluation
     saving: Saving
     settings: Mapping[str, Any]

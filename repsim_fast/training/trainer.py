@@ -12,9 +12,9 @@ from torch import nn
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.model_state import device_of, in_mode, usable_device
 from repsim_fast._core.processes import Processes, local_device, processes
-from repsim_fast.data import augment_by_name as augmentation
-from repsim_fast.data.augment_by_name import Augment
-from repsim_fast.data.samples import Samples, samples
+from repsim_fast.data import augmentation
+from repsim_fast.data.augmentation import Augment
+from repsim_fast.data.labelled import LabelledImages, labelled
 from repsim_fast.models.checkpoint import check_architecture
 
 from . import checkpoints, schedules
@@ -53,16 +53,23 @@ def train(
 ) -> History:
     """Train ``model`` in place by SGD with momentum; the same seed gives the same weights on CPU.
 
-    Started by torchrun, the processes share each batch and average their gradients.
+    Started by torchrun, the processes share each batch and average their gradients. Of a loader
+    each goes through its own (with torch's ``DistributedSampler``, which is told the epoch), and
+    all must give as many batches.
 
     Args:
         model: Maps images in [0, 1], cast to the dtype of its parameters, to logits. Weights are
             float32, float64 or bfloat16, and stay it.
-        train_data: ``repsim_fast.data.ImageData`` or a pair of tensors (images, labels).
+        train_data: ``repsim_fast.data.ImageData``, a pair of tensors (images, labels), or a
+            ``DataLoader`` or other iterable of such pairs with a length, trained on in the order
+            in which it gives them. Whatever a loader draws from torch's global generators follows
+            from ``seed`` and the epoch, so resuming is exact; what it draws from generators of its
+            own is not.
         method: A name from ``methods.available()`` or a ``Method``.
         method_options: Settings of a method given by name, such as ``{"eps": 8 / 255}``.
         epochs: Passes over the data.
-        batch_size: Images a step, over all processes.
+        batch_size: Images a step, over all processes, where ``train_data`` does not come in
+            batches.
         lr: Peak learning rate.
         schedule: "cosine", "cyclic", "step", "constant" or a function of the fraction done.
         augment: "crop" (random shift by an eighth of the side), "crop+flip", a callable (images,
@@ -119,9 +126,9 @@ def train(
     if saving.architecture is not None:
         check_architecture("architecture", model, saving.architecture)
     where = _place(model, device)
-    data = samples(train_data, "train_data")
+    data = labelled(train_data, "train_data")
     model.to(where)
-    check_classes(model, data, where)
+    data = data.below(check_classes(model, data, where))
     state = TrainingState.begin(model, lr, how, where)
     settings = described(plan, how, data, method_options, schedule, augment)
     _resume(state, saving, settings)
@@ -131,7 +138,7 @@ def train(
         _log(saving, state, group) as log,
         _bar(plan, state, data, group, shown=progress) as bar,
     ):
-        _check_start(data, batch_size, saving, group)
+        _check_start(data.steps(batch_size, group), saving, group, where)
         group.broadcast(model)
         step = Step(state, plan.method, how, where, group)
         train_epochs(Run(plan, step, data, evaluation, saving, settings, on_epoch, log, bar))
@@ -161,7 +168,7 @@ def _log(saving: Saving, state: TrainingState, group: Processes) -> Log:
 
 
 def _bar(
-    plan: Plan, state: TrainingState, data: Samples, group: Processes, *, shown: bool
+    plan: Plan, state: TrainingState, data: LabelledImages, group: Processes, *, shown: bool
 ) -> ProgressBar:
     return ProgressBar(
         plan.method.name,
@@ -172,8 +179,15 @@ def _bar(
     )
 
 
-def _check_start(data: Samples, batch_size: int, saving: Saving, group: Processes) -> None:
-    if data.steps(batch_size, group) == 0:
-        raise ValueError(f"train_data must hold an image a process, got {len(data)}")
+def _check_start(n_batches: int, saving: Saving, group: Processes, device: torch.device) -> None:
+    counts = torch.tensor([n_batches, n_batches**2], dtype=torch.float64, device=device)
+    total, squares = group.sum(counts).tolist()
+    if n_batches == 0:
+        raise ValueError("train_data must hold an image a process, got fewer")
+    if squares * group.size != total**2:  # an unequal share would wait for the others for ever
+        raise ValueError(
+            f"train_data must give each of {group.size} processes as many batches, got {n_batches} "
+            f"of {total:.0f} in process {group.rank}"
+        )
     if saving.folder is not None and group.first:
         check_writable(saving.folder)
