@@ -66,7 +66,7 @@ def test_resume_refuses_other_settings(run: Run, tmp_path: Path) -> None:
     result = run(*TRAIN, "--method", "fgsm", "--eps", "0.2", "--out", out, "--resume")
     assert result.exit_code == 1
     assert "other settings" in result.output
-    assert "eps 0.1" in result.output
+    assert "eps=0.1" in result.output
 
 
 def test_resume_with_nothing_to_resume_starts(run: Run, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from . import schedules
+from .settings import Optimisation
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-_COMMON = {"batch_size": 128, "momentum": 0.9, "augment": "crop+flip"}
+_COMMON = {"batch_size": 128, "augment": "crop+flip"}
 # Where the source attacks with batch statistics, running averages included in the model's mode.
 _BATCH_STATISTICS = {"model_mode": "train"}
 
@@ -54,7 +55,7 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 200,
             "lr": 0.1,
             "schedule": "step",
-            "weight_decay": 5e-4,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=5e-4),
         },
     ),
     "trades-zhang2019": Recipe(
@@ -69,7 +70,7 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 80,
             "lr": 0.1,
             "schedule": partial(schedules.step, milestones=(74 / 80,)),
-            "weight_decay": 2e-4,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=2e-4),
         },
     ),
     "mart-wang2020": Recipe(
@@ -84,7 +85,7 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 120,
             "lr": 0.01,
             "schedule": partial(schedules.step, milestones=(74 / 120, 89 / 120, 99 / 120)),
-            "weight_decay": 3.5e-3,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=3.5e-3),
         },
     ),
     "rs-fgsm-wong2020": Recipe(
@@ -99,7 +100,7 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 15,
             "lr": 0.2,
             "schedule": "cyclic",
-            "weight_decay": 5e-4,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=5e-4),
         },
     ),
     "n-fgsm-dejorge2022": Recipe(
@@ -114,7 +115,7 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 30,
             "lr": 0.2,
             "schedule": "cyclic",
-            "weight_decay": 5e-4,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=5e-4),
         },
     ),
     "gradalign-andriushchenko2020": Recipe(
@@ -129,7 +130,7 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 30,
             "lr": 0.3,
             "schedule": partial(schedules.cyclic, peak=0.4),
-            "weight_decay": 5e-4,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=5e-4),
         },
     ),
     "standard-leavitt2020": Recipe(
@@ -142,7 +143,7 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 200,
             "lr": 0.1,
             "schedule": "step",
-            "weight_decay": 1e-4,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=1e-4),
         },
     ),
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .adversarial import adversarial, noise, pgd, standard
-from .base import Batch, Method
+from .base import Batch, Method, Progress
 from .free import free
 from .single_step import fgsm, gradalign, n_fgsm, rs_fgsm
 from .trades import mart, trades
@@ -48,6 +48,7 @@ def build(name: str, **options: Any) -> Method:
 __all__ = [
     "Batch",
     "Method",
+    "Progress",
     "adversarial",
     "available",
     "build",

@@ -13,6 +13,24 @@ from repsim_fast._core.borrow import call
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a training is, at one optimizer step.
+
+    Attributes:
+        epoch: Counted from 0.
+        epochs: Of the whole training.
+        fraction: What is done of the training, in [0, 1).
+        first: Whether it is the first step of its epoch, also of one that is begun again: what a
+            method carries from batch to batch is to be forgotten then.
+    """
+
+    epoch: int = 0
+    epochs: int = 1
+    fraction: float = 0.0
+    first: bool = False
+
+
+@dataclass(frozen=True)
 class Batch:
     """A batch as the trainer hands it out.
 
@@ -20,11 +38,13 @@ class Batch:
         x: Images (N, C, H, W) in [0, 1], augmented.
         y: Labels (N,).
         generator: CPU generator for everything random about this batch.
+        progress: How far the training is, for what changes in its course.
     """
 
     x: Tensor
     y: Tensor
     generator: torch.Generator
+    progress: Progress = Progress()
 
 
 Perturb = Callable[[nn.Module, Batch], Tensor]

@@ -27,6 +27,8 @@ def free(eps: float = 8 / 255, *, replays: int = 8, step_size: float | None = No
 
     def perturb(model: nn.Module, batch: Batch) -> Tensor:
         x = batch.x
+        if batch.progress.first:
+            carried.clear()
         if not carried or carried[0].shape[1:] != x.shape[1:] or len(carried[0]) < len(x):
             fresh = torch.zeros_like(x)
             if carried and carried[0].shape[1:] == x.shape[1:]:
@@ -51,6 +53,5 @@ def free(eps: float = 8 / 255, *, replays: int = 8, step_size: float | None = No
         cross_entropy,
         eps,
         replays=replays,
-        start_epoch=carried.clear,
         after_backward=after_backward,
     )

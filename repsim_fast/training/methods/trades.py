@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, kl_div, nll_loss
 
 from repsim_fast._core.borrow import borrow, call
 from repsim_fast.attacks import PGD
-from repsim_fast.attacks.execution.execution import resolve
+from repsim_fast.attacks.execution.options import resolve
 from repsim_fast.attacks.losses import divergence
 from repsim_fast.attacks.region import Region
 

@@ -1,9 +1,9 @@
-"""How an attack runs its model: as it is, or in a faster form of the same function."""
+"""A model in the form in which it is attacked: as it is, or a faster one of the same function."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,86 +12,21 @@ from torch import Tensor, nn
 from repsim_fast._core.borrow import Model, model_dtype
 
 from .folding import FoldedModel, Unfoldable
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Speed-ups of an attack; all off, iterates have the bits of the written-out loop.
-
-    Each computes the same function in another order of rounding: float32 logits and gradients
-    agree to some 1e-6 of their largest entry. What cannot be done for a model is left out, and
-    ``attack.ran`` says why; its result is then that of the model as it is.
-
-    Attributes:
-        fold_batchnorm: Fold each BatchNorm into the convolution or linear layer it directly
-            follows, in private copies of those layers' weights. Needs a model in eval mode that
-            torch.fx can trace and that has no hooks. Where the norm comes before the convolution
-            (pre-activation networks) it cannot be folded.
-        channels_last: Images and convolution weights (private copies) with channels last.
-        compile: Run the model through ``torch.compile``: True for inductor, or a backend's name.
-            The first call compiles, for seconds to minutes.
-        cuda_graph: Capture all steps of PGD in one CUDA graph per shape of the batch and replay
-            it. CUDA only; needs static shapes (no ``early_stop``), not with ``compile``.
-    """
-
-    fold_batchnorm: bool = False
-    channels_last: bool = False
-    compile: bool | str = False
-    cuda_graph: bool = False
-
-    def __post_init__(self) -> None:
-        if self.compile and self.cuda_graph:
-            raise ValueError("cuda_graph and compile exclude each other: choose one of them")
-
-
-EXACT = Execution()
-FAST = Execution(fold_batchnorm=True, channels_last=True)
-
-ExecutionLike = Execution | Literal["exact", "fast"]
-
-
-def resolve(execution: ExecutionLike) -> Execution:
-    """Settings from a name: "exact" is all off, "fast" folds and puts channels last."""
-    if isinstance(execution, Execution):
-        return execution
-    if execution not in ("exact", "fast"):
-        raise ValueError(
-            f"execution must be 'exact', 'fast' or an attacks.Execution, got {execution!r}"
-        )
-    return EXACT if execution == "exact" else FAST
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How the model of an attack's last call ran.
-
-    Attributes:
-        folded: Names of the BatchNorms that were folded.
-        channels_last: Whether images and weights had their channels last.
-        compiled: Whether it was compiled.
-        graphed: Whether the steps were replayed from a CUDA graph.
-        not_done: What was asked for and left out, and why; empty if nothing.
-    """
-
-    folded: tuple[str, ...] = ()
-    channels_last: bool = False
-    compiled: bool = False
-    graphed: bool = False
-    not_done: str = ""
+from .options import EXACT, Execution, ExecutionReport
 
 
 @dataclass
-class Form:
-    """A model in the form it is attacked in.
+class CompiledForm:
+    """A model in the form in which it is attacked.
 
     Attributes:
         model: What the attack calls.
-        ran: What was done.
+        report: What was done.
         graphs: Captured loops of this form.
     """
 
     model: Model
-    ran: Ran
+    report: ExecutionReport
     graphs: dict[Any, Any] = field(default_factory=dict)
 
 
@@ -110,7 +45,7 @@ class _Rewritten:
 _rewritten: WeakKeyDictionary[nn.Module, dict[Any, _Rewritten]] = WeakKeyDictionary()
 
 
-def prepare(model: Model, x: Tensor, execution: Execution) -> Form:
+def prepare(model: Model, x: Tensor, execution: Execution) -> CompiledForm:
     """The form of a borrowed model for images like ``x``: built once, with today's weights.
 
     Raises:
@@ -119,7 +54,7 @@ def prepare(model: Model, x: Tensor, execution: Execution) -> Form:
     if execution.cuda_graph and not _on_gpu(x):
         raise RuntimeError(f"execution: cuda_graph needs images on a GPU, got {x.device}")
     if execution == EXACT:
-        return Form(model, Ran())
+        return CompiledForm(model, ExecutionReport())
     rewritten = _Rewritten((), None, None, "")
     if isinstance(model, nn.Module):
         rewritten = _up_to_date(model, x, execution)
@@ -135,13 +70,13 @@ def prepare(model: Model, x: Tensor, execution: Execution) -> Form:
     channels_last = execution.channels_last and x.ndim == 4
     if channels_last:
         run = _laid_out(run, model_dtype(model, x.dtype))
-    ran = Ran(
+    report = ExecutionReport(
         folded=() if source is None else source.folded,
         channels_last=channels_last,
         compiled=bool(execution.compile),
         not_done=not_done,
     )
-    return Form(run, ran, rewritten.graphs)
+    return CompiledForm(run, report, rewritten.graphs)
 
 
 def _up_to_date(model: nn.Module, x: Tensor, execution: Execution) -> _Rewritten:

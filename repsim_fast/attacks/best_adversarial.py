@@ -1,4 +1,4 @@
-"""The worst case seen so far, sample by sample."""
+"""The best adversarial image seen so far, sample by sample."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 
-class Worst:
+class BestAdversarial:
     """Keeps, of all images offered for each sample, the most harmful one.
 
     An image that fools the model beats one that does not; among equals the larger loss wins.
     A NaN output counts as fooled with infinite loss: it can never pass for robustness.
 
     Attributes:
-        images: (N, ...), the worst so far; the clean image before any offer.
+        images: (N, ...), the best so far; the clean image before any offer.
         fooled: (N,) bool, whether it fools the model.
     """
 
