@@ -26,7 +26,7 @@ def assignment(
 ) -> tuple[Tensor, Tensor]:
     """One-to-one partners with the largest sum of scores: rows and columns (min(p, q),)."""
     # Here, as it takes longer to import than all of this package.
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+    from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(scores.detach().cpu().double().numpy(), maximize=True)
     return torch.as_tensor(rows).to(scores.device), torch.as_tensor(columns).to(scores.device)
