@@ -1,5 +1,6 @@
 #include "cpu/gram/int16_tile_kernels.h"
 
+#include "cpu/compiler.h"
 #include "cpu/simd_level.h"
 
 #if REPSIM_X86
@@ -10,8 +11,7 @@ namespace repsim_fast {
 
 #if REPSIM_X86
 
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")
+REPSIM_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")
 namespace {
 
 // The unit of a row: its norm over the block is kLargest of them, hence no element more, and no sum
@@ -257,7 +257,7 @@ void multiply(const uint32_t* a, const float* a_units, const uint32_t* b, const 
 constexpr Int16TileKernels kKernels = {&pack, &multiply};
 
 }  // namespace
-#pragma GCC pop_options
+REPSIM_TARGET_END
 
 #endif  // REPSIM_X86
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "cpu/compiler.h"
 #include "cpu/simd_level.h"
 
 namespace repsim_fast {
@@ -17,23 +18,21 @@ namespace baseline {
 
 #if REPSIM_X86
 
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
+REPSIM_TARGET_BEGIN("avx2,fma")
 namespace avx2 {
 #define REPSIM_VECTOR_BYTES 32
 #include "cpu/gram/tile_kernels_body.h"
 #undef REPSIM_VECTOR_BYTES
 }  // namespace avx2
-#pragma GCC pop_options
+REPSIM_TARGET_END
 
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+REPSIM_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 namespace avx512 {
 #define REPSIM_VECTOR_BYTES 64
 #include "cpu/gram/tile_kernels_body.h"
 #undef REPSIM_VECTOR_BYTES
 }  // namespace avx512
-#pragma GCC pop_options
+REPSIM_TARGET_END
 
 #endif  // REPSIM_X86
 

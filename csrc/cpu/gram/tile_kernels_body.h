@@ -16,28 +16,36 @@ struct Vector {
 // Of two vectors, within each 128 bits: the low (or high) halves, unit by unit of kUnit elements in
 // turn from a and from b. One instruction, as are the lanes below; a shuffle across lanes is not.
 template <typename T, int kUnit, bool kHigh>
+struct Interleaved {
+  static constexpr int lane(int i) {
+    constexpr int kQuad = 16 / sizeof(T);
+    const int unit = i % kQuad / kUnit;  // even ones come from a
+    return i / kQuad * kQuad + (kHigh ? kQuad / 2 : 0) + unit / 2 * kUnit + i % kUnit +
+           unit % 2 * Vector<T>::kLanes;
+  }
+};
+
+template <typename T, int kUnit, bool kHigh>
 inline __attribute__((always_inline)) typename Vector<T>::Type interleave(
     typename Vector<T>::Type a, typename Vector<T>::Type b) {
-  constexpr int kLanes = Vector<T>::kLanes, kQuad = 16 / sizeof(T);
-  typename Vector<T>::Index from = {};
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) {
-    const int unit = i % kQuad / kUnit;  // even ones come from a
-    from[i] = i / kQuad * kQuad + (kHigh ? kQuad / 2 : 0) + unit / 2 * kUnit + i % kUnit +
-              unit % 2 * kLanes;
-  }
-  return __builtin_shuffle(a, b, from);
+  using From = Interleaved<T, kUnit, kHigh>;
+  return REPSIM_SHUFFLE(a, b, From, typename Vector<T>::Index, Vector<T>::kLanes);
 }
 
 // Of the 128-bit lanes of a and then b: every other one, from the first or the second.
 template <typename T, int kFirst>
+struct EveryOtherLane {
+  static constexpr int lane(int i) {
+    constexpr int kQuad = 16 / sizeof(T);
+    return (2 * (i / kQuad) + kFirst) * kQuad + i % kQuad;
+  }
+};
+
+template <typename T, int kFirst>
 inline __attribute__((always_inline)) typename Vector<T>::Type every_other_lane(
     typename Vector<T>::Type a, typename Vector<T>::Type b) {
-  constexpr int kLanes = Vector<T>::kLanes, kQuad = 16 / sizeof(T);
-  typename Vector<T>::Index from = {};
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) from[i] = (2 * (i / kQuad) + kFirst) * kQuad + i % kQuad;
-  return __builtin_shuffle(a, b, from);
+  using From = EveryOtherLane<T, kFirst>;
+  return REPSIM_SHUFFLE(a, b, From, typename Vector<T>::Index, Vector<T>::kLanes);
 }
 
 // In-register transpose of a kLanes x kLanes square: first of the small squares that fill 128 bits,

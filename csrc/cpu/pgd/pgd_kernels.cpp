@@ -4,6 +4,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "cpu/compiler.h"
 #include "cpu/simd_level.h"
 
 #if REPSIM_X86
@@ -20,23 +21,21 @@ namespace pgd_baseline {
 
 #if REPSIM_X86
 
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
+REPSIM_TARGET_BEGIN("avx2,fma")
 namespace pgd_avx2 {
 #define REPSIM_VECTOR_BYTES 32
 #include "cpu/pgd/pgd_kernels_body.h"
 #undef REPSIM_VECTOR_BYTES
 }  // namespace pgd_avx2
-#pragma GCC pop_options
+REPSIM_TARGET_END
 
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+REPSIM_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 namespace pgd_avx512 {
 #define REPSIM_VECTOR_BYTES 64
 #include "cpu/pgd/pgd_kernels_body.h"
 #undef REPSIM_VECTOR_BYTES
 }  // namespace pgd_avx512
-#pragma GCC pop_options
+REPSIM_TARGET_END
 
 #endif  // REPSIM_X86
 

@@ -1,10 +1,13 @@
 // One instruction set's version of the attack steps' inner loops. pgd_kernels.cpp includes this
 // file once for each level, inside a namespace and under the matching target pragma, with
-// REPSIM_VECTOR_BYTES set; so it has no include guard and includes nothing.
+// REPSIM_VECTOR_BYTES set; so it has no include guard and includes nothing but what is made for
+// that.
 //
 // Vectors are spelled out: the compiler may not reorder sums, nor compute an entry's unused branch.
 
 #define REPSIM_INLINE inline __attribute__((always_inline))
+
+#include "math/projection_entries.h"
 
 // A whole vector, and one entry.
 template <typename T>
@@ -431,7 +434,7 @@ REPSIM_INLINE void square_roots(float* values) {  // kRandomLanes of them
 inline void noise(Norm norm, RandomStream stream, uint32_t row, int64_t block, float* noise) {
   uint32_t words[4][kRandomLanes];
   const auto first = static_cast<uint32_t>(block * kRandomLanes);
-#pragma GCC ivdep
+  REPSIM_INDEPENDENT
   for (int lane = 0; lane < kRandomLanes; ++lane) {
     const RandomWords four = random_words(stream, row, first + static_cast<uint32_t>(lane));
     words[0][lane] = four.word[0];
@@ -453,7 +456,7 @@ inline void noise(Norm norm, RandomStream stream, uint32_t row, int64_t block, f
       float radius[kRandomLanes];
       for (int lane = 0; lane < kRandomLanes; ++lane) radius[lane] = square_radius(radii[lane]);
       square_roots(radius);
-#pragma GCC ivdep
+      REPSIM_INDEPENDENT
       for (int lane = 0; lane < kRandomLanes; ++lane) {
         const Point point = circle_point(angles[lane]);
         xs[lane] = radius[lane] * point.x;
@@ -486,7 +489,7 @@ inline double noise_sum(Norm norm, const float* noise, int64_t n) {
 
 template <typename T, bool kArrays>
 void place_loop(const float* noise, const T* x, int64_t n, T factor, Box<T> box, T* out) {
-#pragma GCC ivdep
+  REPSIM_INDEPENDENT
   for (int64_t i = 0; i < n; ++i) {
     const T moved = std::fma(static_cast<T>(noise[i]), factor, x[i]);
     out[i] = clip<T>(moved, kArrays ? box.lows[i] : box.low, kArrays ? box.highs[i] : box.high);

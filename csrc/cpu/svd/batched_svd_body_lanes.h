@@ -70,16 +70,19 @@ REPSIM_INLINE bool any(IntegerVec<T> mask) {
 }
 
 // Lane l of the result: a[l] + a[l ^ kStep] where bit kStep of l is clear, else the same of b.
+template <typename T, int kStep, bool kHigh>
+struct Neighbour {
+  static constexpr int lane(int l) {
+    const int from_b = (l & kStep) != 0 ? kLanes<T> : 0;
+    return from_b + (kHigh ? l | kStep : l & ~kStep);
+  }
+};
 template <typename T, int kStep>
 REPSIM_INLINE Vec<T> add_neighbours(Vec<T> a, Vec<T> b) {
-  IntegerVec<T> low{}, high{};
-#pragma GCC unroll 16
-  for (int l = 0; l < kLanes<T>; ++l) {
-    const int from_b = (l & kStep) != 0 ? kLanes<T> : 0;
-    low[l] = from_b + (l & ~kStep);
-    high[l] = from_b + (l | kStep);
-  }
-  return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+  using Low = Neighbour<T, kStep, false>;
+  using High = Neighbour<T, kStep, true>;
+  return REPSIM_SHUFFLE(a, b, Low, IntegerVec<T>, kLanes<T>) +
+         REPSIM_SHUFFLE(a, b, High, IntegerVec<T>, kLanes<T>);
 }
 template <typename T, int kStep>
 REPSIM_INLINE Vec<T> add_strided(Vec<T> x) {
@@ -109,22 +112,24 @@ REPSIM_INLINE void sum_lanes_of_four(const Vec<T> (&x)[4], T* sums) {
 
 // In-register transpose of a square: log2(lanes) rounds, each of which exchanges the off-diagonal
 // quarters of all blocks of 2 * kHalf rows.
+template <typename T, int kHalf, bool kHigh>
+struct Exchanged {
+  static constexpr int lane(int l) {
+    const bool second = (l & kHalf) != 0;
+    return (second ? kLanes<T> + l - kHalf : l) + (kHigh ? kHalf : 0);
+  }
+};
 template <typename T, int kHalf = 1>
 REPSIM_INLINE void transpose_square(Vec<T>* rows) {
   if constexpr (kHalf < kLanes<T>) {
-    IntegerVec<T> low{}, high{};
-#pragma GCC unroll 16
-    for (int l = 0; l < kLanes<T>; ++l) {
-      const bool second = (l & kHalf) != 0;
-      low[l] = second ? kLanes<T> + l - kHalf : l;
-      high[l] = second ? kLanes<T> + l : l + kHalf;
-    }
+    using Low = Exchanged<T, kHalf, false>;
+    using High = Exchanged<T, kHalf, true>;
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes<T>; ++i) {
       if ((i & kHalf) != 0) continue;
       const Vec<T> a = rows[i], b = rows[i + kHalf];
-      rows[i] = __builtin_shuffle(a, b, low);
-      rows[i + kHalf] = __builtin_shuffle(a, b, high);
+      rows[i] = REPSIM_SHUFFLE(a, b, Low, IntegerVec<T>, kLanes<T>);
+      rows[i + kHalf] = REPSIM_SHUFFLE(a, b, High, IntegerVec<T>, kLanes<T>);
     }
     transpose_square<T, 2 * kHalf>(rows);
   }

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "cpu/compiler.h"
 #include "cpu/simd_level.h"
 #include "math/householder.h"
 #include "math/jacobi.h"
@@ -28,23 +29,21 @@ namespace svd_baseline {
 
 #if REPSIM_X86
 
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
+REPSIM_TARGET_BEGIN("avx2,fma")
 namespace svd_avx2 {
 #define REPSIM_VECTOR_BYTES 32
 #include "cpu/svd/batched_svd_body.h"
 #undef REPSIM_VECTOR_BYTES
 }  // namespace svd_avx2
-#pragma GCC pop_options
+REPSIM_TARGET_END
 
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+REPSIM_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 namespace svd_avx512 {
 #define REPSIM_VECTOR_BYTES 64
 #include "cpu/svd/batched_svd_body.h"
 #undef REPSIM_VECTOR_BYTES
 }  // namespace svd_avx512
-#pragma GCC pop_options
+REPSIM_TARGET_END
 
 #endif  // REPSIM_X86
 
