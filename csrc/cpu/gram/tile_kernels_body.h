@@ -5,7 +5,9 @@
 template <typename T>
 struct Vector {
   static constexpr int kLanes = REPSIM_VECTOR_BYTES / sizeof(T);
-  typedef T Type __attribute__((vector_size(REPSIM_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  typedef T Type __attribute__((vector_size(REPSIM_VECTOR_BYTES)));
+  // In memory, at any entry; not for variables, whose references lose the alignment in Clang.
+  typedef T Memory __attribute__((vector_size(REPSIM_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
   // As many as a vector holds doubles.
   typedef T Few __attribute__((vector_size(REPSIM_VECTOR_BYTES / 8 * sizeof(T)), aligned(sizeof(T)),
                                may_alias));
@@ -97,11 +99,12 @@ inline __attribute__((always_inline)) void stage_rows(const typename Staging<T>:
   using Vec = typename V::Type;
 #pragma GCC unroll 4
   for (int j = 0; j < Staging<T>::kLine; j += V::kLanes) {
-    const Vec shift = *reinterpret_cast<const Vec*>(rows.shift + k + j);
+    const Vec shift = *reinterpret_cast<const typename Vector<T>::Memory*>(rows.shift + k + j);
 #pragma GCC unroll 4
     for (int r = 0; r < kCount; ++r) {
-      const Vec x = *reinterpret_cast<const Vec*>(rows.from + r * rows.stride + k + j);
-      *reinterpret_cast<Vec*>(rows.to + r * kDepth<T> + k + j) = x - shift;
+      const Vec x =
+          *reinterpret_cast<const typename Vector<T>::Memory*>(rows.from + r * rows.stride + k + j);
+      *reinterpret_cast<typename Vector<T>::Memory*>(rows.to + r * kDepth<T> + k + j) = x - shift;
     }
   }
 }
@@ -157,9 +160,9 @@ void mean(const T* x, int64_t row_stride, int64_t count, int64_t depth, T* mean)
   for (int64_t k = 0; k < depth; k += V::kLanes) {
     Vec sum = {};
     for (int64_t r = 0; r < count; ++r) {
-      sum += *reinterpret_cast<const Vec*>(x + r * row_stride + k);
+      sum += *reinterpret_cast<const typename Vector<T>::Memory*>(x + r * row_stride + k);
     }
-    *reinterpret_cast<Vec*>(mean + k) = sum / static_cast<T>(count);
+    *reinterpret_cast<typename Vector<T>::Memory*>(mean + k) = sum / static_cast<T>(count);
   }
 }
 
@@ -172,12 +175,13 @@ void pack(const T* rows, int64_t row_stride, int64_t depth, T* panel) {
       Vec square[V::kLanes];
 #pragma GCC unroll 16
       for (int i = 0; i < V::kLanes; ++i) {
-        square[i] = *reinterpret_cast<const Vec*>(rows + (r + i) * row_stride + k);
+        square[i] =
+            *reinterpret_cast<const typename Vector<T>::Memory*>(rows + (r + i) * row_stride + k);
       }
       transpose_square<T>(square);
 #pragma GCC unroll 16
       for (int i = 0; i < V::kLanes; ++i) {
-        *reinterpret_cast<Vec*>(panel + (k + i) * kPanel + r) = square[i];
+        *reinterpret_cast<typename Vector<T>::Memory*>(panel + (k + i) * kPanel + r) = square[i];
       }
     }
   }
@@ -196,7 +200,8 @@ inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b
     Vec right[kVectors];
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) {
-      right[j] = *reinterpret_cast<const Vec*>(b + k * kPanel + j * V::kLanes);
+      right[j] =
+          *reinterpret_cast<const typename Vector<T>::Memory*>(b + k * kPanel + j * V::kLanes);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
@@ -208,7 +213,8 @@ inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) {
-      *reinterpret_cast<Vec*>(tile + i * kPanel + j * V::kLanes) += sum[i][j];
+      *reinterpret_cast<typename Vector<T>::Memory*>(tile + i * kPanel + j * V::kLanes) +=
+          sum[i][j];
     }
   }
 }
@@ -266,11 +272,11 @@ void add_sums(const T* tile, double* row_sum, double* column_sum) {
       transpose_square<double>(rows);
 #pragma GCC unroll 8
       for (int r = 1; r < kLanes; ++r) rows[0] += rows[r];
-      *reinterpret_cast<Vec*>(row_sum + i) += rows[0];
+      *reinterpret_cast<Vector<double>::Memory*>(row_sum + i) += rows[0];
     }
 #pragma GCC unroll 4
     for (int c = 0; c < kWide / kLanes; ++c) {
-      *reinterpret_cast<Vec*>(column_sum + j + c * kLanes) += columns[c];
+      *reinterpret_cast<Vector<double>::Memory*>(column_sum + j + c * kLanes) += columns[c];
     }
   }
 }
@@ -281,7 +287,8 @@ void write_centred(const T* row, double row_offset, const double* column_offset,
   using Vec = Vector<double>::Type;
   constexpr int kLanes = Vector<double>::kLanes;
   for (int64_t j = 0; j < count; j += kLanes) {
-    const Vec offset = *reinterpret_cast<const Vec*>(column_offset + j) + row_offset;
+    const Vec offset =
+        *reinterpret_cast<const Vector<double>::Memory*>(column_offset + j) + row_offset;
     const typename Vector<T>::Few centred =
         __builtin_convertvector((to_double(row + j) - offset) * weight, typename Vector<T>::Few);
     if (j + kLanes <= count) {

@@ -2,10 +2,11 @@
 
 template <typename T>
 struct Vector {
-  typedef T Type __attribute__((vector_size(REPSIM_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  typedef T Type __attribute__((vector_size(REPSIM_VECTOR_BYTES)));
+  // In memory, at any entry; not for variables, whose references lose the alignment in Clang.
+  typedef T Memory __attribute__((vector_size(REPSIM_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
   using Integer = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-  typedef Integer Integers
-      __attribute__((vector_size(REPSIM_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  typedef Integer Integers __attribute__((vector_size(REPSIM_VECTOR_BYTES)));
 };
 template <typename T>
 using Vec = typename Vector<T>::Type;
@@ -23,11 +24,11 @@ constexpr int64_t round_up_to_lanes(int64_t count) {
 
 template <typename T>
 REPSIM_INLINE Vec<T> load(const T* from) {
-  return *reinterpret_cast<const Vec<T>*>(from);
+  return *reinterpret_cast<const typename Vector<T>::Memory*>(from);
 }
 template <typename T>
 REPSIM_INLINE void store(T* to, Vec<T> value) {
-  *reinterpret_cast<Vec<T>*>(to) = value;
+  *reinterpret_cast<typename Vector<T>::Memory*>(to) = value;
 }
 template <typename T>
 REPSIM_INLINE Vec<T> broadcast(T value) {
