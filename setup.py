@@ -80,7 +80,7 @@ def cuda_decision() -> tuple[bool, str]:
         return False, "FORCE_CUDA=0"
     problem = None
     nvcc = nvcc_release()
-    if not sources("cuda/*.cu"):
+    if not sources("cuda/**/*.cu"):
         problem = "there are no CUDA sources"
     elif torch.version.cuda is None:
         problem = f"torch {torch.__version__} is a CPU-only build"
@@ -134,7 +134,7 @@ def extensions() -> list[Extension]:
     built = [
         cpp_extension.CppExtension(
             "repsim_fast._C",
-            sources("*.cpp", "cpu/*.cpp"),
+            sources("*.cpp", "cpu/**/*.cpp"),
             include_dirs=[str(ROOT / "csrc")],
             define_macros=[
                 definition("REPSIM_CXX", first_line([compiler, "--version"])),
@@ -154,7 +154,7 @@ def extensions() -> list[Extension]:
         built.append(
             cpp_extension.CUDAExtension(
                 "repsim_fast._C_cuda",
-                sources("cuda/*.cpp", "cuda/*.cu"),
+                sources("cuda/**/*.cpp", "cuda/**/*.cu"),
                 include_dirs=[str(ROOT / "csrc")],
                 extra_compile_args={
                     "cxx": [*CXX_FLAGS, *system_headers(), torch_target_flag(), "-DUSE_CUDA"],

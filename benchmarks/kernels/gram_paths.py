@@ -1,10 +1,10 @@
 """Times every way to compute a centred Gram on a GPU, against the bound that its bytes or its
-operations set; the measurements behind the constants of csrc/cuda/gram_plan.h.
+operations set; the measurements behind the constants of csrc/cuda/gram/gram_plan.h.
 
     python benchmarks/kernels/gram_paths.py [--out FILE.json]
     python benchmarks/kernels/gram_paths.py --device cpu     # runs each path once, times nothing
 
-A path is the products alone (csrc/cuda/centered_gram.cuh), from x to the lower triangle of tiles:
+A path is the products alone (csrc/cuda/gram/centered_gram.cuh), from x to the lower triangle of tiles:
     single    one pass over x, tensor cores (bulk: its strips by Hopper's copy engine)
     warpgroups  one pass over x, products by warpgroups (Hopper)
     tiles64   centred features in memory, then 64 x 64 tiles (tiles128: 128 x 128)

@@ -2,7 +2,7 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "cuda/single_pass.cuh"
+#include "cuda/gram/single_pass.cuh"
 #include "kernels/study.cuh"
 
 namespace repsim_fast::study {

@@ -1,4 +1,4 @@
-"""What the constants of csrc/cuda/gram_plan.h ought to be, from the rows of gram_paths.py.
+"""What the constants of csrc/cuda/gram/gram_plan.h ought to be, from the rows of gram_paths.py.
 
     python benchmarks/kernels/plan_constants.py benchmarks/results/<gpu>/gram_paths.json
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "cuda/centered_gram.cuh"
+#include "cuda/gram/centered_gram.cuh"
 
 namespace repsim_fast::study {
 

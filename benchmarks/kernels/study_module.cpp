@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "cuda/pgd_steps.cuh"
+#include "cuda/pgd/pgd_steps.cuh"
 #include "kernels/study.cuh"
 
 namespace py = pybind11;

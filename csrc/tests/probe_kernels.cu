@@ -1,6 +1,6 @@
-#include "common/bulk_copies.h"
-#include "common/cuda_vocabulary.h"
-#include "common/warpgroup_products.h"
+#include "cuda/portability/bulk_copies.h"
+#include "cuda/portability/portability.h"
+#include "cuda/portability/warpgroup_products.h"
 #include "tests/probe_kernels.cuh"
 
 namespace repsim_fast {

@@ -8,7 +8,7 @@ namespace repsim_fast {
 // sums[b] = sum of values[b * 256 .. b * 256 + 256), by warp shuffles, shared memory and a barrier.
 void launch_block_sums(const float* values, int64_t blocks, float* sums, void* stream);
 
-// One word of the vocabulary each, over one warp: see probe_kernels.cu.
+// One word of the portability layer each, over one warp: see probe_kernels.cu.
 void launch_async_copy(const float* from, float* to, void* stream);               // (128,)
 void launch_async_copy_without_wait(const float* from, float* to, void* stream);  // (128,)
 void launch_early_async_copy(const float* from, float* to, void* stream);         // (128,)

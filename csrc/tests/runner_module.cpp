@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "cuda/centered_gram.cuh"
-#include "cuda/gram_plan.h"
+#include "cuda/gram/centered_gram.cuh"
+#include "cuda/gram/gram_plan.h"
 #include "math/triangle.h"
 #include "tests/probe_kernels.cuh"
 

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "common/cuda_vocabulary.h"
-#include "cuda/centered_gram.cuh"
+#include "cuda/portability/portability.h"
+#include "cuda/gram/centered_gram.cuh"
 #include "kernels/study.cuh"
 #include "math/centering.h"
 #include "math/triangle.h"

@@ -73,14 +73,14 @@ def problems(source: Path, headers: list[Path]) -> str:
 
 def main() -> int:
     csrc = ROOT / "csrc"
-    sources = [*csrc.glob("*.cpp"), *csrc.glob("cpu/*.cpp")]
+    sources = [*csrc.glob("*.cpp"), *csrc.glob("cpu/**/*.cpp")]
     with tempfile.TemporaryDirectory() as folder:
         torch = torch_headers(Path(folder))
         # torch comes with a pybind11 of its own, which refuses to be included.
         headers = [Path(pybind11.get_include()), Path(sysconfig.get_path("include"))]
         headers += [torch, torch / "torch/csrc/api/include"]
         cuda = cuda_headers()
-        operators = sorted(csrc.glob("cuda/*.cpp"))
+        operators = sorted(csrc.glob("cuda/**/*.cpp"))
         if cuda is None:
             print("not compiled, as there are no CUDA headers:", *(o.name for o in operators))
         else:

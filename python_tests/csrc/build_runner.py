@@ -30,12 +30,12 @@ STUDY = ROOT / "benchmarks" / "kernels"
 MODULE, STUDY_MODULE = "_cuda_runner", "_kernel_study"  # of one shared object
 
 KERNELS = [
-    *sorted(CSRC.glob("cuda/*.cu")),
+    *sorted(CSRC.glob("cuda/**/*.cu")),
     CSRC / "tests" / "probe_kernels.cu",
     *sorted(STUDY.glob("*.cu")),
 ]
 BINDINGS = [CSRC / "tests" / "runner_module.cpp", STUDY / "study_module.cpp"]
-CPU_ONLY = [*sorted(CSRC.glob("cuda/*.cpp")), CSRC / "tests" / "runner_fibres.cpp"]
+CPU_ONLY = [*sorted(CSRC.glob("cuda/**/*.cpp")), CSRC / "tests" / "runner_fibres.cpp"]
 
 INCLUDES = [
     f"-I{CSRC}",
@@ -104,7 +104,7 @@ def _digest(commands: object) -> str:
     for part in (version, repr(commands).encode(), torch.__version__.encode()):
         digest.update(part)
     folders = [*(CSRC / name for name in ("common", "cuda", "math", "tests")), STUDY]
-    for path in (path for folder in folders for path in sorted(folder.iterdir())):
+    for path in (path for folder in folders for path in sorted(folder.rglob("*"))):
         if path.suffix in (".h", ".cpp", ".cu", ".cuh"):
             digest.update(path.name.encode())
             digest.update(path.read_bytes())

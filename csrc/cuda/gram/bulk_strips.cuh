@@ -1,0 +1,53 @@
+// Strips of the single pass by Hopper's copy engine: one thread asks for all rows of a strip at
+// once, and no thread spends instructions on addresses or on columns from p on.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/portability/bulk_copies.h"
+#include "cuda/gram/single_pass.cuh"
+
+namespace repsim_fast {
+
+// A tensor map rather than copies of contiguous bytes: a row's share of a strip is 128 bytes, so
+// those would take n instructions a strip, and could not end at an odd p.
+template <typename Pass_>
+struct BulkStrips {
+  using Pass = Pass_;
+  struct Shared {
+    CopyBarrier arrived[Pass::kStages];
+  };
+
+  TensorMap x;  // (n, p), in rectangles of all rows and one strip
+
+  static BulkStrips of(const SinglePassArguments& arguments) {
+    return {make_tensor_map({.matrix = arguments.x,
+                             .element_bytes = sizeof(typename Pass::In),
+                             .rows = arguments.n,
+                             .columns = arguments.p,
+                             .row_bytes = arguments.row_stride * int64_t{sizeof(typename Pass::In)},
+                             .box_rows = arguments.n,
+                             .box_columns = Pass::kColumns})};
+  }
+
+  __device__ void begin(Shared& shared) const {
+    if (threadIdx.x == 0) {
+      for (CopyBarrier& barrier : shared.arrived) init_barrier(barrier);
+    }
+    __syncthreads();
+  }
+
+  __device__ void stage(Shared& shared, int64_t s, int64_t strip, int64_t n, int64_t,
+                        unsigned char* staged) const {
+    if (strip == kNoStrip || threadIdx.x != 0) return;
+    CopyBarrier& barrier = shared.arrived[s % Pass::kStages];
+    expect_bytes(barrier, n * Pass::kStripBytes);
+    copy_rectangle(staged, x, 0, strip * Pass::kColumns, barrier);
+  }
+
+  __device__ void wait(Shared& shared, int64_t s, int64_t mine) const {
+    if (s < mine) wait_phase(shared.arrived[s % Pass::kStages], s / Pass::kStages % 2);
+  }
+};
+
+}  // namespace repsim_fast
