@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from op_tester import devices
 from torch import Tensor, nn
 
+from python_tests.support.op_tester import devices
 from repsim_fast.comparison import engine as _engine
 from repsim_fast.comparison import side_stream as _side_stream
 from repsim_fast.comparison.compare import compare
