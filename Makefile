@@ -67,7 +67,7 @@ lint-python: $(VENV)/.installed
 lint-cpp: $(VENV)/.installed
 	find csrc benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \
 	  | xargs $(BIN)/clang-format --dry-run --Werror
-	$(BIN)/python python_tests/build/warnings_as_errors.py
+	$(BIN)/python python_tests/build/syntax.py
 
 format: $(VENV)/.installed  ## formats Python and C++
 	$(BIN)/ruff check --fix .

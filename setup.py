@@ -131,11 +131,9 @@ if os.environ.get("REPSIM_WERROR") == "1":
 def system_headers() -> list[str]:
     """Other people's headers, whose warnings are not ours. torch's builder gives them by -I, too,
     which g++ and clang++ ignore for a folder that is also given by -isystem."""
-    folders = [
-        *cpp_extension.include_paths(),
-        pybind11.get_include(),
-        sysconfig.get_path("include"),
-    ]
+    # pybind11 first: some versions of torch have one of their own, which refuses to be included.
+    folders = [pybind11.get_include(), sysconfig.get_path("include")]
+    folders += cpp_extension.include_paths()
     if cpp_extension.CUDA_HOME is not None:
         folders.append(str(Path(cpp_extension.CUDA_HOME) / "include"))
     # The compiler's own folders come in its own order, which -isystem would change.
