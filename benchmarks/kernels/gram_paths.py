@@ -4,7 +4,7 @@ operations set; the measurements behind the constants of csrc/cuda/gram/gram_pla
     python benchmarks/kernels/gram_paths.py [--out FILE.json]
     python benchmarks/kernels/gram_paths.py --device cpu     # runs each path once, times nothing
 
-A path is the products alone (csrc/cuda/gram/centered_gram.cuh), from x to the lower triangle of tiles:
+A path is the products alone (csrc/cuda/gram/centered_gram.cuh), from x to the triangle of tiles:
     single    one pass over x, tensor cores (bulk: its strips by Hopper's copy engine)
     warpgroups  one pass over x, products by warpgroups (Hopper)
     tiles64   centred features in memory, then 64 x 64 tiles (tiles128: 128 x 128)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from replayed_graph import ReplayedGraph
 from torch import Tensor, nn
 
+from python_tests.support.replayed_graph import ReplayedGraph
 from repsim_fast import models
 from repsim_fast.attacks import APGD, PGD, AutoAttack, Execution
 from repsim_fast.attacks.execution import graphed_steps
@@ -353,7 +353,7 @@ def test_graphs_are_kept_for_few_shapes_and_checked(
         attack(network, x[:1], y[:1])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("fold", [False, True])
 def test_cuda_graph(norm: str, fold: bool, network: nn.Module) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from python_tests.cli.commands import TRAIN, Run
+from python_tests.support.commands import TRAIN, Run
 
 COMPARE = ["compare", "resnet-8", "--data", "digits", "--limit", "40", "--threads", "1"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from python_tests.cli.commands import Run
+from python_tests.support.commands import Run
 from repsim_fast import SimilarityResult
 from repsim_fast.cli.demo_run import NOTEWORTHY, _compared, run_demo
 from repsim_fast.models import load_checkpoint

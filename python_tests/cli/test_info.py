@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import repsim_fast
-from python_tests.cli.commands import Run
+from python_tests.support.commands import Run
 
 
 def test_shows_build_machine_and_parts(run: Run) -> None:

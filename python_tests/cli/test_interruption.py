@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from python_tests.cli.commands import TRAIN, Run
+from python_tests.support.commands import TRAIN, Run
 from repsim_fast import SimilarityResult
 from repsim_fast.data import ImageData
 from repsim_fast.models import load_checkpoint

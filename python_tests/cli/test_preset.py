@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from python_tests.cli.commands import Run
+from python_tests.support.commands import Run
 from repsim_fast.models import load_checkpoint
 from repsim_fast.training import recipes
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from python_tests.comparison.written_out import features, hsic0, hsic1, in_place, minibatch_cka
+from python_tests.support.written_out import features, hsic0, hsic1, in_place, minibatch_cka
 from repsim_fast import build_info
 from repsim_fast.comparison.compare import compare
 from repsim_fast.comparison.result import SimilarityResult

@@ -236,8 +236,8 @@ class TestArguments:
         with pytest.raises(ValueError, match="'used#2' of model 'ModuleDict' was never called"):
             compare([model], x, layers=["used#1", "used#2"])
 
-    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-    def test_missing_gpu(self, good: nn.Module, x: Tensor) -> None:
+    def test_missing_gpu(self, good: nn.Module, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(RuntimeError, match="device='cuda' was asked for, but torch cannot use"):
             compare([good], x, device="cuda")
 

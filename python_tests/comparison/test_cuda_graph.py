@@ -11,10 +11,10 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from op_tester import devices
-from replayed_graph import ReplayedGraph
 from torch import Tensor, nn
 
+from python_tests.support.op_tester import devices
+from python_tests.support.replayed_graph import ReplayedGraph
 from repsim_fast._core.cuda_graph import GraphedLoop
 from repsim_fast.comparison import engine, inputs, replay
 from repsim_fast.comparison.compare import compare

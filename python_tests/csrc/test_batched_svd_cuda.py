@@ -5,16 +5,13 @@ The runner grants 48 KiB of shared memory: larger matrices take the way over tor
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
-sys.path.append(str(Path(__file__).parents[1] / "ops"))
-from svd_matrices import epsilons, obliqueness, residual, spectra, with_values
+from python_tests.support.svd_matrices import epsilons, obliqueness, residual, spectra, with_values
 
 _ops = torch.ops.repsim_fast_runner
 DTYPES = (torch.float64, torch.float32)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from python_tests.data.files import encode, write_parquet
-from python_tests.op_tester import devices
+from python_tests.support.image_files import encode, write_parquet
+from python_tests.support.op_tester import devices
 
 NAME = "experiments.01_robust_representations"
 command = import_module(f"{NAME}.command")

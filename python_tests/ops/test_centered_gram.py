@@ -6,8 +6,13 @@ import sys
 
 import pytest
 import torch
-from op_tester import assert_as_good_as_plain_torch, devices, opcheck, relative_error
 
+from python_tests.support.op_tester import (
+    assert_as_good_as_plain_torch,
+    devices,
+    opcheck,
+    relative_error,
+)
 from repsim_fast import _C, build_info, ops
 from repsim_fast.ops.reference import gram as reference
 

@@ -23,12 +23,8 @@ def cuda_problem() -> str:
 
 
 def devices() -> list[Any]:
-    """Parameters for a test on every device; without a GPU the CUDA case skips, or fails when
-    REPSIM_REQUIRE_CUDA=1."""
-    problem = cuda_problem()
-    if REQUIRE_CUDA or not problem:
-        return ["cpu", "cuda"]
-    return ["cpu", pytest.param("cuda", marks=pytest.mark.skip(reason=problem))]
+    """Parameters for a test on every device; that of CUDA is marked (see conftest.py)."""
+    return ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
