@@ -5,8 +5,8 @@ from importlib import import_module
 
 import pytest
 
-claims = import_module("experiments.01_robust_representations.claims")
-PRESETS = import_module("experiments.01_robust_representations.presets").PRESETS
+claims = import_module("experiments.robust_representations.claims")
+PRESETS = import_module("experiments.robust_representations.presets").PRESETS
 
 
 def number(value, se=0.01):

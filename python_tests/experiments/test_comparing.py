@@ -8,7 +8,7 @@ import torch
 
 from repsim_fast import compare, models
 
-comparing = import_module("experiments.01_robust_representations.comparing")
+comparing = import_module("experiments.robust_representations.comparing")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-indices = import_module("experiments.01_robust_representations.indices")
+indices = import_module("experiments.robust_representations.indices")
 
 STAGES = ("stem", *("stage1",) * 4, *("stage2",) * 4, *("stage3",) * 4, "head")
 SIZE = len(STAGES)

@@ -14,7 +14,7 @@ from PIL import Image
 from python_tests.support.image_files import encode, write_parquet
 from python_tests.support.op_tester import devices
 
-NAME = "experiments.01_robust_representations"
+NAME = "experiments.robust_representations"
 command = import_module(f"{NAME}.command")
 presets = import_module(f"{NAME}.presets")
 datasets = import_module(f"{NAME}.datasets")

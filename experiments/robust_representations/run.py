@@ -1,4 +1,4 @@
-"""Run the experiment: ``python experiments/01_robust_representations/run.py --preset smoke``."""
+"""Run the experiment: ``python experiments/robust_representations/run.py --preset smoke``."""
 
 import sys
 from importlib import import_module
