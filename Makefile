@@ -34,8 +34,8 @@ test: doctest  ## examples of the docstrings, then the test suite
 doctest: $(VENV)/.built  ## examples of the docstrings
 	$(PYTEST) --doctest-modules repsim_fast
 
-experiment-smoke: $(VENV)/.built  ## every question of experiment 1 on digits, in two minutes
-	$(BIN)/python experiments/robust_representations/run.py --preset smoke --quiet \
+experiment-smoke: $(VENV)/.built  ## the experiment on robust representations, on digits, in two minutes
+	$(BIN)/python -m experiments.robust_representations --preset smoke --quiet \
 	  --work $(OUT)/experiment/work --results $(OUT)/experiment/results
 
 bench: $(VENV)/.built  ## benchmarks; correctness is checked before anything is timed
@@ -160,7 +160,7 @@ gpu-learning: gpu-build  ## published recipes against the published accuracies o
 # Ten hours by estimate, in parts of eight minutes, which are no part of `make gpu`: "Error 75"
 # means that the same command goes on from there, success that all questions are answered.
 gpu-experiment: gpu-build
-	$(GPU_PYTHON) experiments/robust_representations/run.py --preset gpu --minutes 8 --quiet
+	$(GPU_PYTHON) -m experiments.robust_representations --preset gpu --minutes 8 --quiet
 
 clean:  ## removes what was built, not the environment
 	rm -rf build dist $(OUT) repsim_fast/*.so *.egg-info $(VENV)/.built

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from experiments.lab import presets
+
 __all__ = ["PRESETS", "Overfitting", "Preset"]
 
 
@@ -17,38 +19,21 @@ class Overfitting:
     watched: int  # test images evaluated after each epoch
 
 
-@dataclass(frozen=True)
-class Preset:
-    """Sizes of a run; all that decides its numbers besides the code.
+@dataclass(frozen=True, kw_only=True)
+class Preset(presets.Preset):
+    """Sizes of a run; what is not here is in ``experiments.lab.presets``.
 
     Attributes:
-        dataset: See ``datasets.find``.
-        architecture: Network of all questions but the fourth.
-        seeds: Networks of each kind for the seed-to-seed baseline.
-        train_images, test_images: None for all.
-        epochs, batch_size, lr: Of every training.
-        compare_batch: Images a Gram; a jackknife group is one batch.
         kept: Fractions of the training at which networks are kept for question 7.
         widths, depths: Architectures of question 4.
         radii: Multiples of the radius for training, question 5.
         strengths: Multiples of the radius for evaluation, question 2.
         threats: Threat models of question 6, the first being that of all other questions.
+        overfitting: Training of question 3.
         measure_images: Images for the measures of question 8: twice the channels must fit into
             three quarters of them.
-        minutes: What it takes on the machine it is for.
-        absolute: Whether the published absolute values may be expected (same network, same data).
     """
 
-    name: str
-    dataset: str
-    architecture: str
-    seeds: tuple[int, ...]
-    train_images: int | None
-    test_images: int
-    epochs: int
-    batch_size: int
-    lr: float
-    compare_batch: int
     kept: tuple[float, ...]
     widths: tuple[str, ...]
     depths: tuple[str, ...]
@@ -57,11 +42,6 @@ class Preset:
     threats: tuple[str, ...]
     overfitting: Overfitting
     measure_images: int
-    minutes: int
-    device: str = "cpu"
-    autocast: str | None = None
-    absolute: bool = False
-    image_size: int | None = None
 
 
 PRESETS = {

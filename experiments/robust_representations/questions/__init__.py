@@ -1,5 +1,7 @@
 """The questions: each a function (lab, report) -> findings, under its number."""
 
+from experiments.lab.experiment import Question
+
 from . import (
     architecture,
     beyond,
@@ -13,13 +15,13 @@ from . import (
 )
 
 QUESTIONS = {
-    "Q1": ("cross-layer structure", structure.run),
-    "Q2": ("benign against adversarial inputs", perturbed.run),
-    "Q3": ("robust overfitting", overfitting.run),
-    "Q4": ("architecture", architecture.run),
-    "Q5": ("training methods and radii", methods.run),
-    "Q6": ("threat models", threats.run),
-    "Q7": ("convergence of layers", convergence.run),
-    "Q8": ("other measures", measures.run),
-    "Q9": ("beyond: tests, baselines, the in-place artefact", beyond.run),
+    "Q1": Question("cross-layer structure", structure.run),
+    "Q2": Question("benign against adversarial inputs", perturbed.run),
+    "Q3": Question("robust overfitting", overfitting.run),
+    "Q4": Question("architecture", architecture.run),
+    "Q5": Question("training methods and radii", methods.run),
+    "Q6": Question("threat models", threats.run),
+    "Q7": Question("convergence of layers", convergence.run),
+    "Q8": Question("other measures", measures.run),
+    "Q9": Question("beyond: tests, baselines, the in-place artefact", beyond.run),
 }

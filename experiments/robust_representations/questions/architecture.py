@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import indices
-from ..lab import Lab, View
-from ..report import Report
+from experiments.lab.lab import View
+from experiments.lab.report import Report
+from repsim_fast.analysis.estimates import Estimate, difference
+
+from ..robust_lab import RobustLab
 from .common import accuracies, structure
 from .seeds import KINDS, baseline
 
 
-def run(lab: Lab, report: Report) -> dict[str, Any]:
+def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     """Structure of standard and robust networks over widths and over depths."""
     rows: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys((*lab.preset.widths, *lab.preset.depths)):
@@ -63,7 +65,7 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _trend(rows: dict[str, Any], names: tuple[str, ...], kind: str) -> indices.Estimate:
+def _trend(rows: dict[str, Any], names: tuple[str, ...], kind: str) -> Estimate:
     """Mean off-diagonal CKA of the largest minus that of the smallest network."""
     small, large = (rows[f"{n} {kind}"]["mean off-diagonal"] for n in (names[0], names[-1]))
-    return indices.difference(large, small)
+    return difference(large, small)

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from repsim_fast.ops import centered_gram
+from experiments.lab.report import Report
+from repsim_fast.analysis.estimates import mean_over_seeds, one_sided_p, permutation_p
+from repsim_fast.analysis.grids import Array, block_index, mean_off_diagonal, stage_contrast
 
-from .. import indices
-from ..comparing import BatchedCKA, Comparison, is_paper_layer
-from ..indices import Matrix
-from ..lab import Lab, View
-from ..report import Report
-from .seeds import all_seeds, recipes
+from ..robust_lab import RobustLab
+from . import in_place
+from .seeds import all_seeds
 
 
-def run(lab: Lab, report: Report) -> dict[str, Any]:
+def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     """Tests of "block structure disappears", and the published heat maps' artefact."""
-    return {"block structure": _tests(lab, report), "in place": _in_place(lab, report)}
+    return {"block structure": _tests(lab, report), "in place": in_place.run(lab, report)}
 
 
-def _tests(lab: Lab, report: Report) -> dict[str, Any]:
+def _tests(lab: RobustLab, report: Report) -> dict[str, Any]:
     """Robust against standard networks, once over seeds and once over images."""
     standard, robust, found = all_seeds(lab)
     stages = found.stages(standard[0].name)
     tested = {
-        "block index": lambda g: indices.block_index(g, stages),
-        "stage contrast": lambda g: indices.stage_contrast(g, stages),
-        "mean off-diagonal": indices.mean_off_diagonal,
+        "block index": lambda g: block_index(g, stages),
+        "stage contrast": lambda g: stage_contrast(g, stages),
+        "mean off-diagonal": mean_off_diagonal,
     }
     rows, results = [], {}
     for name, index in tested.items():
@@ -49,10 +44,10 @@ def _tests(lab: Lab, report: Report) -> dict[str, Any]:
             *pairs,
         )
         result = {
-            **{kind: indices.mean_over_seeds(own) for kind, own in networks.items()},
+            **{kind: mean_over_seeds(own) for kind, own in networks.items()},
             "difference in the expected direction": over_images,
-            "p over images": indices.one_sided_p(over_images),
-            "p over seeds": indices.permutation_test(
+            "p over images": one_sided_p(over_images),
+            "p over seeds": permutation_p(
                 [sign * v for v in values["standard"]], [sign * v for v in values["robust"]]
             ),
         }
@@ -62,96 +57,8 @@ def _tests(lab: Lab, report: Report) -> dict[str, Any]:
     return results
 
 
-def _mean_difference(index: Any, grids: tuple[Matrix, ...]) -> float:
+def _mean_difference(index: Any, grids: tuple[Array, ...]) -> float:
     """Mean of the second half of the grids (robust) minus that of the first (standard)."""
     values = np.array([index(g) for g in grids])
     half = len(values) // 2
     return float(values[half:].mean() - values[:half].mean())
-
-
-def _in_place(lab: Lab, report: Report) -> dict[str, Any]:
-    """The same network compared as published, through views that later layers overwrite."""
-    rows, found = [], {}
-    for kind, recipe in recipes(lab, lab.preset.seeds[0]).items():
-        model = lab.model(View(kind, recipe))
-        batches = lab.images()[0].split(lab.preset.compare_batch)
-        batches = [x for x in batches if len(x) == len(batches[0])]
-        hooked = {
-            name: _hooked(model, batches, lab.preset.device, in_place=name == "published")
-            for name in ("published", "correct")
-        }
-        layers = hooked["correct"].layers[0]
-        pairs = [(i, i + 1) for i in range(len(layers) - 1) if _norm_then_relu(model, layers, i)]
-        seen = {name: _seen(one, name, pairs) for name, one in hooked.items()}
-        rows += [{"network": kind, "hooks": name, **row} for name, row in seen.items()]
-        value, wrong = (hooked[name].value for name in ("correct", "published"))
-        found[kind] = {
-            "norm layers followed by a ReLU": len(pairs),
-            **{key: {name: seen[name][key] for name in hooked} for key in seen["correct"]},
-            "largest error of a cell": indices.jackknife(
-                np.nanmax(np.abs(wrong - value)),
-                [
-                    np.nanmax(np.abs(a - b))
-                    for a, b in zip(
-                        hooked["published"].replicates, hooked["correct"].replicates, strict=True
-                    )
-                ],
-            ),
-        }
-        report.heatmaps(
-            f"in_place_{kind}",
-            [one.grid(name, name) for name, one in hooked.items()],
-            f"{kind} network: in-place ReLUs overwrite what was recorded of norm layers",
-            columns=2,
-        )
-    report.table("in_place", rows)
-    return found
-
-
-def _seen(found: Comparison, name: str, pairs: list[tuple[int, int]]) -> dict[str, Any]:
-    """Whether the rows of norm layers and of the ReLUs after them differ, and the grid's mean."""
-    own = (name, name)
-    return {
-        "largest row difference, norm and ReLU": found.estimate(
-            lambda g: max(float(np.nanmax(np.abs(g[i] - g[j]))) for i, j in pairs), own
-        ),
-        "smallest CKA, norm with ReLU": found.estimate(
-            lambda g: min(float(g[i, j]) for i, j in pairs), own
-        ),
-        "mean off-diagonal": found.estimate(indices.mean_off_diagonal, own),
-    }
-
-
-def _hooked(
-    model: nn.Module, batches: Sequence[torch.Tensor], device: str, *, in_place: bool
-) -> Comparison:
-    """CKA from plain hooks; with ``in_place`` they keep views, and ReLUs overwrite them."""
-    model = copy.deepcopy(model).eval()
-    kept: dict[str, torch.Tensor] = {}
-
-    def hook(name: str) -> Any:
-        def keep(module: nn.Module, args: Any, output: torch.Tensor) -> None:
-            flat = output.flatten(1)
-            kept[name] = flat if in_place else flat.clone()
-
-        return keep
-
-    for name, module in model.named_modules():
-        if is_paper_layer(name, module):
-            module.register_forward_hook(hook(name))
-        if isinstance(module, nn.ReLU):
-            module.inplace = in_place
-    batched = BatchedCKA()
-    for x in batches:
-        with torch.no_grad():
-            model(x.to(device))
-        batched.add([centered_gram(flat, packed=True) for flat in kept.values()], len(x))
-    view = "published" if in_place else "correct"
-    return Comparison((view,), (tuple(kept),), batched.value(), batched.without_each())
-
-
-def _norm_then_relu(model: nn.Module, layers: tuple[str, ...], i: int) -> bool:
-    modules = dict(model.named_modules())
-    return isinstance(modules[layers[i]], nn.BatchNorm2d) and isinstance(
-        modules[layers[i + 1]], nn.ReLU
-    )

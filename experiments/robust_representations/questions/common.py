@@ -7,10 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from .. import indices
-from ..comparing import Comparison
-from ..indices import Matrix
-from ..lab import Lab, View
+from experiments.lab.comparisons import Comparison
+from experiments.lab.lab import View
+from repsim_fast.analysis.estimates import Estimate
+from repsim_fast.analysis.grids import (
+    Array,
+    block_index,
+    long_range,
+    mean_off_diagonal,
+    stage_block,
+    stage_contrast,
+    stage_mean,
+)
+
+from ..recipes import Recipe
+from ..robust_lab import RobustLab
 
 STAGES = ("stage1", "stage2", "stage3")
 
@@ -19,33 +30,29 @@ def structure(found: Comparison, view: str) -> dict[str, Any]:
     """All indices of the grid of a network with itself."""
     stages, own = found.stages(view), (view, view)
     row: dict[str, Any] = {
-        "mean off-diagonal": found.estimate(indices.mean_off_diagonal, own),
-        "block index": found.estimate(lambda g: indices.block_index(g, stages), own),
-        "stage contrast": found.estimate(lambda g: indices.stage_contrast(g, stages), own),
-        "long range": found.estimate(indices.long_range, own),
+        "mean off-diagonal": found.estimate(mean_off_diagonal, own),
+        "block index": found.estimate(lambda g: block_index(g, stages), own),
+        "stage contrast": found.estimate(lambda g: stage_contrast(g, stages), own),
+        "long range": found.estimate(long_range, own),
     }
     for i, a in enumerate(STAGES):
         for b in STAGES[i:]:
-            row[f"{a}-{b}"] = found.estimate(
-                lambda g, a=a, b=b: indices.stage_block(g, stages, a, b), own
-            )
+            row[f"{a}-{b}"] = found.estimate(lambda g, a=a, b=b: stage_block(g, stages, a, b), own)
     return row
 
 
-def accuracies(lab: Lab, view: View) -> dict[str, Any]:
+def accuracies(lab: RobustLab, view: View[Recipe]) -> dict[str, Any]:
     """Clean and robust accuracy of a view's trained network."""
     found = lab.accuracy(view.recipe)
     return {"clean accuracy": found["clean"], "robust accuracy": found["robust"]}
 
 
-def stage_mean_of(stages: Sequence[str], stage: str) -> Callable[[Matrix], float]:
+def stage_mean_of(stages: Sequence[str], stage: str) -> Callable[[Array], float]:
     """Mean similarity of the same layers, over those of a stage, as a function of a grid."""
-    return lambda grid: indices.stage_mean(grid.diagonal(), stages, stage)
+    return lambda grid: stage_mean(grid.diagonal(), stages, stage)
 
 
-def stage_means(
-    found: Comparison, a: str, b: str, *, change: bool = False
-) -> dict[str, indices.Estimate]:
+def stage_means(found: Comparison, a: str, b: str, *, change: bool = False) -> dict[str, Estimate]:
     """Mean similarity of the same layers of two views by stage; with ``change``, 1 minus it."""
     means = {s: stage_mean_of(found.stages(a), s) for s in STAGES}
     return {
@@ -54,7 +61,7 @@ def stage_means(
     }
 
 
-def depth_gap(found: Comparison, a: str, b: str) -> indices.Estimate:
+def depth_gap(found: Comparison, a: str, b: str) -> Estimate:
     """How much more alike the first stages of two views are than their last."""
     first, last = (stage_mean_of(found.stages(a), s) for s in (STAGES[0], STAGES[-1]))
     return found.estimate(lambda g: first(g) - last(g), (a, b))
@@ -67,6 +74,6 @@ def borders(stages: tuple[str, ...]) -> list[tuple[float, str]]:
     return [(float(s) - 0.5, str(names[s])) for s in starts if names[s] != "stem"]
 
 
-def diagonal(grid: Matrix) -> Matrix:
+def diagonal(grid: Array) -> Array:
     """Similarity of each layer of a view with the same layer of another."""
     return grid.diagonal()

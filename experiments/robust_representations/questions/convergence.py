@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..indices import Estimate, mean_over_seeds
-from ..lab import Lab, View
-from ..report import Report
+from experiments.lab.lab import View
+from experiments.lab.report import Report
+from repsim_fast.analysis.estimates import Estimate, mean_over_seeds
+
+from ..robust_lab import RobustLab
 from .common import STAGES, borders, depth_gap, diagonal, stage_means, structure
 from .seeds import KINDS, baseline, recipes
 
@@ -14,7 +16,7 @@ LEAD = "stage1 minus stage3"
 CROSS = "mean off-diagonal"
 
 
-def run(lab: Lab, report: Report) -> dict[str, Any]:
+def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     """CKA of each layer during training with the same layer in the end, for every seed."""
     epochs = (*lab.kept_epochs, lab.preset.epochs)
     rows: list[dict[str, Any]] = []

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import indices
-from ..lab import Lab, View
-from ..report import Report
+from experiments.lab.lab import View
+from experiments.lab.report import Report
+from repsim_fast.analysis.grids import mean_off_diagonal, mean_same_layer
+
+from ..robust_lab import RobustLab
 from .common import accuracies, structure
 from .seeds import baseline
 
 
-def run(lab: Lab, report: Report) -> dict[str, Any]:
+def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     """PGD-AT at several radii, TRADES, single-step training and standard training compared."""
     views = [View("standard", lab.standard())]
     views += [View(f"PGD x{r:g}", lab.recipe(radius=r)) for r in lab.preset.radii]
@@ -21,7 +23,7 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
     rows = {v.name: {**accuracies(lab, v), **structure(found, v.name)} for v in views}
     for view in views:
         rows[view.name]["same-layer CKA with PGD x1"] = found.estimate(
-            indices.mean_same_layer, (view.name, "PGD x1")
+            mean_same_layer, (view.name, "PGD x1")
         )
     yardstick = baseline(lab)
     report.table(
@@ -49,7 +51,7 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
     )  # fmt: skip
     low, high = f"PGD x{lab.preset.radii[0]:g}", f"PGD x{lab.preset.radii[-1]:g}"
     trend = found.estimate(
-        lambda g, h: indices.mean_off_diagonal(h) - indices.mean_off_diagonal(g),
+        lambda g, h: mean_off_diagonal(h) - mean_off_diagonal(g),
         (low, low), (high, high),
     )  # fmt: skip
     seeds = yardstick.between("robust")

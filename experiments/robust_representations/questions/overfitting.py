@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..comparing import Comparison
-from ..indices import share
-from ..lab import Lab, View
-from ..networks import Recipe
-from ..report import Report
+from experiments.lab.comparisons import Comparison
+from experiments.lab.lab import View
+from experiments.lab.report import Report
+from repsim_fast.analysis.estimates import share
+
+from ..recipes import Recipe
+from ..robust_lab import RobustLab
 from .common import STAGES, borders, depth_gap, diagonal, stage_mean_of, stage_means
 from .seeds import baseline
 
 
-def run(lab: Lab, report: Report) -> dict[str, Any]:
+def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     """The network of the best robust accuracy against the last, on training and on test images."""
     setting = lab.preset.overfitting
     recipe = lab.recipe(
@@ -63,14 +65,14 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
         "last epoch": recipe.epochs,
         "robust accuracy": {"best": robust[best], "last": robust[recipe.epochs]},
         "train accuracy": {e: history[e]["train accuracy"] for e in (best, recipe.epochs)},
-        "evaluated images": len(lab.networks.eval_data),
+        "evaluated images": len(lab.watched),
         "change": changes,
     }
 
 
-def _history(lab: Lab, recipe: Recipe) -> dict[int, dict[str, Any]]:
+def _history(lab: RobustLab, recipe: Recipe) -> dict[int, dict[str, Any]]:
     """Accuracies by the number of epochs done, of the epochs that were evaluated."""
-    images, watched = recipe.images or len(lab.train_data), len(lab.networks.eval_data)
+    images, watched = recipe.images or len(lab.train_data), len(lab.watched)
     return {
         line["epoch"] + 1: {
             "epoch": line["epoch"] + 1,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import indices
-from ..comparing import Comparison
-from ..indices import Estimate
-from ..lab import Lab, View
-from ..report import Report
+from experiments.lab.comparisons import Comparison
+from experiments.lab.lab import View
+from experiments.lab.report import Report
+from repsim_fast.analysis.estimates import Estimate, difference, mean_over_seeds
+
+from ..robust_lab import RobustLab
 from .common import STAGES, borders, depth_gap, diagonal, stage_means
 from .seeds import KINDS, recipes
 
 USUAL = 1.0  # the radius at which all seeds are attacked, that of training
 
 
-def run(lab: Lab, report: Report) -> dict[str, Any]:
+def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     """CKA of a layer on benign and on attacked images: over strengths, and over seeds at one."""
     rows, curves, means, falls = [], {}, {}, {}
     stages: tuple[str, ...] = ()
@@ -39,7 +40,7 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
                 if k == USUAL:
                     at_usual.append({**own, "fall": depth_gap(found, *pair)})
         over = {
-            key: indices.mean_over_seeds([e[key] for e in at_usual])
+            key: mean_over_seeds([e[key] for e in at_usual])
             for key in (*STAGES, "last layer", "fall")
         }
         falls[kind] = over.pop("fall")
@@ -49,20 +50,20 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
         "radius": USUAL,
         "means": means,
         "fall with depth": {
-            **falls, "standard minus robust": indices.difference(falls["standard"], falls["robust"])
+            **falls, "standard minus robust": difference(falls["standard"], falls["robust"])
         },
         "rows": rows,
     }  # fmt: skip
 
 
-def _compared(lab: Lab, kind: str, seed: int, strengths: tuple[float, ...]) -> Comparison:
+def _compared(lab: RobustLab, kind: str, seed: int, strengths: tuple[float, ...]) -> Comparison:
     recipe, threat = recipes(lab, seed)[kind], lab.preset.threats[0]
     attacked = [View(f"x{k:g}", recipe, threat=threat, strength=k) for k in strengths]
     return lab.compare([View("benign", recipe), *attacked])
 
 
 def _write(
-    lab: Lab,
+    lab: RobustLab,
     report: Report,
     rows: list[dict[str, Any]],
     curves: dict[str, list[Estimate]],

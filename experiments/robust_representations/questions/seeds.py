@@ -11,21 +11,24 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
-from .. import indices
-from ..comparing import Comparison
-from ..indices import Estimate, Matrix
-from ..lab import Lab, View
+from experiments.lab.comparisons import Comparison
+from experiments.lab.lab import View
+from repsim_fast.analysis.estimates import Estimate, spread_over_seeds
+from repsim_fast.analysis.grids import Array, mean_same_layer
+
+from ..recipes import Recipe
+from ..robust_lab import RobustLab
 from .common import STAGES, stage_mean_of, structure
 
 KINDS = ("standard", "robust")
 
 
-def recipes(lab: Lab, seed: int) -> dict[str, Any]:
+def recipes(lab: RobustLab, seed: int) -> dict[str, Any]:
     """The usual networks of a seed, by kind."""
     return {"standard": lab.standard(seed), "robust": lab.robust(seed)}
 
 
-def all_seeds(lab: Lab) -> tuple[list[View], list[View], Comparison]:
+def all_seeds(lab: RobustLab) -> tuple[list[View[Recipe]], list[View[Recipe]], Comparison]:
     """Standard and robust networks of all seeds, compared with one another."""
     standard, robust = (
         [View(f"{kind} {s}", recipes(lab, s)[kind]) for s in lab.preset.seeds] for kind in KINDS
@@ -53,10 +56,10 @@ class Baseline:
     def between(self, kind: str, index: str = "mean off-diagonal") -> Estimate:
         """Standard deviation of the difference of an index between two networks of a kind."""
         spread = self.spread[kind][index]
-        return Estimate(2**0.5 * spread.value, 2**0.5 * spread.se)
+        return Estimate(2**0.5 * spread.value, 2**0.5 * spread.standard_error)
 
 
-def baseline(lab: Lab) -> Baseline:
+def baseline(lab: RobustLab) -> Baseline:
     """From the networks of question 1, which the other questions need anyway."""
     standard, robust, found = all_seeds(lab)
     names = {"standard": [v.name for v in standard], "robust": [v.name for v in robust]}
@@ -71,10 +74,10 @@ def baseline(lab: Lab) -> Baseline:
     return Baseline(
         found,
         {
-            kind: {key: indices.spread_over_seeds([r[key].value for r in own]) for key in own[0]}
+            kind: {key: spread_over_seeds([r[key].value for r in own]) for key in own[0]}
             for kind, own in rows.items()
         },
-        {k: found.estimate(_mean_of(indices.mean_same_layer), *p) for k, p in pairs.items()},
+        {k: found.estimate(_mean_of(mean_same_layer), *p) for k, p in pairs.items()},
         {
             k: {s: found.estimate(_mean_of(stage_mean_of(stages, s)), *p) for s in STAGES}
             for k, p in pairs.items()
@@ -83,5 +86,5 @@ def baseline(lab: Lab) -> Baseline:
     )
 
 
-def _mean_of(index: Callable[[Matrix], float]) -> Callable[..., float]:
+def _mean_of(index: Callable[[Array], float]) -> Callable[..., float]:
     return lambda *grids: sum(map(index, grids)) / len(grids)

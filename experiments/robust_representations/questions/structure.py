@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import indices
-from ..lab import Lab
-from ..report import Report
+from experiments.lab.report import Report
+from repsim_fast.analysis.estimates import Estimate, difference, mean_over_seeds, ratio
+from repsim_fast.analysis.grids import mean_by_distance
+
+from ..robust_lab import RobustLab
 from .common import accuracies, borders, structure
 from .seeds import all_seeds, baseline
 
 
-def run(lab: Lab, report: Report) -> dict[str, Any]:
+def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     """Heat maps, indices a network, curves over layer distance, the seed-to-seed baseline."""
     standard, robust, found = all_seeds(lab)
     s, r = standard[0].name, robust[0].name
@@ -25,7 +27,7 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
     }
     report.table("structure", [{"network": name, **row} for name, row in rows.items()])
     pairs = {"standard": (s, s), "robust": (r, r), "standard-robust": (s, r)}
-    curves = {name: found.curve(indices.by_distance, pair) for name, pair in pairs.items()}
+    curves = {name: found.curve(mean_by_distance, pair) for name, pair in pairs.items()}
     report.lines(
         "by_distance", curves, xlabel="layers apart", ylabel="mean CKA",
         title="CKA by distance between layers (first seed)",
@@ -59,7 +61,7 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
         key: _difference([rows[v.name][key] for v in standard], [rows[v.name][key] for v in robust])
         for key in rows[s]
     }
-    stage13 = indices.ratio(means["robust"]["stage1-stage3"], means["standard"]["stage1-stage3"])
+    stage13 = ratio(means["robust"]["stage1-stage3"], means["standard"]["stage1-stage3"])
     report.table(
         "differences",
         [
@@ -81,17 +83,13 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
     }
 
 
-def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, indices.Estimate]:
-    return {key: indices.mean_over_seeds([row[key] for row in rows]) for key in rows[0]}
+def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, Estimate]:
+    return {key: mean_over_seeds([row[key] for row in rows]) for key in rows[0]}
 
 
-def _difference(
-    standard: list[indices.Estimate], robust: list[indices.Estimate]
-) -> indices.Estimate:
+def _difference(standard: list[Estimate], robust: list[Estimate]) -> Estimate:
     """Robust minus standard, seeds paired, the error that of seeds."""
-    return indices.mean_over_seeds(
-        [indices.difference(r, s) for s, r in zip(standard, robust, strict=True)]
-    )
+    return mean_over_seeds([difference(r, s) for s, r in zip(standard, robust, strict=True)])
 
 
 def _mean_diagonal(*grids: Any) -> Any:

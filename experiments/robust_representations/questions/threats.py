@@ -5,16 +5,19 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
-from .. import indices
-from ..lab import Lab, View
-from ..report import Report
+from experiments.lab.lab import View
+from experiments.lab.report import Report
+from repsim_fast.analysis.estimates import Estimate
+from repsim_fast.analysis.grids import mean_same_layer
+
+from ..robust_lab import RobustLab
 from .common import structure
 from .seeds import baseline
 
-UNKNOWN = indices.Estimate(float("nan"), float("nan"))
+UNKNOWN = Estimate(float("nan"), float("nan"))
 
 
-def run(lab: Lab, report: Report) -> dict[str, Any]:
+def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     """Same-layer CKA between networks trained against each threat model, and a standard one."""
     threats = lab.preset.threats
     views = [View("standard", lab.standard())]
@@ -36,7 +39,7 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
                 "accuracy under own threat": own["robust"] if own else UNKNOWN,
                 "accuracy under linf": lab.accuracy(view.recipe)["robust"],
                 "same-layer CKA with linf": found.estimate(
-                    indices.mean_same_layer, (view.name, threats[0])
+                    mean_same_layer, (view.name, threats[0])
                 ),
                 **structure(found, view.name),
             }
@@ -66,4 +69,4 @@ def run(lab: Lab, report: Report) -> dict[str, Any]:
 
 
 def _mean_same(*grids: Any) -> float:
-    return sum(map(indices.mean_same_layer, grids)) / len(grids)
+    return sum(map(mean_same_layer, grids)) / len(grids)

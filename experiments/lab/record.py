@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import platform
 import subprocess
@@ -14,11 +13,12 @@ from typing import Any
 
 import torch
 
-from repsim_fast.comparison.result import versions
+from repsim_fast._core.versions import versions
 
+from .files import plain, read_json, write_json
 from .presets import Preset
-from .report import plain, write_json
 
+LAB = Path(__file__).resolve().parent
 CHANGED = " with changes"
 
 
@@ -31,17 +31,18 @@ class Record:
     Args:
         path: run.json.
         preset: Settings of all the questions.
+        code: Folder of the experiment's code.
     """
 
-    def __init__(self, path: Path, preset: Preset) -> None:
+    def __init__(self, path: Path, preset: Preset, code: Path) -> None:
         self.path = path
         self.preset = plain(dataclasses.asdict(preset))
         # Of the code as it is loaded, not as it may be when the question is answered.
-        self.commit = _commit()
+        self.commit = _commit(code)
         self.questions: dict[str, Any] = {}
         self.networks: dict[str, float] = {}
         if path.exists():
-            held = json.loads(path.read_text())
+            held = read_json(path)
             if (held.get("preset"), held.get("commit")) == (self.preset, self.commit):
                 self.questions, self.networks = held["questions"], held["networks"]
 
@@ -90,14 +91,13 @@ def _cpu() -> str:
     return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
 
 
-def _commit() -> str:
-    """The last commit that changed the experiment's code or the package."""
-    here = Path(__file__).parent
-    code = [":/repsim_fast", ":/csrc", "*.py"]
+def _commit(code: Path) -> str:
+    """The last commit that changed the experiment's code, the lab's or the package."""
+    paths = [":/repsim_fast", ":/csrc", f"{LAB}/*.py", f"{code}/*.py"]
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
-            ["git", *arguments, "--", *code], cwd=here, capture_output=True, text=True, check=False
+            ["git", *arguments, "--", *paths], cwd=LAB, capture_output=True, text=True, check=False
         )
         return done.stdout.strip()
 

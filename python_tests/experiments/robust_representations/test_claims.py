@@ -1,12 +1,12 @@
 """Verdicts follow from the numbers and from the premises."""
 
 import dataclasses
-from importlib import import_module
 
 import pytest
 
-claims = import_module("experiments.robust_representations.claims")
-PRESETS = import_module("experiments.robust_representations.presets").PRESETS
+from experiments.lab import claims
+from experiments.robust_representations.claims import CLAIMS
+from experiments.robust_representations.presets import PRESETS
 
 
 def number(value, se=0.01):
@@ -37,7 +37,7 @@ def structure(standard=0.5, robust=0.7, robust_accuracy=0.5):
 
 
 def verdicts(results, preset=PRESETS["smoke"]):
-    return {row.claim: row.verdict for row in claims.judge(results, preset)}
+    return {row.claim: row.verdict for row in claims.judge(CLAIMS, results, preset)}
 
 
 SPECIALISED = "robust layers are less specialised: cross-layer similarity is amplified"
@@ -131,8 +131,8 @@ def test_a_trend_must_be_larger_than_what_another_seed_does(gap, seeds, verdict)
 
 
 def test_every_claim_has_a_row_and_says_what_was_not_run():
-    rows = claims.judge({}, PRESETS["smoke"])
-    assert len(rows) == len(claims.CLAIMS)
+    rows = claims.judge(CLAIMS, {}, PRESETS["smoke"])
+    assert len(rows) == len(CLAIMS)
     assert {row.verdict for row in rows} == {claims.UNTESTABLE}
     assert all("was not run" in row.found for row in rows)
     assert claims.markdown(rows).count("\n") == len(rows) + 2
