@@ -18,7 +18,7 @@ from repsim_fast.training import (
     train,
 )
 from repsim_fast.training.ema import WeightAverage
-from repsim_fast.training.methods import Batch
+from repsim_fast.training.methods import TrainingBatch
 
 Build = Callable[..., nn.Module]
 Pair = tuple[Tensor, Tensor]
@@ -48,7 +48,7 @@ def test_every_method(small_net: Build, few: Pair, name: str, dtype: torch.dtype
 
 @pytest.mark.parametrize("name", methods.available())
 def test_losses_of_float64_models_are_float64(small_net: Build, few: Pair, name: str) -> None:
-    batch = Batch(*few, torch.Generator().manual_seed(0))
+    batch = TrainingBatch(*few, torch.Generator().manual_seed(0))
     method = methods.build(name)
     net = small_net().double()
     loss, logits = method.loss(net, batch, method.perturb(net, batch))

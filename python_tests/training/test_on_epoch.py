@@ -23,7 +23,7 @@ from repsim_fast.training import (
     methods,
     train,
 )
-from repsim_fast.training.methods import Batch, Progress
+from repsim_fast.training.methods import Progress, TrainingBatch
 
 Build = Callable[..., nn.Module]
 Pair = tuple[Tensor, Tensor]
@@ -169,7 +169,7 @@ def test_a_method_is_told_how_far_training_is(
 ) -> None:
     told: list[Progress] = []
 
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+    def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         told.append(batch.progress)
         return batch.x
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from repsim_fast.training import (
     evaluate,
     train,
 )
-from repsim_fast.training.methods import Batch, Method, free, pgd
+from repsim_fast.training.methods import Method, TrainingBatch, free, pgd
 
 Build = Callable[..., nn.Module]
 Pair = tuple[Tensor, Tensor]
@@ -37,17 +38,14 @@ def interrupted(method: Method, batches: int) -> Method:
     """The same method, until it has seen so many batches."""
     seen = 0
 
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+    def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         nonlocal seen
         seen += 1
         if seen > batches:
             raise Stop
         return method.perturb(model, batch)
 
-    return Method(
-        method.name, perturb, method.loss, method.eps, method.replays, method.start_epoch,
-        method.after_backward,
-    )  # fmt: skip
+    return replace(method, perturb=perturb)
 
 
 def run(net: nn.Module, data: Pair, method: Method, saving: Saving) -> History:
@@ -104,7 +102,7 @@ def test_a_finished_training_is_not_repeated(small_net: Build, few: Pair, tmp_pa
 def test_interrupt_says_how_to_resume(
     small_net: Build, few: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def interrupt(model: nn.Module, batch: Batch) -> Tensor:
+    def interrupt(model: nn.Module, batch: TrainingBatch) -> Tensor:
         raise KeyboardInterrupt
 
     method = Method("pgd", interrupt, pgd().loss)

@@ -6,9 +6,8 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -43,11 +42,15 @@ from .train_setup import (
     Average,
     BatchSize,
     Epochs,
+    Limit,
     MethodName,
     ModelName,
+    Out,
     Preset,
     Rate,
+    Resume,
     Setup,
+    TestLimit,
     of_options,
     of_recipe,
     typed_options,
@@ -61,7 +64,7 @@ _STATE, _LOG = "resume.safetensors", "log.jsonl"
 def train(
     context: typer.Context,
     data: DataSpec,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Checkpoint to write, *.safetensors.")],
+    out: Out,
     model: ModelName = None,
     preset: Preset = None,
     method: MethodName = "standard",
@@ -74,22 +77,9 @@ def train(
     ema: Average = None,
     autocast: Autocast = None,
     size: Size = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Train on only N images, drawn at random."),
-    ] = None,
-    test_limit: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Test images for the accuracies, at most."),
-    ] = 1000,
-    resume: Annotated[
-        bool | None,
-        typer.Option(
-            "--resume/--no-resume",
-            help="Go on with an interrupted training, or start it over.",
-            show_default=False,
-        ),
-    ] = None,
+    limit: Limit = None,
+    test_limit: TestLimit = 1000,
+    resume: Resume = None,
     seed: Seed = 0,
     device: Device = None,
     threads: Threads = None,
@@ -106,7 +96,6 @@ def train(
       repsim-fast train --data cifar10:data --model wrn-28-4 --method pgd --eps 8/255 \\
           --epochs 30 --augment crop+flip --out robust.safetensors
     """
-    folder = _training_folder(out, resume)
     settings: dict[str, Any] = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "augment": augment, "ema": ema,
     }  # fmt: skip
@@ -114,10 +103,9 @@ def train(
         setup = of_options(model, method, eps, attack_steps, settings)
     else:
         setup = of_recipe(preset, model, eps, settings, typed_options(context))
-    setup = replace(
-        setup, optimisation=replace(setup.optimisation, autocast=choose_autocast(autocast))
-    )
+    setup = setup.with_autocast(choose_autocast(autocast))
     where, threads_used = choose_device(device), choose_threads(threads)
+    folder = _training_folder(out, resume)
     images = _load(data, "train", size, limit, seed)
     unseen = _load(data, "test", size, test_limit, seed)
     network, architecture = _build(setup.model, images, seed)

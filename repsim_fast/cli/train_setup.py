@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from repsim_fast import models
 from repsim_fast.training import Optimisation, methods, recipes
 
+Out = Annotated[Path, typer.Option(metavar="FILE", help="Checkpoint to write, *.safetensors.")]
 ModelName = Annotated[
     str | None,
     typer.Option(
@@ -61,6 +64,21 @@ Average = Annotated[
         "of itself in each step, as in 0.999 (default: no average).",
     ),
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Train on only N images, drawn at random."),
+]
+TestLimit = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Test images for the accuracies, at most.")
+]
+Resume = Annotated[
+    bool | None,
+    typer.Option(
+        "--resume/--no-resume",
+        help="Go on with an interrupted training, or start it over.",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -82,6 +100,10 @@ class Setup:
     eps: float
     optimisation: Optimisation
     settings: Mapping[str, Any]
+
+    def with_autocast(self, dtype: torch.dtype | None) -> Setup:
+        """The same in mixed precision."""
+        return replace(self, optimisation=replace(self.optimisation, autocast=dtype))
 
 
 def of_options(

@@ -11,7 +11,7 @@ from torch import Tensor
 from repsim_fast._core.randomness import private_rng
 from repsim_fast.data.labelled import LabelledImages
 
-from .methods import Batch, Progress
+from .methods import Progress, TrainingBatch
 from .plan import Plan
 from .progress_bar import ProgressBar
 from .step import Step
@@ -44,7 +44,7 @@ def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: P
             for progress in _replays(plan, epoch, index, n_batches):
                 rate = plan.rate(progress.fraction)
                 step.set_rate(rate)
-                loss, logits = step(Batch(x, y, noise, progress), weight)
+                loss, logits = step(TrainingBatch(x, y, noise, progress), weight)
             sums += _counts(loss, logits, y)
             bar.advance(sums)
     total, right, count = group.sum(sums).tolist()

@@ -16,7 +16,7 @@ from .settings import Optimisation
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PublishedRecipe:
     """A published training.
 
     Attributes:
@@ -41,8 +41,8 @@ _COMMON = {"batch_size": 128, "augment": "crop+flip"}
 # Where the source attacks with batch statistics, running averages included in the model's mode.
 _BATCH_STATISTICS = {"model_mode": "train"}
 
-_RECIPES: dict[str, Recipe] = {
-    "pgd-rice2020": Recipe(
+_RECIPES: dict[str, PublishedRecipe] = {
+    "pgd-rice2020": PublishedRecipe(
         "Rice, Wong and Kolter, 'Overfitting in adversarially robust deep learning', 2020; "
         "locuslab/robust_overfitting, train_cifar.py",
         "preactresnet-18",
@@ -58,7 +58,7 @@ _RECIPES: dict[str, Recipe] = {
             "optimisation": Optimisation(momentum=0.9, weight_decay=5e-4),
         },
     ),
-    "trades-zhang2019": Recipe(
+    "trades-zhang2019": PublishedRecipe(
         "Zhang et al., 'Theoretically principled trade-off between robustness and accuracy', 2019 "
         "(beta 6 of its main result); yaodongyu/TRADES, train_trades_cifar10.py",
         "wrn-34-10",
@@ -73,7 +73,7 @@ _RECIPES: dict[str, Recipe] = {
             "optimisation": Optimisation(momentum=0.9, weight_decay=2e-4),
         },
     ),
-    "mart-wang2020": Recipe(
+    "mart-wang2020": PublishedRecipe(
         "Wang et al., 'Improving adversarial robustness requires revisiting misclassified "
         "examples', 2020; YisenWang/MART, train_resnet.py (there on a post-activation ResNet-18)",
         "preactresnet-18",
@@ -88,7 +88,7 @@ _RECIPES: dict[str, Recipe] = {
             "optimisation": Optimisation(momentum=0.9, weight_decay=3.5e-3),
         },
     ),
-    "rs-fgsm-wong2020": Recipe(
+    "rs-fgsm-wong2020": PublishedRecipe(
         "Wong, Rice and Kolter, 'Fast is better than free: revisiting adversarial training', 2020; "
         "locuslab/fast_adversarial, CIFAR10/train_fgsm.py",
         "preactresnet-18",
@@ -103,7 +103,7 @@ _RECIPES: dict[str, Recipe] = {
             "optimisation": Optimisation(momentum=0.9, weight_decay=5e-4),
         },
     ),
-    "n-fgsm-dejorge2022": Recipe(
+    "n-fgsm-dejorge2022": PublishedRecipe(
         "de Jorge et al., 'Make some noise: reliable and efficient single-step adversarial "
         "training', 2022; pdejorge/N-FGSM, train.py",
         "preactresnet-18",
@@ -118,7 +118,7 @@ _RECIPES: dict[str, Recipe] = {
             "optimisation": Optimisation(momentum=0.9, weight_decay=5e-4),
         },
     ),
-    "gradalign-andriushchenko2020": Recipe(
+    "gradalign-andriushchenko2020": PublishedRecipe(
         "Andriushchenko and Flammarion, 'Understanding and improving fast adversarial training', "
         "2020; tml-epfl/understanding-fast-adv-training",
         "preactresnet-18",
@@ -133,7 +133,7 @@ _RECIPES: dict[str, Recipe] = {
             "optimisation": Optimisation(momentum=0.9, weight_decay=5e-4),
         },
     ),
-    "standard-leavitt2020": Recipe(
+    "standard-leavitt2020": PublishedRecipe(
         "Leavitt and Morcos, 'Selectivity considered harmful', 2020 (ResNet-20 on CIFAR-10)",
         "resnet-20",
         None,
@@ -154,7 +154,7 @@ def available() -> list[str]:
     return list(_RECIPES)
 
 
-def get(name: str) -> Recipe:
+def get(name: str) -> PublishedRecipe:
     """A recipe by name.
 
     Raises:

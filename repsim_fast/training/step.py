@@ -12,7 +12,7 @@ from torch import Tensor
 from repsim_fast._core.processes import Processes
 
 from .awp import perturbed_weights
-from .methods import Batch, Method
+from .methods import Method, TrainingBatch
 from .settings import Optimisation
 from .state import TrainingState
 
@@ -27,7 +27,7 @@ class Step:
     device: torch.device
     group: Processes
 
-    def __call__(self, batch: Batch, weight: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: TrainingBatch, weight: float) -> tuple[Tensor, Tensor]:
         """Perturb, descend; gives the loss and the logits it was computed from.
 
         Args:
@@ -55,7 +55,7 @@ class Step:
             parameters["lr"] = rate
 
     def _worst_weights(
-        self, batch: Batch, perturbed: Tensor
+        self, batch: TrainingBatch, perturbed: Tensor
     ) -> contextlib.AbstractContextManager[None]:
         if not self.how.awp or batch.progress.epoch < self.how.awp_warmup:
             return contextlib.nullcontext()
@@ -63,7 +63,7 @@ class Step:
             self.state.model, lambda: self._loss(batch, perturbed)[0], self.how.awp
         )
 
-    def _loss(self, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss(self, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         with self._precision(), contextlib.ExitStack() as stack:
             penalties = [
                 stack.enter_context(regulariser.observe(self.state.model))

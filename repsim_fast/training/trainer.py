@@ -132,8 +132,8 @@ def train(
     state = TrainingState.begin(model, lr, how, where)
     settings = described(plan, how, data, method_options, schedule, augment)
     _resume(state, saving, settings)
+    group = processes(where)
     with (
-        processes(where) as group,
         in_mode([model], "keep"),
         _log(saving, state, group) as log,
         _bar(plan, state, data, group, shown=progress) as bar,

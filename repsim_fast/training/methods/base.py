@@ -31,7 +31,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """A batch as the trainer hands it out.
 
     Attributes:
@@ -47,10 +47,10 @@ class Batch:
     progress: Progress = Progress()
 
 
-Perturb = Callable[[nn.Module, Batch], Tensor]
+Perturb = Callable[[nn.Module, TrainingBatch], Tensor]
 """(model, batch) -> images to train on, (N, C, H, W)."""
 
-BatchLoss = Callable[[nn.Module, Batch, Tensor], tuple[Tensor, Tensor]]
+BatchLoss = Callable[[nn.Module, TrainingBatch, Tensor], tuple[Tensor, Tensor]]
 """(model, batch, perturbed images) -> (mean loss, logits that the running accuracy counts)."""
 
 
@@ -70,7 +70,6 @@ class Method:
         loss: The outer loss.
         eps: Radius of the perturbation, None without one.
         replays: Optimizer steps on each batch.
-        start_epoch: Called before each epoch, to forget what a method carries between batches.
         after_backward: Called after each backward pass.
     """
 
@@ -79,7 +78,6 @@ class Method:
     loss: BatchLoss
     eps: float | None = None
     replays: int = 1
-    start_epoch: Callable[[], None] = _nothing
     after_backward: Callable[[], None] = _nothing
 
 
@@ -90,19 +88,21 @@ def on_examples(attack: Callable[..., Any], eps: float, **options: Any) -> Pertu
     """
     attack(eps, **options)
 
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+    def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         examples: Tensor = attack(eps, seed=batch.generator, **options)(model, batch.x, batch.y)
         return examples
 
     return perturb
 
 
-def clean(model: nn.Module, batch: Batch) -> Tensor:
+def clean(model: nn.Module, batch: TrainingBatch) -> Tensor:
     """Perturb nothing."""
     return batch.x
 
 
-def cross_entropy(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy(
+    model: nn.Module, batch: TrainingBatch, perturbed: Tensor
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the perturbed images."""
     logits = call(model, perturbed)
     return nn.functional.cross_entropy(logits, batch.y), logits

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from repsim_fast.attacks import FGSM, NFGSM, RSFGSM
 from repsim_fast.training.regularisers import gradient_misalignment
 
-from .base import Batch, Method, cross_entropy, on_examples
+from .base import Method, TrainingBatch, cross_entropy, on_examples
 
 
 def fgsm(eps: float = 8 / 255, **options: Any) -> Method:
@@ -63,7 +63,7 @@ def gradalign(eps: float = 8 / 255, *, weight: float | None = None, **options: A
     weight = 0.02 * math.exp(255 * eps * math.log(10) / 8) if weight is None else weight
     plain = fgsm(eps, **options)
 
-    def loss(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(model: nn.Module, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         value, logits = cross_entropy(model, batch, perturbed)
         noise = torch.rand(batch.x.shape, generator=batch.generator).to(batch.x)
         nearby = batch.x + eps * (2 * noise - 1)
