@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from repsim_fast.comparison.result import versions
+from repsim_fast._core.versions import versions
 
 from .presets import Preset
 from .report import plain, write_json

@@ -21,6 +21,7 @@ from repsim_fast._core.model_state import (
     placed,
     usable_device,
 )
+from repsim_fast._core.versions import versions
 from repsim_fast.capture.features import Maps
 from repsim_fast.capture.layers import LayerSpec
 from repsim_fast.comparison import diagnosis
@@ -33,7 +34,7 @@ from repsim_fast.comparison.plan import (
     make_plan,
     models_and_data,
 )
-from repsim_fast.comparison.result import SimilarityResult, versions
+from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.data.batches import Feed, open_data
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure, get_measure
