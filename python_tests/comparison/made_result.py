@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from repsim_fast.comparison.result import SimilarityResult, versions
+from repsim_fast._core.versions import versions
+from repsim_fast.comparison.result import SimilarityResult
 
 
 def make(layers: tuple[int, ...] = (3, 2, 3)) -> SimilarityResult:

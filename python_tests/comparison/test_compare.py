@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import inspect
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from python_tests.support.written_out import features, hsic0, hsic1, in_place, minibatch_cka
 from repsim_fast import build_info
-from repsim_fast.comparison.compare import compare
+from repsim_fast.comparison.compare import Options, compare
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.data import ImageData
 from repsim_fast.similarity.streaming.gram import GramAccumulator
@@ -442,3 +443,8 @@ class TestForms:
         assert capsys.readouterr().err == ""
         compare([net_a], images, batch_size=20, progress=True)
         assert "2/2" in capsys.readouterr().err
+
+    def test_typed_options_are_those_there_are(self) -> None:
+        parameters = inspect.signature(compare).parameters.values()
+        keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+        assert Options.__annotations__.keys() == keywords

@@ -21,6 +21,7 @@ from repsim_fast._core.model_state import (
     placed,
     usable_device,
 )
+from repsim_fast._core.versions import versions
 from repsim_fast.capture.features import Maps
 from repsim_fast.capture.layers import LayerSpec
 from repsim_fast.comparison import diagnosis
@@ -29,17 +30,17 @@ from repsim_fast.comparison.plan import (
     Models,
     Plan,
     Transform,
+    choose_measure,
     describe,
     make_plan,
     models_and_data,
 )
-from repsim_fast.comparison.result import SimilarityResult, versions
+from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.data.batches import Feed, open_data
 from repsim_fast.ops import Precision
-from repsim_fast.similarity import Measure, get_measure
+from repsim_fast.similarity import Measure
 from repsim_fast.similarity.base.accumulator import Accumulator
 from repsim_fast.similarity.base.estimator import Estimator
-from repsim_fast.similarity.base.measure import as_measure, options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -221,27 +222,6 @@ def compare(
     for note in _notes(engine, dropped, final):
         warnings.warn(note, stacklevel=2)
     return final
-
-
-def choose_measure(measure: str | Measure[Any], estimator: Estimator | None) -> Measure[Any]:
-    """The measure of a name, or the one given, with an estimator if one was asked for.
-
-    Raises:
-        TypeError: Neither name nor measure.
-        ValueError: No such measure; an estimator for one that has none, or another one than a
-            measure that was given has.
-    """
-    chosen = as_measure(measure, {})
-    if estimator is None:
-        return chosen
-    name, own = chosen.info.name, options(chosen).get("estimator")
-    if own is None:
-        raise ValueError(f"estimator: expected None for {name}, which has none, got {estimator!r}")
-    if isinstance(measure, str):
-        return get_measure(measure, estimator=estimator)
-    if own != estimator:
-        raise ValueError(f"estimator: expected {own!r}, that of {measure!r}, got {estimator!r}")
-    return chosen
 
 
 def _check_fit(

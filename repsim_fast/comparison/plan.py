@@ -1,4 +1,4 @@
-"""What a comparison runs: named models, each model's layers and inputs, equal runs only once."""
+"""What a comparison runs: the measure, named models, their layers and inputs, equal runs once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from repsim_fast._core.model_state import check_hookable, unwrap
 from repsim_fast.capture.layers import LayerSpec, select_layers
+from repsim_fast.similarity import Measure, get_measure
+from repsim_fast.similarity.base.estimator import Estimator
+from repsim_fast.similarity.base.measure import as_measure, options
 
 Models: TypeAlias = "Sequence[nn.Module] | Mapping[str, nn.Module]"
 
@@ -65,6 +68,27 @@ class Plan:
     def transforms(self) -> bool:
         """Whether any model sees other inputs than the data."""
         return any(run.transform is not None for run in self.runs)
+
+
+def choose_measure(measure: str | Measure[Any], estimator: Estimator | None) -> Measure[Any]:
+    """The measure of a name, or the one given, with an estimator if one was asked for.
+
+    Raises:
+        TypeError: Neither name nor measure.
+        ValueError: No such measure; an estimator for one that has none, or another one than a
+            measure that was given has.
+    """
+    chosen = as_measure(measure, {})
+    if estimator is None:
+        return chosen
+    name, own = chosen.info.name, options(chosen).get("estimator")
+    if own is None:
+        raise ValueError(f"estimator: expected None for {name}, which has none, got {estimator!r}")
+    if isinstance(measure, str):
+        return get_measure(measure, estimator=estimator)
+    if own != estimator:
+        raise ValueError(f"estimator: expected {own!r}, that of {measure!r}, got {estimator!r}")
+    return chosen
 
 
 def make_plan(models: Mapping[str, nn.Module], *, layers: Any, inputs: Any) -> Plan:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from repsim_fast._core.files import replacing
+from repsim_fast.comparison import storage
 from repsim_fast.comparison.grid import Array, Grid, Matrix, Number, error_of, plot_grids
 from repsim_fast.similarity.streaming.minibatch import MinibatchCKA, without_each_group
 
@@ -22,22 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["SimilarityResult", "versions"]
-
-_FORMAT = "repsim_fast.SimilarityResult"
-_FORMAT_VERSION = 2
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    import repsim_fast
-
-    return {
-        "repsim_fast": repsim_fast.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
+__all__ = ["SimilarityResult"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -344,32 +326,10 @@ class SimilarityResult:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write to a safetensors file, whole or not at all; ``.npz``-like but without pickle.
 
-        Matrices are float64 tensors (of the symmetric sums of HSIC one triangle), everything else
-        is JSON in the file's metadata.
-
         Raises:
             OSError: The place cannot be written to.
         """
-        from safetensors.numpy import save_file
-
-        arrays = {
-            "value": self.value,
-            "standard_error": self.standard_error,
-            "hsic": None if self.hsic is None else _triangles(self.hsic),
-            "left_out": self.left_out,
-        }
-        others = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in arrays
-        }
-        metadata = {
-            "format": _FORMAT,
-            "format_version": str(_FORMAT_VERSION),
-            "result": json.dumps(others, ensure_ascii=False),
-        }
-        contiguous = {n: np.ascontiguousarray(a) for n, a in arrays.items() if a is not None}
-        with replacing(path) as temporary:
-            save_file(contiguous, temporary, metadata)
-        return Path(path)
+        return storage.write(path, {f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SimilarityResult:
@@ -379,28 +339,11 @@ class SimilarityResult:
             FileNotFoundError: There is no such file.
             ValueError: It is no such file, damaged, or of a later version of the format.
         """
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no file {str(path)!r}")
+        found = storage.read(path)
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise ValueError("it was not written by SimilarityResult.save")
-                if int(metadata["format_version"]) > _FORMAT_VERSION:
-                    raise ValueError("it was written by a later version of repsim_fast")
-                others = json.loads(metadata["result"])
-                others["models"] = tuple(others["models"])
-                others["layers"] = tuple(map(tuple, others["layers"]))
-                others["group_samples"] = tuple(others.get("group_samples", ()))
-                names = ("value", "standard_error", "hsic", "left_out")
-                arrays = {n: file.get_tensor(n) for n in names if n in file.keys()}  # noqa: SIM118
-                if "hsic" in arrays:
-                    arrays["hsic"] = _symmetric(arrays["hsic"], len(arrays["value"]))
-                return cls(**others, **arrays)
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"cannot load a result from {str(path)!r}: {error}") from error
+            return cls(**found)
+        except (TypeError, ValueError) as error:
+            raise storage.unreadable(path, error) from error
 
     def _number(self, argument: str, model: str | int) -> int:
         if isinstance(model, str):
@@ -433,23 +376,3 @@ def _undefined_in_both(
         model: {name: why for name, why in layers.items() if name in theirs.get(model, {})}
         for model, layers in ours.items()
     }
-
-
-def _triangles(
-    symmetric: Array,  # (G, L, L)
-) -> Array:
-    """(G, L(L+1)/2), row by row."""
-    rows, columns = np.tril_indices(symmetric.shape[-1])
-    packed: Array = symmetric[:, rows, columns]
-    return packed
-
-
-def _symmetric(
-    triangles: Array,  # (G, L(L+1)/2)
-    size: int,
-) -> Array:
-    """(G, L, L)."""
-    rows, columns = np.tril_indices(size)
-    matrices = np.empty((len(triangles), size, size))
-    matrices[:, rows, columns] = matrices[:, columns, rows] = triangles
-    return matrices

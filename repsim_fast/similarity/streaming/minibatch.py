@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -334,9 +333,10 @@ def _near_one(own: Tensor) -> tuple[Tensor, Tensor]:
     return unit, own * unit * unit
 
 
-def _typical(state: MinibatchCKA) -> float:
-    """Samples of a group."""
-    return statistics.median(state._group_samples or [0])
+def _typical(state: MinibatchCKA) -> int:
+    """Samples of the middle one of the groups by size."""
+    sizes = sorted(state._group_samples)
+    return sizes[len(sizes) // 2] if sizes else 0
 
 
 Summand = TypeVar("Summand", Tensor, int)
