@@ -42,7 +42,7 @@ from repsim_fast import compare  # noqa: E402
 from repsim_fast._core.cuda_graph import GraphedLoop  # noqa: E402
 from repsim_fast.attacks import PGD, Execution  # noqa: E402
 from repsim_fast.capture import Capture  # noqa: E402
-from repsim_fast.ops.reference.gram import center_gram  # noqa: E402
+from repsim_fast.ops.centering import center_gram  # noqa: E402
 
 # Largest error of a similarity, from rounding of the Grams' operands alone.
 TOLERANCE = {"bfloat16": 1e-2, "float32": 1e-4}

@@ -40,7 +40,7 @@ from build_runner import load  # noqa: E402
 from device_time import ROTATION, Ceilings, milliseconds, shown  # noqa: E402
 from timing import machine, write_json  # noqa: E402
 
-from repsim_fast.ops.reference.gram import center_gram  # noqa: E402
+from repsim_fast.ops.centering import center_gram  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOLERANCE = {"float32": 2e-6, "tf32": 1e-3, "bfloat16": 6e-3}

@@ -32,7 +32,7 @@ from build_runner import STUDY_MODULE, load  # noqa: E402
 from device_time import ROTATION, Ceilings, milliseconds, shown  # noqa: E402
 from timing import machine, write_json  # noqa: E402
 
-from repsim_fast.ops.reference.gram import center_gram  # noqa: E402
+from repsim_fast.ops.centering import center_gram  # noqa: E402
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 GRAM_ERROR = 6e-3  # of operands rounded to bfloat16, norms

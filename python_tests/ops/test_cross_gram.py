@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from python_tests.support.op_tester import assert_as_good_as_plain_torch, devices, opcheck
-from repsim_fast.ops import cross as _ops_cross
 from repsim_fast.ops import cross_gram
+from repsim_fast.ops.gram import cross_gram as _ops_cross
 
 # Around the panel of 32 features and the block of 192 (96) samples.
 SIZES = [

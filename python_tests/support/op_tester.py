@@ -42,6 +42,22 @@ def assert_as_good_as_plain_torch(
     assert error <= allowed, f"kernel error {error:.2e}, allowed {allowed:.2e}"
 
 
+class WithoutKernels:
+    """``torch.ops.repsim_fast`` as a device without kernels sees it, for tensors on the CPU."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        operator = getattr(torch.ops.repsim_fast, name).default
+        # A key with no kernel of its own: torch takes what is registered for all such.
+        keys = torch._C.DispatchKeySet(torch._C.DispatchKey.MPS)
+        return lambda *arguments: operator.redispatch(keys, *arguments)
+
+
+def take_kernels_of_steps_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the documented functions of attack steps and starts find no kernels."""
+    for name in ("pgd_linf_step", "pgd_l2_step", "pgd_l1_step", "random_start"):
+        monkeypatch.setattr(f"repsim_fast.ops.pgd.{name}._ops", WithoutKernels())
+
+
 def opcheck(op: Callable[..., Any], *args: Any) -> None:
     """torch's checks of schema, fake kernel, autograd registration and tracing."""
     torch.library.opcheck(op, args)

@@ -12,7 +12,8 @@ from repsim_fast._core.batch_checks import check_labels, check_logits, images_de
 from repsim_fast._core.borrow import Model, borrow
 from repsim_fast._core.checks import check_autocast
 from repsim_fast._core.randomness import Stream
-from repsim_fast.ops.reference.steps import Scalar, l2_direction, per_sample
+from repsim_fast.ops import Bounds, Scalar
+from repsim_fast.ops.directions import l2_direction, per_sample
 
 from . import losses
 from .best_adversarial import BestAdversarial
@@ -20,7 +21,7 @@ from .execution.compiled_form import prepare
 from .execution.options import ExecutionLike, ExecutionReport, resolve
 from .losses import Loss
 from .objective import InputGradient
-from .region import Bounds, Region
+from .region import Region
 
 # Constants of the papers: Croce & Hein 2020 (Linf, L2), section 3; 2021 (L1), section 4.
 _FIRST_CHECK, _CHECK_SHRINKS, _LEAST_CHECK = 0.22, 0.03, 0.06

@@ -13,7 +13,8 @@ from repsim_fast._core.batch_checks import check_labels, images_device
 from repsim_fast._core.borrow import Model, ModelMode, borrow
 from repsim_fast._core.checks import check_autocast
 from repsim_fast._core.randomness import Stream
-from repsim_fast.ops.reference.steps import Order, Scalar, l1_normalise
+from repsim_fast.ops import Bounds, Order, Scalar
+from repsim_fast.ops.directions import l1_normalise
 
 from . import losses
 from .best_adversarial import BestAdversarial
@@ -23,7 +24,7 @@ from .execution.options import ExecutionLike, ExecutionReport, resolve
 from .losses import Loss
 from .objective import InputGradient
 from .problem import Problem
-from .region import Bounds, Region, check_step
+from .region import Region, check_step
 
 # Together the steps cover the radius 2.5 times, so that the far side of the ball is in reach of
 # any random start (Madry et al., 2018, section 5).

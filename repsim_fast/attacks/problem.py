@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from repsim_fast.ops.reference.steps import Scalar
+from repsim_fast.ops import Scalar
 
 from .best_adversarial import BestAdversarial
 from .objective import InputGradient

@@ -13,7 +13,7 @@ from repsim_fast._core.batch_checks import check_labels_below, check_logits
 from repsim_fast._core.borrow import Model
 from repsim_fast._core.cuda_graph import GraphedLoop
 from repsim_fast.attacks.problem import Problem
-from repsim_fast.ops.reference.steps import Scalar
+from repsim_fast.ops import Scalar
 
 Steps = Callable[[Problem, Tensor], tuple[Tensor, Tensor]]
 """(problem, start) -> (last iterate, first logits)."""

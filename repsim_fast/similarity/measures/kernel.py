@@ -12,7 +12,7 @@ from torch import Tensor
 
 from repsim_fast._core.checks import check_choice
 from repsim_fast.ops import Precision, centered_gram
-from repsim_fast.ops.reference.gram import center_gram, pack_gram
+from repsim_fast.ops.centering import center_gram, pack_gram
 from repsim_fast.similarity.base.accumulator import Accumulator
 from repsim_fast.similarity.base.distances import squared_distances, squared_median
 from repsim_fast.similarity.base.estimator import CENTERING, ESTIMATORS, Estimator

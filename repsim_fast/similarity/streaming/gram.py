@@ -10,12 +10,12 @@ from torch import Tensor
 
 from repsim_fast.ops import (
     Centering,
-    GramWriter,
     Precision,
     centered_gram,
     products_in,
     resolve_precision,
 )
+from repsim_fast.ops.gram.writer import GramWriter
 from repsim_fast.similarity.base.accumulator import NotFiniteError, Similarities
 from repsim_fast.similarity.base.estimator import CENTERING, Estimator, hsic_scale
 from repsim_fast.similarity.streaming.minibatch import MinibatchCKA, least_entry

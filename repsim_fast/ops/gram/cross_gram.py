@@ -1,4 +1,4 @@
-"""Products of the features of two layers, compiled: see `ops`, which exports the function."""
+"""Products of the features of two layers: see `ops`, which exports the function."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import check_matrix
-from repsim_fast.ops import extension  # noqa: F401  (defines the operators)
+from repsim_fast.ops.checks import check_same_device
 
 _ops = torch.ops.repsim_fast
 
@@ -33,6 +33,7 @@ def cross_gram(
     Raises:
         TypeError: An argument is no floating-point tensor, or dtypes differ.
         ValueError: Not matrices of as many rows.
+        RuntimeError: ``y`` is on another device.
 
     Example:
         >>> import torch
@@ -46,6 +47,7 @@ def cross_gram(
         raise TypeError(f"y: expected {x.dtype} as x, got {y.dtype}")
     if x.shape[0] != y.shape[0]:
         raise ValueError(f"y: expected {x.shape[0]} rows as x, got {y.shape[0]}")
+    check_same_device(x=x, y=y)
     if x.dtype != torch.float64:
         single = x.float()
         x, y = single, single if y is x else y.float()
@@ -55,6 +57,7 @@ def cross_gram(
 
 @torch.library.register_fake("repsim_fast::cross_gram")  # type: ignore[untyped-decorator]
 def _fake(x: Tensor, y: Tensor) -> Tensor:
+    check_same_device(x=x, y=y)
     return x.new_empty((x.shape[1], y.shape[1]))
 
 

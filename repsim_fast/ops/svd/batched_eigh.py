@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repsim_fast._core.checks import FLOATING
-from repsim_fast.ops import extension  # noqa: F401  (defines the operators)
+from repsim_fast.ops.checks import check_matrices
 
 _ops = torch.ops.repsim_fast
 
@@ -42,12 +41,7 @@ def batched_eigh(
         >>> batched_eigh(torch.diag_embed(torch.tensor([[4.0, 3.0]])))[0]
         tensor([[3., 4.]])
     """
-    if not isinstance(a, Tensor):
-        raise TypeError(f"a: expected a torch.Tensor, got {type(a).__name__}")
-    if a.dtype not in FLOATING:
-        raise TypeError(f"a: expected float64, float32, float16 or bfloat16, got {a.dtype}")
-    if a.dim() != 3 or a.shape[1] != a.shape[2]:
-        raise ValueError(f"a: expected square matrices (B, n, n), got shape {tuple(a.shape)}")
+    check_matrices(a, square=True)
     values, vectors = _ops.batched_eigh(a if a.dtype == torch.float64 else a.float())
     return values, vectors
 

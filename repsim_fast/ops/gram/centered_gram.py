@@ -1,25 +1,27 @@
-"""The compiled operators, documented. Plain-torch twins of them are in `reference`."""
+"""Centred Gram of features: see `ops`, which exports the function."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from repsim_fast import _C
 from repsim_fast._core.checks import check_choice, check_matrix
-from repsim_fast.ops import extension
+from repsim_fast.ops.centering import (
+    CENTERINGS,
+    MIN_SAMPLES,
+    Centering,
+    center_gram,
+    packed_size,
+    unpack_gram,
+)
+from repsim_fast.ops.checks import check_compiled, check_same_device
 
-Centering = Literal["none", "features", "double", "unbiased"]
 Precision = Literal["float64", "float32", "tf32", "bfloat16"]
 
-GramWriter = _C.GramWriter
-"""Packed Grams by address, past torch's dispatcher and its checks of tensors: for plain contiguous
-CPU tensors of a kind that `centered_gram` has taken before (csrc/module.cpp)."""
-
-CENTERINGS: tuple[Centering, ...] = ("none", "features", "double", "unbiased")
-MIN_SAMPLES: dict[str, int] = {"none": 1, "features": 1, "double": 1, "unbiased": 4}
+_ops = torch.ops.repsim_fast
 
 
 def resolve_precision(x: Tensor, precision: Precision | None) -> Precision:
@@ -86,8 +88,8 @@ def centered_gram(
         TypeError: ``x`` is not a floating-point tensor.
         ValueError: ``x`` is not a matrix, has fewer samples than the centring needs (4 for
             ``"unbiased"``), or a word is unknown.
-        RuntimeError: ``x`` is on a GPU and this build has no CUDA kernels, ``out`` does not fit or
-            a gradient is wanted.
+        RuntimeError: ``x`` is on a GPU and this build has no CUDA kernels, or on another device
+            than CPU and GPU; ``out`` does not fit or a gradient is wanted.
 
     Example:
         >>> import torch
@@ -109,12 +111,48 @@ def centered_gram(
             f"got {x.shape[0]}"
         )
     resolved = resolve_precision(x, precision)
-    if x.is_cuda and extension.cuda_missing:
-        raise RuntimeError(f"x: is on {x.device}, but {extension.cuda_missing}")
+    check_compiled("x", x)
     if out is None:
-        gram: Tensor = torch.ops.repsim_fast.centered_gram(x, centering, packed, resolved)
+        gram: Tensor = _ops.centered_gram(x, centering, packed, resolved)
         return gram
+    check_same_device(x=x, out=out)
     if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
         raise RuntimeError("out: expected no tensor that requires a gradient, or no_grad")
-    torch.ops.repsim_fast.centered_gram_out(x, centering, packed, resolved, out)
+    _ops.centered_gram_out(x, centering, packed, resolved, out)
     return out
+
+
+@torch.library.register_fake("repsim_fast::centered_gram")  # type: ignore[untyped-decorator]
+def _fake(x: Tensor, centering: str, packed: bool, precision: str) -> Tensor:
+    n = x.shape[0]
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if not packed:
+        return x.new_empty((n, n), dtype=dtype)
+    return x.new_empty((packed_size(n, centering),), dtype=dtype)
+
+
+@torch.library.register_fake("repsim_fast::centered_gram_out")  # type: ignore[untyped-decorator]
+def _out_fake(x: Tensor, centering: str, packed: bool, precision: str, out: Tensor) -> None:
+    check_same_device(x=x, out=out)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, ctx.centering, ctx.packed, _ = inputs
+    ctx.save_for_backward(x)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    # Centring is a self-adjoint projection C of symmetric matrices, hence the gradient with
+    # respect to K is C(G), G symmetrised, and with respect to X of K = X Xᵀ it is 2 C(G) X.
+    # Plain torch, so that second derivatives need nothing more.
+    (x,) = ctx.saved_tensors
+    gram_grad = unpack_gram(grad, x.shape[0], ctx.centering) if ctx.packed else grad
+    gram_grad = center_gram((gram_grad + gram_grad.T) / 2, ctx.centering)
+    wide = x.to(grad.dtype)
+    if ctx.centering == "none":
+        return (2 * gram_grad @ wide).to(x.dtype), None, None, None
+    x_grad = 2 * gram_grad @ (wide - wide.mean(dim=0))
+    return (x_grad - x_grad.mean(dim=0)).to(x.dtype), None, None, None
+
+
+torch.library.register_autograd("repsim_fast::centered_gram", _backward, setup_context=_save)
