@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
+DIST ?= dist
 WORKERS ?= auto
 
 # `make gpu` runs with the Python that is there (offline, no environment of its own).
@@ -21,7 +22,7 @@ GPU_SANITIZERS := memcheck racecheck initcheck synccheck
 GPU_BENCHES := operators study paths steps svd attacks end-to-end
 
 .PHONY: demo test build lint lint-python lint-cpp format doctest bench experiment-smoke cuda-check \
-        sanitize sanitize-cpu torch-check wheel-check install-check clean help \
+        sanitize sanitize-cpu torch-check sdist wheel-check clean help \
         gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-learning gpu-experiment \
         $(GPU_TESTS:%=gpu-test-%) $(GPU_SANITIZERS:%=gpu-sanitize-%) $(GPU_BENCHES:%=gpu-bench-%)
 
@@ -86,6 +87,10 @@ sanitize-cpu: $(VENV)/.installed  ## CPU operators under address and undefined s
 
 torch-check: $(VENV)/.built  ## builds and tests with the oldest torch, the newest and one between
 	$(BIN)/python python_tests/build/torch_versions.py
+
+sdist: $(VENV)/.installed  ## source archive in $(DIST)
+	$(BIN)/python -c "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])" \
+	  "$(DIST)"
 
 wheel-check: $(VENV)/.built  ## source archive, wheel, and the README's installation in an empty environment
 	PYTHON=$(PYTHON) bash python_tests/build/wheel_check.sh $(VENV)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +80,22 @@ class TestResult:
         )
         assert one["value"].item() == self.result.value[4, 7]
         assert one["standard_error"].item() == 0.01
+
+    def test_csv_is_the_table(self, tmp_path: Path) -> None:
+        result = make()
+        result.value[0, 1] = np.nan
+        path = result.to_csv(tmp_path / "grid.csv")
+        expected = result.to_dataframe().to_csv(index=False, lineterminator="\n")
+        assert path.read_text() == expected
+        assert ",,0.01\n" in expected
+
+    @pytest.mark.parametrize("table", [make().to_dataframe, make().grids()[0].to_dataframe])
+    def test_tables_without_pandas_say_what_to_install(
+        self, table: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "pandas", None)
+        with pytest.raises(ImportError, match=r'pip install "repsim_fast\[tables\]"'):
+            table()
 
     def test_repr_tells_what_matters(self) -> None:
         text = repr(self.result)

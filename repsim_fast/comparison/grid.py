@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from repsim_fast._core.extras import extra
 from repsim_fast.similarity import measure_info, measure_names
 from repsim_fast.similarity.inference import jackknife_error
 
@@ -169,13 +170,16 @@ class Grid:
         }
 
     def to_dataframe(self) -> pd.DataFrame:
-        """The values as a table with layer names along both sides."""
-        import pandas as pd
+        """The values as a table with layer names along both sides.
 
-        rows = pd.Index(self.rows, name=self.row_model)
-        return pd.DataFrame(
-            self.value, index=rows, columns=pd.Index(self.columns, name=self.column_model)
-        )
+        Raises:
+            ImportError: pandas is missing.
+        """
+        pandas = extra("pandas", of="tables", purpose="to_dataframe()")
+        rows = pandas.Index(self.rows, name=self.row_model)
+        columns = pandas.Index(self.columns, name=self.column_model)
+        table: pd.DataFrame = pandas.DataFrame(self.value, index=rows, columns=columns)
+        return table
 
     def plot(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from repsim_fast._core.extras import extra
+from repsim_fast._core.files import replacing
 from repsim_fast.comparison import storage
 from repsim_fast.comparison.grid import Array, Grid, Matrix, Number, error_of, plot_grids
 from repsim_fast.similarity.streaming.minibatch import MinibatchCKA, without_each_group
@@ -275,22 +279,45 @@ class SimilarityResult:
         """One line for each ordered pair of layers.
 
         Columns: model_a, layer_a, model_b, layer_b, value, standard_error.
-        """
-        import pandas as pd
 
+        Raises:
+            ImportError: pandas is missing, which ``to_csv`` does without.
+        """
+        pandas = extra("pandas", of="tables", purpose="to_dataframe()")
+        table: pd.DataFrame = pandas.DataFrame(self._table())
+        return table
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write the table of ``to_dataframe`` as comma-separated values; an empty field is NaN.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        table = self._table()
+        columns = [column.tolist() for column in table.values()]
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(table)
+            for row in zip(*columns, strict=True):
+                writer.writerow("" if value != value else value for value in row)
+        return Path(path)
+
+    def _table(self) -> dict[str, npt.NDArray[Any]]:
+        """One entry for each ordered pair of layers, by column."""
         model = np.repeat(np.array(self.models, dtype=object), [len(ls) for ls in self.layers])
         layer = np.array([name for names in self.layers for name in names], dtype=object)
         size = len(layer)
-        return pd.DataFrame(
-            {
-                "model_a": np.repeat(model, size),
-                "layer_a": np.repeat(layer, size),
-                "model_b": np.tile(model, size),
-                "layer_b": np.tile(layer, size),
-                "value": self.value.ravel(),
-                "standard_error": self.standard_error.ravel(),
-            }
-        )
+        return {
+            "model_a": np.repeat(model, size),
+            "layer_a": np.repeat(layer, size),
+            "model_b": np.tile(model, size),
+            "layer_b": np.tile(layer, size),
+            "value": self.value.ravel(),
+            "standard_error": self.standard_error.ravel(),
+        }
 
     def plot(
         self,

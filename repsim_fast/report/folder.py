@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from repsim_fast._core.files import check_writable, replacing
+from repsim_fast._core.files import check_writable
 from repsim_fast.comparison.grid import plot_grids
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.report.page import write_report
@@ -39,8 +39,7 @@ def write_folder(folder: str | os.PathLike[str], result: SimilarityResult, **rep
     """
     path = check_writable(folder)
     result.save(path / RESULT)
-    with replacing(path / TABLE) as temporary:
-        result.to_dataframe().to_csv(temporary, index=False)
+    result.to_csv(path / TABLE)
     grids = result.grids()
     plot_grids(grids, path=path / ALL_HEAT_MAPS)
     for name, grid in zip(_picture_names(result), grids, strict=True):
