@@ -176,8 +176,6 @@ def extensions() -> list[Extension]:
         )
     ]
     if with_cuda:
-        # Kernels for Hopper alone are in code for sm_90a, which not every build has.
-        hopper = ["-DREPSIM_SM90A"] if "9.0a" in architectures else []
         built.append(
             cpp_extension.CUDAExtension(
                 "repsim_fast._C_cuda",
@@ -186,7 +184,7 @@ def extensions() -> list[Extension]:
                 depends=headers(),
                 extra_compile_args={
                     "cxx": [*CXX_FLAGS, *system_headers(), torch_target_flag(), "-DUSE_CUDA"],
-                    "nvcc": [*NVCC_FLAGS, *hopper],
+                    "nvcc": NVCC_FLAGS,
                 },
             )
         )

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "cuda/portability/portability.h"
 #include "cuda/pgd/pgd_rows.cuh"
+#include "cuda/portability/portability.h"
 #include "kernels/study.cuh"
 #include "math/projection.h"
 

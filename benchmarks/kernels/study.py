@@ -133,9 +133,9 @@ def gram_runs(
     if n > limit:
         return None
     blocks = (1 if side == 64 else 2) * kernels.multiprocessors
-    if version == 4 and not kernels.launchers.bulk_strips_available():
+    if version == 4 and not kernels.study.bulk_copies_available():
         return None
-    if version == 7 and not kernels.launchers.warpgroup_product_available():
+    if version == 7 and not kernels.study.warpgroups_available():
         return None
     gram = torch.full((blocks, tiles, side, side), torch.nan, device=kernels.device)
 

@@ -45,7 +45,7 @@ def find_nvcc() -> str | None:
 
 def targets(source: Path) -> tuple[str, ...]:
     """Architectures that a source is checked for."""
-    special = "cuda/portability/warpgroup_products.h" in source.read_text()
+    special = "kernels/portability/warpgroup_products.h" in source.read_text()
     return (*ARCHITECTURES, WARPGROUPS) if special else ARCHITECTURES
 
 

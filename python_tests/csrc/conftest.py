@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import repsim_fast.ops  # noqa: F401  (its operators' schemas are copied)
-from python_tests.csrc.build_runner import load
+from python_tests.csrc.build_runner import STUDY_MODULE, load
 from python_tests.support.op_tester import devices
 
 _library = torch.library.Library("repsim_fast_runner", "DEF")
@@ -35,3 +35,9 @@ def runner(request: pytest.FixtureRequest) -> ModuleType:
         module: ModuleType = request.getfixturevalue("cpu_runner")
         return module
     return load("cuda")
+
+
+@pytest.fixture(scope="session")
+def study(runner: ModuleType) -> ModuleType:
+    """The kernel study's versions, where the launchers are, whose types they take."""
+    return load(runner.device.type, STUDY_MODULE)

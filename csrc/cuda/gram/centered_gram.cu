@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "cuda/portability/portability.h"
 #include "cuda/gram/centered_gram.cuh"
 #include "cuda/gram/triangle_product.cuh"
+#include "cuda/portability/portability.h"
 #include "math/centering.h"
 #include "math/triangle.h"
 

@@ -104,7 +104,7 @@ constexpr int64_t single_pass_shared_bytes(int64_t tile, int64_t x_bytes, int64_
   return stages * rows * kSinglePassStripBytes        // strips
          + 2 * rows * (columns * operand_bytes + 16)  // operands, padded
          + kSinglePassTiles * columns * int64_t{4}    // sums
-         + 128;                                       // barriers, alignment
+         + 128;                                       // of the strips' own, alignment
 }
 
 // Whether x can be read in whole vectors of 16 bytes. Strides in elements.
@@ -113,12 +113,6 @@ inline bool single_pass_layout(const void* x, ElementType x_type, int64_t row_st
   return column_stride == 1 && row_stride * element_bytes(x_type) % 16 == 0 &&
          reinterpret_cast<uintptr_t>(x) % 16 == 0;
 }
-
-// How strips come to shared memory: 16 bytes a thread, or by the copy engine of Hopper and later.
-enum class StripCopies { kAsync, kBulk };
-
-// Whether this device, and the code that was compiled for it, can run kBulk.
-bool bulk_strips_available();
 
 // gram = lower triangle of the products of x, less its column means if `centre` and rounded to the
 // operand type. kFloat32 means float32 accuracy: each value split into two tf32 parts. Not for
@@ -132,22 +126,8 @@ struct SinglePassArguments {
   int64_t tile;              // single_pass_tile(n, operand_type)
   int64_t splits;            // blocks, each with a partial Gram of a share of the features
   void* gram;                // (splits, kSinglePassTiles, tile, tile) float; the sum in the first
-  StripCopies copies = StripCopies::kAsync;
 };
 void launch_single_pass_product(const SinglePassArguments& arguments, void* stream);
-
-// ---- one pass by warpgroups
-
-// Shared memory that a block asks for at most.
-constexpr int64_t kWarpgroupSharedBytes = int64_t{227} << 10;
-
-// Whether this device, and the code that was compiled for it, can run the following.
-bool warpgroup_product_available();
-
-// As launch_single_pass_product, for bfloat16 operands in tiles of 64, up to 256 samples; features
-// of at most 32 bits. With `centre` the columns are shifted by a mean of some rows instead of all:
-// the finish has to centre, kDouble or kUnbiased.
-void launch_warpgroup_product(const SinglePassArguments& arguments, void* stream);
 
 // ---- finish
 

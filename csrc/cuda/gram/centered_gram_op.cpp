@@ -12,8 +12,8 @@
 
 #include "common/gram_operator.h"
 #include "common/stable_checks.h"
-#include "cuda/gram/centered_gram.cuh"
 #include "cuda/device_scope.h"
+#include "cuda/gram/centered_gram.cuh"
 #include "cuda/gram/gram_plan.h"
 
 namespace repsim_fast {
@@ -57,16 +57,14 @@ Operand operand_of(Precision precision) {
   return {ElementType::kFloat32, ScalarType::Float};
 }
 
-// What is left to the finish: nothing where the features' means went before the products.
-GramCentering gram_centering(Centering centering, const GramPlan& plan) {
+// What is left to the finish: nothing of kFeatures, whose means went before the products.
+GramCentering gram_centering(Centering centering) {
   switch (centering) {
     case Centering::kDouble:
       return GramCentering::kDouble;
     case Centering::kUnbiased:
       return GramCentering::kUnbiased;
     case Centering::kFeatures:
-      if (plan.products == GramProducts::kWarpgroups) return GramCentering::kDouble;
-      break;
     case Centering::kNone:
       break;
   }
@@ -112,22 +110,18 @@ Tensor products(const Tensor& x,  // (n, p)
   const ScalarType accumulator =
       operand.type == ElementType::kFloat64 ? ScalarType::Double : ScalarType::Float;
   Tensor gram = torch::stable::new_empty(x, {plan.gram_entries()}, accumulator);
-  if (plan.products == GramProducts::kSinglePass || plan.products == GramProducts::kWarpgroups) {
-    const auto launch_product = plan.products == GramProducts::kSinglePass
-                                    ? launch_single_pass_product
-                                    : launch_warpgroup_product;
-    launch_product({.x = x.const_data_ptr(),
-                    .x_type = problem.x_type,
-                    .n = problem.n,
-                    .p = problem.p,
-                    .row_stride = x.stride(0),
-                    .centre = centre,
-                    .operand_type = operand.type,
-                    .tile = plan.tile,
-                    .splits = plan.splits,
-                    .gram = gram.mutable_data_ptr(),
-                    .copies = plan.copies},
-                   stream);
+  if (plan.products == GramProducts::kSinglePass) {
+    launch_single_pass_product({.x = x.const_data_ptr(),
+                                .x_type = problem.x_type,
+                                .n = problem.n,
+                                .p = problem.p,
+                                .row_stride = x.stride(0),
+                                .centre = centre,
+                                .operand_type = operand.type,
+                                .tile = plan.tile,
+                                .splits = plan.splits,
+                                .gram = gram.mutable_data_ptr()},
+                               stream);
     return gram;
   }
   const int64_t pitch = feature_pitch(problem.p, operand.type);
@@ -172,17 +166,14 @@ void compute(const Tensor& x,  // (n, p)
   }
 
   const Operand operand = operand_of(call.precision);
-  const GramProblem problem{
-      .n = n,
-      .p = p,
-      .x_type = x_type,
-      .operand_type = operand.type,
-      .single_pass_layout =
-          single_pass_layout(x.const_data_ptr(), x_type, x.stride(0), x.stride(1)),
-      .multiprocessors = scope.multiprocessors(),
-      .shared_bytes = scope.shared_bytes(),
-      .bulk_copies = n >= gram_thresholds.bulk_copy_samples && bulk_strips_available(),
-      .warpgroups = n >= gram_thresholds.warpgroup_samples && warpgroup_product_available()};
+  const GramProblem problem{.n = n,
+                            .p = p,
+                            .x_type = x_type,
+                            .operand_type = operand.type,
+                            .single_pass_layout = single_pass_layout(x.const_data_ptr(), x_type,
+                                                                     x.stride(0), x.stride(1)),
+                            .multiprocessors = scope.multiprocessors(),
+                            .shared_bytes = scope.shared_bytes()};
   const GramPlan plan = plan_gram(problem);
   const bool centre = call.centering != Centering::kNone;
   const Tensor gram = products(x, problem, operand, centre, plan, scope.stream());
@@ -192,7 +183,7 @@ void compute(const Tensor& x,  // (n, p)
                       .wide = wide,
                       .n = n,
                       .tile = plan.tile,
-                      .centering = gram_centering(call.centering, plan),
+                      .centering = gram_centering(call.centering),
                       .row_sums = static_cast<double*>(row_sums.mutable_data_ptr()),
                       .packed = call.packed,
                       .out = out.mutable_data_ptr()},

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 
 #include "cuda/gram/centered_gram.cuh"
 #include "math/triangle.h"
@@ -16,14 +15,11 @@ struct GramProblem {
   ElementType x_type, operand_type;
   bool single_pass_layout;  // of x
   int64_t multiprocessors;
-  int64_t shared_bytes;      // that a block may ask for
-  bool bulk_copies = false;  // wanted and available
-  bool warpgroups = false;   // likewise
+  int64_t shared_bytes;  // that a block may ask for
 };
 
 enum class GramProducts {
   kSinglePass,  // launch_single_pass_product, straight from x
-  kWarpgroups,  // launch_warpgroup_product, straight from x; the finish has to centre
   kTiles,       // launch_center_features, launch_triangle_product
   kVendor,      // launch_center_features, then the vendor library by panels of rows
 };
@@ -36,7 +32,6 @@ struct GramPlan {
   // Of the vendor library. A panel takes the columns up to its last row only, so `panels` of them
   // cost (1 + 1/panels) / 2 of the full product.
   int64_t panels = 0;
-  StripCopies copies = StripCopies::kAsync;  // of the single pass
 
   int64_t gram_entries() const { return splits * tiles * tile * tile; }
 };
@@ -61,20 +56,6 @@ constexpr int64_t kMinimumStepsPerSplit = 16;
 // Partial Grams together, so that scratch does not grow with the card.
 constexpr int64_t kPartialGramBytes = int64_t{64} << 20;
 
-// Samples from which the single pass is to use bulk copies: none before a GPU has shown that they
-// win (benchmarks/kernels, version 4 of the Gram).
-constexpr int64_t kBulkCopySamples = std::numeric_limits<int64_t>::max();
-
-// Samples from which products by warpgroups are to take over, likewise (version 7).
-constexpr int64_t kWarpgroupSamples = std::numeric_limits<int64_t>::max();
-
-// The same as variables, for tests of what no GPU has shown yet.
-struct GramThresholds {
-  int64_t bulk_copy_samples = kBulkCopySamples;
-  int64_t warpgroup_samples = kWarpgroupSamples;
-};
-inline GramThresholds gram_thresholds;
-
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline bool single_pass_fits(const GramProblem& problem) {
@@ -89,24 +70,9 @@ inline bool single_pass_fits(const GramProblem& problem) {
                                   element_bytes(problem.operand_type)) <= problem.shared_bytes;
 }
 
-inline bool warpgroups_fit(const GramProblem& problem) {
-  return problem.warpgroups && problem.single_pass_layout &&
-         problem.operand_type == ElementType::kBFloat16 && element_bytes(problem.x_type) <= 4 &&
-         single_pass_tile(problem.n, problem.operand_type) > 0 &&
-         kWarpgroupSharedBytes <= problem.shared_bytes;
-}
-
 inline GramPlan plan_gram(const GramProblem& problem) {
-  const auto& [n, p, x_type, operand_type, layout, multiprocessors, shared_bytes, bulk_copies,
-               warpgroups] = problem;
+  const auto& [n, p, x_type, operand_type, layout, multiprocessors, shared_bytes] = problem;
   GramPlan plan;
-  if (warpgroups_fit(problem)) {
-    plan.products = GramProducts::kWarpgroups;
-    plan.tiles = kSinglePassTiles;
-    // A strip has the columns of 128 bytes of operands.
-    plan.splits = std::min(multiprocessors, ceil_divide(p, 64));
-    return plan;
-  }
   if (single_pass_fits(problem)) {
     plan.products = GramProducts::kSinglePass;
     plan.tile = single_pass_tile(n, operand_type);
@@ -114,7 +80,6 @@ inline GramPlan plan_gram(const GramProblem& problem) {
     const int64_t strips = ceil_divide(p * element_bytes(x_type), kSinglePassStripBytes);
     const int64_t blocks = (plan.tile == 64 ? 1 : 2) * multiprocessors;
     plan.splits = std::min(blocks, strips);
-    if (bulk_copies) plan.copies = StripCopies::kBulk;
     return plan;
   }
   const bool wide = operand_type == ElementType::kFloat64;

@@ -1,12 +1,14 @@
-// The products of a centred Gram in one pass over x: the kernel, for every way that strips of x
-// come to shared memory (Strips, at the bottom).
+// The products of a centred Gram in one pass over x: kernel and launch for any way (Strips) that
+// strips of x come to shared memory. The kernel study compares more of them than the one below.
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
+#include <type_traits>
 
-#include "cuda/portability/portability.h"
 #include "cuda/gram/centered_gram.cuh"
 #include "cuda/gram/warp_tile.cuh"
+#include "cuda/portability/portability.h"
 #include "math/triangle.h"
 
 namespace repsim_fast {
@@ -175,12 +177,12 @@ __global__ void __launch_bounds__(Strips::Pass::kThreads, Strips::Pass::kBlocks)
 
 // ---- strips: how they come to shared memory
 //
-//   Pass, Shared             what they are for; what they need in shared memory
-//   begin(shared)            before anything else, by all threads
-//   stage(shared, s, ...)    starts the copy of the s-th strip, by all threads and in order;
-//   columns
-//                            from p on become zero. Nothing to copy for kNoStrip
-//   wait(shared, s, mine)    until the s-th of `mine` strips is there: all of it after a barrier
+//   Pass, Shared           what they are for; what they need in shared memory
+//   of(arguments)          made of the launch's arguments, on the host
+//   begin(shared)          before anything else, by all threads
+//   stage(shared, s, ...)  starts the copy of the s-th strip, by all threads and in order; columns
+//                          from p on become zero. Nothing to copy for kNoStrip
+//   wait(shared, s, mine)  until the s-th of `mine` strips is there: all of it after a barrier
 
 // Every thread copies its vectors, 16 bytes at a time.
 template <typename Pass_>
@@ -191,6 +193,10 @@ struct AsyncStrips {
 
   const In* x;         // (n, p), 16-byte aligned rows
   int64_t row_stride;  // in elements
+
+  static AsyncStrips of(const SinglePassArguments& arguments) {
+    return {static_cast<const In*>(arguments.x), arguments.row_stride};
+  }
 
   __device__ void begin(Shared&) const {}
 
@@ -212,5 +218,79 @@ struct AsyncStrips {
 
   __device__ void wait(Shared&, int64_t, int64_t) const { wait_copies<Pass::kStages - 2>(); }
 };
+
+// ---- launch, by types and tile
+
+template <typename Strips>
+void launch_strips(const SinglePassArguments& arguments, void* stream) {
+  using Pass = typename Strips::Pass;
+  static_assert(sizeof(SinglePassShared<Strips>) <=
+                single_pass_shared_bytes(Pass::kTile, sizeof(typename Pass::In),
+                                         sizeof(typename Pass::Operand)));
+  launch("single_pass", single_pass_kernel<Strips>,
+         {.grid = dim3(static_cast<unsigned>(arguments.splits)),
+          .threads = Pass::kThreads,
+          .shared_bytes = sizeof(SinglePassShared<Strips>),
+          .stream = stream},
+         Strips::of(arguments), arguments.n, arguments.p, arguments.centre,
+         static_cast<float*>(arguments.gram));
+}
+
+template <template <typename> class Strips, typename In, typename Operand>
+void single_pass_of_tile(const SinglePassArguments& arguments, void* stream) {
+  switch (arguments.tile) {
+    case 16:
+      return launch_strips<Strips<SinglePass<In, Operand, 16>>>(arguments, stream);
+    case 32:
+      return launch_strips<Strips<SinglePass<In, Operand, 32>>>(arguments, stream);
+    case 64:
+      if constexpr (!std::is_same_v<Operand, float>) {
+        return launch_strips<Strips<SinglePass<In, Operand, 64>>>(arguments, stream);
+      }
+      [[fallthrough]];
+    default:
+      throw std::invalid_argument("single_pass: tile must be 16 or 32, or 64 for tf32, bfloat16");
+  }
+}
+
+template <template <typename> class Strips>
+void single_pass_of_types(const SinglePassArguments& arguments, void* stream) {
+  if (arguments.x_type == ElementType::kFloat32) {
+    switch (arguments.operand_type) {
+      case ElementType::kFloat32:
+        return single_pass_of_tile<Strips, float, float>(arguments, stream);
+      case ElementType::kTf32:
+        return single_pass_of_tile<Strips, float, Tf32>(arguments, stream);
+      case ElementType::kBFloat16:
+        return single_pass_of_tile<Strips, float, BFloat16>(arguments, stream);
+      default:
+        break;
+    }
+  } else if (arguments.operand_type == ElementType::kBFloat16) {
+    if (arguments.x_type == ElementType::kFloat16) {
+      return single_pass_of_tile<Strips, Half, BFloat16>(arguments, stream);
+    }
+    if (arguments.x_type == ElementType::kBFloat16) {
+      return single_pass_of_tile<Strips, BFloat16, BFloat16>(arguments, stream);
+    }
+  }
+  throw std::invalid_argument("single_pass: no such operand type for these features");
+}
+
+// The products, by strips that come as the template says, and the sum of the splits.
+template <template <typename> class Strips>
+void single_pass(const SinglePassArguments& arguments, void* stream) {
+  if (arguments.n == 0) return;
+  if (!single_pass_layout(arguments.x, arguments.x_type, arguments.row_stride, 1) ||
+      arguments.n > kSinglePassTileRows * arguments.tile) {
+    throw std::invalid_argument("single_pass: x does not fit the tile or is not aligned");
+  }
+  single_pass_of_types<Strips>(arguments, stream);
+  launch_sum_splits({.gram = arguments.gram,
+                     .wide = false,
+                     .entries = kSinglePassTiles * arguments.tile * arguments.tile,
+                     .splits = arguments.splits},
+                    stream);
+}
 
 }  // namespace repsim_fast

@@ -2,9 +2,9 @@
 // the matrix units. Both read the same staged operands and differ in who holds which entry.
 #pragma once
 
-#include "cuda/portability/portability.h"
 #include "cuda/gram/centered_gram.cuh"
 #include "cuda/gram/warp_tile.cuh"
+#include "cuda/portability/portability.h"
 
 namespace repsim_fast {
 

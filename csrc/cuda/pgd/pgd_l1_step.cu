@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "cuda/portability/portability.h"
 #include "cuda/pgd/pgd_rows.cuh"
 #include "cuda/pgd/pgd_steps.cuh"
+#include "cuda/portability/portability.h"
 #include "math/projection.h"
 
 namespace repsim_fast {

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <type_traits>
 
-#include "cuda/portability/portability.h"
 #include "cuda/pgd/pgd_rows.cuh"
 #include "cuda/pgd/pgd_steps.cuh"
+#include "cuda/portability/portability.h"
 #include "math/projection.h"
 
 namespace repsim_fast {

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cuda/portability/portability.h"
 #include "common/pgd_problem.h"
+#include "cuda/portability/portability.h"
 #include "math/projection.h"
 
 namespace repsim_fast {

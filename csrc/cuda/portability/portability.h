@@ -5,9 +5,9 @@
 //   shuffles           __shfl_xor_sync(kFullWarp, value, mask) and its kind; warp_sum(value)
 //   shared memory      auto& shared = shared_memory<Struct>();   one struct a kernel
 //   async copies       copy_async_16(to, from, bytes), commit_copies(), wait_copies<N>();
-//                      whole rectangles at once: cuda/portability/bulk_copies.h
+//                      whole rectangles at once: kernels/portability/bulk_copies.h
 //   tile multiply      load_matrices(registers, row), multiply_tile<Operand>(d, a, b);
-//                      by four warps together: cuda/portability/warpgroup_products.h
+//                      by four warps together: kernels/portability/warpgroup_products.h
 //   types              Half, BFloat16, Tf32, to_math(value), convert_to<Type>(value)
 //   launch             launch("name", kernel, LaunchShape{...}, arguments...)
 //

@@ -15,8 +15,8 @@
 
 #include "common/batched_svd.h"
 #include "common/stable_checks.h"
-#include "cuda/svd/batched_svd.cuh"
 #include "cuda/device_scope.h"
+#include "cuda/svd/batched_svd.cuh"
 #include "math/jacobi.h"
 
 namespace repsim_fast {

@@ -48,8 +48,8 @@ struct Step {
   T *y, *v;  // (columns,)
 };
 
-// The steps are those of cpu/svd/batched_svd_body_alone.h: the update of one, a -= u y^T + x v^T, is
-// written while the next forms A^T u.
+// The steps are those of cpu/svd/batched_svd_body_alone.h: the update of one, a -= u y^T + x v^T,
+// is written while the next forms A^T u.
 template <typename T>
 __global__ void __launch_bounds__(kMaximumThreads)
     singular_values_kernel(SvdSource source, int most_rows, int most_columns, int groups,

@@ -9,10 +9,12 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <typeindex>
 #include <vector>
 
 #define __global__
@@ -56,31 +58,40 @@ struct PendingCopy {
   int bytes;
 };
 
-// Products under way of one thread (cuda/portability/warpgroup_products.h).
-struct Products {
-  float* d;
-  const std::byte *a, *b;
-  std::vector<float> before, after;  // the sums
-};
-
 struct WarpMailbox {
   // Two turns, so that one barrier an exchange is enough: a lane can only come to write a turn
   // again after all lanes have passed the barrier of the turn between.
   alignas(16) std::byte slot[2][kWarpSize][32];
 };
 
-// Bulk copies under way at one barrier in shared memory (cuda/portability/bulk_copies.h).
-struct Transfers {
-  unsigned phase = 0;      // complete ones
-  bool announced = false;  // of the current phase
-  int64_t missing = 0;     // bytes announced, but not yet asked for
-  std::vector<std::function<void()>> copies;
+// What words of another header keep of a thread or of a block (the kernel study has such).
+struct Extension {
+  virtual ~Extension() = default;
+  // Throws when the thread, or the block, ends with something unfinished.
+  virtual void check_end(const char* name) const = 0;
+};
+
+class Extensions {
+ public:
+  template <typename T>
+  T& get() {
+    auto& kept = kept_[typeid(T)];
+    if (kept == nullptr) kept = std::make_unique<T>();
+    return static_cast<T&>(*kept);
+  }
+  void check_end(const char* name) const {
+    for (const auto& [type, kept] : kept_) kept->check_end(name);
+  }
+  void clear() { kept_.clear(); }
+
+ private:
+  std::map<std::type_index, std::unique_ptr<Extension>> kept_;
 };
 
 // What the threads of a block share beside their shared memory.
 struct BlockState {
-  std::mutex mutex;
-  std::map<const void*, Transfers> transfers;
+  std::mutex mutex;  // of the extensions
+  Extensions extensions;
 };
 
 struct ThreadState {
@@ -91,8 +102,7 @@ struct ThreadState {
   unsigned turn = 0;
   // Oldest first, the last one still open.
   std::vector<std::vector<PendingCopy>> copy_groups;
-  std::vector<std::vector<Products>> product_groups;
-  bool products_begun = false;
+  Extensions extensions;
 };
 
 inline constinit thread_local ThreadState* this_thread = nullptr;
@@ -101,8 +111,7 @@ inline constinit thread_local ThreadState* this_thread = nullptr;
 inline void begin_thread(ThreadState& state) {
   state.turn = 0;
   state.copy_groups.assign(1, {});
-  state.product_groups.assign(1, {});
-  state.products_begun = false;
+  state.extensions.clear();
 }
 inline void end_thread(const char* name, const ThreadState& state) {
   for (const auto& group : state.copy_groups) {
@@ -110,21 +119,13 @@ inline void end_thread(const char* name, const ThreadState& state) {
       throw std::logic_error(std::string(name) + ": a thread ended with unfinished async copies");
     }
   }
-  for (const auto& group : state.product_groups) {
-    if (!group.empty()) {
-      throw std::logic_error(std::string(name) + ": a thread ended with unfinished products");
-    }
-  }
+  state.extensions.check_end(name);
 }
 
 // To be called by the engine after the last thread of each block.
 inline void end_block(const char* name, BlockState& state) {
-  for (const auto& [barrier, transfers] : state.transfers) {
-    if (transfers.announced) {
-      throw std::logic_error(std::string(name) + ": a block ended with unfinished bulk copies");
-    }
-  }
-  state.transfers.clear();
+  state.extensions.check_end(name);
+  state.extensions.clear();
 }
 
 inline unsigned lane() { return threadIdx.x % kWarpSize; }

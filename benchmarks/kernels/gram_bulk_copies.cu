@@ -1,13 +1,14 @@
-// Strips of the single pass by Hopper's copy engine: one thread asks for all rows of a strip at
-// once, and no thread spends instructions on addresses or on columns from p on.
-#pragma once
-
+// Version 4 of the Gram: one pass, strips by Hopper's copy engine. One thread asks for all rows of
+// a strip at once, and no thread spends instructions on addresses or on columns from p on.
 #include <cstdint>
+#include <stdexcept>
 
-#include "cuda/portability/bulk_copies.h"
 #include "cuda/gram/single_pass.cuh"
+#include "kernels/portability/bulk_copies.h"
+#include "kernels/study.cuh"
 
-namespace repsim_fast {
+namespace repsim_fast::study {
+namespace {
 
 // A tensor map rather than copies of contiguous bytes: a row's share of a strip is 128 bytes, so
 // those would take n instructions a strip, and could not end at an odd p.
@@ -50,4 +51,18 @@ struct BulkStrips {
   }
 };
 
-}  // namespace repsim_fast
+}  // namespace
+
+// Of one kernel as of all: they were compiled together.
+bool bulk_copies_available() {
+  return copies_in_bulk(single_pass_kernel<BulkStrips<SinglePass<BFloat16, BFloat16, 16>>>);
+}
+
+void launch_gram_bulk_copies(const SinglePassArguments& arguments, void* stream) {
+  if (!bulk_copies_available()) {
+    throw std::runtime_error("gram_bulk_copies: needs code compiled for sm_90 or later");
+  }
+  single_pass<BulkStrips>(arguments, stream);
+}
+
+}  // namespace repsim_fast::study

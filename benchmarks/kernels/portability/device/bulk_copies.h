@@ -1,4 +1,4 @@
-// Bulk copies under nvcc. Include cuda/portability/bulk_copies.h instead of this.
+// Bulk copies under nvcc. Include kernels/portability/bulk_copies.h instead of this.
 #pragma once
 
 #include <cuda.h>

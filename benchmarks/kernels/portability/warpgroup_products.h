@@ -31,7 +31,7 @@ constexpr int swizzled(int row, int byte) { return row * kUnitRowBytes + (byte ^
 }  // namespace repsim_fast
 
 #if defined(__CUDACC__)
-#include "cuda/portability/device/warpgroup_products.h"  // IWYU pragma: export
+#include "kernels/portability/device/warpgroup_products.h"  // IWYU pragma: export
 #else
-#include "cuda/portability/runner/warpgroup_products.h"  // IWYU pragma: export
+#include "kernels/portability/runner/warpgroup_products.h"  // IWYU pragma: export
 #endif

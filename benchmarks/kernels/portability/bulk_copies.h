@@ -1,14 +1,14 @@
 // Words for Hopper's bulk copies (sm_90): one thread asks for a rectangle of a matrix, the copy
 // engine brings it to shared memory and counts its bytes on a barrier there.
 //
-//   TensorMap                       a matrix and the rectangle to copy; a __grid_constant__
-//   parameter make_tensor_map(layout)         on the host copies_in_bulk(kernel)          on the
-//   host: whether the kernel may be launched on this device CopyBarrier                     in
-//   shared memory; one thread announces the copies of each phase init_barrier(barrier)           by
-//   one thread, then __syncthreads() expect_bytes(barrier, bytes)    by one thread: announces all
-//   copies of a phase copy_rectangle(to, map, row, column, barrier)    by the same thread, after
-//   that wait_phase(barrier, parity)     by every thread that reads: until phase 0, 1, 0, ... is
-//   complete
+//   TensorMap              a matrix and the rectangle to copy; a __grid_constant__ parameter
+//   make_tensor_map(layout)         on the host
+//   copies_in_bulk(kernel)          on the host: whether the kernel may be launched on this device
+//   CopyBarrier            in shared memory; one thread announces the copies of each phase
+//   init_barrier(barrier)           by one thread, then __syncthreads()
+//   expect_bytes(barrier, bytes)    by one thread: announces all copies of a phase
+//   copy_rectangle(to, map, row, column, barrier)    by the same thread, after that
+//   wait_phase(barrier, parity)     by every thread that reads: until phase 0, 1, 0, ... is over
 //
 // What lies outside of the matrix arrives as zeros and counts as bytes.
 #pragma once
@@ -48,7 +48,7 @@ inline void check_layout(const RectangleLayout& layout) {
 }  // namespace repsim_fast
 
 #if defined(__CUDACC__)
-#include "cuda/portability/device/bulk_copies.h"  // IWYU pragma: export
+#include "kernels/portability/device/bulk_copies.h"  // IWYU pragma: export
 #else
-#include "cuda/portability/runner/bulk_copies.h"  // IWYU pragma: export
+#include "kernels/portability/runner/bulk_copies.h"  // IWYU pragma: export
 #endif

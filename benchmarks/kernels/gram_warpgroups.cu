@@ -1,4 +1,4 @@
-// The products of a centred Gram in one pass over x, by Hopper's units, which multiply straight
+// Version 7 of the Gram: one pass, products by warpgroups, Hopper's units, which multiply straight
 // from shared memory (wgmma) while the threads that asked for it round the next strip. Up to 256
 // samples: two warpgroups have five tiles of 64 each, so that operands are read for six products a
 // step instead of by ten warps.
@@ -9,19 +9,21 @@
 // for a shift nearby.
 #include <stdexcept>
 
-#include "cuda/portability/bulk_copies.h"
-#include "cuda/portability/portability.h"
-#include "cuda/portability/warpgroup_products.h"
 #include "cuda/gram/centered_gram.cuh"
+#include "cuda/portability/portability.h"
+#include "kernels/portability/bulk_copies.h"
+#include "kernels/portability/warpgroup_products.h"
+#include "kernels/study.cuh"
 #include "math/triangle.h"
 
-namespace repsim_fast {
+namespace repsim_fast::study {
 namespace {
 
 constexpr int kTile = 64, kTiles = static_cast<int>(kSinglePassTiles);
 constexpr int kRows = static_cast<int>(kSinglePassTileRows) * kTile;
 constexpr int kThreads = 2 * kWarpgroupSize;
 constexpr int kWarps = kThreads / static_cast<int>(kWarpSize);
+constexpr int64_t kSharedBytes = int64_t{227} << 10;  // that a block may have on these devices
 constexpr int kColumns = kUnitRowBytes / static_cast<int>(sizeof(BFloat16));  // of a strip
 constexpr int kStepBytes = 32;                                                // of one product
 
@@ -101,9 +103,9 @@ __device__ void multiply(Sums& sums, const unsigned char* operands) {
 
 template <typename In>
 __global__ void __launch_bounds__(kThreads, 1)
-    warpgroup_product_kernel(const __grid_constant__ TensorMap x,  // (n, p) by strips of all rows
-                             int64_t n, int64_t p, bool shifted,
-                             float* gram) {  // (gridDim.x, kTiles, kTile, kTile)
+    gram_warpgroups_kernel(const __grid_constant__ TensorMap x,  // (n, p) by strips of all rows
+                           int64_t n, int64_t p, bool shifted,
+                           float* gram) {  // (gridDim.x, kTiles, kTile, kTile)
   using S = Strips<In>;
   auto& shared = shared_memory<typename S::Shared>();
   const int lane = static_cast<int>(threadIdx.x % kWarpSize);
@@ -228,7 +230,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <typename In>
 void launch_type(const SinglePassArguments& arguments, void* stream) {
-  static_assert(sizeof(typename Strips<In>::Shared) <= kWarpgroupSharedBytes);
+  static_assert(sizeof(typename Strips<In>::Shared) <= kSharedBytes);
   const TensorMap x =
       make_tensor_map({.matrix = arguments.x,
                        .element_bytes = sizeof(In),
@@ -237,7 +239,7 @@ void launch_type(const SinglePassArguments& arguments, void* stream) {
                        .row_bytes = arguments.row_stride * static_cast<int64_t>(sizeof(In)),
                        .box_rows = arguments.n,
                        .box_columns = kColumns});
-  launch("warpgroup_product", warpgroup_product_kernel<In>,
+  launch("gram_warpgroups", gram_warpgroups_kernel<In>,
          {.grid = dim3(static_cast<unsigned>(arguments.splits)),
           .threads = kThreads,
           .shared_bytes = sizeof(typename Strips<In>::Shared),
@@ -247,15 +249,15 @@ void launch_type(const SinglePassArguments& arguments, void* stream) {
 
 }  // namespace
 
-bool warpgroup_product_available() { return warpgroup_products_available(); }
+bool warpgroups_available() { return warpgroup_products_available(); }
 
-void launch_warpgroup_product(const SinglePassArguments& arguments, void* stream) {
+void launch_gram_warpgroups(const SinglePassArguments& arguments, void* stream) {
   if (arguments.n == 0) return;
   if (arguments.n > kRows || arguments.tile != kTile ||
       arguments.operand_type != ElementType::kBFloat16 ||
       !single_pass_layout(arguments.x, arguments.x_type, arguments.row_stride, 1)) {
     throw std::invalid_argument(
-        "warpgroup_product: expected at most 256 aligned rows, tiles of 64 and bfloat16 operands");
+        "gram_warpgroups: expected at most 256 aligned rows, tiles of 64 and bfloat16 operands");
   }
   switch (arguments.x_type) {
     case ElementType::kFloat32:
@@ -268,7 +270,7 @@ void launch_warpgroup_product(const SinglePassArguments& arguments, void* stream
       launch_type<BFloat16>(arguments, stream);
       break;
     default:
-      throw std::invalid_argument("warpgroup_product: expected features of at most 32 bits");
+      throw std::invalid_argument("gram_warpgroups: expected features of at most 32 bits");
   }
   launch_sum_splits({.gram = arguments.gram,
                      .wide = false,
@@ -277,4 +279,4 @@ void launch_warpgroup_product(const SinglePassArguments& arguments, void* stream
                     stream);
 }
 
-}  // namespace repsim_fast
+}  // namespace repsim_fast::study

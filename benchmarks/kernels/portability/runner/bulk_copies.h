@@ -1,4 +1,4 @@
-// Bulk copies on the CPU, for the tests. Include cuda/portability/bulk_copies.h instead of this.
+// Bulk copies on the CPU, for the tests. Include kernels/portability/bulk_copies.h instead of this.
 //
 // As late as the hardware may: a rectangle is spoilt (0xff) when its copy is asked for and filled
 // when the first thread waits for it. What a GPU would answer by hanging or by overwriting
@@ -6,7 +6,12 @@
 #pragma once
 
 #include <cstring>
+#include <functional>
+#include <map>
+#include <mutex>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 namespace repsim_fast {
 
@@ -29,6 +34,29 @@ struct alignas(8) CopyBarrier {
 
 namespace runner {
 
+// Bulk copies under way at one barrier in shared memory.
+struct Transfers {
+  unsigned phase = 0;      // complete ones
+  bool announced = false;  // of the current phase
+  int64_t missing = 0;     // bytes announced, but not yet asked for
+  std::vector<std::function<void()>> copies;
+};
+
+// Of a block.
+struct BulkCopies : Extension {
+  std::map<const void*, Transfers> at;  // by barrier
+
+  void check_end(const char* name) const override {
+    for (const auto& [barrier, transfers] : at) {
+      if (transfers.announced) {
+        throw std::logic_error(std::string(name) + ": a block ended with unfinished bulk copies");
+      }
+    }
+  }
+};
+
+inline BulkCopies& bulk_copies() { return this_thread->block->extensions.get<BulkCopies>(); }
+
 inline void fill_rectangle(std::byte* to, const TensorMap& map, int64_t row, int64_t column) {
   const int64_t box_row_bytes = map.box_columns * map.element_bytes;
   for (int64_t r = 0; r < map.box_rows; ++r, to += box_row_bytes) {
@@ -43,8 +71,8 @@ inline void fill_rectangle(std::byte* to, const TensorMap& map, int64_t row, int
 }
 
 inline Transfers& transfers_of(const CopyBarrier& barrier) {
-  const auto found = this_thread->block->transfers.find(&barrier);
-  if (found == this_thread->block->transfers.end()) {
+  const auto found = bulk_copies().at.find(&barrier);
+  if (found == bulk_copies().at.end()) {
     throw std::logic_error("a copy barrier is used before init_barrier");
   }
   return found->second;
@@ -54,7 +82,7 @@ inline Transfers& transfers_of(const CopyBarrier& barrier) {
 
 inline void init_barrier(CopyBarrier& barrier) {
   const std::lock_guard lock(runner::this_thread->block->mutex);
-  if (!runner::this_thread->block->transfers.try_emplace(&barrier).second) {
+  if (!runner::bulk_copies().at.try_emplace(&barrier).second) {
     throw std::logic_error("init_barrier: this barrier has been initialised before");
   }
 }

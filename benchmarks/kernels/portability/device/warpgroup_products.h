@@ -1,4 +1,5 @@
-// Products by warpgroups under nvcc. Include cuda/portability/warpgroup_products.h instead of this.
+// Products by warpgroups under nvcc. Include kernels/portability/warpgroup_products.h instead of
+// this.
 #pragma once
 
 namespace repsim_fast {
