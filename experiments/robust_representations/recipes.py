@@ -52,7 +52,7 @@ def method_of(recipe: Recipe, threats: Mapping[str, Threat]) -> methods.Method:
 def _adversarial(recipe: Recipe, threat: Threat) -> methods.Method:
     sample = threat.build(strength=recipe.radius, training=True)
 
-    def perturb(model: nn.Module, batch: methods.Batch) -> Tensor:
+    def perturb(model: nn.Module, batch: methods.TrainingBatch) -> Tensor:
         # Built anew from the batch's random numbers, so that resuming changes nothing.
         attack = threat.build(strength=recipe.radius, training=True, seed=batch.generator)
         examples: Tensor = attack(model, batch.x, batch.y)
