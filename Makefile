@@ -147,7 +147,7 @@ gpu-bench-paths: gpu-build
 	$(GPU_PART) $(GPU_PYTHON) benchmarks/kernels/gram_paths.py --out $(GPU_OUT)/gram_paths.json
 
 # Beside torch and public tools, as on the CPU.
-GPU_BENCHES_steps := centered_gram pgd_step
+GPU_BENCHES_steps := centered_gram pgd_steps
 GPU_BENCHES_svd := batched_svd
 GPU_BENCHES_attacks := pgd_end_to_end
 gpu-bench-steps gpu-bench-svd gpu-bench-attacks: gpu-bench-%: gpu-build
