@@ -336,7 +336,7 @@ def _near_one(own: Tensor) -> tuple[Tensor, Tensor]:
 def _typical(state: MinibatchCKA) -> int:
     """Samples of the middle one of the groups by size."""
     sizes = sorted(state._group_samples)
-    return sizes[len(sizes) // 2] if sizes else 0
+    return sizes[(len(sizes) - 1) // 2] if sizes else 0
 
 
 Summand = TypeVar("Summand", Tensor, int)
