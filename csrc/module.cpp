@@ -1,11 +1,13 @@
 // The pybind11 module _C: what this build is, and the way to a Gram without an operator's call. The
 // operators register themselves with torch when the shared object is loaded.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "cpu/gram/centered_gram.h"
 #include "cpu/simd_level.h"
@@ -77,7 +79,17 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "simd_level",
       [] { return std::string(repsim_fast::simd_level_name(repsim_fast::simd_level())); },
-      "Instruction set the CPU kernels use on this processor.");
+      "Instruction set that the CPU kernels use; ValueError if REPSIM_SIMD names none of simd_levels().");
+  m.def(
+      "simd_levels",
+      [] {
+        std::vector<std::string> names;
+        for (const repsim_fast::SimdLevel level : repsim_fast::simd_levels()) {
+          names.emplace_back(repsim_fast::simd_level_name(level));
+        }
+        return names;
+      },
+      "Instruction sets of this processor that the kernels know, the lowest first.");
   py::class_<GramWriter>(
       m, "GramWriter",
       "Writes packed centred Grams of contiguous CPU features, from address to address.")

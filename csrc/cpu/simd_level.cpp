@@ -1,13 +1,11 @@
 #include "cpu/simd_level.h"
 
 #include <cstdlib>
-#include <cstring>
+#include <stdexcept>
+#include <string>
 
 namespace repsim_fast {
 namespace {
-
-constexpr SimdLevel kLevels[] = {SimdLevel::kBaseline, SimdLevel::kAvx2, SimdLevel::kAvx512,
-                                 SimdLevel::kAvx512Vnni};
 
 SimdLevel hardware_level() {
 #if REPSIM_X86
@@ -24,18 +22,28 @@ SimdLevel hardware_level() {
 }
 
 SimdLevel choose_level() {
-  const SimdLevel hardware = hardware_level();
-  const char* wanted = std::getenv("REPSIM_SIMD");
-  if (wanted == nullptr) return hardware;
-  for (SimdLevel level : kLevels) {
-    if (std::strcmp(wanted, simd_level_name(level)) == 0) {
-      return level < hardware ? level : hardware;
-    }
+  const char* variable = std::getenv("REPSIM_SIMD");
+  const std::string wanted = variable == nullptr ? "" : variable;
+  if (wanted.empty()) return hardware_level();
+  std::string names;
+  for (const SimdLevel level : simd_levels()) {
+    if (wanted == simd_level_name(level)) return level;
+    names += (names.empty() ? "" : ", ") + std::string(simd_level_name(level));
   }
-  return hardware;
+  throw std::invalid_argument("REPSIM_SIMD: expected a level that this processor has (" + names +
+                              "), got " + wanted);
 }
 
 }  // namespace
+
+std::vector<SimdLevel> simd_levels() {
+  std::vector<SimdLevel> levels;
+  for (const SimdLevel level :
+       {SimdLevel::kBaseline, SimdLevel::kAvx2, SimdLevel::kAvx512, SimdLevel::kAvx512Vnni}) {
+    if (level <= hardware_level()) levels.push_back(level);
+  }
+  return levels;
+}
 
 SimdLevel simd_level() {
   static const SimdLevel level = choose_level();

@@ -19,7 +19,7 @@ def test_shows_build_machine_and_parts(run: Run) -> None:
         torch.__version__,
         build["compiler"],
         build["compiler_flags"],
-        build["simd_level"],
+        f"{build['simd_level']}; REPSIM_SIMD chooses one of baseline",
         f"{build['threads']} threads",
         "CUDA kernels",
         "torchvision",

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import mpmath
 import numpy as np
 import pytest
@@ -20,7 +16,7 @@ from python_tests.support.svd_matrices import (
     spectra,
     with_values,
 )
-from repsim_fast import build_info, ops
+from repsim_fast import ops
 from repsim_fast.ops.reference import svd as reference
 
 DTYPES = (torch.float64, torch.float32)
@@ -289,23 +285,6 @@ def test_the_number_of_threads_does_not_change_a_bit():
         torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
-@pytest.mark.parametrize("level", ["baseline", "avx2"])
-def test_lower_instruction_sets(level):
-    """Random and hard matrices again, in a process that uses a lower level."""
-    if build_info()["simd_level"] in ("baseline", level):
-        pytest.skip("it is what the other tests use")
-    chosen = "test_random_matrices and 19 or test_hard_spectra and 24"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(
-        [*command, "-k", f"({chosen}) and cpu"],
-        env={**os.environ, "REPSIM_SIMD": level, "REPSIM_REQUIRE_CUDA": "0"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
-    assert " passed" in done.stdout
 
 
 def test_errors_name_the_argument():

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -13,7 +9,7 @@ from python_tests.support.op_tester import (
     opcheck,
     relative_error,
 )
-from repsim_fast import _C, build_info, ops
+from repsim_fast import _C, ops
 from repsim_fast.ops.centering import unpack_gram
 from repsim_fast.ops.reference import gram as reference
 
@@ -202,35 +198,6 @@ def test_result_does_not_depend_on_threads_beyond_rounding():
     finally:
         torch.set_num_threads(threads)
     assert relative_error(two, one) < 1e-6
-
-
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "avx512_vnni"])
-def test_every_instruction_set(level):
-    # The level is chosen once a process, hence a process each.
-    script = """
-import torch
-from repsim_fast import _C, build_info, ops
-from repsim_fast.ops.reference import gram as reference
-print(build_info()["simd_level"])
-for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 1e-5)):
-    for n, p in ((33, 200), (70, 17)):
-        x = torch.randn(n, p, dtype=dtype) + 2
-        truth = reference.centered_gram(x.double())
-        assert (ops.centered_gram(x) - truth).norm() < tolerance * truth.norm()
-        if dtype == torch.float32:
-            bf16 = ops.centered_gram(x, precision="bfloat16")
-            assert (bf16 - truth).norm() < 2.0**-7 * truth.norm()
-"""
-    run = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "REPSIM_SIMD": level},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    levels = ["baseline", "avx2", "avx512", "avx512_vnni"]
-    used, hardware = run.stdout.strip(), build_info()["simd_level"]
-    assert used == min(level, hardware, key=levels.index)
 
 
 @pytest.mark.parametrize("packed", [False, True])

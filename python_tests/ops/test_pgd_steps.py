@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +11,7 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from python_tests.support.op_tester import devices, opcheck
-from repsim_fast import build_info, ops
+from repsim_fast import ops
 from repsim_fast.ops.reference import pgd as reference
 
 STEPS = ("linf", "l2", "l1")
@@ -551,56 +548,7 @@ def test_starts_stay_in_ball_and_box():
         assert (lengths(start - x, norm) <= radii.double() * (1 + 1e-6) + 1e-6).all()
 
 
-# ---- processors and threads
-
-
-_DIGEST = """
-import sys, torch
-from repsim_fast import ops
-torch.manual_seed(0)
-shape = (3, 3, 43, 41)
-x = (torch.rand(shape) * 1.6 - 0.3).clamp(0, 1)
-x_adv, grad = (x + 0.1 * torch.randn(shape)).clamp(0, 1), torch.randn(shape)
-grad[0, 0, 0] = torch.nan
-bounds = (torch.linspace(0, 0.1, 41).view(1, 1, -1), 1.0)
-results = []
-for dtype in (torch.float32, torch.float64):
-    a, g, c = x_adv.to(dtype), grad.to(dtype), x.to(dtype).clamp(min=bounds[0])
-    for box in ((0.0, 1.0), bounds):
-        results += [ops.pgd_linf_step(a, g, c, step_size=0.1, eps=0.05, bounds=box),
-                    ops.pgd_l2_step(a, g, c, step_size=1.0, eps=2.0, bounds=box),
-                    ops.pgd_l1_step(a, g, c, step_size=9.0, eps=12.0, bounds=box)]
-        results += [ops.random_start(c, norm=n, eps=2.0, seed=9, bounds=box)
-                    for n in ("linf", "l2", "l1")]
-torch.save(results, sys.argv[1])
-"""
-
-
-def results_with(path: Any, **environment: str) -> list[Tensor]:
-    subprocess.run(
-        [sys.executable, "-c", _DIGEST, str(path)], check=True, env={**os.environ, **environment}
-    )
-    loaded: list[Tensor] = torch.load(path, weights_only=True)
-    return loaded
-
-
-@pytest.fixture(scope="module")
-def best_results(tmp_path_factory):
-    return results_with(tmp_path_factory.mktemp("simd") / "best.pt")
-
-
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set_gives_the_same(level, tmp_path, best_results):
-    """Up to the order of float64 sums; Linf and its starts have the same bits."""
-    names = ["baseline", "avx2", "avx512", "avx512_vnni"]
-    if names.index(build_info()["simd_level"]) < names.index(level):
-        pytest.skip(f"this processor has no {level}")
-    got = results_with(tmp_path / "results.pt", REPSIM_SIMD=level)
-    for i, (a, b) in enumerate(zip(got, best_results, strict=True)):
-        if i % 6 in (0, 3):
-            assert torch.equal(a, b)
-        else:
-            assert (a - b).abs().max() <= (2e-7 if a.dtype == torch.float32 else 1e-13)
+# ---- threads
 
 
 @pytest.mark.parametrize("norm", STEPS)

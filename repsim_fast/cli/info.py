@@ -82,7 +82,7 @@ def _machine(build: Mapping[str, str]) -> dict[str, str]:
     entries = {
         "system": f"{platform.system()} {platform.machine()}",
         "CPU": f"{cores} cores usable, {build['threads']} threads used",
-        "SIMD level": build["simd_level"],
+        "SIMD level": f"{build['simd_level']}; REPSIM_SIMD chooses one of {build['simd_levels']}",
     }
     if not torch.cuda.is_available():
         return entries | {"GPU": f"none: {_no_gpu_reason()}"}

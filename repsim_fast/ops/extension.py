@@ -15,6 +15,8 @@ except ImportError as error:
         f"in a source tree, `make build` does it in place. Cause: {error}"
     ) from error
 
+_C.simd_level()  # says at once that REPSIM_SIMD names no level, not in the first operator
+
 
 def _load_cuda() -> str:
     """Registers the CUDA kernels; returns "" or the reason why there are none."""
@@ -37,10 +39,11 @@ cuda_missing: str = _load_cuda()
 
 
 def build_info() -> dict[str, str]:
-    """What this build is and what it found: compilers, flags, torch target, CUDA, SIMD level, and
-    the threads that torch gives the CPU kernels."""
+    """What this build is and what it found: compilers, flags, torch target, CUDA, SIMD level and
+    those that the processor has, and the threads that torch gives the CPU kernels."""
     info: dict[str, str] = dict(_C.build_info())
     info["simd_level"] = _C.simd_level()
+    info["simd_levels"] = ", ".join(_C.simd_levels())
     info["threads"] = str(torch.get_num_threads())
     info["cuda_missing"] = cuda_missing
     return info

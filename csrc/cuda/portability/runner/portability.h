@@ -223,7 +223,10 @@ void wait_copies() {
 
 // ---- types and conversions
 
-using Half = _Float16;
+// Not _Float16, which GCC 11 and Clang 14 do not have on every processor.
+struct Half {
+  uint16_t bits;
+};
 
 struct BFloat16 {
   uint16_t bits;
@@ -231,7 +234,13 @@ struct BFloat16 {
 
 inline double to_math(double value) { return value; }
 inline float to_math(float value) { return value; }
-inline float to_math(Half value) { return static_cast<float>(value); }
+inline float to_math(Half value) {
+  const uint32_t sign = (value.bits & 0x8000u) << 16, size = (value.bits & 0x7fffu) << 13;
+  if (size >= 0x7c00u << 13) return std::bit_cast<float>(sign | 0x7f800000u | size);
+  // From one exponent's bias to the other's, also of denormal numbers.
+  const float scaled = std::bit_cast<float>(size) * 0x1p112f;
+  return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(scaled));
+}
 inline float to_math(BFloat16 value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
 }
@@ -239,6 +248,16 @@ inline float to_math(BFloat16 value) {
 template <typename Out, typename In>
 Out convert_to(In value) {
   return static_cast<Out>(value);
+}
+template <>
+inline Half convert_to<Half, float>(float value) {
+  if (std::isnan(value)) return {0x7fff};
+  const int sign = std::signbit(value) ? 0x8000 : 0;
+  const float size = std::abs(value);
+  if (size >= 65520) return {static_cast<uint16_t>(sign | 0x7c00)};  // rounds to infinity
+  const int unit = size < 0x1p-14f ? -24 : std::ilogb(size) - 10;    // exponent of the last bit
+  const int units = static_cast<int>(std::nearbyint(std::ldexp(size, -unit)));
+  return {static_cast<uint16_t>(sign | ((unit + 24) * 1024 + units))};
 }
 template <>
 inline BFloat16 convert_to<BFloat16, float>(float value) {
