@@ -89,8 +89,7 @@ torch-check: $(VENV)/.built  ## builds and tests with the oldest torch, the newe
 	$(BIN)/python python_tests/build/torch_versions.py
 
 sdist: $(VENV)/.installed  ## source archive in $(DIST)
-	$(BIN)/python -c "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])" \
-	  "$(DIST)"
+	$(BIN)/python setup.py -q sdist --dist-dir $(DIST)
 
 wheel-check: $(VENV)/.built  ## source archive, wheel, and the README's installation in an empty environment
 	PYTHON=$(PYTHON) bash python_tests/build/wheel_check.sh $(VENV)
