@@ -1,68 +1,76 @@
 # A fresh machine needs two commands: `make demo` and `make test`. Both make the environment in
-# $(VENV) and compile the extension on first use.
+# $(VENV) and compile the extension on first use. Variables: PYTHON, VENV, OUT, WORKERS, and those of
+# tools/environment.sh, such as TORCH=cpu.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
+DIST ?= dist
+WORKERS ?= auto
 
 # `make gpu` runs with the Python that is there (offline, no environment of its own).
 GPU_PYTHON ?= python3
 GPU_OUT ?= out/gpu
 
-# Metadata and entry point; the extension is compiled in place afterwards, where ninja keeps what
-# did not change.
-EDITABLE := REPSIM_BUILD_EXTENSIONS=0 $(BIN)/pip install -q --no-build-isolation --no-deps -e .
-
 CSRC := $(shell find csrc -type f)
+
+# A worker a core, a thread a worker: the suite's matrices are too small for more.
+PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 GPU_TESTS := kernels similarity attacks rest
 GPU_SANITIZERS := memcheck racecheck initcheck synccheck
 GPU_BENCHES := operators study paths steps svd attacks end-to-end
 
-.PHONY: demo test build lint format bench experiment-smoke cuda-check sanitize sanitize-cpu \
-        wheel-check clean gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-learning \
-        gpu-experiment \
+.PHONY: demo test build lint lint-python lint-cpp format doctest bench experiment-smoke cuda-check \
+        sanitize sanitize-cpu torch-check sdist wheel-check clean help \
+        gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-learning gpu-experiment \
         $(GPU_TESTS:%=gpu-test-%) $(GPU_SANITIZERS:%=gpu-sanitize-%) $(GPU_BENCHES:%=gpu-bench-%)
 
 demo: $(VENV)/.built  ## main job: train, compare, picture and report on embedded digits
 	$(BIN)/repsim-fast demo --out $(OUT)/demo
 
-test: $(VENV)/.built  ## whole test suite
-	$(BIN)/pytest python_tests
+test: doctest  ## examples of the docstrings, then the test suite
+	$(PYTEST) python_tests
 
-experiment-smoke: $(VENV)/.built  ## every question of experiment 1 on digits, in two minutes
-	$(BIN)/python experiments/01_robust_representations/run.py --preset smoke --quiet \
+doctest: $(VENV)/.built  ## examples of the docstrings
+	$(PYTEST) --doctest-modules repsim_fast
+
+experiment-smoke: $(VENV)/.built  ## the experiment on robust representations, on digits, in two minutes
+	$(BIN)/python -m experiments.robust_representations --preset smoke --quiet \
 	  --work $(OUT)/experiment/work --results $(OUT)/experiment/results
 
 bench: $(VENV)/.built  ## benchmarks; correctness is checked before anything is timed
 	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-json=$(OUT)/benchmarks.json
 
-# The environment: torch and torchvision from the registry, then what pyproject.toml names.
-$(VENV)/.installed: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q "torch>=2.11" torchvision
-	$(BIN)/pip install -q "setuptools>=77" wheel ninja numpy "pybind11>=2.13"
-	$(BIN)/python -c "import pip._vendor.tomli as tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-	  print('\n'.join(p['dependencies'] + sum((p['optional-dependencies'][x] for x in ('vision', 'test', 'lint')), [])))" \
-	  > $(VENV)/requirements.txt
-	$(BIN)/pip install -q -r $(VENV)/requirements.txt
+$(VENV)/.installed: pyproject.toml tools/environment.sh
+	PYTHON="$(PYTHON)" sh tools/environment.sh $(VENV)
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed setup.py $(CSRC)
-	test -x $(BIN)/repsim-fast || $(EDITABLE)
-	flock $(VENV)/.lock env REPSIM_WERROR=1 $(BIN)/python setup.py -q build_ext --inplace
+	$(BIN)/python setup.py -q build_ext --inplace
 	touch $@
 
-build: $(VENV)/.built
+# The stamp says nothing where the extension has been removed.
+ifeq ($(wildcard repsim_fast/_C.*.so),)
+.PHONY: $(VENV)/.built
+endif
 
-lint: $(VENV)/.installed
+build: $(VENV)/.built  ## environment and extension; compiles what changed
+
+lint: lint-python lint-cpp  ## formats, types, arrows between rooms, compiler warnings
+
+lint-python: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lint-cpp: $(VENV)/.installed
 	find csrc benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \
 	  | xargs $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/python python_tests/build/syntax.py
 
-format: $(VENV)/.installed
+format: $(VENV)/.installed  ## formats Python and C++
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	find csrc benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \
@@ -77,23 +85,28 @@ sanitize: $(VENV)/.installed  ## CUDA kernels on the CPU under address, undefine
 sanitize-cpu: $(VENV)/.installed  ## CPU operators under address and undefined sanitizers
 	bash python_tests/build/sanitize_cpu.sh $(VENV)
 
-wheel-check: $(VENV)/.built  ## compiles with the oldest torch; one wheel runs with another torch
-	$(BIN)/python python_tests/build/oldest_torch.py
+torch-check: $(VENV)/.built  ## builds and tests with the oldest torch, the newest and one between
+	$(BIN)/python python_tests/build/torch_versions.py
+
+sdist: $(VENV)/.installed  ## source archive in $(DIST)
+	$(BIN)/python -c "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])" \
+	  "$(DIST)"
+
+wheel-check: $(VENV)/.built  ## source archive, wheel, and the README's installation in an empty environment
 	PYTHON=$(PYTHON) bash python_tests/build/wheel_check.sh $(VENV)
 
 # On a machine with a GPU, offline: `make gpu`, or its parts one after another, each stopped before
 # ten minutes: gpu-build, gpu-test-*, gpu-sanitize-*, gpu-bench-* (make -n gpu names them all).
 # Results are written to $(GPU_OUT).
-gpu: gpu-test gpu-sanitize gpu-bench
+gpu: gpu-test gpu-sanitize gpu-bench  ## on a machine with a GPU: tests, sanitizers, benchmarks
 gpu-test: $(GPU_TESTS:%=gpu-test-%)
 gpu-sanitize: $(GPU_SANITIZERS:%=gpu-sanitize-%)
 gpu-bench: $(GPU_BENCHES:%=gpu-bench-%)  ## the table: achieved over bound
 	$(GPU_PYTHON) benchmarks/gpu_summary.py $(GPU_OUT)
 
-# A compiler that we have not seen may warn of something new: that is no reason to test nothing.
-GPU_PART := timeout 590 env REPSIM_REQUIRE_CUDA=1 REPSIM_WERROR=0
+GPU_PART := timeout 590 env REPSIM_REQUIRE_CUDA=1
 # Not the options of pyproject.toml, which need pytest-benchmark.
-GPU_PYTEST := $(GPU_PART) $(GPU_PYTHON) -m pytest -q -o addopts=-ra
+GPU_PYTEST := $(GPU_PART) $(GPU_PYTHON) -m pytest -q -o addopts=-ra --import-mode=importlib
 
 gpu-build: build/.gpu-built
 	mkdir -p $(GPU_OUT)
@@ -102,7 +115,7 @@ gpu-build: build/.gpu-built
 # Once for all parts: it takes minutes.
 build/.gpu-built: setup.py $(CSRC)
 	FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="9.0a" $(GPU_PYTHON) -m pip install -q --no-build-isolation --no-deps --no-index -e .
-	REPSIM_WERROR=0 $(GPU_PYTHON) python_tests/csrc/build_runner.py cuda
+	$(GPU_PYTHON) python_tests/csrc/build_runner.py cuda
 	mkdir -p build
 	touch $@
 
@@ -134,7 +147,7 @@ gpu-bench-paths: gpu-build
 	$(GPU_PART) $(GPU_PYTHON) benchmarks/kernels/gram_paths.py --out $(GPU_OUT)/gram_paths.json
 
 # Beside torch and public tools, as on the CPU.
-GPU_BENCHES_steps := centered_gram pgd_step
+GPU_BENCHES_steps := centered_gram pgd_steps
 GPU_BENCHES_svd := batched_svd
 GPU_BENCHES_attacks := pgd_end_to_end
 gpu-bench-steps gpu-bench-svd gpu-bench-attacks: gpu-bench-%: gpu-build
@@ -152,7 +165,10 @@ gpu-learning: gpu-build  ## published recipes against the published accuracies o
 # Ten hours by estimate, in parts of eight minutes, which are no part of `make gpu`: "Error 75"
 # means that the same command goes on from there, success that all questions are answered.
 gpu-experiment: gpu-build
-	$(GPU_PYTHON) experiments/01_robust_representations/run.py --preset gpu --minutes 8 --quiet
+	$(GPU_PYTHON) -m experiments.robust_representations --preset gpu --minutes 8 --quiet
 
-clean:
-	rm -rf build dist $(OUT) repsim_fast/*.so *.egg-info
+clean:  ## removes what was built, not the environment
+	rm -rf build dist $(OUT) repsim_fast/*.so *.egg-info $(VENV)/.built
+
+help:  ## these lines
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

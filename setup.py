@@ -6,20 +6,38 @@ _C_cuda  CUDA kernels, a plain library loaded at run time when torch has CUDA
 Both use torch's stable ABI only, so a build with one torch (>= 2.11) runs with later ones.
 Environment: FORCE_CUDA=1 (fail when CUDA cannot be built), FORCE_CUDA=0 (do not build it),
 TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS, REPSIM_WERROR=1 (warnings are errors),
-REPSIM_BUILD_EXTENSIONS=0 (metadata only).
+REPSIM_BUILD_EXTENSIONS=0 (metadata only, for `pip install -e`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
-import pybind11
-import torch
+import setuptools
+
+if int(setuptools.__version__.partition(".")[0]) < 77:
+    sys.exit(
+        f"repsim_fast: setuptools {setuptools.__version__} is too old; without build isolation "
+        'first: pip install "setuptools>=77" wheel ninja pybind11'
+    )
+try:
+    import pybind11
+    import torch
+except ImportError as error:
+    sys.exit(
+        f"repsim_fast: {error.name} is missing; without build isolation first: "
+        'pip install "torch>=2.11" "setuptools>=77" wheel ninja pybind11'
+    )
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from torch.utils import cpp_extension
 
 ROOT = Path(__file__).resolve().parent
@@ -34,6 +52,11 @@ if os.environ.get("REPSIM_WERROR") == "1":
 def sources(*patterns: str) -> list[str]:
     found = [path for pattern in patterns for path in sorted((ROOT / "csrc").glob(pattern))]
     return [str(path.relative_to(ROOT)) for path in found]
+
+
+def headers() -> list[str]:
+    found = [path for path in (ROOT / "csrc").rglob("*.*h") if path.suffix in (".h", ".cuh")]
+    return sorted(str(path.relative_to(ROOT)) for path in found)
 
 
 def first_line(command: list[str]) -> str:
@@ -79,7 +102,7 @@ def cuda_decision() -> tuple[bool, str]:
         return False, "FORCE_CUDA=0"
     problem = None
     nvcc = nvcc_release()
-    if not sources("cuda/*.cu"):
+    if not sources("cuda/**/*.cu"):
         problem = "there are no CUDA sources"
     elif torch.version.cuda is None:
         problem = f"torch {torch.__version__} is a CPU-only build"
@@ -105,6 +128,19 @@ if os.environ.get("REPSIM_WERROR") == "1":
     NVCC_FLAGS += ["-Werror", "all-warnings"]
 
 
+def system_headers() -> list[str]:
+    """Other people's headers, whose warnings are not ours. torch's builder gives them by -I, too,
+    which g++ and clang++ ignore for a folder that is also given by -isystem."""
+    # pybind11 first: some versions of torch have one of their own, which refuses to be included.
+    folders = [pybind11.get_include(), sysconfig.get_path("include")]
+    folders += cpp_extension.include_paths()
+    if cpp_extension.CUDA_HOME is not None:
+        folders.append(str(Path(cpp_extension.CUDA_HOME) / "include"))
+    # The compiler's own folders come in its own order, which -isystem would change.
+    own = {Path("/usr/include"), Path("/usr/local/include")}
+    return [f"-isystem{folder}" for folder in folders if Path(folder).resolve() not in own]
+
+
 def definition(name: str, value: str) -> tuple[str, str]:
     return name, '"' + value.replace('"', "'") + '"'
 
@@ -124,8 +160,9 @@ def extensions() -> list[Extension]:
     built = [
         cpp_extension.CppExtension(
             "repsim_fast._C",
-            sources("*.cpp", "cpu/*.cpp"),
-            include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
+            sources("*.cpp", "cpu/**/*.cpp"),
+            include_dirs=[str(ROOT / "csrc")],
+            depends=headers(),
             define_macros=[
                 definition("REPSIM_CXX", first_line([compiler, "--version"])),
                 definition("REPSIM_CXX_FLAGS", " ".join(CXX_FLAGS)),
@@ -135,27 +172,56 @@ def extensions() -> list[Extension]:
                 definition("REPSIM_CUDA_ARCHITECTURES", architectures),
                 definition("REPSIM_CUDA_REASON", reason),
             ],
-            extra_compile_args={"cxx": [*CXX_FLAGS, torch_target_flag()]},
+            extra_compile_args={"cxx": [*CXX_FLAGS, *system_headers(), torch_target_flag()]},
         )
     ]
     if with_cuda:
-        # Kernels for Hopper alone are in code for sm_90a, which not every build has.
-        hopper = ["-DREPSIM_SM90A"] if "9.0a" in architectures else []
         built.append(
             cpp_extension.CUDAExtension(
                 "repsim_fast._C_cuda",
-                sources("cuda/*.cpp", "cuda/*.cu"),
+                sources("cuda/**/*.cpp", "cuda/**/*.cu"),
                 include_dirs=[str(ROOT / "csrc")],
+                depends=headers(),
                 extra_compile_args={
-                    "cxx": [*CXX_FLAGS, torch_target_flag(), "-DUSE_CUDA"],
-                    "nvcc": [*NVCC_FLAGS, *hopper],
+                    "cxx": [*CXX_FLAGS, *system_headers(), torch_target_flag(), "-DUSE_CUDA"],
+                    "nvcc": NVCC_FLAGS,
                 },
             )
         )
     return built
 
 
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Waits until no other process does the same in this folder."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    with (ROOT / "build" / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class BuildExtension(cpp_extension.BuildExtension):
+    """One at a time: two processes would write the same objects."""
+
+    def run(self) -> None:
+        with alone("build_ext"):
+            super().run()
+
+
+class BuildWheel(bdist_wheel):
+    """A wheel has the extension, without which nothing of the package can be imported."""
+
+    def run(self) -> None:
+        if not self.distribution.ext_modules:
+            sys.exit("repsim_fast: REPSIM_BUILD_EXTENSIONS=0 is for `pip install -e`, not a wheel")
+        super().run()
+
+
+# ninja, which compiles in parallel and only what changed, is in the environment; that is not on
+# PATH where pip or python is called by its path.
+os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), sysconfig.get_path("scripts")])
+
 setup(
     ext_modules=extensions(),
-    cmdclass={"build_ext": cpp_extension.BuildExtension},
+    cmdclass={"build_ext": BuildExtension, "bdist_wheel": BuildWheel},
 )

@@ -5,9 +5,8 @@
 
 1. Comparison: every layer of two randomly initialised ResNet-50, 10,000 synthetic images 224x224
    made on the device batch by batch, bfloat16 autocast, channels last; over the two bare forward
-   passes of the same run; with the Grams between the layers or on a stream beside them, each
-   queued by Python or by a CUDA graph. Its bound: the forward passes, and every activation read
-   once at the bandwidth of a copy.
+   passes of the same run; queued by Python or by a CUDA graph. Its bound: the forward passes, and
+   every activation read once at the bandwidth of a copy.
 2. PGD-10 on one of them, as a CUDA graph, over the textbook loop in the same precision.
 3. The kernels of a few batches of the comparison, by time (torch.profiler).
 
@@ -43,8 +42,7 @@ from repsim_fast import compare  # noqa: E402
 from repsim_fast._core.cuda_graph import GraphedLoop  # noqa: E402
 from repsim_fast.attacks import PGD, Execution  # noqa: E402
 from repsim_fast.capture import Capture  # noqa: E402
-from repsim_fast.comparison import side_stream as _side_stream  # noqa: E402
-from repsim_fast.ops.reference.gram import center_gram  # noqa: E402
+from repsim_fast.ops.centering import center_gram  # noqa: E402
 
 # Largest error of a similarity, from rounding of the Grams' operands alone.
 TOLERANCE = {"bfloat16": 1e-2, "float32": 1e-4}
@@ -54,18 +52,16 @@ class Way(NamedTuple):
     """How a comparison is run."""
 
     precision: str
-    own_stream: bool = False
     graph: bool = False
 
     def __str__(self) -> str:
-        extras = [", own stream"] * self.own_stream + [", graph"] * self.graph
-        return self.precision + "".join(extras)
+        return self.precision + ", graph" * self.graph
 
 
 def ways(device: str) -> list[Way]:
-    """On a CPU there are neither streams nor graphs."""
+    """On a CPU there are no graphs."""
     choices = (False, True) if device == "cuda" else (False,)
-    return [Way(*way) for way in itertools.product(TOLERANCE, choices, choices)]
+    return [Way(*way) for way in itertools.product(TOLERANCE, choices)]
 
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -140,7 +136,6 @@ def autocast(settings: Settings) -> AbstractContextManager[Any]:
 
 def ours(models: list[nn.Module], images: Images, way: Way) -> Tensor:
     """All pairs of layers of the two models."""
-    _side_stream.ENABLED = way.own_stream
     result = compare(
         models,
         images,
@@ -149,7 +144,6 @@ def ours(models: list[nn.Module], images: Images, way: Way) -> Tensor:
         cuda_graph=way.graph,
         names=["a", "b"],
     )
-    _side_stream.ENABLED = False
     return torch.as_tensor(result.between("a", "b").value)
 
 

@@ -11,7 +11,6 @@ status 75: the same command goes on. Status 1: a value was not reached.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import time
@@ -28,7 +27,14 @@ from timing import machine, machine_name, write_json  # noqa: E402
 from repsim_fast import models  # noqa: E402
 from repsim_fast.attacks import PGD  # noqa: E402
 from repsim_fast.data import ImageData, load  # noqa: E402
-from repsim_fast.training import methods, recipes, train  # noqa: E402
+from repsim_fast.training import (  # noqa: E402
+    Epoch,
+    Evaluation,
+    Saving,
+    StopTraining,
+    recipes,
+    train,
+)
 
 ALLOWED = 3.0
 """Points below a published accuracy that count as reached: seeds differ by one, and the images may
@@ -71,14 +77,6 @@ TARGETS = {
 }
 
 
-class _EnoughError(Exception):
-    """The last epoch that has a published value is over."""
-
-
-class _LateError(Exception):
-    """The minutes are over."""
-
-
 def learn(
     name: str,
     images: ImageData,
@@ -88,24 +86,17 @@ def learn(
     folder: Path,
     deadline: float,
 ) -> list[dict[str, Any]]:
-    """Train up to the last published epoch; the log's epochs.
-
-    Raises:
-        _LateError: The deadline came first.
-    """
+    """Train up to the last published epoch or the deadline; the epochs so far."""
     target, recipe = TARGETS[name], recipes.get(name)
-    settings = dict(recipe.settings)
-    method = methods.build(settings.pop("method"), **settings.pop("method_options"))
     log, last = folder / "log.jsonl", max(target.published)
 
-    def start_epoch() -> None:
-        if len(epochs_of(log)) > last:
-            raise _EnoughError
+    def stop(_: torch.nn.Module, epoch: Epoch) -> None:
+        if epoch.epoch >= last:
+            raise StopTraining("that was the last published epoch")
         if time.monotonic() > deadline:
-            raise _LateError
-        method.start_epoch()
+            raise StopTraining("the minutes are over")
 
-    if len(epochs_of(log)) <= last:
+    if len(epochs_of(log)) <= last and time.monotonic() <= deadline:
         architecture = {
             "name": recipe.model,
             "num_classes": len(images.classes),
@@ -113,29 +104,23 @@ def learn(
         }
         network = models.build(**architecture, seed=0).to(device, memory_format=torch.channels_last)
         every = 1 if target.restarts == 1 else last + 1  # many restarts take minutes
-        with contextlib.suppress(_EnoughError):
-            train(
-                network,
-                images,
-                method=replace(method, start_epoch=start_epoch),
-                **settings,
-                autocast=torch.bfloat16,
-                eval_data=unseen,
-                eval_attack=PGD(
-                    recipe.eps or 0.0,
-                    step_size=2 / 255,
-                    steps=target.steps,
-                    restarts=target.restarts,
-                    seed=0,
-                ),
-                eval_every=every,
-                checkpoint=folder,
-                architecture=architecture,
-                resume=True,
-                log_path=log,
-                device=device,
-                progress=sys.stderr.isatty(),
-            )
+        settings = dict(recipe.settings)
+        how = replace(settings.pop("optimisation"), autocast=torch.bfloat16)
+        attack = PGD(
+            recipe.eps or 0.0, step_size=2 / 255, steps=target.steps, restarts=target.restarts,
+            seed=0,
+        )  # fmt: skip
+        train(
+            network,
+            images,
+            **settings,
+            optimisation=how,
+            evaluation=Evaluation(unseen, attack, every=every),
+            saving=Saving(folder, architecture, resume=True, log=log),
+            on_epoch=stop,
+            device=device,
+            progress=sys.stderr.isatty(),
+        )
     return epochs_of(log)
 
 
@@ -208,16 +193,15 @@ def main() -> int:
     for name in options.recipes:
         folder = options.work / name
         _check_same(folder, {"data": options.data, "images": about["images"]})
-        try:
-            epochs = learn(
-                name,
-                images,
-                unseen,
-                device=torch.device(options.device),
-                folder=folder,
-                deadline=deadline,
-            )
-        except _LateError:
+        epochs = learn(
+            name,
+            images,
+            unseen,
+            device=torch.device(options.device),
+            folder=folder,
+            deadline=deadline,
+        )
+        if len(epochs) <= max(TARGETS[name].published):
             print(f"{name}: the minutes are over; the same command goes on")
             return GO_ON
         found += rows(name, epochs)

@@ -51,7 +51,7 @@ def layer_grid() -> list[tuple[str, str]]:
 def speedups() -> list[tuple[str, str]]:
     """Time of the alternative over ours."""
     gram, cross, measures = rows("centered_gram"), rows("cross_gram"), rows("measures")
-    svd, step, attack = rows("batched_svd"), rows("pgd_step"), rows("pgd_end_to_end")
+    svd, step, attack = rows("batched_svd"), rows("pgd_steps"), rows("pgd_end_to_end")
     plain = gram["512x16384 float32"]["speedup_over_plain_torch"]
     half = gram["512x16384 bfloat16 packed"]["speedup_over_plain_torch"]
     product = cross["2000x512, 2000x512 float32 torch"]["speedup"]

@@ -15,7 +15,7 @@ from timing import side_by_side
 from torch import nn
 
 from repsim_fast import compare
-from repsim_fast.ops.reference.gram import center_gram
+from repsim_fast.ops.centering import center_gram
 
 torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
 

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <string>
 
-#include "cpu/centered_gram.h"
+#include "cpu/gram/centered_gram.h"
 #include "cpu/simd_level.h"
 
 namespace py = pybind11;

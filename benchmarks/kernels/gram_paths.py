@@ -1,18 +1,19 @@
 """Times every way to compute a centred Gram on a GPU, against the bound that its bytes or its
-operations set; the measurements behind the constants of csrc/cuda/gram_plan.h.
+operations set; the measurements behind the constants of csrc/cuda/gram/gram_plan.h.
 
     python benchmarks/kernels/gram_paths.py [--out FILE.json]
     python benchmarks/kernels/gram_paths.py --device cpu     # runs each path once, times nothing
 
-A path is the products alone (csrc/cuda/centered_gram.cuh), from x to the lower triangle of tiles:
-    single    one pass over x, tensor cores (bulk: its strips by Hopper's copy engine)
+A path is the products alone (csrc/cuda/gram/centered_gram.cuh), from x to the triangle of tiles:
+    single      one pass over x, tensor cores
+    bulk        the same, its strips by Hopper's copy engine; in the study alone, as warpgroups:
     warpgroups  one pass over x, products by warpgroups (Hopper)
-    tiles64   centred features in memory, then 64 x 64 tiles (tiles128: 128 x 128)
-    vendor    centred features in memory, then torch's product by panels of rows
-    matmul    what a careful user writes: x - x.mean(0), rounded, then the full product
+    tiles64     centred features in memory, then 64 x 64 tiles (tiles128: 128 x 128)
+    vendor      centred features in memory, then torch's product by panels of rows
+    matmul      what a careful user writes: x - x.mean(0), rounded, then the full product
 The path that gram_plan.h takes is marked, and plan_constants.py tells from the rows what its
-constants ought to be. Each path's result is compared with float64 before it is timed; a wrong one
-ends in status 1.
+constants ought to be, and from how many samples on the study's paths would win. Each path's result
+is compared with float64 before it is timed; a wrong one ends in status 1.
 Inputs rotate, so that no run finds its features in the cache. The bound is the larger of bytes /
 copy bandwidth and operations / rate of torch's matrix product in that precision, both measured
 first, counting x once and the triangle's n (n + 1) p operations.
@@ -36,11 +37,12 @@ sys.path[:0] = [
     str(ROOT / folder) for folder in ("benchmarks/kernels", "benchmarks", "python_tests/csrc")
 ]
 import plan_constants  # noqa: E402
-from build_runner import load  # noqa: E402
+from build_runner import STUDY_MODULE, load  # noqa: E402
 from device_time import ROTATION, Ceilings, milliseconds, shown  # noqa: E402
+from study import lower_triangle  # noqa: E402
 from timing import machine, write_json  # noqa: E402
 
-from repsim_fast.ops.reference.gram import center_gram  # noqa: E402
+from repsim_fast.ops.centering import center_gram  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOLERANCE = {"float32": 2e-6, "tf32": 1e-3, "bfloat16": 6e-3}
@@ -55,8 +57,16 @@ Path_ = Callable[[Tensor], Tensor]  # x (n, p) -> lower triangle (n, n), for the
 class Paths:
     """The launchers with their memory, for x (n, p) of one dtype and one precision."""
 
-    def __init__(self, module: ModuleType, x: Tensor, precision: str, multiprocessors: int) -> None:
-        self.module, self.precision, self.multiprocessors = module, precision, multiprocessors
+    def __init__(
+        self,
+        module: ModuleType,
+        study: ModuleType,
+        x: Tensor,
+        precision: str,
+        multiprocessors: int,
+    ) -> None:
+        self.module, self.study = module, study
+        self.precision, self.multiprocessors = precision, multiprocessors
         self.n, self.p = x.shape
         self.x_type = getattr(module.ElementType, str(x.dtype).removeprefix("torch."))
         self.operand = getattr(module.ElementType, precision)
@@ -67,52 +77,41 @@ class Paths:
     def gram(self, splits: int, tiles: int, tile: int) -> Tensor:
         return torch.empty(splits, tiles, tile, tile, device=self.features.device)
 
-    def matrix(self, tiles: Tensor) -> Tensor:
-        """The lower triangle of the first partial Gram's tiles as one matrix."""
-        side = tiles.shape[1]
-        rows = -(-self.n // side)
-        full = tiles.new_zeros(rows * side, rows * side)
-        for i, j in torch.tril_indices(rows, rows).T.tolist():
-            full[i * side : (i + 1) * side, j * side : (j + 1) * side] = tiles[i * (i + 1) // 2 + j]
-        return full[: self.n, : self.n].tril()
-
-    def single(self, copies: str) -> tuple[Path_, Path_] | None:
-        if copies == "bulk" and not self.module.bulk_strips_available():
-            return None
-        side = self.module.single_pass_tile(self.n, self.operand)
-        if side == 0 or (self.x_type.name == "bfloat16" and self.precision != "bfloat16"):
-            return None
-        splits = (1 if side == 64 else 2) * self.multiprocessors
+    def one_pass(self, version: int, side: int, splits: int) -> Path_:
+        """By a version of the kernel study, in ten tiles; returns them."""
         gram = self.gram(splits, 10, side)
 
         def run(x: Tensor) -> Tensor:
-            self.module.single_pass_product(
-                **{"x": x.data_ptr(), "x_type": self.x_type, "n": self.n, "p": self.p},
-                **{"row_stride": x.stride(0), "centre": True, "operand_type": self.operand},
-                **{"tile": side, "splits": splits, "gram": gram.data_ptr()},
-                copies=getattr(self.module.StripCopies, copies),
+            self.study.gram_version(
+                **{"version": version, "x": x.data_ptr(), "x_type": self.x_type},
+                **{"n": self.n, "p": self.p, "row_stride": x.stride(0)},
+                **{"operand_type": self.operand, "tile": side, "splits": splits},
+                gram=gram.data_ptr(),
             )
             return gram
 
-        return run, lambda x: self.matrix(run(x)[0])
+        return run
+
+    def single(self, version: int = 3) -> tuple[Path_, Path_] | None:
+        """Version 3 is the operator's own."""
+        side = self.module.single_pass_tile(self.n, self.operand)
+        if side == 0 or (self.x_type.name == "bfloat16" and self.precision != "bfloat16"):
+            return None
+        run = self.one_pass(version, side, (1 if side == 64 else 2) * self.multiprocessors)
+        return run, lambda x: lower_triangle(run(x)[0], self.n)
+
+    def bulk(self) -> tuple[Path_, Path_] | None:
+        return self.single(4) if self.study.bulk_copies_available() else None
 
     def warpgroups(self) -> tuple[Path_, Path_] | None:
         """Columns are shifted only: what finishes a Gram centres it, here the check does."""
         fits = self.n <= 256 and self.precision == "bfloat16"
-        if not fits or not self.module.warpgroup_product_available():
+        if not fits or not self.study.warpgroups_available():
             return None
-        gram = self.gram(min(self.multiprocessors, -(-self.p // 64)), 10, 64)
-
-        def run(x: Tensor) -> Tensor:
-            self.module.warpgroup_product(
-                **{"x": x.data_ptr(), "x_type": self.x_type, "n": self.n, "p": self.p},
-                **{"row_stride": x.stride(0), "centre": True, "operand_type": self.operand},
-                **{"tile": 64, "splits": len(gram), "gram": gram.data_ptr()},
-            )
-            return gram
+        run = self.one_pass(7, 64, min(self.multiprocessors, -(-self.p // 64)))
 
         def result(x: Tensor) -> Tensor:
-            lower = self.matrix(run(x)[0]).double()
+            lower = lower_triangle(run(x)[0], self.n).double()
             return center_gram(lower + lower.tril(-1).T, "double").tril()
 
         return run, result
@@ -140,7 +139,7 @@ class Paths:
             )
             return gram
 
-        return run, lambda x: self.matrix(run(x)[0])
+        return run, lambda x: lower_triangle(run(x)[0], self.n)
 
     def vendor(self) -> tuple[Path_, Path_]:
         panels = -(-self.n // PANEL_ROWS)
@@ -178,26 +177,19 @@ class Paths:
 
     def chosen(self, x: Tensor, shared_bytes: int) -> str:
         """The path that the operator takes."""
-        thresholds = self.module.gram_thresholds()
         plan = self.module.plan_gram(
             **{"n": self.n, "p": self.p, "x_type": self.x_type, "operand_type": self.operand},
             single_pass_layout=x.data_ptr() % 16 == 0 and x[0].nbytes % 16 == 0,
             multiprocessors=self.multiprocessors,
             shared_bytes=shared_bytes,
-            bulk_copies=self.n >= thresholds.bulk_copy_samples
-            and self.module.bulk_strips_available(),
-            warpgroups=self.n >= thresholds.warpgroup_samples
-            and self.module.warpgroup_product_available(),
         )
         name: str = plan.products.name
-        if name == "single_pass" and plan.copies.name == "bulk":
-            return "bulk"
         return {"tiles": f"tiles{plan.tile}", "single_pass": "single"}.get(name, name)
 
     def all(self) -> dict[str, tuple[Path_, Path_]]:
         found = {
-            "single": self.single("async_"),
-            "bulk": self.single("bulk"),
+            "single": self.single(),
+            "bulk": self.bulk(),
             "warpgroups": self.warpgroups(),
             "tiles64": self.tiles(64),
             "tiles128": self.tiles(128),
@@ -212,10 +204,15 @@ def check(path: Path_, x: Tensor, expected: Tensor) -> float:
 
 
 def measure(
-    module: ModuleType, n: int, p: int, dtype: str, precision: str, ceilings: Ceilings | None
+    modules: tuple[ModuleType, ModuleType],
+    n: int,
+    p: int,
+    dtype: str,
+    precision: str,
+    ceilings: Ceilings | None,
 ) -> list[dict[str, Any]]:
     """One row for each path."""
-    device = module.device
+    device = modules[0].device
     xs = [torch.randn(n, p, device=device).add_(1).to(DTYPES[dtype]) for _ in range(ROTATION)]
     wide = xs[0].double()
     centred = wide - wide.mean(dim=0)
@@ -226,7 +223,7 @@ def measure(
         properties = torch.cuda.get_device_properties(0)
         cores = properties.multi_processor_count
         shared_bytes = properties.shared_memory_per_block_optin
-    paths = Paths(module, xs[0], precision, cores)
+    paths = Paths(*modules, xs[0], precision, cores)
     chosen = paths.chosen(xs[0], shared_bytes)
     rows = []
     for name, (run, result) in paths.all().items():
@@ -254,7 +251,8 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--out", type=Path, help="JSON file of all rows")
     options = parser.parse_args()
-    module = load(options.device)
+    # The launchers first: they hold the types of the other module.
+    modules = load(options.device), load(options.device, STUDY_MODULE)
     ceilings = Ceilings.measured(*TOLERANCE) if options.device == "cuda" else None
     about = {"machine": machine(), "ceilings": ceilings and asdict(ceilings)}
     rows = []
@@ -266,7 +264,7 @@ def main() -> None:
             p = min(MAX_FEATURES, max(MIN_FEATURES, INPUT_BYTES // (n * DTYPES[dtype].itemsize)))
             if options.device == "cpu":
                 p = 104
-            rows += measure(module, n, p // 8 * 8, dtype, precision, ceilings)
+            rows += measure(modules, n, p // 8 * 8, dtype, precision, ceilings)
             if options.out is not None:  # at once: kept if a later case ends the run
                 write_json(options.out, {**about, "rows": rows})
     if options.device == "cuda":

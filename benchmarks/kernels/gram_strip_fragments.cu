@@ -4,7 +4,7 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "common/cuda_vocabulary.h"
+#include "cuda/portability/portability.h"
 #include "kernels/study.cuh"
 
 namespace repsim_fast::study {

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "common/cuda_vocabulary.h"
-#include "cuda/pgd_rows.cuh"
+#include "cuda/pgd/pgd_rows.cuh"
+#include "cuda/portability/portability.h"
 #include "kernels/study.cuh"
 #include "math/projection.h"
 

@@ -32,7 +32,7 @@ from build_runner import STUDY_MODULE, load  # noqa: E402
 from device_time import ROTATION, Ceilings, milliseconds, shown  # noqa: E402
 from timing import machine, write_json  # noqa: E402
 
-from repsim_fast.ops.reference.gram import center_gram  # noqa: E402
+from repsim_fast.ops.centering import center_gram  # noqa: E402
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 GRAM_ERROR = 6e-3  # of operands rounded to bfloat16, norms
@@ -133,9 +133,9 @@ def gram_runs(
     if n > limit:
         return None
     blocks = (1 if side == 64 else 2) * kernels.multiprocessors
-    if version == 4 and not kernels.launchers.bulk_strips_available():
+    if version == 4 and not kernels.study.bulk_copies_available():
         return None
-    if version == 7 and not kernels.launchers.warpgroup_product_available():
+    if version == 7 and not kernels.study.warpgroups_available():
         return None
     gram = torch.full((blocks, tiles, side, side), torch.nan, device=kernels.device)
 

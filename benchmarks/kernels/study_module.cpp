@@ -4,7 +4,8 @@
 
 #include <cstdint>
 
-#include "cuda/pgd_steps.cuh"
+#include "cuda/pgd/pgd_steps.cuh"
+#include "kernels/portability_probes.cuh"
 #include "kernels/study.cuh"
 
 namespace py = pybind11;
@@ -41,31 +42,31 @@ void linf_version(int version, int64_t count, uintptr_t adv, uintptr_t gradient,
 
 // Versions 2 to 7; splits and tile as plan_gram gives them, tile 64 for versions 5 to 7.
 void gram_version(int version, uintptr_t x, ElementType x_type, int64_t n, int64_t p,
-                  int64_t row_stride, int64_t tile, int64_t splits, uintptr_t gram) {
-  SinglePassArguments arguments{.x = pointer<const void>(x),
-                                .x_type = x_type,
-                                .n = n,
-                                .p = p,
-                                .row_stride = row_stride,
-                                .centre = true,
-                                .operand_type = ElementType::kBFloat16,
-                                .tile = tile,
-                                .splits = splits,
-                                .gram = pointer<void>(gram)};
+                  int64_t row_stride, bool centre, ElementType operand_type, int64_t tile,
+                  int64_t splits, uintptr_t gram) {
+  const SinglePassArguments arguments{.x = pointer<const void>(x),
+                                      .x_type = x_type,
+                                      .n = n,
+                                      .p = p,
+                                      .row_stride = row_stride,
+                                      .centre = centre,
+                                      .operand_type = operand_type,
+                                      .tile = tile,
+                                      .splits = splits,
+                                      .gram = pointer<void>(gram)};
   switch (version) {
     case 2:
       return study::launch_gram_through_registers(arguments, nullptr);
     case 3:
       return launch_single_pass_product(arguments, nullptr);
     case 4:
-      arguments.copies = StripCopies::kBulk;
-      return launch_single_pass_product(arguments, nullptr);
+      return study::launch_gram_bulk_copies(arguments, nullptr);
     case 5:
       return study::launch_gram_fragments(arguments, nullptr);
     case 6:
       return study::launch_gram_strip_fragments(arguments, nullptr);
     case 7:
-      return launch_warpgroup_product(arguments, nullptr);
+      return study::launch_gram_warpgroups(arguments, nullptr);
     default:
       throw py::value_error("gram_version: there are 2 to 7");
   }
@@ -79,6 +80,32 @@ PYBIND11_MODULE(_kernel_study, m) {
         py::arg("adv"), py::arg("gradient"), py::arg("x"), py::arg("out"), py::arg("size"),
         py::arg("eps"));
   m.def("gram_version", &gram_version, py::kw_only(), py::arg("version"), py::arg("x"),
-        py::arg("x_type"), py::arg("n"), py::arg("p"), py::arg("row_stride"), py::arg("tile"),
+        py::arg("x_type"), py::arg("n"), py::arg("p"), py::arg("row_stride"),
+        py::arg("centre") = true, py::arg("operand_type") = ElementType::kBFloat16, py::arg("tile"),
         py::arg("splits"), py::arg("gram"));
+  m.def("bulk_copies_available", &study::bulk_copies_available);
+  m.def("warpgroups_available", &study::warpgroups_available);
+
+  py::enum_<study::BulkFault>(m, "BulkFault")
+      .value("none", study::BulkFault::kNone)
+      .value("no_wait", study::BulkFault::kNoWait)
+      .value("too_late", study::BulkFault::kTooLate)
+      .value("too_few_bytes", study::BulkFault::kTooFewBytes)
+      .value("no_phase", study::BulkFault::kNoPhase);
+  m.def("bulk_copy", [](uintptr_t matrix, int64_t rows, int64_t columns, int64_t row_stride,
+                        study::BulkFault fault, uintptr_t to) {
+    study::launch_bulk_copy(pointer<float>(matrix), rows, columns, row_stride, fault,
+                            pointer<float>(to), nullptr);
+  });
+  py::enum_<study::ProductFault>(m, "ProductFault")
+      .value("none", study::ProductFault::kNone)
+      .value("no_begin", study::ProductFault::kNoBegin)
+      .value("no_wait", study::ProductFault::kNoWait)
+      .value("too_early", study::ProductFault::kTooEarly)
+      .value("unfinished", study::ProductFault::kUnfinished);
+  m.def("warpgroup_products",
+        [](uintptr_t rows, study::ProductFault fault, uintptr_t pair, uintptr_t single) {
+          study::launch_warpgroup_products(pointer<uint16_t>(rows), fault, pointer<float>(pair),
+                                           pointer<float>(single), nullptr);
+        });
 }

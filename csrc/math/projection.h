@@ -1,4 +1,5 @@
-// Attack steps and projections, entry by entry and row by row, on host and device.
+// Attack steps and projections, row by row (entry by entry: projection_entries.h), on host and
+// device.
 //
 // x is a clean image, adv the iterate, u = adv - x the perturbation of radius at most eps in some
 // norm, [low, high] the box of valid pixels. NaN in adv stays NaN in its own entry.
@@ -31,25 +32,7 @@ struct Largest<double> {
   static constexpr double value = DBL_MAX;
 };
 
-template <typename V>
-REPSIM_ENTRY V clip(V value, V low, V high) {
-  value = value < low ? low : value;
-  return value > high ? high : value;
-}
-
-// Never -0, whose bits would not be ordered like a number's.
-template <typename V>
-REPSIM_ENTRY V magnitude(V value) {
-  return value > V{} ? value : V{} - value;
-}
-
-// A gradient entry that can be computed with: NaN becomes 0, infinity the largest number, T's.
-template <typename T, typename V>
-REPSIM_ENTRY V finite(V gradient) {
-  const V largest = V{} + Largest<T>::value;
-  gradient = gradient == gradient ? gradient : V{};
-  return clip<V>(gradient, -largest, largest);
-}
+#include "math/projection_entries.h"
 
 // A double as a float, divided by 2^exponent, that of its row's largest entry: no direction is lost
 // to float's smaller range. Anything but zero keeps its sign.
@@ -57,15 +40,6 @@ REPSIM_HOST_DEVICE inline float narrow(double gradient, int exponent) {
   const auto narrowed = static_cast<float>(std::ldexp(gradient, -exponent));
   if (narrowed != 0 || gradient == 0) return narrowed;
   return gradient < 0 ? -FLT_TRUE_MIN : FLT_TRUE_MIN;
-}
-
-// adv + size * sign(gradient), projected on the Linf ball and then on the box: the projection on
-// their intersection. sign(NaN) is 0.
-template <typename V>
-REPSIM_ENTRY V linf_entry(V adv, V gradient, V x, V size, V eps, V low, V high) {
-  V move = gradient > V{} ? size : V{};
-  move = gradient < V{} ? -size : move;
-  return clip<V>(clip<V>(adv + move, x - eps, x + eps), low, high);
 }
 
 // ---- L2: moves along gradient / |gradient|, whatever the gradient's scale
@@ -76,14 +50,6 @@ template <typename T>
 struct Direction {
   T scale, factor;
 };
-
-// An entry of the L2 ball: u = v - x scaled by factor, 1 where the row lies inside, which keeps the
-// bits of v. Clipped in either order of ball and box: rounding may leave the box by a bit.
-template <typename V>
-REPSIM_ENTRY V l2_entry(V v, V x, V factor, V low, V high) {
-  const V scaled = x + (v - x) * factor;
-  return clip<V>(factor == V{} + 1 ? v : scaled, low, high);
-}
 
 // Sum of squares of any finite entries, free of over- and underflow. The squares of floats fit into
 // a double as they are. Doubles go to three sums by their size, the outer two scaled by powers of
@@ -147,49 +113,6 @@ struct SquareSum<double> {
     return {kSmallScale, small > 0 ? size / std::sqrt(small) : 0.0};
   }
 };
-
-// ---- L1: Euclidean projection on ball and box
-
-// What the box leaves an entry with u = adv - x on u's side.
-template <typename V>
-REPSIM_ENTRY V room(V u, V x, V low, V high) {
-  const V left = u >= V{} ? high - x : x - low;
-  return left > V{} ? left : V{};
-}
-
-// min(max(|u| - threshold, 0), room), the threshold given in two parts so that float entries see
-// a threshold finer than a float. NaN stays NaN.
-template <typename V>
-REPSIM_ENTRY V shrink(V length, V room, V threshold, V threshold_rest) {
-  const V rest = (length - threshold) - threshold_rest;
-  const V positive = rest < V{} ? V{} : rest;
-  return positive > room ? room : positive;
-}
-
-// x + sign(u) shrink(|u|, ...); an entry that does not change keeps the bits of adv. Clipped, as
-// x + (high - x) may miss high by a rounding.
-template <typename V>
-REPSIM_ENTRY V l1_entry(V adv, V x, V threshold, V threshold_rest, V low, V high) {
-  const V u = adv - x, length = magnitude<V>(u);
-  const V shrunk = shrink<V>(length, room<V>(u, x, low, high), threshold, threshold_rest);
-  const V moved = x + (u < V{} ? -shrunk : shrunk);
-  return clip<V>(shrunk == length ? adv : moved, low, high);
-}
-
-// |gradient|, by which an L1 step chooses its entries, or 0 where the box is in the way. sign is 1,
-// or -1 to descend.
-template <typename T, typename V>
-REPSIM_ENTRY V l1_size(V adv, V gradient, V sign, V low, V high) {
-  const V g = finite<T, V>(gradient) * sign;
-  return room<V>(g, adv, low, high) > V{} ? magnitude<V>(g) : V{};
-}
-
-// adv moved by `size` along the gradient's sign if the entry's l1_size is at least `least`.
-template <typename V>
-REPSIM_ENTRY V l1_moved(V adv, V gradient, V l1_size, V least, V size) {
-  const V move = gradient < V{} ? -size : size;
-  return adv + (l1_size >= least ? move : V{});
-}
 
 // Sums over a row at one threshold t, r = |u| - t.
 struct ShrinkSums {

@@ -45,7 +45,7 @@ def find_nvcc() -> str | None:
 
 def targets(source: Path) -> tuple[str, ...]:
     """Architectures that a source is checked for."""
-    special = "common/warpgroup_products.h" in source.read_text()
+    special = "kernels/portability/warpgroup_products.h" in source.read_text()
     return (*ARCHITECTURES, WARPGROUPS) if special else ARCHITECTURES
 
 
@@ -119,7 +119,7 @@ def main() -> int:
         return 0 if options.if_available else NO_COMPILER
 
     folders = ("csrc/cuda", "csrc/tests", "benchmarks/kernels")
-    sources = sorted(path for folder in folders for path in ROOT.glob(f"{folder}/*.cu"))
+    sources = sorted(path for folder in folders for path in ROOT.glob(f"{folder}/**/*.cu"))
     jobs = [(source, architecture) for source in sources for architecture in targets(source)]
     budget, problems, matched = read_budget(), [], set()
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "common/cuda_vocabulary.h"
+#include "cuda/portability/portability.h"
 
 namespace repsim_fast::runner {
 

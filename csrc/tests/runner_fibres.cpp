@@ -7,7 +7,7 @@
 #include <exception>
 #include <memory>
 
-#include "common/cuda_vocabulary.h"
+#include "cuda/portability/portability.h"
 #include "tests/runner_engine.h"
 
 namespace repsim_fast::runner {

@@ -7,7 +7,7 @@
 #include <memory>
 #include <thread>
 
-#include "common/cuda_vocabulary.h"
+#include "cuda/portability/portability.h"
 #include "tests/runner_engine.h"
 
 namespace repsim_fast::runner {

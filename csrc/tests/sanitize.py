@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 OUT = ROOT / "build" / "sanitize"
 SOURCES = [
-    *sorted(CSRC.glob("cuda/*.cu")),
+    *sorted(CSRC.glob("cuda/**/*.cu")),
     *sorted(CSRC.glob("tests/*.cu")),
     *sorted(ROOT.glob("benchmarks/kernels/*.cu")),
     CSRC / "tests" / "runner_threads.cpp",

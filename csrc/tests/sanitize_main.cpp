@@ -11,8 +11,9 @@
 #include <string>
 #include <vector>
 
-#include "common/cuda_vocabulary.h"
-#include "cuda/centered_gram.cuh"
+#include "cuda/gram/centered_gram.cuh"
+#include "cuda/portability/portability.h"
+#include "kernels/portability_probes.cuh"
 #include "kernels/study.cuh"
 #include "math/centering.h"
 #include "math/triangle.h"
@@ -149,7 +150,6 @@ struct Launcher {
   void (*launch)(const SinglePassArguments&, void* stream);
   int64_t tiles = kSinglePassTiles;
   int64_t tile = 0;  // 0: single_pass_tile
-  StripCopies copies = StripCopies::kAsync;
 };
 
 // The single pass, then the finish.
@@ -170,9 +170,9 @@ void check_single_pass(int64_t n, int64_t p, int64_t splits, const Launcher& pro
   }
   const int64_t tile = product.tile > 0 ? product.tile : single_pass_tile(n, operand_type);
   Buffer<float> gram(splits * product.tiles * tile * tile), out(n * n);
-  product.launch({x.get(), x_type, n, p, row_stride, /*centre=*/true, operand_type, tile, splits,
-                  gram.get(), product.copies},
-                 nullptr);
+  product.launch(
+      {x.get(), x_type, n, p, row_stride, /*centre=*/true, operand_type, tile, splits, gram.get()},
+      nullptr);
   Buffer<double> row_sums(n);
   launch_finish_gram({gram.get(), /*wide=*/false, n, tile, GramCentering::kUnbiased, row_sums.get(),
                       /*packed=*/false, out.get()},
@@ -210,7 +210,7 @@ void check_async_copy() {
 void check_bulk_copy() {
   Buffer<float> from(2 * 40), to(2 * 4 * 32);  // two rectangles, beyond the matrix's edges
   for (int i = 0; i < 80; ++i) from[i] = static_cast<float>(i);
-  launch_bulk_copy(from.get(), 2, 38, 40, BulkFault::kNone, to.get(), nullptr);
+  study::launch_bulk_copy(from.get(), 2, 38, 40, study::BulkFault::kNone, to.get(), nullptr);
   for (int i = 0; i < 2 * 4 * 32; ++i) {
     const int row = i / 32 % 4, column = i / 128 * 32 + i % 32;
     const bool inside = row < 2 && column < 38;
@@ -223,7 +223,8 @@ void check_warpgroup_products() {
   Buffer<uint16_t> rows(192 * 64);
   for (int i = 0; i < 192 * 64; ++i) rows[i] = i / 64 % 3 == 0 ? kTwo : kOne;
   Buffer<float> pair(64 * 128), single(64 * 64);
-  launch_warpgroup_products(rows.get(), ProductFault::kNone, pair.get(), single.get(), nullptr);
+  study::launch_warpgroup_products(rows.get(), study::ProductFault::kNone, pair.get(), single.get(),
+                                   nullptr);
   for (int i = 0; i < 64 * 128; ++i) {
     const int left = i / 128 % 3 == 0 ? 2 : 1, right = (64 + i % 128) % 3 == 0 ? 2 : 1;
     const auto expected = static_cast<float>(64 * left * right);
@@ -249,13 +250,13 @@ void check_grams() {
   check_gram<float, Tf32, float>(large, E::kFloat32, E::kTf32, true, C::kUnbiased, false, 2e-3);
   check_gram<float, BFloat16, float>(large, E::kFloat32, E::kBFloat16, true, C::kDouble, false,
                                      1e-2);
-  for (const StripCopies copies : {StripCopies::kAsync, StripCopies::kBulk}) {
-    const Launcher product{.launch = launch_single_pass_product, .copies = copies};
+  for (const Launcher& product :
+       {Launcher{launch_single_pass_product}, Launcher{study::launch_gram_bulk_copies}}) {
     check_single_pass<float, float>(21, 70, 2, product, E::kFloat32, E::kFloat32, 2e-6);
     check_single_pass<BFloat16, BFloat16>(67, 75, 1, product, E::kBFloat16, E::kBFloat16, 1e-2);
     check_single_pass<float, Tf32>(130, 33, 1, product, E::kFloat32, E::kTf32, 2e-3);
   }
-  for (const Launcher& product : {Launcher{.launch = study::launch_gram_through_registers},
+  for (const Launcher& product : {Launcher{study::launch_gram_through_registers},
                                   Launcher{study::launch_gram_fragments, 1, 64},
                                   Launcher{study::launch_gram_strip_fragments, 3, 64}}) {
     check_single_pass<float, BFloat16>(21, 300, 1, product, E::kFloat32, E::kBFloat16, 1e-2);
@@ -263,7 +264,7 @@ void check_grams() {
   }
   const Launcher two_rows_of_tiles{study::launch_gram_strip_fragments, 3, 64};
   check_single_pass<float, BFloat16>(77, 70, 1, two_rows_of_tiles, E::kFloat32, E::kBFloat16, 1e-2);
-  const Launcher warpgroups{launch_warpgroup_product, 10, 64};
+  const Launcher warpgroups{study::launch_gram_warpgroups, 10, 64};
   check_single_pass<float, BFloat16>(130, 200, 1, warpgroups, E::kFloat32, E::kBFloat16, 1e-2);
   check_single_pass<BFloat16, BFloat16>(67, 400, 2, warpgroups, E::kBFloat16, E::kBFloat16, 1e-2);
 }

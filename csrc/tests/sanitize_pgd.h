@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/pgd_steps.cuh"
+#include "cuda/pgd/pgd_steps.cuh"
 #include "math/projection.h"
 #include "math/random_start.h"
 

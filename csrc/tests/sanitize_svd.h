@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/batched_svd.cuh"
+#include "cuda/svd/batched_svd.cuh"
 #include "math/jacobi.h"
 
 namespace repsim_fast {

@@ -7,11 +7,6 @@ import torch
 from torch import Tensor, nn
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def model() -> nn.Module:
     """Conv net with BatchNorm and dropout, in training mode but for one frozen BatchNorm."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from replayed_graph import ReplayedGraph
 from torch import Tensor, nn
 
+from python_tests.support.replayed_graph import ReplayedGraph
 from repsim_fast import models
 from repsim_fast.attacks import APGD, PGD, AutoAttack, Execution
-from repsim_fast.attacks.execution import cuda_graph as _cuda_graph
+from repsim_fast.attacks.execution import graphed_steps
 
 FOLD = Execution(fold_batchnorm=True)
 SETTINGS: dict[str, Any] = {
@@ -81,7 +81,7 @@ def test_apgd_finds_the_same(norm: str, network: nn.Module, batch: tuple[Tensor,
     want, *others = (attack(network, x, y) for attack in attacks)
     for got in others:
         assert torch.allclose(got, want, rtol=0, atol=1e-9)
-    assert len(attacks[1].ran.folded) == len(attacks[2].ran.folded) == 7
+    assert len(attacks[1].report.folded) == len(attacks[2].report.folded) == 7
 
 
 def test_every_norm_after_a_convolution_is_folded(
@@ -90,9 +90,9 @@ def test_every_norm_after_a_convolution_is_folded(
     attack = PGD(0.1, steps=1, execution="fast")
     attack(network, *batch)
     norms = [n for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)]
-    assert list(attack.ran.folded) == norms
-    assert attack.ran.channels_last
-    assert attack.ran.not_done == ""
+    assert list(attack.report.folded) == norms
+    assert attack.report.channels_last
+    assert attack.report.not_done == ""
 
 
 def test_pre_activation_folds_only_what_follows_a_convolution(
@@ -102,8 +102,8 @@ def test_pre_activation_folds_only_what_follows_a_convolution(
     attack = PGD(8 / 255, norm="l2", steps=3, seed=0, execution=FOLD)
     got = attack(network, *batch)
     # Within a block bn2 follows conv1; bn1, and the last one, follow a sum.
-    assert all(name.endswith("bn2") for name in attack.ran.folded)
-    assert len(attack.ran.folded) == 3
+    assert all(name.endswith("bn2") for name in attack.report.folded)
+    assert len(attack.report.folded) == 3
     want = PGD(8 / 255, norm="l2", steps=3, seed=0)(network, *batch)
     assert torch.allclose(got, want, rtol=0, atol=1e-5)
 
@@ -114,8 +114,8 @@ def test_pre_activation_folds_only_what_follows_a_convolution(
         nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
     attack(only, *batch)
-    assert attack.ran.folded == ()
-    assert "no BatchNorm directly follows" in attack.ran.not_done
+    assert attack.report.folded == ()
+    assert "no BatchNorm directly follows" in attack.report.not_done
 
 
 class Varied(nn.Module):
@@ -150,8 +150,8 @@ def test_only_sound_places_are_folded(batch: tuple[Tensor, Tensor]) -> None:
     network = calibrated(Varied())
     attack = PGD(8 / 255, norm="l2", steps=3, seed=0, execution="fast")
     got = attack(network, *batch)
-    assert attack.ran.not_done == ""
-    assert attack.ran.folded == ("plain_norm", "norm_fc")
+    assert attack.report.not_done == ""
+    assert attack.report.folded == ("plain_norm", "norm_fc")
     want = PGD(8 / 255, norm="l2", steps=3, seed=0)(network, *batch)
     assert torch.allclose(got, want, rtol=0, atol=1e-5)
 
@@ -166,7 +166,7 @@ def test_follows_the_weights_through_training(
     nn.functional.cross_entropy(network(batch[0]), batch[1]).backward()
     optimizer.step()
     after = attack(network, *batch)
-    assert len(attack.ran.folded) == 7
+    assert len(attack.report.folded) == 7
     want = PGD(8 / 255, norm="l2", steps=3, random_start=False)(network, *batch)
     assert torch.allclose(after, want, rtol=0, atol=1e-5)
     assert not torch.allclose(after, before, rtol=0, atol=1e-4)
@@ -178,7 +178,7 @@ def test_the_model_stays_as_it_was(model: nn.Module, images: Tensor, labels: Ten
     attributes = {name: set(vars(m)) for name, m in model.named_modules()}
     attack = PGD(8 / 255, steps=2, execution="fast")
     attack(model, images, labels)
-    assert attack.ran.folded == ("1", "4")
+    assert attack.report.folded == ("1", "4")
     for name, value in twin.state_dict().items():
         assert torch.equal(model.state_dict()[name], value)
         assert model.state_dict()[name].stride() == layout[name]
@@ -227,8 +227,8 @@ def test_what_cannot_be_done_is_left_out_and_said(
         model, reason = lambda x: network(x), "nn.Module"
     attack = PGD(0.1, execution=FOLD, **options)
     got = attack(model, *batch)
-    assert attack.ran.folded == ()
-    assert reason in attack.ran.not_done
+    assert attack.report.folded == ()
+    assert reason in attack.report.not_done
     assert torch.equal(got, PGD(0.1, **options)(model, *batch))
     assert bool(fired) == (case == "hooks")
 
@@ -241,7 +241,7 @@ def test_a_rewrite_that_changes_logits_is_refused(
     monkeypatch.setattr(_folding._Pair, "refresh", lambda self: self.private.weight.zero_())
     attack = PGD(0.1, steps=1, random_start=False, execution=FOLD)
     got = attack(network, *batch)
-    assert "logits differ" in attack.ran.not_done
+    assert "logits differ" in attack.report.not_done
     assert torch.equal(got, PGD(0.1, steps=1, random_start=False)(network, *batch))
 
 
@@ -253,7 +253,7 @@ def test_models_of_half_precision(
     attack = PGD(8 / 255, steps=2, execution="fast")
     got = attack(network, *batch)
     assert got.dtype == torch.float32
-    assert len(attack.ran.folded) == 7
+    assert len(attack.report.folded) == 7
 
 
 def test_no_grad_inference_mode_and_autocast(
@@ -301,8 +301,8 @@ class TestSettings:
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PGD]:
     """PGD whose loop goes the way of CUDA graphs, on the CPU."""
-    monkeypatch.setattr(_cuda_graph, "GraphedLoop", ReplayedGraph)
-    monkeypatch.setattr("repsim_fast.attacks.execution.execution._on_gpu", lambda x: True)
+    monkeypatch.setattr(graphed_steps, "GraphedLoop", ReplayedGraph)
+    monkeypatch.setattr("repsim_fast.attacks.execution.compiled_form._on_gpu", lambda x: True)
     ReplayedGraph.captured = 0
     return lambda **options: PGD(
         0.1, seed=3, execution=Execution(cuda_graph=True), **{"steps": 3, **options}
@@ -332,8 +332,8 @@ def test_the_captured_loop_takes_everything_from_its_inputs(
             continue
         assert torch.equal(attack(network, images, labels), plain(network, images, labels))
     assert ReplayedGraph.captured == (1 if "step_size" in options else 2)
-    assert attack.ran.graphed
-    assert not attack.ran.not_done
+    assert attack.report.graphed
+    assert not attack.report.not_done
 
 
 def test_graphs_are_kept_for_few_shapes_and_checked(
@@ -353,7 +353,7 @@ def test_graphs_are_kept_for_few_shapes_and_checked(
         attack(network, x[:1], y[:1])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("fold", [False, True])
 def test_cuda_graph(norm: str, fold: bool, network: nn.Module) -> None:
@@ -375,4 +375,4 @@ def test_cuda_graph(norm: str, fold: bool, network: nn.Module) -> None:
         assert (got - want).abs().gt(1e-5).float().mean() < 0.01
         with torch.no_grad():
             network.conv1.weight.mul_(1.1)  # in place, as optimizers do
-    assert graphed.ran.graphed
+    assert graphed.report.graphed

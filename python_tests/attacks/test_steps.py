@@ -11,11 +11,10 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor
 
+from python_tests.support.op_tester import take_kernels_of_steps_away
 from repsim_fast._core.randomness import Stream
-from repsim_fast.attacks import region
 from repsim_fast.attacks.region import Region
-from repsim_fast.ops.pgd import Norm
-from repsim_fast.ops.reference import steps
+from repsim_fast.ops import Norm, Order
 
 NORMS: dict[Norm, float] = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}
 SHAPE = (8, 3, 5, 7)
@@ -25,7 +24,8 @@ SHAPE = (8, 3, 5, 7)
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which implementation a region uses."""
     kind: str = request.param
-    monkeypatch.setattr(region, "has_kernels", lambda device: kind == "compiled")
+    if kind == "plain":
+        take_kernels_of_steps_away(monkeypatch)
     return kind
 
 
@@ -156,7 +156,7 @@ class TestProjections:
         assert torch.equal(PROJECT[norm](near, x, 1.0, 0.0, 1.0), near)
 
     @pytest.mark.parametrize("order", ["clip_project", "project_clip"])
-    def test_l2_in_both_orders(self, order: steps.Order) -> None:
+    def test_l2_in_both_orders(self, order: Order) -> None:
         x = pixels(*SHAPE).double()
         adv, eps = x + noise(*SHAPE).double(), 1.5
         clipped = adv.clamp(0, 1) if order == "clip_project" else adv
@@ -297,6 +297,7 @@ class TestRandomStarts:
         assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("kind", ["compiled"], indirect=True)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("gradient_dtype", [torch.float32, torch.bfloat16])
@@ -309,7 +310,8 @@ def test_compiled_and_plain_agree(
     around = Through(norm).region(x, torch.logspace(-2, 1, 8, dtype=dtype), 0.0, 1.0)
     results = []
     for compiled in (True, False):
-        monkeypatch.setattr(region, "has_kernels", lambda device, compiled=compiled: compiled)
+        if not compiled:
+            take_kernels_of_steps_away(monkeypatch)
         adv = x
         for _ in range(4):
             adv = around.step(adv, gradient, 0.3)

@@ -37,23 +37,75 @@ def test_build_info_says_what_was_built():
         assert info["cuda_missing"], "without CUDA kernels there is a reason"
 
 
-def test_forced_cuda_fails_loudly_without_a_compiler(tmp_path):
-    # A toolkit that is not there: no nvcc on PATH and none in the usual places is simulated by a
-    # torch without CUDA, which fails first in the same way.
-    script = (
-        "import torch, sys; torch.version.cuda = None; sys.argv = ['setup.py', '--version'];"
-        "exec(open('setup.py').read(), {'__file__': 'setup.py', '__name__': '__main__'})"
-    )
-    run = subprocess.run(
+def in_setup(
+    before: str = "", after: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`setup.py --version`, with lines of Python before and after it in the same process."""
+    script = f"""
+import sys
+sys.argv = ["setup.py", "--version"]
+{before}
+space = {{"__file__": "setup.py", "__name__": "__main__"}}
+exec(open("setup.py").read(), space)
+{after}
+"""
+    return subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
-        env={**os.environ, "FORCE_CUDA": "1"},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
     )
+
+
+def test_forced_cuda_fails_loudly_without_a_compiler():
+    # A torch without CUDA fails first, in the way that a missing toolkit does.
+    run = in_setup(before="import torch; torch.version.cuda = None", FORCE_CUDA="1")
     assert run.returncode != 0
     assert "FORCE_CUDA=1, but torch" in run.stderr
     assert "CPU-only build" in run.stderr
+
+
+def test_a_wheel_has_the_extension(tmp_path):
+    # Half an installation would fail at its first import.
+    run = setup(["bdist_wheel", "-d", str(tmp_path)], REPSIM_BUILD_EXTENSIONS="0")
+    assert run.returncode != 0
+    assert "REPSIM_BUILD_EXTENSIONS=0 is for `pip install -e`" in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["pybind11", "torch"])
+def test_setup_names_what_it_needs(missing):
+    run = in_setup(before=f"sys.modules[{missing!r}] = None")
+    assert run.returncode != 0
+    assert f"{missing} is missing" in run.stderr
+    needed = run.stderr.strip().partition("pip install ")[2].replace('"torch>=2.11" ', "")
+    assert f"pip install {needed}\n" in (ROOT / "README.md").read_text()
+
+
+def test_old_setuptools_is_named():
+    run = in_setup(before="import setuptools; setuptools.__version__ = '76.1.0'")
+    assert run.returncode != 0
+    assert "setuptools 76.1.0 is too old" in run.stderr
+
+
+def test_ninja_of_the_environment_is_found():
+    """Also where its folder is not on PATH: pip and Python called by their paths."""
+    own = str(Path(sys.executable).parent)
+    others = [folder for folder in os.environ["PATH"].split(os.pathsep) if folder != own]
+    after = "print('ninja', space['cpp_extension'].is_ninja_available())"
+    run = in_setup(after=after, PATH=os.pathsep.join(others), FORCE_CUDA="0")
+    assert run.stdout.strip().endswith("ninja True"), run.stdout + run.stderr
+
+
+def test_other_peoples_headers_are_system_headers():
+    run = in_setup(after="print('headers', *space['system_headers']())", FORCE_CUDA="0")
+    folders = run.stdout.strip().splitlines()[-1].split()[1:]
+    assert all(folder.startswith("-isystem/") for folder in folders)
+    # torch may come with a pybind11 of its own, which refuses to be included.
+    assert "pybind11" in folders[0]
+    assert any(folder.endswith("torch/include") for folder in folders)
+    assert "-isystem/usr/include" not in folders  # whose order is the compiler's
 
 
 def test_setup_prints_its_decision():

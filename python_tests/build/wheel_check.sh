@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# One wheel, built with the torch of the given environment, must run with another torch; and
-# `pip install .` with build isolation must work there. Slow (it makes an environment), hence a
-# script of its own: make wheel-check.
+# From the source archive to an installed package, as the README says, in an environment that has
+# nothing but another torch; then `pip install` with build isolation. What a plain installation does
+# without is named. Slow (it makes an environment, compiles twice), hence a script of its own:
+# make wheel-check.
 set -euo pipefail
 
 builder=$(realpath "$1")/bin
@@ -10,30 +11,76 @@ other_torch=${OTHER_TORCH:-2.13.0}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-echo "== wheel built with torch $("$builder/python" -c 'import torch; print(torch.__version__)')"
-"$builder/pip" wheel -q --no-build-isolation --no-deps -w "$work/wheel" .
+echo "== source archive"
+make --no-print-directory VENV="$1" DIST="$work" sdist
+tar -xzf "$work"/repsim_fast-*.tar.gz -C "$work"
+source=$(echo "$work"/repsim_fast-*/)
+if [ -e .git ]; then
+  missing=$(git ls-files | grep -v '\.gitignore$' | sort |
+    comm -23 - <(cd "$source" && find . -type f | sed 's#^\./##' | sort))
+  [ -z "$missing" ] || { echo "not in the archive: $missing"; exit 1; }
+fi
+cd "$source"
+for built in $(find . -name '*.so' -o -name __pycache__); do
+  echo "in the archive: $built" && exit 1
+done
 
+echo "== no wheel without the extension"
+if REPSIM_BUILD_EXTENSIONS=0 "$builder/pip" wheel -q --no-build-isolation --no-deps \
+  -w "$work/wheel" . 2>"$work/said"; then
+  echo "a wheel without the extension was built" && exit 1
+fi
+grep "REPSIM_BUILD_EXTENSIONS=0 is for" "$work/said"
+
+echo "== the README's commands, torch $other_torch"
 "$python" -m venv "$work/env"
 env=$work/env/bin
-"$env/pip" install -q "torch==$other_torch" pytest pytest-benchmark pytest-timeout
-"$env/pip" install -q "$work"/wheel/repsim_fast-*.whl
-echo "== runs with torch $("$env/python" -c 'import torch; print(torch.__version__)')"
-(cd "$work" && "$env/repsim-fast" info)
-# Not from the repository's root: the installed package is the one under test.
-cp -r python_tests "$work/python_tests"
-cp pyproject.toml "$work/"
-(cd "$work" && "$env/pytest" -q python_tests/ops/test_centered_gram.py python_tests/similarity/test_cka.py \
-  python_tests/similarity/test_minibatch.py)
+"$env/pip" install -q "torch==$other_torch"
+awk '/environment of your own/ { found = 1 } found && /^```/ { if (inside) exit; inside = 1; next }
+     inside' README.md >"$work/commands"
+cat "$work/commands"
+grep -q -- --no-build-isolation "$work/commands"
+PATH=$env:$PATH bash -e "$work/commands"
 
-echo "== pip install . with build isolation, torch $other_torch in the build environment"
-"$env/pip" uninstall -q -y repsim_fast
-echo "torch==$other_torch" > "$work/constraints.txt"
-PIP_CONSTRAINT="$work/constraints.txt" "$env/pip" install -q --no-deps .
-(cd "$work" && "$env/python" -c "
+echo "== what a plain installation does, and what it does without"
+cd "$work"
+"$env/python" - <<'PY'
+import importlib.util
+from pathlib import Path
+
 import torch
-from repsim_fast import build_info
-from repsim_fast.similarity import cka
-x = torch.randn(50, 4)
-assert abs(float(cka(x, 2 * x)) - 1) < 1e-5
-print('built with torch', build_info()['torch_built_with'], 'runs with', torch.__version__)")
+from torch import nn
+
+from repsim_fast import build_info, compare
+from repsim_fast.report.folder import write_folder
+
+for extra in ("sklearn", "pyarrow", "pandas", "torchvision"):
+    assert importlib.util.find_spec(extra) is None, f"{extra} is no dependency"
+net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+result = compare(net, net, torch.randn(60, 6), batch_size=20, progress=False)
+assert abs(float(result.grids()[0].value[0, 0]) - 1) < 1e-5
+write_folder(Path("report"), result)
+print(*sorted(path.name for path in Path("report").iterdir()))
+try:
+    result.grids()[0].to_dataframe()
+except ImportError as error:
+    assert "repsim_fast[tables]" in str(error), error
+print("built with torch", build_info()["torch_built_with"], "runs with", torch.__version__)
+PY
+"$env/repsim-fast" demo --out demo 2>&1 | tee demo.txt || true
+tr -d '\n│ ' <demo.txt | grep -q 'repsim_fast\[digits\]'
+
+echo "== tests of the installed package"
+"$env/pip" install -q pytest pytest-benchmark pytest-timeout
+# Not from the repository's root: the installed package is the one under test.
+mkdir tests && cp -r "$source/python_tests" "$source/pyproject.toml" tests/
+(cd tests && "$env/pytest" -q python_tests/ops/test_centered_gram.py \
+  python_tests/similarity/test_cka.py python_tests/similarity/test_minibatch.py)
+
+echo "== pip install with build isolation, torch $other_torch in the build environment"
+"$env/pip" uninstall -q -y repsim_fast
+echo "torch==$other_torch" >constraints.txt
+PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+  "$env/pip" install -q --no-deps "$work"/repsim_fast-*.tar.gz
+"$env/repsim-fast" --version
 echo "wheel check passed"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from python_tests.capture.networks import InPlace, Outputs, Reversed, seeded
+from python_tests.support.capture_networks import InPlace, Outputs, Reversed, seeded
 from repsim_fast.capture import ROOT, Capture, list_layers
 
 

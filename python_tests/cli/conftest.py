@@ -1,20 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from python_tests.cli.commands import TRAIN, Run, run_command
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from python_tests.support.commands import TRAIN, Run, run_command
 
 
 @pytest.fixture

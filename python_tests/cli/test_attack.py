@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from python_tests.cli.commands import Run
+from python_tests.support.commands import Run
 from repsim_fast import data, models
 from repsim_fast.training import evaluate
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from python_tests.cli.commands import TRAIN, Run
+from python_tests.support.commands import TRAIN, Run
 
 COMPARE = ["compare", "resnet-8", "--data", "digits", "--limit", "40", "--threads", "1"]
 
@@ -56,11 +56,11 @@ def test_eps(run: Run, tmp_path: Path, eps: str) -> None:
     [
         (["--data", "nowhere"], ["no file or folder 'nowhere'"]),
         (["--split", "middle"], ["split", "train, test", "'middle'"]),
-        (["--measure", "tape"], ["measure", "'cka'", "'tape'"]),
+        (["--measure", "tape"], ["measure", " cka,", "'tape'"]),
         (["--attack", "siege"], ["--attack", "pgd", "'siege'"]),
         (["--autocast", "half"], ["--autocast", "bfloat16 or float16", "'half'"]),
         (["--precision", "double"], ["precision", "'bfloat16'", "'double'"]),
-        (["--measure", "cca", "--precision", "bfloat16"], ["precision", "'cca'"]),
+        (["--measure", "cca", "--precision", "bfloat16"], ["precision", "for cca", "'bfloat16'"]),
         (["--device", "cuda:99"], ["--device cuda:99"]),
         (["elsewhere.safetensors"], ["no checkpoint file elsewhere.safetensors"]),
         (["elsewhere"], ["'elsewhere' is neither a checkpoint file nor a model", "wrn-D-K"]),

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from python_tests.cli.commands import Run
+from python_tests.support.commands import Run
 from repsim_fast import SimilarityResult
 from repsim_fast.cli.demo_run import NOTEWORTHY, _compared, run_demo
-from repsim_fast.comparison.result import Grid
 from repsim_fast.models import load_checkpoint
-from repsim_fast.report.folder import mean_error
 
 
 def test_robust_network_holds_where_the_standard_one_fails(tmp_path: Path) -> None:
@@ -34,7 +32,8 @@ def test_robust_network_holds_where_the_standard_one_fails(tmp_path: Path) -> No
     for figure in (standard.robust, robust.robust):
         assert f"{figure:.1%}" in report
     for grid in found.result.grids():
-        assert f"{grid.mean_off_diagonal():.3f} ± {mean_error(grid):.3f}" in report
+        mean, error = grid.mean_with_error()
+        assert f"{mean:.3f} ± {error:.3f}" in report
     assert not re.search(r'(src|srcset|href)="(?!data:)|<script', report)  # self-contained
     for name in ("heatmaps.png", "cka-standard.png", "cka-robust.png", "cka-standard-robust.png"):
         assert (tmp_path / name).stat().st_size > 10_000
@@ -48,8 +47,8 @@ def test_command_prints_the_table(run: Run, tmp_path: Path) -> None:
     found = SimilarityResult.load(tmp_path / "result.safetensors")
     for grid in found.grids():
         assert grid.title in result.output
-        assert f"{grid.mean_off_diagonal():.3f}" in result.output
-        assert f"{mean_error(grid):.3f}" in result.output
+        for figure in grid.mean_with_error():
+            assert f"{figure:.3f}" in result.output
     assert "under attack" in result.output
     assert str(tmp_path / "report.html") in result.output
 
@@ -63,26 +62,6 @@ def test_same_seed_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not np.array_equal(first, other)
 
 
-def test_error_of_a_mean_is_never_understated() -> None:
-    """Jackknife of the mean itself, against the mean of the cells' jackknives."""
-    rng = np.random.default_rng(0)
-    n, size = 12, 5
-    shared = rng.normal(size=(n, 1, 1))
-    for weight in (0.0, 0.5, 1.0):
-        left_out = 0.5 + weight * shared + (1 - weight) * rng.normal(size=(n, size, size))
-        off_diagonal = ~np.eye(size, dtype=bool)
-        errors = np.sqrt((n - 1) * left_out.var(axis=0))
-        exact = np.sqrt((n - 1) * left_out[:, off_diagonal].mean(axis=1).var())
-        bound = mean_error(a_grid(0.5, errors))
-        assert bound >= exact * (1 - 1e-12)
-        if weight == 1.0:  # all cells err together: the bound is the error
-            assert bound == pytest.approx(exact)
-
-
-def test_error_is_unknown_from_one_batch() -> None:
-    assert np.isnan(mean_error(a_grid(0.5, np.full((5, 5), np.nan))))
-
-
 @pytest.mark.parametrize(
     ("difference", "error", "verdict"),
     [(0.1, 0.01, 1), (-0.1, 0.01, -1), (0.1, 0.1, 0), (0.0, 0.0, 0), (0.1, np.nan, 0)],
@@ -91,11 +70,24 @@ def test_differences_within_their_errors_are_none(
     difference: float, error: float, verdict: int
 ) -> None:
     assert NOTEWORTHY >= 2
-    errors = np.full((5, 5), error)
-    assert _compared(a_grid(0.5 + difference, errors), a_grid(0.5, errors)) == verdict
+    assert _compared(two_models(difference, error), 1, 0) == verdict
 
 
-def a_grid(value: float, errors: np.ndarray) -> Grid:
-    names = tuple(map(str, range(len(errors))))
-    values = np.full(errors.shape, value)
-    return Grid("a", "a", names, names, values, errors, "cka")
+def test_what_both_grids_share_is_no_error_of_their_difference() -> None:
+    together = two_models(0.1, 0.01, shared=0.5)
+    assert together.between(0, 0).mean_with_error()[1] == pytest.approx(0.5)
+    assert _compared(together, 1, 0) == 1
+
+
+def two_models(difference: float, error: float, shared: float = 0.0) -> SimilarityResult:
+    """Two models whose mean similarities differ, with the standard error of the difference."""
+    value = np.full((6, 6), 0.5)
+    value[3:, 3:] += difference
+    # Of two groups: values that are the error away to either side have it as standard error.
+    left_out = np.stack([value, value])
+    left_out += shared * np.array([1.0, -1.0])[:, None, None]
+    left_out[:, 3:, 3:] += error * np.array([1.0, -1.0])[:, None, None]
+    layers = (("x", "y", "z"),) * 2
+    known = {} if np.isnan(error) else {"left_out": left_out, "group_samples": (8, 8)}
+    unknown = np.full_like(value, np.nan)
+    return SimilarityResult(("a", "b"), layers, value, unknown, "cka", "unbiased", 16, 2, **known)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import repsim_fast
-from python_tests.cli.commands import Run
+from python_tests.support.commands import Run
 
 
 @pytest.mark.parametrize("command", ["demo", "train", "compare", "info"])

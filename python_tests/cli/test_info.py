@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import Any
 
 import pytest
 import torch
 
 import repsim_fast
-from python_tests.cli.commands import Run
+from python_tests.support.commands import Run
 
 
 def test_shows_build_machine_and_parts(run: Run) -> None:
@@ -43,6 +44,18 @@ def test_missing_package_comes_with_its_command(run: Run, monkeypatch: pytest.Mo
     missing = ModuleNotFoundError("No module named 'torchvision'", name="torchvision")
     break_torchvision(monkeypatch, missing)
     assert "missing, for models torchvision:NAME: pip install torchvision" in run("info").output
+
+
+def test_missing_package_comes_with_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+
+    def version(package: str) -> str:
+        if package == "pandas":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return real(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert 'missing: pip install "repsim_fast[tables]"' in run("info").output
 
 
 def test_package_of_another_torch_is_told_from_a_missing_one(

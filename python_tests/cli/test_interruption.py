@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from python_tests.cli.commands import TRAIN, Run
+from python_tests.support.commands import TRAIN, Run
 from repsim_fast import SimilarityResult
 from repsim_fast.data import ImageData
 from repsim_fast.models import load_checkpoint
@@ -66,7 +66,7 @@ def test_resume_refuses_other_settings(run: Run, tmp_path: Path) -> None:
     result = run(*TRAIN, "--method", "fgsm", "--eps", "0.2", "--out", out, "--resume")
     assert result.exit_code == 1
     assert "other settings" in result.output
-    assert "eps 0.1" in result.output
+    assert "eps=0.1" in result.output
 
 
 def test_resume_with_nothing_to_resume_starts(run: Run, tmp_path: Path) -> None:

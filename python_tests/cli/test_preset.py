@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from python_tests.cli.commands import Run
+from python_tests.support.commands import Run
 from repsim_fast.models import load_checkpoint
 from repsim_fast.training import recipes
 
@@ -43,7 +43,8 @@ def test_an_average_with_a_preset(
 ) -> None:
     recipe = recipes.get("rs-fgsm-wong2020")
     if of_recipe is not None:
-        averaged = replace(recipe, settings={**recipe.settings, "ema": of_recipe})
+        how = replace(recipe.settings["optimisation"], ema=of_recipe)
+        averaged = replace(recipe, settings={**recipe.settings, "optimisation": how})
         monkeypatch.setattr(recipes, "get", lambda name: averaged)
     out = tmp_path / "robust.safetensors"
     options = [] if given is None else ["--ema", given]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from python_tests.cli.commands import TRAIN, Run
+from python_tests.support.commands import TRAIN, Run
 from repsim_fast import SimilarityResult
 from repsim_fast.cli.models import short_names
 from repsim_fast.cli.options import parse_eps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import inspect
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from python_tests.comparison.written_out import features, hsic0, hsic1, in_place, minibatch_cka
+from python_tests.support.written_out import features, hsic0, hsic1, in_place, minibatch_cka
 from repsim_fast import build_info
-from repsim_fast.comparison.compare import compare
+from repsim_fast.comparison.compare import Options, compare
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.data import ImageData
-from repsim_fast.similarity.streaming.accumulator import CKAAccumulator
+from repsim_fast.similarity.streaming.gram import GramAccumulator
 from repsim_fast.similarity.streaming.samples import SampleAccumulator
 
 LAYERS = ("0", "1", "2", "3", "4", "5", "7")  # all but Flatten
@@ -150,7 +151,7 @@ class TestNumbers:
 def test_memory_goes_with_the_comparison(net_a: nn.Module, images: Tensor) -> None:
     # Grams, or features of all samples, should not wait for the collector of cycles.
     def accumulators() -> list[object]:
-        return [o for o in gc.get_objects() if type(o) in (CKAAccumulator, SampleAccumulator)]
+        return [o for o in gc.get_objects() if type(o) in (GramAccumulator, SampleAccumulator)]
 
     gc.collect()
     gc.disable()
@@ -419,7 +420,7 @@ class TestForms:
             compare([], images)
         with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
             compare(["resnet"], images)
-        with pytest.raises(ValueError, match="measure: expected one of 'cka'"):
+        with pytest.raises(ValueError, match="measure: expected one of aligned_cosine, "):
             compare(net_a, net_b, images, measure="rv")
         with pytest.raises(ValueError, match="estimator: expected one of"):
             compare(net_a, net_b, images, estimator="best")
@@ -442,3 +443,8 @@ class TestForms:
         assert capsys.readouterr().err == ""
         compare([net_a], images, batch_size=20, progress=True)
         assert "2/2" in capsys.readouterr().err
+
+    def test_typed_options_are_those_there_are(self) -> None:
+        parameters = inspect.signature(compare).parameters.values()
+        keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+        assert Options.__annotations__.keys() == keywords

@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.comparison.compare import compare
-from repsim_fast.similarity.streaming import accumulator as _accumulators
-from repsim_fast.similarity.streaming.accumulator import CKAAccumulator, Estimate, NotFiniteError
+from repsim_fast.similarity.base.accumulator import Similarities
+from repsim_fast.similarity.measures.kernel import CKA
+from repsim_fast.similarity.streaming.gram import GramAccumulator
 
 
 class Recorder:
     """A measure that notes what it is given: the similarity is always 0.5."""
 
+    description = "recorded"
     min_samples = 1
     any_feature_order = False
-    only_queues = True
+    samples_may_return = True
+    capturable = True
 
     def __init__(self, **options: object) -> None:
         self.options = options
@@ -38,22 +41,21 @@ class Recorder:
         self.sizes.append(n)
         self.batches.append({})
 
-    def estimate(self) -> Estimate:
+    def compute(self) -> Similarities:
         size = len(self.batches[0])
         half = torch.full((size, size), 0.5, dtype=torch.float64)
-        return Estimate(half, half / 10, sum(self.sizes), len(self.sizes), ())
+        return Similarities(half, half / 10, sum(self.sizes), len(self.sizes), {}, "")
 
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
     made: list[Recorder] = []
 
-    def make(**options: object) -> Recorder:
+    def make(measure: CKA, **options: object) -> Recorder:
         made.append(Recorder(**options))
         return made[-1]
 
-    monkeypatch.setattr(_accumulators, "MEASURES", {"cka": make})
-    monkeypatch.setitem(compare.__globals__, "MEASURES", {"cka": make})
+    monkeypatch.setattr(CKA, "accumulator", make)
     return made
 
 
@@ -185,83 +187,14 @@ class TestMemory:
         produced: list[int] = []
         taken: list[int] = []
         model.register_forward_hook(lambda m, a, output: produced.append(output.data_ptr()))
-        add = CKAAccumulator.add
+        add = GramAccumulator.add
         monkeypatch.setattr(
-            CKAAccumulator,
+            GramAccumulator,
             "add",
             lambda self, layer, x: (taken.append(x.data_ptr()), add(self, layer, x)),
         )
         compare([model], images.contiguous(memory_format=torch.channels_last))
         assert produced == taken
-
-
-class TestCKAAccumulator:
-    def make(self, capacity: int = 1) -> CKAAccumulator:
-        return CKAAccumulator(estimator="unbiased", precision=None, capacity=capacity)
-
-    def features(self, n: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-    def test_more_layers_than_expected(self) -> None:
-        tight, ample = self.make(1), self.make(50)
-        for accumulator in (tight, ample):
-            for n in (8, 8, 5, 8):
-                for layer in range(7):
-                    accumulator.add(layer, self.features(n, layer))
-                accumulator.end_batch(n)
-        torch.testing.assert_close(tight.estimate().value, ample.estimate().value)
-
-    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-    @pytest.mark.parametrize("precision", [None, "bfloat16"])
-    def test_features_by_address_and_by_operator(
-        self, dtype: torch.dtype, precision: str | None
-    ) -> None:
-        if dtype == torch.float64 and precision:
-            pytest.skip("float64 features have float64 products")
-
-        class Marked(Tensor):
-            """Of no kind whose memory may be read."""
-
-        def layouts(x: Tensor) -> list[Tensor]:
-            strided = torch.stack([x, x], dim=-1)[..., 0]
-            assert not strided.is_contiguous()
-            return [x.reshape(8, 2, 3), strided, x.as_subclass(Marked)]
-
-        by_address, other = (
-            CKAAccumulator(estimator="unbiased", precision=precision, capacity=3) for _ in range(2)
-        )
-        for batch in range(3):
-            first, second, third = (self.features(8, 3 * batch + i, dtype) for i in range(3))
-            for layer, x in enumerate((first, second, third)):
-                by_address.add(layer, x)
-                other.add(layer, layouts(x)[(layer + batch) % 3])
-            by_address.end_batch(8)
-            other.end_batch(8)
-        assert torch.equal(by_address.estimate().value, other.estimate().value)
-
-    def test_a_refused_batch_leaves_no_trace(self) -> None:
-        accumulator, clean = self.make(), self.make()
-        for a in (accumulator, clean):
-            a.add(0, self.features(8, 0))
-            a.end_batch(8)
-        accumulator.add(0, self.features(8, 1) * torch.nan)
-        with pytest.raises(NotFiniteError) as caught:
-            accumulator.end_batch(8)
-        assert caught.value.layers == [0]
-        for a in (accumulator, clean):
-            a.add(0, self.features(8, 2))
-            a.end_batch(8)
-        torch.testing.assert_close(accumulator.estimate(), clean.estimate())
-
-    def test_layers_of_mixed_precision(self) -> None:
-        accumulator = self.make()
-        accumulator.add(0, self.features(8, 0))
-        accumulator.add(1, self.features(8, 1, torch.float64))
-        accumulator.add(2, self.features(8, 0, torch.bfloat16))
-        accumulator.end_batch(8)
-        value = accumulator.estimate().value
-        torch.testing.assert_close(value.diagonal(), torch.ones(3, dtype=torch.float64))
-        assert 0.99 < value[0, 2] < 1
 
 
 def test_models_spread_over_devices_stay_where_they_are(images: Tensor) -> None:

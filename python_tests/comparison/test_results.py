@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from repsim_fast.comparison.result import SimilarityResult, versions
-
-
-def make(layers: tuple[int, ...] = (3, 2, 3)) -> SimilarityResult:
-    """A result with recognisable numbers: symmetric, 1 on the diagonal."""
-    size = sum(layers)
-    rng = np.random.default_rng(0)
-    value = rng.random((size, size))
-    value = (value + value.T) / 2
-    np.fill_diagonal(value, 1.0)
-    return SimilarityResult(
-        models=tuple("abcdefgh"[: len(layers)]),
-        layers=tuple(tuple(f"layer{i}" for i in range(n)) for n in layers),
-        value=value,
-        standard_error=np.full((size, size), 0.01),
-        measure="cka",
-        estimator="unbiased",
-        n_samples=100,
-        n_batches=4,
-        settings={"passes": 1, "data": "tensor", "precision": None, "models": {"a": "Tiny é"}},
-        versions=versions(),
-        seconds={"total": 0.5},
-    )
+from python_tests.comparison.made_result import make
+from repsim_fast.comparison.result import SimilarityResult
 
 
 class TestGrids:
@@ -66,14 +47,14 @@ class TestGrids:
              (v[0, 2] + v[2, 0]) / 2],
         )  # fmt: skip
 
-    def test_means_leave_out_constant_layers(self) -> None:
+    def test_means_leave_out_layers_without_a_value(self) -> None:
         result = make((3,))
         result.value[1] = result.value[:, 1] = np.nan
         grid = result.between(0, 0)
         assert grid.mean_off_diagonal() == pytest.approx(result.value[0, 2])
         assert grid.mean_by_distance()[2] == pytest.approx(result.value[0, 2])
         assert np.isnan(grid.mean_by_distance()[1])
-        assert result.constant_layers == (("a", "layer1"),)
+        assert result.undefined_layers == (("a", "layer1"),)
 
     def test_diagonals_need_square_grids(self) -> None:
         grid = self.result.between("a", "b")
@@ -99,6 +80,22 @@ class TestResult:
         )
         assert one["value"].item() == self.result.value[4, 7]
         assert one["standard_error"].item() == 0.01
+
+    def test_csv_is_the_table(self, tmp_path: Path) -> None:
+        result = make()
+        result.value[0, 1] = np.nan
+        path = result.to_csv(tmp_path / "grid.csv")
+        expected = result.to_dataframe().to_csv(index=False, lineterminator="\n")
+        assert path.read_text() == expected
+        assert ",,0.01\n" in expected
+
+    @pytest.mark.parametrize("table", [make().to_dataframe, make().grids()[0].to_dataframe])
+    def test_tables_without_pandas_say_what_to_install(
+        self, table: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "pandas", None)
+        with pytest.raises(ImportError, match=r'pip install "repsim_fast\[tables\]"'):
+            table()
 
     def test_repr_tells_what_matters(self) -> None:
         text = repr(self.result)
@@ -181,7 +178,7 @@ class TestFiles:
 
     def test_later_formats_and_wrong_contents(self, tmp_path: Path) -> None:
         path = tmp_path / "x.safetensors"
-        metadata = {"format": "repsim_fast.SimilarityResult", "format_version": "2", "result": "{}"}
+        metadata = {"format": "repsim_fast.SimilarityResult", "format_version": "3", "result": "{}"}
         save_file({"value": np.zeros((1, 1))}, path, metadata)
         with pytest.raises(ValueError, match="later version"):
             SimilarityResult.load(path)

@@ -10,6 +10,7 @@ so that only a change rebuilds it.
 from __future__ import annotations
 
 import concurrent.futures
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -30,12 +31,12 @@ STUDY = ROOT / "benchmarks" / "kernels"
 MODULE, STUDY_MODULE = "_cuda_runner", "_kernel_study"  # of one shared object
 
 KERNELS = [
-    *sorted(CSRC.glob("cuda/*.cu")),
+    *sorted(CSRC.glob("cuda/**/*.cu")),
     CSRC / "tests" / "probe_kernels.cu",
     *sorted(STUDY.glob("*.cu")),
 ]
 BINDINGS = [CSRC / "tests" / "runner_module.cpp", STUDY / "study_module.cpp"]
-CPU_ONLY = [*sorted(CSRC.glob("cuda/*.cpp")), CSRC / "tests" / "runner_fibres.cpp"]
+CPU_ONLY = [*sorted(CSRC.glob("cuda/**/*.cpp")), CSRC / "tests" / "runner_fibres.cpp"]
 
 INCLUDES = [
     f"-I{CSRC}",
@@ -56,7 +57,7 @@ CXX_FLAGS = [
     *("-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Wno-psabi"),
     *("-DREPSIM_CPU_RUNNER", "-DTORCH_TARGET_VERSION=0x020b000000000000"),
 ]
-if os.environ.get("REPSIM_WERROR") != "0":
+if os.environ.get("REPSIM_WERROR") == "1":
     CXX_FLAGS.append("-Werror")
 NVCC_FLAGS = ["-std=c++20", "-O3", "-lineinfo", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC"]
 
@@ -104,7 +105,7 @@ def _digest(commands: object) -> str:
     for part in (version, repr(commands).encode(), torch.__version__.encode()):
         digest.update(part)
     folders = [*(CSRC / name for name in ("common", "cuda", "math", "tests")), STUDY]
-    for path in (path for folder in folders for path in sorted(folder.iterdir())):
+    for path in (path for folder in folders for path in sorted(folder.rglob("*"))):
         if path.suffix in (".h", ".cpp", ".cu", ".cuh"):
             digest.update(path.name.encode())
             digest.update(path.read_bytes())
@@ -126,7 +127,10 @@ def build(device: str = "cpu") -> Path:
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with (folder / "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():  # another process has built it meanwhile
+            return target
         objects = [str(Path(scratch) / f"{source.name}.o") for source, _ in commands]
         complete = [
             [*command, "-c", str(source), "-o", out]
@@ -136,7 +140,7 @@ def build(device: str = "cpu") -> Path:
             list(pool.map(_run, complete))
         linked = str(Path(scratch) / MODULE)
         _run([*link, "-o", linked, *objects, *libraries])
-        os.replace(linked, target)  # another process may be building the same
+        os.replace(linked, target)
     return target
 
 

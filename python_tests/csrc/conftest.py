@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 import torch
-from build_runner import load
 
 import repsim_fast.ops  # noqa: F401  (its operators' schemas are copied)
+from python_tests.csrc.build_runner import STUDY_MODULE, load
+from python_tests.support.op_tester import devices
 
 _library = torch.library.Library("repsim_fast_runner", "DEF")
 
@@ -29,12 +28,7 @@ def cpu_runner() -> ModuleType:
     return load("cpu")
 
 
-DEVICES = ["cpu"]
-if torch.cuda.is_available() or os.environ.get("REPSIM_REQUIRE_CUDA") == "1":
-    DEVICES.append("cuda")
-
-
-@pytest.fixture(scope="session", params=DEVICES)
+@pytest.fixture(scope="session", params=devices())
 def runner(request: pytest.FixtureRequest) -> ModuleType:
     """The launchers: on the CPU, and where there is a GPU on that as well."""
     if request.param == "cpu":
@@ -43,10 +37,7 @@ def runner(request: pytest.FixtureRequest) -> ModuleType:
     return load("cuda")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_torch_thread() -> Iterator[None]:
-    """References of this size are slower on more threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(scope="session")
+def study(runner: ModuleType) -> ModuleType:
+    """The kernel study's versions, where the launchers are, whose types they take."""
+    return load(runner.device.type, STUDY_MODULE)

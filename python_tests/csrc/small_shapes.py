@@ -12,10 +12,8 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator
-from types import ModuleType
 
 import torch
-from build_runner import load
 from torch import Tensor
 
 from repsim_fast import ops
@@ -52,25 +50,6 @@ def grams(device: str, generator: torch.Generator) -> Iterator[Check]:
         expected = reference.centered_gram(x.double(), centering=centering, packed=packed)
         what = f"{n} x {p} {dtype} {precision} {centering} packed={packed}"
         yield what, relative(gram, expected), TOLERANCE[precision]
-
-
-def bulk_grams(launchers: ModuleType, generator: torch.Generator) -> Iterator[Check]:
-    """The way to a Gram that the operator does not take by itself."""
-    for n, p in ((5, 136), (40, 840), (130, 72)):
-        x = torch.randn(n, p, generator=generator).to(launchers.device)
-        operand = launchers.ElementType.bfloat16
-        side = launchers.single_pass_tile(n, operand)
-        gram = torch.full((3, 10, side, side), torch.nan, device=x.device)
-        sizes = {"n": n, "p": p, "row_stride": p, "tile": side, "splits": 3, "centre": True}
-        types = {"x_type": launchers.ElementType.float32, "operand_type": operand}
-        pointers = {"x": x.data_ptr(), "gram": gram.data_ptr()}
-        launchers.single_pass_product(
-            **sizes, **types, **pointers, copies=launchers.StripCopies.bulk
-        )
-        expected = reference.centered_gram(x.cpu().double(), centering="features")
-        first = min(side, n)  # the tile of the first rows
-        got = gram[0, 0, :first, :first].tril()
-        yield f"bulk {n} x {p}", relative(got, expected[:first, :first].tril()), 6e-3
 
 
 def steps(device: str, generator: torch.Generator) -> Iterator[Check]:
@@ -118,10 +97,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     device = parser.parse_args().device
     generator = torch.Generator().manual_seed(0)
-    launchers = load(device)
     checks = [grams(device, generator), steps(device, generator), svds(device, generator)]
-    if launchers.bulk_strips_available():
-        checks.append(bulk_grams(launchers, generator))
     failures = count = 0
     for what, error, allowed in itertools.chain.from_iterable(checks):
         count += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from python_tests.data.files import encode, picture
+from python_tests.support.image_files import encode, picture
 from repsim_fast import data
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from python_tests.data.files import encode, picture, write_parquet
+from python_tests.support.image_files import encode, picture, write_parquet
 from repsim_fast import data
 from repsim_fast.data import decoding
 

@@ -110,13 +110,18 @@ def test_digits_network_learns_in_seconds():
     train, test = data.load("digits", "train"), data.load("digits", "test")
     model = models.build("resnet-digits", num_classes=10, in_channels=1, seed=0)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    epochs, steps = 3, -(-len(train) // 64)
+    # Down to zero: at a constant rate accuracy jumps between 0.6 and 0.98 from epoch to epoch, and
+    # which it ends on is a matter of rounding, so of processor and threads.
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * steps)
     order = torch.Generator().manual_seed(0)
-    for _ in range(3):
+    for _ in range(epochs):
         for images, labels in train.batches(64, shuffle=True, generator=order):
             optimiser.zero_grad()
             F.cross_entropy(model(images), labels).backward()
             optimiser.step()
+            schedule.step()
     images, labels = test.tensors()
     with torch.no_grad():
         accuracy = (model.eval()(images).argmax(1) == labels).float().mean()
-    assert accuracy > 0.9
+    assert accuracy > 0.95  # 0.973 to 0.978 by three seeds and one or two threads

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
+from python_tests.support.op_tester import devices, opcheck
 from repsim_fast.ops import batched_eigh
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from op_tester import devices, opcheck
 
 
 def symmetric(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -10,9 +10,16 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from op_tester import devices, opcheck
-from svd_matrices import epsilons, exact_values, obliqueness, residual, spectra, with_values
 
+from python_tests.support.op_tester import devices, opcheck
+from python_tests.support.svd_matrices import (
+    epsilons,
+    exact_values,
+    obliqueness,
+    residual,
+    spectra,
+    with_values,
+)
 from repsim_fast import build_info, ops
 from repsim_fast.ops.reference import svd as reference
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-from repsim_fast.ops import cross as _ops_cross
+from python_tests.support.op_tester import assert_as_good_as_plain_torch, devices, opcheck
 from repsim_fast.ops import cross_gram
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from op_tester import assert_as_good_as_plain_torch, devices, opcheck
+from repsim_fast.ops.gram import cross_gram as _ops_cross
 
 # Around the panel of 32 features and the block of 192 (96) samples.
 SIZES = [

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from op_tester import devices, opcheck
 from scipy.stats import kstest
 from torch import Tensor
 
+from python_tests.support.op_tester import devices, opcheck
 from repsim_fast import build_info, ops
 from repsim_fast.ops.reference import pgd as reference
 

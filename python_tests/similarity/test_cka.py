@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from op_tester import devices
 
+from python_tests.support.op_tester import devices
 from repsim_fast.similarity import cka, prepare
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from python_tests.support import definitions
 from repsim_fast import similarity
 from repsim_fast.similarity import get_measure, grid, measure_names
-
-sys.path.insert(0, str(Path(__file__).parent))
-import definitions
 
 OPTIONS = {
     "cca": [{}, {"summary": "mean_squared"}],

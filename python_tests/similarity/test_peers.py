@@ -5,16 +5,11 @@ None is a dependency; SciPy, which is, takes part always.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import peers
 import pytest
 import torch
 
 from repsim_fast import similarity
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import peers
 
 PEERS = peers.available()
 OPTIONAL = ("netrep", "torchmetrics", "rsatoolbox")

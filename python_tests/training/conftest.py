@@ -12,11 +12,6 @@ from torch import Tensor, nn
 Pair = tuple[Tensor, Tensor]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def digits() -> tuple[Pair, Pair]:
     """1,400 training and 397 test images, 8 x 8, in [0, 1]."""

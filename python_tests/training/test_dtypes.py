@@ -9,9 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.attacks import PGD
-from repsim_fast.training import OverfittingDetector, SelectivityRegulariser, methods, train
+from repsim_fast.training import (
+    Evaluation,
+    Optimisation,
+    OverfittingDetector,
+    SelectivityRegulariser,
+    methods,
+    train,
+)
 from repsim_fast.training.ema import WeightAverage
-from repsim_fast.training.methods import Batch
+from repsim_fast.training.methods import TrainingBatch
 
 Build = Callable[..., nn.Module]
 Pair = tuple[Tensor, Tensor]
@@ -41,7 +48,7 @@ def test_every_method(small_net: Build, few: Pair, name: str, dtype: torch.dtype
 
 @pytest.mark.parametrize("name", methods.available())
 def test_losses_of_float64_models_are_float64(small_net: Build, few: Pair, name: str) -> None:
-    batch = Batch(*few, torch.Generator().manual_seed(0))
+    batch = TrainingBatch(*few, torch.Generator().manual_seed(0))
     method = methods.build(name)
     net = small_net().double()
     loss, logits = method.loss(net, batch, method.perturb(net, batch))
@@ -52,9 +59,12 @@ def test_losses_of_float64_models_are_float64(small_net: Build, few: Pair, name:
 def test_with_every_option(small_net: Build, few: Pair, dtype: torch.dtype) -> None:
     net = small_net().to(dtype)
     history = train(
-        net, few, method="pgd", method_options={"eps": 0.1, "steps": 2}, epochs=2, awp=0.01,
-        ema=0.9, augment="crop", regularisers=[SelectivityRegulariser(-1.0)], eval_data=few,
-        eval_attack=PGD(0.1, steps=2, seed=0), detector=OverfittingDetector(0.1, n=32),
+        net, few, method="pgd", method_options={"eps": 0.1, "steps": 2}, epochs=2,
+        augment="crop",
+        optimisation=Optimisation(awp=0.01, ema=0.9, regularisers=[SelectivityRegulariser(-1.0)]),
+        evaluation=Evaluation(
+            few, PGD(0.1, steps=2, seed=0), detector=OverfittingDetector(0.1, n=32)
+        ),
         progress=False,
     )  # fmt: skip
     assert history.last.robust_accuracy is not None
@@ -89,5 +99,6 @@ def test_the_average_of_16_bit_weights_moves_by_small_steps() -> None:
 def test_float16_weights_are_refused_before_anything_starts(small_net: Build, few: Pair) -> None:
     with pytest.raises(ValueError, match=r"model: expected .*, got float16 in '8\.bias'"):
         train(small_net().half(), few, progress=False)
+    half = Optimisation(autocast=torch.float16)
     with pytest.raises(ValueError, match=r"autocast: expected torch\.bfloat16 or None .* got "):
-        train(small_net().bfloat16(), few, autocast=torch.float16, progress=False)
+        train(small_net().bfloat16(), few, optimisation=half, progress=False)

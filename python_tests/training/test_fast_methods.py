@@ -8,7 +8,7 @@ import torch
 from repsim_fast import models
 from repsim_fast.attacks import Execution
 from repsim_fast.training import methods, train
-from repsim_fast.training.methods import Batch
+from repsim_fast.training.methods import TrainingBatch
 
 
 @pytest.mark.parametrize("name", ["pgd", "trades", "mart"])
@@ -20,7 +20,7 @@ def test_same_examples_also_after_a_step(name: str) -> None:
     for _ in range(2):
         exact, fast = (
             methods.build(name, execution=execution).perturb(
-                model, Batch(images, labels, torch.Generator().manual_seed(0))
+                model, TrainingBatch(images, labels, torch.Generator().manual_seed(0))
             )
             for execution in ("exact", "fast")
         )

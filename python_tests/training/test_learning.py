@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.attacks import PGD
-from repsim_fast.training import Accuracy, evaluate, train
+from repsim_fast.training import Accuracy, Evaluation, Saving, evaluate, train
 
 EPS = 0.2
 
@@ -92,9 +92,8 @@ def test_same_seed_same_weights_and_no_trace_in_the_global_state(
             method="pgd",
             method_options={"eps": EPS, "steps": 2},
             epochs=2,
-            eval_data=test_data,
-            eval_attack=PGD(EPS, steps=2, seed=0),
-            log_path=tmp_path / f"{number}.jsonl",
+            evaluation=Evaluation(test_data, PGD(EPS, steps=2, seed=0)),
+            saving=Saving(log=tmp_path / f"{number}.jsonl"),
             progress=False,
         )
         assert not net.training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,20 +11,20 @@ from torch import Tensor, nn
 
 from repsim_fast.attacks import FGSM
 from repsim_fast.training import methods
-from repsim_fast.training.methods import Batch
+from repsim_fast.training.methods import Progress, TrainingBatch
 
 Build = Callable[..., nn.Module]
 EPS = 0.1
 
 
 @pytest.fixture
-def batch(few: tuple[Tensor, Tensor]) -> Batch:
-    return Batch(few[0][:32], few[1][:32], torch.Generator().manual_seed(0))
+def batch(few: tuple[Tensor, Tensor]) -> TrainingBatch:
+    return TrainingBatch(few[0][:32], few[1][:32], torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("name", [n for n in methods.available() if n not in ("standard", "noise")])
 def test_perturbations_keep_to_radius_and_box_and_leave_the_model_alone(
-    small_net: Build, batch: Batch, name: str
+    small_net: Build, batch: TrainingBatch, name: str
 ) -> None:
     net = small_net()
     method = methods.build(name, eps=EPS)
@@ -45,7 +46,7 @@ def test_perturbations_keep_to_radius_and_box_and_leave_the_model_alone(
     assert method.eps == EPS
 
 
-def test_trades_loss(small_net: Build, batch: Batch) -> None:
+def test_trades_loss(small_net: Build, batch: TrainingBatch) -> None:
     net = small_net().eval()
     other = (batch.x + 0.05).clamp(0, 1)
     loss, _ = methods.trades(beta=3.0).loss(net, batch, other)
@@ -54,7 +55,7 @@ def test_trades_loss(small_net: Build, batch: Batch) -> None:
     assert loss.item() == pytest.approx(want.item(), rel=1e-5)
 
 
-def test_trades_computes_the_clean_predictions_once(small_net: Build, batch: Batch) -> None:
+def test_trades_computes_the_clean_predictions_once(small_net: Build, batch: TrainingBatch) -> None:
     net = small_net()
     calls: list[int] = []
     net.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
@@ -62,7 +63,7 @@ def test_trades_computes_the_clean_predictions_once(small_net: Build, batch: Bat
     assert len(calls) == 1 + 7
 
 
-def test_trades_raises_the_divergence(small_net: Build, batch: Batch) -> None:
+def test_trades_raises_the_divergence(small_net: Build, batch: TrainingBatch) -> None:
     net = small_net()
     perturbed = methods.trades(EPS).perturb(net, batch)
     net.eval()
@@ -73,7 +74,7 @@ def test_trades_raises_the_divergence(small_net: Build, batch: Batch) -> None:
     assert divergence > 3 * (p * (p / noise).log()).sum(1).mean() > 0
 
 
-def test_mart_loss(small_net: Build, batch: Batch) -> None:
+def test_mart_loss(small_net: Build, batch: TrainingBatch) -> None:
     net = small_net().eval()
     other = (batch.x + 0.05).clamp(0, 1)
     loss, _ = methods.mart(beta=4.0).loss(net, batch, other)
@@ -86,7 +87,7 @@ def test_mart_loss(small_net: Build, batch: Batch) -> None:
     assert loss.item() == pytest.approx(want.mean().item(), rel=1e-5)
 
 
-def test_gradalign_loss(small_net: Build, batch: Batch) -> None:
+def test_gradalign_loss(small_net: Build, batch: TrainingBatch) -> None:
     net = small_net().eval()
     method = methods.gradalign(EPS, weight=0.7)
     state = batch.generator.get_state()
@@ -107,7 +108,9 @@ def test_gradalign_loss(small_net: Build, batch: Batch) -> None:
     assert net[0].weight.grad.abs().max() > 0
 
 
-def test_gradalign_of_a_model_without_gradient_is_finite(small_net: Build, batch: Batch) -> None:
+def test_gradalign_of_a_model_without_gradient_is_finite(
+    small_net: Build, batch: TrainingBatch
+) -> None:
     net = small_net()
     nn.init.zeros_(net[-1].weight)
     loss, _ = methods.gradalign(EPS).loss(net, batch, batch.x)
@@ -122,7 +125,7 @@ def test_gradalign_weights_of_the_paper() -> None:
 
 
 def test_free_moves_perturbation_and_weights_with_one_backward(
-    small_net: Build, batch: Batch
+    small_net: Build, batch: TrainingBatch
 ) -> None:
     net = small_net()
     method = methods.free(EPS, replays=3, step_size=EPS / 2)
@@ -142,16 +145,18 @@ def test_free_moves_perturbation_and_weights_with_one_backward(
     carried = method.perturb(net, batch) - batch.x
     assert torch.allclose(carried[inside], want[inside], atol=1e-6)
     assert net[0].weight.grad.abs().max() > 0
-    shorter = Batch(batch.x[:5], batch.y[:5], batch.generator)
+    shorter = TrainingBatch(batch.x[:5], batch.y[:5], batch.generator)
     assert torch.equal(method.perturb(net, shorter) - batch.x[:5], carried[:5])
-    method.start_epoch()
-    assert torch.equal(method.perturb(net, batch), batch.x)
+    anew = replace(batch, progress=Progress(epoch=1, epochs=2, fraction=0.5, first=True))
+    assert torch.equal(method.perturb(net, anew), batch.x)
 
 
-def test_free_keeps_the_gradient_of_black_and_white_pixels(small_net: Build, batch: Batch) -> None:
+def test_free_keeps_the_gradient_of_black_and_white_pixels(
+    small_net: Build, batch: TrainingBatch
+) -> None:
     """clamp inside the graph would have none there (torch 2.15)."""
     method = methods.free(EPS)
-    binary = Batch(batch.x.round(), batch.y, batch.generator)
+    binary = TrainingBatch(batch.x.round(), batch.y, batch.generator)
     net = small_net()
     perturbed = method.perturb(net, binary)
     method.loss(net, binary, perturbed)[0].backward()
@@ -159,19 +164,19 @@ def test_free_keeps_the_gradient_of_black_and_white_pixels(small_net: Build, bat
 
 
 def test_noise_has_the_stated_deviation(small_net: Build, few: tuple[Tensor, Tensor]) -> None:
-    batch = Batch(*few, torch.Generator().manual_seed(0))
+    batch = TrainingBatch(*few, torch.Generator().manual_seed(0))
     noise = methods.noise(0.3).perturb(small_net(), batch) - batch.x
     assert noise.std() == pytest.approx(0.3, rel=0.02)
     assert noise.mean() == pytest.approx(0.0, abs=0.01)
 
 
-def test_any_attack_is_a_training_method(small_net: Build, batch: Batch) -> None:
+def test_any_attack_is_a_training_method(small_net: Build, batch: TrainingBatch) -> None:
     net = small_net()
     ours = methods.fgsm(EPS).perturb(net, batch)
     assert torch.equal(methods.adversarial(FGSM(EPS)).perturb(net, batch), ours)
 
 
-def test_batch_statistics_on_request(small_net: Build, batch: Batch) -> None:
+def test_batch_statistics_on_request(small_net: Build, batch: TrainingBatch) -> None:
     net = small_net()
     in_eval = methods.fgsm(EPS).perturb(net, batch)
     in_train = methods.fgsm(EPS, model_mode="train").perturb(net, batch)

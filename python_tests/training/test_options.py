@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from repsim_fast.attacks import PGD
 from repsim_fast.training import (
+    Evaluation,
+    Optimisation,
     OverfittingDetector,
+    Saving,
     SelectivityRegulariser,
     class_selectivity,
     evaluate,
@@ -71,16 +74,12 @@ class TestAverage:
     def test_is_what_is_evaluated_and_kept(self, small_net: Build, few: Pair) -> None:
         net = small_net()
         history = train(
-            net, few, epochs=2, ema=0.99, eval_data=few, eval_attack=PGD(0.1, seed=0),
-            progress=False,
+            net, few, epochs=2, optimisation=Optimisation(ema=0.99),
+            evaluation=Evaluation(few, PGD(0.1, seed=0)), progress=False,
         )  # fmt: skip
         figures = evaluate(net, few, PGD(0.1, seed=0))
         assert figures.clean == history.last.clean_accuracy
         assert figures.robust == history.last.robust_accuracy
-
-    def test_decay_out_of_range(self, small_net: Build, few: Pair) -> None:
-        with pytest.raises(ValueError, match=r"ema must lie in \(0, 1\)"):
-            train(small_net(), few, ema=1.0, progress=False)
 
 
 class TestWeightPerturbation:
@@ -107,8 +106,8 @@ class TestWeightPerturbation:
         options = {"method": "pgd", "method_options": {"eps": 0.1, "steps": 2}, "progress": False}
         plain, late, awp = small_net(), small_net(), small_net()
         train(plain, few, epochs=2, **options)
-        train(late, few, epochs=2, awp=0.01, awp_warmup=2, **options)
-        train(awp, few, epochs=2, awp=0.01, **options)
+        train(late, few, epochs=2, optimisation=Optimisation(awp=0.01, awp_warmup=2), **options)
+        train(awp, few, epochs=2, optimisation=Optimisation(awp=0.01), **options)
         assert torch.equal(plain[0].weight, late[0].weight)
         assert not torch.equal(plain[0].weight, awp[0].weight)
         assert evaluate(awp, few).clean > 0.6
@@ -142,8 +141,8 @@ class TestSelectivity:
         means = {}
         for alpha in (-2.0, 0.0, 2.0):
             net = small_net()
-            extra = [SelectivityRegulariser(alpha)] if alpha else []
-            train(net, digits[0], epochs=3, regularisers=extra, progress=False)
+            extra = Optimisation(regularisers=[SelectivityRegulariser(alpha)] if alpha else [])
+            train(net, digits[0], epochs=3, optimisation=extra, progress=False)
             assert evaluate(net, digits[1]).clean > 0.85
             net.eval()
             with torch.no_grad():
@@ -158,7 +157,8 @@ class TestSelectivity:
     ) -> None:
         losses = [
             train(
-                small_net(), few, method=method, epochs=1, regularisers=extra, progress=False
+                small_net(), few, method=method, epochs=1,
+                optimisation=Optimisation(regularisers=extra), progress=False,
             ).epochs[0].loss
             for extra in ([], [SelectivityRegulariser(5.0)])
         ]  # fmt: skip
@@ -172,12 +172,13 @@ class TestSelectivity:
         net.train()
         want = -class_selectivity(net[:6](few[0]), few[1]).mean()
         assert penalty(few[1]).item() == pytest.approx(want.item(), rel=1e-4)
-        wrong = SelectivityRegulariser(1.0, layers=["relu9"])
+        wrong = Optimisation(regularisers=[SelectivityRegulariser(1.0, layers=["relu9"])])
         with pytest.raises(ValueError, match="layers must be modules of the model"):
-            train(small_net(), few, regularisers=[wrong], progress=False)
+            train(small_net(), few, optimisation=wrong, progress=False)
         linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        every = Optimisation(regularisers=[SelectivityRegulariser(1.0)])
         with pytest.raises(ValueError, match=r"model has no nn\.ReLU"):
-            train(linear, few, regularisers=[SelectivityRegulariser(1.0)], progress=False)
+            train(linear, few, optimisation=every, progress=False)
 
 
 @pytest.mark.parametrize("method", ["standard", "pgd", "trades"])
@@ -189,8 +190,8 @@ def test_mixed_precision_learns_as_well(
     for autocast in (None, torch.bfloat16):
         net = small_net()
         train(
-            net, digits[0], method=method, method_options=options, epochs=3, autocast=autocast,
-            progress=False,
+            net, digits[0], method=method, method_options=options, epochs=3,
+            optimisation=Optimisation(autocast=autocast), progress=False,
         )  # fmt: skip
         assert net[0].weight.dtype == torch.float32
         scores.append(evaluate(net, digits[1]).clean)
@@ -227,7 +228,7 @@ class TestDetector:
         assert "against FGSM" in (detector.verdict([Probe(0.85, 0.4)]) or "")
 
     def test_masked_gradients_are_found_and_stop_the_training(
-        self, digits: tuple[Pair, Pair], caplog: pytest.LogCaptureFixture
+        self, digits: tuple[Pair, Pair], tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A network whose derivative points the wrong way at every value that a digit has."""
 
@@ -241,23 +242,26 @@ class TestDetector:
                 ripple = 0.0105 * torch.sin(32 * torch.pi * x)
                 return self.linear((x - ripple).flatten(1))
 
-        detector = OverfittingDetector(0.3, n=200)
-        history = train(
-            Masked(), digits[0], epochs=12, lr=0.2, detector=detector, stop_on_overfitting=True,
-            progress=False,
-        )  # fmt: skip
+        evaluation = Evaluation(detector=OverfittingDetector(0.3, n=200), stop_on_overfitting=True)
+        options = {"epochs": 12, "lr": 0.2, "evaluation": evaluation, "progress": False}
+        history = train(Masked(), digits[0], saving=Saving(tmp_path), **options)
         assert history.last.fgsm_accuracy is not None
         assert history.overfitting is not None
+        assert history.stopped == history.overfitting
         assert len(history) < 12
         assert "catastrophic overfitting" in caplog.text
+        again = train(Masked(), digits[0], saving=Saving(tmp_path, resume=True), **options)
+        assert again == history
 
     def test_a_healthy_training_is_left_alone(
         self, small_net: Build, digits: tuple[Pair, Pair]
     ) -> None:
         history = train(
             small_net(), digits[0], method="pgd", method_options={"eps": 0.15, "steps": 3},
-            epochs=4, detector=OverfittingDetector(0.15, n=128), stop_on_overfitting=True,
-            progress=False,
+            epochs=4, progress=False,
+            evaluation=Evaluation(
+                detector=OverfittingDetector(0.15, n=128), stop_on_overfitting=True
+            ),
         )  # fmt: skip
         assert history.overfitting is None
         assert len(history) == 4
@@ -267,8 +271,9 @@ class TestLogs:
     def test_json_lines(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
         path = tmp_path / "new" / "log.jsonl"
         history = train(
-            small_net(), few, epochs=3, eval_data=few, eval_every=2, log_path=path, progress=False
-        )
+            small_net(), few, epochs=3, evaluation=Evaluation(few, every=2),
+            saving=Saving(log=path), progress=False,
+        )  # fmt: skip
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         assert [line["epoch"] for line in lines] == [0, 1, 2]
         assert lines[0]["clean_accuracy"] is None
@@ -276,17 +281,18 @@ class TestLogs:
         assert lines[2]["loss"] == history.last.loss
 
     def test_tensorboard(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
+        options = {"epochs": 1, "saving": Saving(tensorboard=tmp_path), "progress": False}
         if importlib.util.find_spec("tensorboard") is None:
             with pytest.raises(ImportError, match="pip install tensorboard"):
-                train(small_net(), few, epochs=1, tensorboard=tmp_path, progress=False)
+                train(small_net(), few, **options)
         else:
-            train(small_net(), few, epochs=1, tensorboard=tmp_path, progress=False)
+            train(small_net(), few, **options)
             assert list(tmp_path.glob("events*"))
 
     def test_progress_bar_shows_accuracy(
         self, small_net: Build, digits: tuple[Pair, Pair], capsys: pytest.CaptureFixture[str]
     ) -> None:
-        train(small_net(), digits[0], epochs=1, batch_size=32, eval_data=digits[1])
+        train(small_net(), digits[0], epochs=1, batch_size=32, evaluation=Evaluation(digits[1]))
         shown = capsys.readouterr().err
         assert "train (standard)" in shown
         assert "train=0." in shown
@@ -296,17 +302,32 @@ class TestLogs:
 class TestBadInput:
     def test_settings(self, small_net: Build, few: Pair) -> None:
         for options, message in (
-            ({"epochs": 0}, "epochs, batch_size and eval_every must be at least 1"),
+            ({"epochs": 0}, "epochs and batch_size must be at least 1, got 0, 128"),
             ({"lr": 0.0}, "lr must be positive"),
-            ({"resume": True}, "resume needs the checkpoint folder"),
-            ({"stop_on_overfitting": True}, "needs a detector"),
-            ({"architecture": {"name": "wrn-10-1"}}, r"architecture must have .*'num_classes'"),
-            ({"autocast": "bfloat16"}, "autocast: expected .* got 'bfloat16'"),
             ({"method": "pgd", "method_options": {"epsilon": -1}}, "unexpected keyword|epsilon"),
             ({"method": "pgd", "method_options": {"eps": 0.1, "steps": 0}}, "at least 1"),
         ):
             with pytest.raises(ValueError, match=message):
                 train(small_net(), few, progress=False, **options)
+
+    @pytest.mark.parametrize(
+        ("build", "options", "message"),
+        [
+            (Optimisation, {"ema": 1.0}, r"ema must lie in \(0, 1\), got 1.0"),
+            (Optimisation, {"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
+            (Optimisation, {"weight_decay": -1e-4}, "weight_decay must be non-negative"),
+            (Optimisation, {"awp": float("nan")}, "awp must be non-negative, got nan"),
+            (Optimisation, {"awp_warmup": -1}, "awp_warmup must be non-negative, got -1"),
+            (Optimisation, {"autocast": "bfloat16"}, "autocast: expected .* got 'bfloat16'"),
+            (Evaluation, {"every": 0}, "every must be at least 1, got 0"),
+            (Evaluation, {"stop_on_overfitting": True}, "needs a detector"),
+            (Saving, {"resume": True}, "resume needs the folder"),
+            (Saving, {"architecture": {"name": "wrn-10-1"}}, "architecture must .*'num_classes'"),
+        ],
+    )
+    def test_groups(self, build: Callable[..., Any], options: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            build(**options)
 
     def test_model_method_and_device(self, small_net: Build, few: Pair) -> None:
         with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got function"):
@@ -325,7 +346,7 @@ class TestBadInput:
         net = small_net()
         before = net[0].weight.clone()
         with pytest.raises(OSError, match=r"cannot write to .*it is not a folder"):
-            train(net, few, epochs=1, checkpoint=tmp_path / "file", progress=False)
+            train(net, few, epochs=1, saving=Saving(tmp_path / "file"), progress=False)
         assert torch.equal(net[0].weight, before)
 
     def test_batch_size_of_an_evaluation(self, small_net: Build, few: Pair) -> None:
@@ -340,8 +361,8 @@ class TestBadInput:
             train(small_net(), (images, labels + 1), progress=False)
         with pytest.raises(ValueError, match="train_data must hold at least one image"):
             train(small_net(), (images, labels[:5]), progress=False)
-        with pytest.raises(TypeError, match="train_data must have"):
-            train(small_net(), [images], progress=False)
+        with pytest.raises(TypeError, match=r"train_data must have \.images and \.labels"):
+            train(small_net(), images, progress=False)
         with pytest.raises(ValueError, match="must return logits"):
             train(nn.Conv2d(1, 3, 3), few, progress=False)
 

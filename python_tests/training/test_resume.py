@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,16 @@ from torch import Tensor, nn
 
 from repsim_fast import models
 from repsim_fast.attacks import PGD
-from repsim_fast.training import History, OverfittingDetector, evaluate, train
-from repsim_fast.training.methods import Batch, Method, free, pgd
+from repsim_fast.training import (
+    Evaluation,
+    History,
+    Optimisation,
+    OverfittingDetector,
+    Saving,
+    evaluate,
+    train,
+)
+from repsim_fast.training.methods import Method, TrainingBatch, free, pgd
 
 Build = Callable[..., nn.Module]
 Pair = tuple[Tensor, Tensor]
@@ -29,25 +38,25 @@ def interrupted(method: Method, batches: int) -> Method:
     """The same method, until it has seen so many batches."""
     seen = 0
 
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+    def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         nonlocal seen
         seen += 1
         if seen > batches:
             raise Stop
         return method.perturb(model, batch)
 
-    return Method(
-        method.name, perturb, method.loss, method.eps, method.replays, method.start_epoch,
-        method.after_backward,
-    )  # fmt: skip
+    return replace(method, perturb=perturb)
 
 
-def run(net: nn.Module, data: Pair, method: Method, **options: Any) -> History:
+def run(net: nn.Module, data: Pair, method: Method, saving: Saving) -> History:
     """Everything random or stateful at once: dropout, crops, random starts, momentum, EMA."""
     return train(
-        net, data, method=method, epochs=4, batch_size=64, augment="crop", ema=0.9, seed=5,
-        eval_data=data, eval_attack=PGD(0.1, steps=2, seed=1), progress=False,
-        detector=OverfittingDetector(0.1, n=32), **options,
+        net, data, method=method, epochs=4, batch_size=64, augment="crop", seed=5,
+        optimisation=Optimisation(ema=0.9),
+        evaluation=Evaluation(
+            data, PGD(0.1, steps=2, seed=1), detector=OverfittingDetector(0.1, n=32)
+        ),
+        saving=saving, progress=False,
     )  # fmt: skip
 
 
@@ -56,19 +65,19 @@ def test_resumed_is_bit_identical(
     small_net: Build, few: Pair, tmp_path: Path, method: Method
 ) -> None:
     whole = small_net(dropout=0.3)
-    want = run(whole, few, method, log_path=tmp_path / "whole.jsonl")
+    want = run(whole, few, method, Saving(log=tmp_path / "whole.jsonl"))
 
     folder, log = tmp_path / "run", tmp_path / "log.jsonl"
-    options = {"checkpoint": folder, "log_path": log, "resume": True}
+    saving = Saving(folder, log=log, resume=True)
     stopped_at = (2 * 4 + 2) * method.replays  # in the middle of the third epoch
     with pytest.raises(Stop):
-        run(small_net(dropout=0.3), few, interrupted(method, stopped_at), **options)
+        run(small_net(dropout=0.3), few, interrupted(method, stopped_at), saving)
     assert len(log.read_text().splitlines()) == 2  # at most one epoch is lost
 
     torch.rand(11)  # the global state differs when a process starts again
     net = small_net(dropout=0.3)
     nn.init.zeros_(net[0].weight)  # whatever was there before
-    got = run(net, few, method, **options)
+    got = run(net, few, method, saving)
     for (name, value), other in zip(
         net.state_dict().items(), whole.state_dict().values(), strict=True
     ):
@@ -82,24 +91,24 @@ def test_resumed_is_bit_identical(
 
 
 def test_a_finished_training_is_not_repeated(small_net: Build, few: Pair, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"epochs": 2, "checkpoint": tmp_path, "progress": False}
+    options: dict[str, Any] = {"epochs": 2, "progress": False}
     first = small_net()
-    train(first, few, **options)
+    train(first, few, saving=Saving(tmp_path), **options)
     second = small_net()
-    assert len(train(second, few, resume=True, **options)) == 2
+    assert len(train(second, few, saving=Saving(tmp_path, resume=True), **options)) == 2
     assert torch.equal(first[0].weight, second[0].weight)
 
 
 def test_interrupt_says_how_to_resume(
     small_net: Build, few: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def interrupt(model: nn.Module, batch: Batch) -> Tensor:
+    def interrupt(model: nn.Module, batch: TrainingBatch) -> Tensor:
         raise KeyboardInterrupt
 
     method = Method("pgd", interrupt, pgd().loss)
     net = small_net().eval()
     with pytest.raises(KeyboardInterrupt):
-        train(net, few, method=method, checkpoint=tmp_path, progress=False)
+        train(net, few, method=method, saving=Saving(tmp_path), progress=False)
     assert "resume=True" in caplog.text
     assert str(tmp_path) in caplog.text
     assert not net.training
@@ -110,7 +119,7 @@ class TestFiles:
         architecture = {"name": "resnet-digits", "num_classes": 10, "in_channels": 1}
         net = models.build(**architecture, seed=0)
         history = train(
-            net, few, epochs=2, eval_data=few, checkpoint=tmp_path, architecture=architecture,
+            net, few, epochs=2, evaluation=Evaluation(few), saving=Saving(tmp_path, architecture),
             progress=False,
         )  # fmt: skip
         last, described = models.load_checkpoint(tmp_path / "last.safetensors")
@@ -133,7 +142,7 @@ class TestFiles:
         architecture = {"name": "resnet-8", "num_classes": 10, "in_channels": 1}
         net = models.build(**architecture, seed=0)
         with pytest.raises(TypeError, match=message):
-            train(net, few, architecture=architecture | other, progress=False)
+            train(net, few, saving=Saving(architecture=architecture | other), progress=False)
 
     @pytest.mark.parametrize(
         ("other", "message"),
@@ -150,7 +159,7 @@ class TestFiles:
         net = models.build(**architecture, seed=0)
         before = net.fc.weight.clone(), torch.get_rng_state()
         with pytest.raises(ValueError, match=f"^architecture: the weights do not fit .*{message}"):
-            train(net, few, checkpoint=tmp_path, architecture=architecture | other, progress=False)
+            train(net, few, saving=Saving(tmp_path, architecture | other), progress=False)
         assert torch.equal(net.fc.weight, before[0])
         assert torch.equal(torch.get_rng_state(), before[1])
         assert not list(tmp_path.iterdir())
@@ -158,7 +167,7 @@ class TestFiles:
     def test_nothing_is_pickled_and_nothing_is_left_over(
         self, small_net: Build, few: Pair, tmp_path: Path
     ) -> None:
-        train(small_net(), few, epochs=2, checkpoint=tmp_path, progress=False)
+        train(small_net(), few, epochs=2, saving=Saving(tmp_path), progress=False)
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "best.safetensors",
             "last.safetensors",
@@ -172,36 +181,39 @@ class TestFiles:
     ) -> None:
         net = small_net()
         net[0].weight.requires_grad_(False)
-        options: dict[str, Any] = {"checkpoint": tmp_path, "progress": False}
-        train(net, few, epochs=1, **options)
+        train(net, few, epochs=1, saving=Saving(tmp_path), progress=False)
         again = small_net()
         again[0].weight.requires_grad_(False)
-        assert len(train(again, few, epochs=1, resume=True, **options)) == 1
+        resuming = Saving(tmp_path, resume=True)
+        assert len(train(again, few, epochs=1, saving=resuming, progress=False)) == 1
+
+
+def resume(net: nn.Module, data: Pair, folder: Path, **options: Any) -> History:
+    saving = Saving(folder, resume=True)
+    return train(net, data, saving=saving, progress=False, **({"epochs": 1} | options))
 
 
 class TestBadCheckpoints:
     @pytest.fixture
     def folder(self, small_net: Build, few: Pair, tmp_path: Path) -> Path:
-        train(small_net(), few, epochs=1, checkpoint=tmp_path, progress=False)
+        train(small_net(), few, epochs=1, saving=Saving(tmp_path), progress=False)
         return tmp_path
 
     def test_other_settings(self, small_net: Build, few: Pair, folder: Path) -> None:
         with pytest.raises(ValueError, match=r"other settings \(epochs: 1 there, 3 here; lr: 0.1"):
-            train(
-                small_net(), few, epochs=3, lr=0.2, checkpoint=folder, resume=True, progress=False
-            )
+            resume(small_net(), few, folder, epochs=3, lr=0.2)
 
     def test_other_architecture(self, small_net: Build, few: Pair, folder: Path) -> None:
         with pytest.raises(ValueError, match=r"state of another architecture: 0\.bias has shape"):
-            train(small_net(width=8), few, epochs=1, checkpoint=folder, resume=True, progress=False)
+            resume(small_net(width=8), few, folder)
 
     def test_damaged_file(self, small_net: Build, few: Pair, folder: Path) -> None:
         path = folder / "resume.safetensors"
         path.write_bytes(path.read_bytes()[:100])
         with pytest.raises(ValueError, match="not a readable safetensors file"):
-            train(small_net(), few, epochs=1, checkpoint=folder, resume=True, progress=False)
+            resume(small_net(), few, folder)
 
     def test_other_file(self, small_net: Build, few: Pair, folder: Path) -> None:
         (folder / "last.safetensors").replace(folder / "resume.safetensors")
         with pytest.raises(ValueError, match="not a training checkpoint"):
-            train(small_net(), few, epochs=1, checkpoint=folder, resume=True, progress=False)
+            resume(small_net(), few, folder)

@@ -8,9 +8,8 @@ communication with the backward pass.
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -67,16 +66,20 @@ def local_device(device: torch.device) -> torch.device:
     return device
 
 
-@contextlib.contextmanager
-def processes(device: torch.device) -> Iterator[Processes]:
-    """The group of this run: torchrun's, an initialised default group, or this process alone."""
-    if dist.is_available() and dist.is_initialized():
-        yield Processes(dist.get_rank(), dist.get_world_size())
-    elif int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+def processes(device: torch.device) -> Processes:
+    """The group of this run: an initialised default group, torchrun's, or this process alone.
+
+    torchrun's becomes the default group and stays it: a process that trains several networks would
+    wait for ever on the third group that it makes of one launch.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
+            return Processes()
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        try:
-            yield Processes(dist.get_rank(), dist.get_world_size())
-        finally:
-            dist.destroy_process_group()
-    else:
-        yield Processes()
+        atexit.register(_leave)
+    return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

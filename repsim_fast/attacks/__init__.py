@@ -4,7 +4,7 @@ from .adapters import adapt
 from .apgd import APGD, APGDTargeted
 from .autoattack import AutoAttack
 from .corruptions import Corruption
-from .execution.execution import Execution, Ran
+from .execution.options import Execution, ExecutionReport
 from .fgsm import FGSM, MIFGSM, NFGSM, RSFGSM
 from .pgd import PGD
 from .transforms import GaborAttack, JPEGAttack, RotationTranslation, SnowAttack
@@ -20,9 +20,9 @@ __all__ = [
     "AutoAttack",
     "Corruption",
     "Execution",
+    "ExecutionReport",
     "GaborAttack",
     "JPEGAttack",
-    "Ran",
     "RotationTranslation",
     "SnowAttack",
     "adapt",

@@ -12,14 +12,16 @@ from repsim_fast._core.batch_checks import check_labels, check_logits, images_de
 from repsim_fast._core.borrow import Model, borrow
 from repsim_fast._core.checks import check_autocast
 from repsim_fast._core.randomness import Stream
-from repsim_fast.ops.reference.steps import Scalar, l2_direction, per_sample
+from repsim_fast.ops import Bounds, Scalar
+from repsim_fast.ops.directions import l2_direction, per_sample
 
 from . import losses
-from .best import Worst
-from .execution.execution import ExecutionLike, Ran, prepare, resolve
+from .best_adversarial import BestAdversarial
+from .execution.compiled_form import prepare
+from .execution.options import ExecutionLike, ExecutionReport, resolve
 from .losses import Loss
-from .objective import Ascent
-from .region import Bounds, Region
+from .objective import InputGradient
+from .region import Region
 
 # Constants of the papers: Croce & Hein 2020 (Linf, L2), section 3; 2021 (L1), section 4.
 _FIRST_CHECK, _CHECK_SHRINKS, _LEAST_CHECK = 0.22, 0.03, 0.06
@@ -57,6 +59,29 @@ class _State:
         return _State(**{name: value[index] for name, value in vars(self).items()})
 
 
+@dataclass(frozen=True)
+class _Search:
+    """What one ascent works on.
+
+    Attributes:
+        objective: Loss and input gradient.
+        region: Where the images may go.
+        rows: Their positions in the batch (N,).
+        y: Labels or targets (N,): they decide what fools.
+        aim: What the loss is given, (N,) or (N, k).
+        steps: Number of steps.
+        found: What keeps the candidates; None where points are none.
+    """
+
+    objective: InputGradient
+    region: Region
+    rows: Tensor
+    y: Tensor
+    aim: Tensor
+    steps: int
+    found: BestAdversarial | None
+
+
 class APGD:
     """Auto-PGD: a callable (model, x, y) -> x_adv, the strongest gradient attack without a tuning.
 
@@ -79,7 +104,7 @@ class APGD:
         seed: Int or ``torch.Generator``; the stream advances with every call.
 
     Attributes:
-        ran: As in ``PGD``.
+        report: As in ``PGD``.
 
     Returns (on call):
         For each sample an image that fools the model, the last seen, or that of the largest loss.
@@ -120,7 +145,7 @@ class APGD:
         self.execution = resolve(execution)
         if self.execution.cuda_graph:
             raise ValueError("execution: cuda_graph needs static shapes, but APGD's batch shrinks")
-        self.ran = Ran()
+        self.report = ExecutionReport()
         self._stream = Stream(seed)
 
     def __repr__(self) -> str:
@@ -134,27 +159,34 @@ class APGD:
         """Adversarial images for ``x`` (N, ...) with labels ``y`` (N,)."""
         with borrow(model, mode="eval", device=images_device(x), seed=self._stream.seed()):
             region = Region.around(x, norm=self.norm, eps=self.eps, bounds=self.bounds)
-            worst = Worst(region.x, targeted=self.targeted)
+            found = BestAdversarial(region.x, targeted=self.targeted)
             labels = check_labels(y, x)
             form = prepare(model, region.x, self.execution)
-            self.ran = form.ran
-            self._attack(form.model, region, labels, worst)
-            return worst.images
+            self.report = form.report
+            self._attack(form.model, region, labels, found)
+            return found.images
 
-    def _attack(self, model: Model, region: Region, y: Tensor, worst: Worst) -> None:
-        ascent = Ascent(model, self.loss, self.targeted, self.autocast)
+    def _attack(self, model: Model, region: Region, y: Tensor, found: BestAdversarial) -> None:
+        objective = InputGradient(model, self.loss, self.targeted, self.autocast)
         for _ in range(self.restarts):
-            self._run(ascent, region, y, y, worst)
+            self._run(objective, region, y, y, found)
 
-    def _run(self, ascent: Ascent, region: Region, y: Tensor, aim: Tensor, worst: Worst) -> None:
+    def _run(
+        self,
+        objective: InputGradient,
+        region: Region,
+        y: Tensor,
+        aim: Tensor,
+        found: BestAdversarial,
+    ) -> None:
         """One restart on the samples that do not fool the model yet."""
-        rows = torch.nonzero(~worst.fooled).squeeze(1)
+        rows = torch.nonzero(~found.fooled).squeeze(1)
         if not len(rows):
             return
         region, y, aim = region.rows(rows), y[rows], aim[rows]
+        search = _Search(objective, region, rows, y, aim, self.steps, found)
         if region.norm != "l1":
-            start = _far_start(region, self._stream.on(region.x.device))
-            _search(ascent, region, y, aim, rows, start, self.steps, worst, record=True)
+            _ascend(search, _far_start(region, self._stream.on(region.x.device)))
             return
         done = 0
         adv = region.random(self._stream)
@@ -163,9 +195,9 @@ class APGD:
             steps = max(1, self.steps - done if last else int(share * self.steps))
             done += steps
             wide = replace(region, eps=region.eps * factor)
-            adv = wide.project(adv)
             # Only points of the last phase lie in the ball: earlier ones are no candidates.
-            adv = _search(ascent, wide, y, aim, rows, adv, steps, worst, record=last)
+            phase = replace(search, region=wide, steps=steps, found=found if last else None)
+            adv = _ascend(phase, wide.project(adv))
 
 
 def _far_start(region: Region, generator: torch.Generator) -> Tensor:
@@ -180,82 +212,71 @@ def _far_start(region: Region, generator: torch.Generator) -> Tensor:
     return region.project(x + per_sample(region.eps, x) * direction)
 
 
-def _search(
-    ascent: Ascent,
-    region: Region,
-    y: Tensor,
-    aim: Tensor,
-    rows: Tensor,
-    adv: Tensor,
-    steps: int,
-    worst: Worst,
-    *,
-    record: bool,
-) -> Tensor:
-    """Ascend from ``adv``; gives the best points and, with ``record``, offers points to ``worst``.
+def _ascend(search: _Search, adv: Tensor) -> Tensor:
+    """Ascend from ``adv``; gives the best points.
 
-    With ``record`` samples leave as soon as they fool the model, and only then may the result have
-    fewer rows than it began with.
+    Where points are candidates, samples leave as soon as they fool the model, and only then may the
+    result have fewer rows than it began with.
     """
-    sparse = region.norm == "l1"
-    grow = _l1_checkpoint if sparse else _checkpoint
-    first_size = region.eps if sparse else 2.0 * region.eps
-    state = _begin(ascent, region, y, aim, rows, adv, first_size, worst, record=record)
+    region, found, sparse = search.region, search.found, search.region.norm == "l1"
+    adapt = _l1_checkpoint if sparse else _checkpoint
+    state = _begin(search, adv)
     lower = torch.as_tensor(region.eps, dtype=adv.dtype, device=adv.device) * _L1_SMALLEST_STEP
-    period = max(1, int(steps * (_L1_CHECK if sparse else _FIRST_CHECK)))
-    since = 0
-    for step in range(steps):
-        if record:
-            alive = ~worst.fooled[state.rows]
+    checkpoints = _checkpoints(search.steps, sparse=sparse)
+    for step in range(search.steps):
+        if found is not None:
+            alive = ~found.fooled[state.rows]
             if not bool(alive.all()):
                 state, region = state.take(alive), region.rows(alive)
                 lower = lower[alive] if lower.ndim else lower
         if not len(state.rows):
             break
         _move(state, region, momentum=_MOMENTUM if step and not sparse else 1.0)
-        last = step == steps - 1
-        if last:
-            logits = ascent.logits(state.adv)
-            value = ascent.value(logits, state.aim)
-        else:
-            with torch.enable_grad():
-                logits, value, state.gradient = ascent(state.adv, state.aim)
-        if record:
-            worst.offer(state.rows, state.adv, logits, state.y, value)
+        logits, value = _evaluate(search, state, last=step == search.steps - 1)
+        if found is not None:
+            found.offer(state.rows, state.adv, logits, state.y, value)
         _compare(state, value)
-        since += 1
-        if since == period and not last:
-            grow(state, period, lower)
-            since = 0
-            if not sparse:
-                shrink = max(1, int(_CHECK_SHRINKS * steps))
-                period = max(period - shrink, max(1, int(_LEAST_CHECK * steps)))
+        if step in checkpoints:
+            adapt(state, checkpoints[step], lower)
     return state.best
 
 
-def _begin(
-    ascent: Ascent,
-    region: Region,
-    y: Tensor,
-    aim: Tensor,
-    rows: Tensor,
-    adv: Tensor,
-    size: Scalar,
-    worst: Worst,
-    *,
-    record: bool,
-) -> _State:
+def _checkpoints(steps: int, *, sparse: bool) -> dict[int, int]:
+    """The steps after which sizes are adapted, and how many steps each looks back on."""
+    period = max(1, int(steps * (_L1_CHECK if sparse else _FIRST_CHECK)))
+    shrink, least = max(1, int(_CHECK_SHRINKS * steps)), max(1, int(_LEAST_CHECK * steps))
+    periods = {}
+    step = period - 1
+    while step < steps - 1:  # after the last step there is nothing left to adapt
+        periods[step] = period
+        if not sparse:
+            period = max(period - shrink, least)
+        step += period
+    return periods
+
+
+def _evaluate(search: _Search, state: _State, *, last: bool) -> tuple[Tensor, Tensor]:
+    """Logits and ascended value of the present points; their gradient goes into ``state``."""
+    if last:  # no step follows
+        logits = search.objective.logits(state.adv)
+        return logits, search.objective.value(logits, state.aim)
     with torch.enable_grad():
-        logits, value, gradient = ascent(adv, aim, check=True)
-    if record:
-        worst.offer(rows, adv, logits, y, value)
-    n = len(y)
-    d = adv[0].numel()
+        logits, value, state.gradient = search.objective(state.adv, state.aim)
+    return logits, value
+
+
+def _begin(search: _Search, adv: Tensor) -> _State:
+    with torch.enable_grad():
+        logits, value, gradient = search.objective(adv, search.aim, check=True)
+    if search.found is not None:
+        search.found.offer(search.rows, adv, logits, search.y, value)
+    n, d, eps = len(adv), adv[0].numel(), search.region.eps
+    size = eps if search.region.norm == "l1" else 2.0 * eps
     return _State(
-        rows=rows,
-        x=region.x,
-        y=y,
-        aim=aim,
+        rows=search.rows,
+        x=search.region.x,
+        y=search.y,
+        aim=search.aim,
         adv=adv,
         previous=adv,
         gradient=gradient,
@@ -353,15 +374,15 @@ class APGDTargeted(APGD):
         super().__init__(eps, loss=_TOWARDS[loss], **options)
         self.n_targets = n_targets
 
-    def _attack(self, model: Model, region: Region, y: Tensor, worst: Worst) -> None:
-        logits = Ascent(model, losses.cross_entropy, autocast=self.autocast).logits(region.x)
+    def _attack(self, model: Model, region: Region, y: Tensor, found: BestAdversarial) -> None:
+        objective = InputGradient(model, self.loss, autocast=self.autocast)
+        logits = objective.logits(region.x)
         check_logits(logits, y)
         others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
         targets = others.topk(min(self.n_targets, logits.shape[1] - 1)).indices
-        ascent = Ascent(model, self.loss, autocast=self.autocast)
         for target in targets.unbind(1):
             for _ in range(self.restarts):
-                self._run(ascent, region, y, torch.stack((y, target), 1), worst)
+                self._run(objective, region, y, torch.stack((y, target), 1), found)
 
 
 _TOWARDS: dict[str, Loss] = {

@@ -16,9 +16,9 @@ from repsim_fast._core.randomness import Stream
 
 from . import losses
 from .apgd import APGD, APGDTargeted
-from .best import Worst
-from .execution.execution import ExecutionLike, resolve
-from .objective import Ascent
+from .best_adversarial import BestAdversarial
+from .execution.options import ExecutionLike, resolve
+from .objective import InputGradient
 from .region import Region
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -86,26 +86,26 @@ class AutoAttack:
         with borrow(model, mode="eval", device=images_device(x), seed=self._stream.seed()):
             region = Region.around(x, norm=self.norm, eps=self.eps, bounds=(0.0, 1.0))
             y = check_labels(y, x)
-            ascent = Ascent(model, losses.margin)
-            worst = Worst(region.x, targeted=False)
+            objective = InputGradient(model, losses.margin)
+            found = BestAdversarial(region.x, targeted=False)
             every = torch.arange(len(y), device=y.device)
-            logits = ascent.logits(region.x)
+            logits = objective.logits(region.x)
             check_logits(logits, y)
-            worst.offer(every, region.x, logits, y, ascent.value(logits, y))
+            found.offer(every, region.x, logits, y, objective.value(logits, y))
             for stage in self.stages:
-                rows = every[~worst.fooled]
+                rows = every[~found.fooled]
                 if not len(rows):
                     break
                 n_targets = min(self.n_targets, logits.shape[1] - 1)
                 attack = self._attack(stage, model, package, n_targets)
                 with torch.enable_grad():
-                    found = attack(region.x[rows], y[rows]).detach()
-                inside = _inside(found, region.rows(rows))
-                rows, found = rows[inside], found[inside]
+                    candidates = attack(region.x[rows], y[rows]).detach()
+                inside = _inside(candidates, region.rows(rows))
+                rows, candidates = rows[inside], candidates[inside]
                 if len(rows):
-                    answer = ascent.logits(found)
-                    worst.offer(rows, found, answer, y[rows], ascent.value(answer, y[rows]))
-        return worst.images
+                    answer = objective.logits(candidates)
+                    found.offer(rows, candidates, answer, y[rows], objective.value(answer, y[rows]))
+        return found.images
 
     def _attack(self, stage: str, model: Model, package: Any, n_targets: int) -> Any:
         """The attack of a stage as a callable (x, y) -> x_adv."""

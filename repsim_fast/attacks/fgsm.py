@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from repsim_fast.ops.reference.steps import Scalar
+from repsim_fast.ops import Scalar
 
 from .pgd import PGD
 from .region import Region, as_scalar

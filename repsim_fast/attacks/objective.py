@@ -19,7 +19,7 @@ _HALF_SCALE = 2.0**8
 
 
 @dataclass(frozen=True)
-class Ascent:
+class InputGradient:
     """Value and input gradient of sign * loss(model(images), y), within ``borrow``.
 
     Attributes:

@@ -13,15 +13,18 @@ from repsim_fast._core.batch_checks import check_labels, images_device
 from repsim_fast._core.borrow import Model, ModelMode, borrow
 from repsim_fast._core.checks import check_autocast
 from repsim_fast._core.randomness import Stream
-from repsim_fast.ops.reference.steps import Order, Scalar, l1_normalise
+from repsim_fast.ops import Bounds, Order, Scalar
+from repsim_fast.ops.directions import l1_normalise
 
 from . import losses
-from .best import Worst
-from .execution.cuda_graph import Graphs, memory_of, replay
-from .execution.execution import ExecutionLike, Ran, prepare, resolve
+from .best_adversarial import BestAdversarial
+from .execution.compiled_form import prepare
+from .execution.graphed_steps import Graphs, memory_of, replay
+from .execution.options import ExecutionLike, ExecutionReport, resolve
 from .losses import Loss
-from .objective import Ascent
-from .region import Bounds, Region, check_step, take
+from .objective import InputGradient
+from .problem import Problem
+from .region import Region, check_step
 
 # Together the steps cover the radius 2.5 times, so that the far side of the ball is in reach of
 # any random start (Madry et al., 2018, section 5).
@@ -64,7 +67,8 @@ class PGD:
         seed: Int or ``torch.Generator`` for a reproducible stream that advances with every call.
 
     Attributes:
-        ran: Which speed-ups the last call used, and why not the others (``attacks.Ran``).
+        report: Which speed-ups the last call used, and why not the others, an
+            ``attacks.ExecutionReport``.
 
     Returns (on call):
         Adversarial images, shape of x, float32 (float64 for float64 images): half precision could
@@ -103,20 +107,6 @@ class PGD:
         execution: ExecutionLike = "exact",
         seed: int | torch.Generator | None = None,
     ) -> None:
-        if steps < 1 or restarts < 1:
-            raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
-        if select not in ("last", "best"):
-            raise ValueError(f"select must be 'last' or 'best', got {select!r}")
-        if early_stop and model_mode == "train":
-            raise ValueError(
-                "early_stop shrinks the batch, which changes batch statistics: "
-                "it needs model_mode 'eval'"
-            )
-        if restarts > 1 and not random_start:
-            raise ValueError("restarts need random_start: without it every run is the same")
-        if not 0 < l1_fraction <= 1:
-            raise ValueError(f"l1_fraction must lie in (0, 1], got {l1_fraction}")
-        check_autocast(autocast)
         self.eps = eps
         self.norm = norm
         self.step_size = step_size
@@ -134,13 +124,33 @@ class PGD:
         self.model_mode: ModelMode = model_mode
         self.autocast = autocast
         self.execution = resolve(execution)
-        if self.execution.cuda_graph and (early_stop or select == "best" or norm == "l1"):
+        self._check_settings()
+        self.report = ExecutionReport()
+        self._stream = Stream(seed)
+
+    def _check_settings(self) -> None:
+        if self.steps < 1 or self.restarts < 1:
+            raise ValueError(
+                f"steps and restarts must be at least 1, got {self.steps} and {self.restarts}"
+            )
+        if self.select not in ("last", "best"):
+            raise ValueError(f"select must be 'last' or 'best', got {self.select!r}")
+        if self.early_stop and self.model_mode == "train":
+            raise ValueError(
+                "early_stop shrinks the batch, which changes batch statistics: "
+                "it needs model_mode 'eval'"
+            )
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError("restarts need random_start: without it every run is the same")
+        if not 0 < self.l1_fraction <= 1:
+            raise ValueError(f"l1_fraction must lie in (0, 1], got {self.l1_fraction}")
+        check_autocast(self.autocast)
+        dynamic = self.early_stop or self.select == "best" or self.norm == "l1"
+        if self.execution.cuda_graph and dynamic:
             raise ValueError(
                 "execution: cuda_graph needs static shapes and no wait for the GPU: "
                 "no early_stop, select 'last', norm 'linf' or 'l2'"
             )
-        self.ran = Ran()
-        self._stream = Stream(seed)
 
     def __repr__(self) -> str:
         return (
@@ -157,18 +167,19 @@ class PGD:
             size = check_step(size, region)
             labels = check_labels(y, x)
             form = prepare(model, region.x, self.execution)
-            self.ran = form.ran
-            ascent = Ascent(form.model, self.loss, self.targeted, self.autocast)
+            self.report = form.report
+            objective = InputGradient(form.model, self.loss, self.targeted, self.autocast)
+            problem = Problem(objective, region, labels, size)
             run = self._run
             if self.execution.cuda_graph:
                 run = partial(self._run_graphed, form.graphs, memory_of(model))
-                self.ran = replace(form.ran, graphed=True)
+                self.report = replace(form.report, graphed=True)
             if self.restarts == 1 and self.select == "last" and not self.early_stop:
-                return run(ascent, region, labels, size)
-            worst = Worst(region.x, targeted=self.targeted)
+                return run(problem)
+            found = BestAdversarial(region.x, targeted=self.targeted)
             for restart in range(self.restarts):
-                run(ascent, region, labels, size, worst, check=restart == 0)
-            return worst.images
+                run(problem, found, check=restart == 0)
+            return found.images
 
     def _start(self, region: Region) -> Tensor:
         if not self.random_start:
@@ -177,46 +188,38 @@ class PGD:
 
     @torch.no_grad()
     def _run(
-        self,
-        ascent: Ascent,
-        region: Region,
-        y: Tensor,
-        size: Scalar,
-        worst: Worst | None = None,
-        *,
-        check: bool = True,
+        self, problem: Problem, found: BestAdversarial | None = None, *, check: bool = True
     ) -> Tensor:
-        """One run; offers to ``worst`` the iterates that count."""
-        rows = torch.arange(len(y), device=y.device)
-        if self.early_stop and worst is not None and bool(worst.fooled.any()):
-            rows = rows[~worst.fooled]
-            region, y, size = region.rows(rows), y[rows], take(size, rows)
+        """One run; offers to ``found`` the iterates that count."""
+        rows = torch.arange(len(problem.y), device=problem.y.device)
+        if self.early_stop and found is not None and bool(found.fooled.any()):
+            rows = rows[~found.fooled]
+            problem = problem.rows(rows)
         if not len(rows):
-            return region.x
-        adv = self._start(region)
+            return problem.region.x
+        adv = self._start(problem.region)
         velocity: Tensor | None = None
         every_iterate = self.early_stop or self.select == "best"
         for step in range(self.steps):
             with torch.enable_grad():
-                logits, value, gradient = ascent(adv, y, check=check and step == 0)
-            if worst is not None and every_iterate:
-                worst.offer(rows, adv, logits, y, value)
+                logits, value, gradient = problem.objective(
+                    adv, problem.y, check=check and step == 0
+                )
+            if found is not None and every_iterate:
+                found.offer(rows, adv, logits, problem.y, value)
             if self.momentum:
                 gradient = velocity = self._accumulate(velocity, gradient)
-            if (
-                worst is not None
-                and self.early_stop
-                and not bool((alive := ~worst.fooled[rows]).all())
-            ):
-                rows, y, adv, gradient = rows[alive], y[alive], adv[alive], gradient[alive]
-                region, size = region.rows(alive), take(size, alive)
-                velocity = None if velocity is None else velocity[alive]
-                if not len(rows):
-                    return adv
-            adv = region.step(adv, gradient, size)
-        if worst is not None:
-            logits = ascent.logits(adv)
-            worst.offer(rows, adv, logits, y, ascent.value(logits, y))
+            if found is not None and self.early_stop:
+                alive = ~found.fooled[rows]
+                if not bool(alive.all()):
+                    rows, adv, gradient = rows[alive], adv[alive], gradient[alive]
+                    problem = problem.rows(alive)
+                    velocity = None if velocity is None else velocity[alive]
+                    if not len(rows):
+                        return adv
+            adv = problem.step(adv, gradient)
+        if found is not None:
+            problem.offer(found, rows, adv)
         return adv
 
     @torch.no_grad()
@@ -224,39 +227,32 @@ class PGD:
         self,
         graphs: Graphs,
         memory: tuple[int, ...],
-        ascent: Ascent,
-        region: Region,
-        y: Tensor,
-        size: Scalar,
-        worst: Worst | None = None,
+        problem: Problem,
+        found: BestAdversarial | None = None,
         *,
         check: bool = True,
     ) -> Tensor:
         """As ``_run`` without a say of the iterates: the steps come from a CUDA graph."""
         settings = (self.steps, self.momentum, memory)
-        adv = replay(self._climb, graphs, settings, ascent, region, y, size, self._start(region))
-        if worst is not None:
-            logits = ascent.logits(adv)
-            rows = torch.arange(len(y), device=y.device)
-            worst.offer(rows, adv, logits, y, ascent.value(logits, y))
+        adv = replay(self._steps_alone, graphs, settings, problem, self._start(problem.region))
+        if found is not None:
+            problem.offer(found, torch.arange(len(adv), device=adv.device), adv)
         return adv
 
     def _accumulate(self, velocity: Tensor | None, gradient: Tensor) -> Tensor:
         gradient = l1_normalise(gradient)
         return gradient if velocity is None else self.momentum * velocity + gradient
 
-    def _climb(
-        self, ascent: Ascent, region: Region, y: Tensor, size: Scalar, adv: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The steps alone, without a wait for the device; gives the last adv and first logits."""
+    def _steps_alone(self, problem: Problem, adv: Tensor) -> tuple[Tensor, Tensor]:
+        """The steps without a wait for the device; gives the last adv and the first logits."""
         velocity: Tensor | None = None
         first: Tensor | None = None
         for _ in range(self.steps):
             with torch.enable_grad():
-                logits, _, gradient = ascent(adv, y)
+                logits, _, gradient = problem.objective(adv, problem.y)
             first = logits if first is None else first
             if self.momentum:
                 gradient = velocity = self._accumulate(velocity, gradient)
-            adv = region.step(adv, gradient, size)
+            adv = problem.step(adv, gradient)
         assert first is not None
         return adv, first

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from repsim_fast import ops
 from repsim_fast._core.batch_checks import images_device
 from repsim_fast._core.randomness import Stream
-from repsim_fast.ops import pgd as ops
-from repsim_fast.ops.pgd import Norm
-from repsim_fast.ops.reference import steps
-from repsim_fast.ops.reference.steps import Order, Scalar
-
-Bounds = tuple[float | Tensor, float | Tensor]
-"""Lowest and highest pixel value: numbers, tensors (C,), or tensors that broadcast to an image."""
-
+from repsim_fast.ops import Bounds, Norm, Order, Scalar
 
 # Images that were normalised and back miss the box by a few float32 roundings.
 _BOX_TOLERANCE = 1e-5
@@ -76,68 +69,32 @@ class Region:
 
     def step(self, adv: Tensor, gradient: Tensor, size: Scalar) -> Tensor:
         """One ascent step of length ``size`` in the norm, back inside the region."""
-        if not has_kernels(adv.device.type):
-            return self._plain_step(adv, gradient, size)
-        bounds = (self.low, self.high)
+        x, eps, bounds = self.x, self.eps, (self.low, self.high)
         if self.norm == "linf":
-            return ops.pgd_linf_step(
-                adv, gradient, self.x, step_size=size, eps=self.eps, bounds=bounds
-            )
+            return ops.pgd_linf_step(adv, gradient, x, step_size=size, eps=eps, bounds=bounds)
         if self.norm == "l2":
             return ops.pgd_l2_step(
-                adv,
-                gradient,
-                self.x,
-                step_size=size,
-                eps=self.eps,
-                bounds=bounds,
-                order=self.order,
+                adv, gradient, x, step_size=size, eps=eps, bounds=bounds, order=self.order
             )
         return ops.pgd_l1_step(
-            adv,
-            gradient,
-            self.x,
-            step_size=size,
-            eps=self.eps,
-            bounds=bounds,
-            fraction=self.fraction,
+            adv, gradient, x, step_size=size, eps=eps, bounds=bounds, fraction=self.fraction
         )
-
-    def _plain_step(self, adv: Tensor, gradient: Tensor, size: Scalar) -> Tensor:
-        around = (self.x, size, self.eps, self.low, self.high)
-        if self.norm == "linf":
-            return steps.linf_step(adv, gradient, *around)
-        if self.norm == "l2":
-            return steps.l2_step(adv, gradient, *around, self.order)
-        return steps.l1_step(adv, gradient, *around, self.fraction)
 
     def project(self, adv: Tensor) -> Tensor:
         """``adv`` brought back inside the region."""
-        if has_kernels(adv.device.type):
-            bounds = (self.low, self.high)
-            if self.norm == "linf":
-                return ops.project_linf_box(adv, self.x, eps=self.eps, bounds=bounds)
-            if self.norm == "l2":
-                return ops.project_l2_box(
-                    adv, self.x, eps=self.eps, bounds=bounds, order=self.order
-                )
-            return ops.project_l1_box(adv, self.x, eps=self.eps, bounds=bounds)
-        around = (self.x, self.eps, self.low, self.high)
+        x, eps, bounds = self.x, self.eps, (self.low, self.high)
         if self.norm == "linf":
-            return steps.linf_project(adv, *around)
+            return ops.project_linf_box(adv, x, eps=eps, bounds=bounds)
         if self.norm == "l2":
-            return steps.l2_project(adv, *around, self.order)
-        return steps.l1_project(adv, *around)
+            return ops.project_l2_box(adv, x, eps=eps, bounds=bounds, order=self.order)
+        return ops.project_l1_box(adv, x, eps=eps, bounds=bounds)
 
     def random(self, stream: Stream) -> Tensor:
         """Points drawn uniformly from the balls, clipped to the box."""
-        if has_kernels(self.x.device.type):
-            bounds = (self.low, self.high)
-            return ops.random_start(
-                self.x, norm=self.norm, eps=self.eps, bounds=bounds, seed=stream.seed()
-            )
-        draw = {"linf": steps.linf_random, "l2": steps.l2_random, "l1": steps.l1_random}[self.norm]
-        return draw(self.x, self.eps, self.low, self.high, stream.on(self.x.device))
+        bounds = (self.low, self.high)
+        return ops.random_start(
+            self.x, norm=self.norm, eps=self.eps, bounds=bounds, seed=stream.seed()
+        )
 
     def rows(self, index: Tensor) -> Region:
         """The region of some of the images."""
@@ -147,14 +104,6 @@ class Region:
             eps=take(self.eps, index),
             fraction=take(self.fraction, index),
         )
-
-
-@functools.cache
-def has_kernels(device_type: str) -> bool:
-    """Whether the compiled steps exist for a kind of device; elsewhere plain torch takes them."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(
-        "repsim_fast::pgd_linf_step", device_type.upper()
-    )
 
 
 def take(value: Scalar, index: Tensor) -> Scalar:

@@ -13,18 +13,15 @@ from torch import Tensor, nn
 from repsim_fast._core.model_state import check_hookable, eager, evaluating, unwrap
 from repsim_fast.capture.features import Maps, feature_map, first_tensor
 from repsim_fast.capture.layers import (
-    ROOT,
     LayerInfo,
     LayerSpec,
     LayerTable,
-    Selected,
+    SelectedLayer,
     layer_kind,
     layer_table,
     named_layers,
     select_layers,
 )
-
-__all__ = ["ROOT", "Capture", "LayerInfo", "LayerTable", "layer_kind", "list_layers"]
 
 OnActivation = Callable[[str, Tensor], None]
 
@@ -139,7 +136,7 @@ class Capture:
         self.activations = {}
 
     def _hook(
-        self, name: str, selected: Selected
+        self, name: str, selected: SelectedLayer
     ) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         counts, to_features, on_activation = self._counts, self._to_features, self._on_activation
         time_first = _is_time_first(selected.module)

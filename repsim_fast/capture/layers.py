@@ -29,7 +29,7 @@ class LayerInfo(NamedTuple):
     shape: tuple[int, ...] | None = None
 
 
-class Selected(NamedTuple):
+class SelectedLayer(NamedTuple):
     """A module to hook, and the numbers of its calls that count (None: all of them)."""
 
     module: nn.Module
@@ -151,7 +151,7 @@ def layer_table(layers: dict[str, nn.Module]) -> LayerTable:
     )
 
 
-def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, Selected]:
+def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, SelectedLayer]:
     """The modules that ``layers`` asks for, by name, in the order of declaration.
 
     Patterns are matched against the whole name with ``fnmatch``, so ``*`` also crosses dots;
@@ -166,18 +166,12 @@ def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, Selec
     inner = {name: module for name, module in found.items() if name != ROOT}
     if layers is None:
         # A model that is one layer, a bare nn.Linear say, has no other layer than itself.
-        chosen = {n: Selected(m) for n, m in (inner or found).items() if layer_kind(m) is not None}
+        candidates = inner or found
+        chosen = {n: SelectedLayer(m) for n, m in candidates.items() if layer_kind(m) is not None}
     elif callable(layers) and not isinstance(layers, nn.Module):
-        chosen = {n: Selected(m) for n, m in inner.items() if layers(n, m)}
+        chosen = {n: SelectedLayer(m) for n, m in inner.items() if layers(n, m)}
     else:
-        one = isinstance(layers, (str, nn.Module)) or not isinstance(layers, Iterable)
-        patterns: list[Any] = [layers] if one else list(layers)  # type: ignore[arg-type]
-        if not all(isinstance(pattern, str) for pattern in patterns):
-            raise TypeError(
-                "layers must be names or patterns (str), a callable (name, module) -> bool or "
-                f"None, got {layers!r}"
-            )
-        chosen = _matching(found, inner, patterns)
+        chosen = _matching(found, inner, _patterns(layers))
     if not chosen:
         raise ValueError(
             f"layers: no layer of {type(model).__name__} matched. It has:\n"
@@ -186,9 +180,20 @@ def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, Selec
     return chosen
 
 
+def _patterns(layers: object) -> list[str]:
+    one = isinstance(layers, (str, nn.Module)) or not isinstance(layers, Iterable)
+    patterns: list[Any] = [layers] if one else list(layers)  # type: ignore[call-overload]
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(
+            "layers must be names or patterns (str), a callable (name, module) -> bool or "
+            f"None, got {layers!r}"
+        )
+    return patterns
+
+
 def _matching(
     found: dict[str, nn.Module], inner: dict[str, nn.Module], patterns: Iterable[str]
-) -> dict[str, Selected]:
+) -> dict[str, SelectedLayer]:
     calls: dict[str, frozenset[int] | None] = {}
     for pattern in patterns:
         name, _, call = pattern.rpartition("#")
@@ -199,18 +204,22 @@ def _matching(
         # An exact name first: names may contain the characters that patterns use.
         names = [pattern] if pattern in found else fnmatch.filter(inner, pattern)
         if not names:
-            modules = found[ROOT].named_modules(remove_duplicate=False)
-            alias = next((module for name, module in modules if name == pattern), None)
-            if first := next((name for name, module in found.items() if module is alias), None):
-                raise ValueError(
-                    f"layers: {pattern!r} is the module {first!r} under another name; "
-                    f"{first + '#2'!r} is its second call"
-                )
-            near = difflib.get_close_matches(pattern, found, n=3, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise ValueError(
-                f"layers: {pattern!r} matched no layer.{hint} The model has:\n"
-                + layer_table(found).table(limit=60)
-            )
+            raise ValueError(f"layers: {_why_nothing_matches(found, pattern)}")
         calls.update(dict.fromkeys(names))
-    return {name: Selected(module, calls[name]) for name, module in found.items() if name in calls}
+    return {
+        name: SelectedLayer(module, calls[name]) for name, module in found.items() if name in calls
+    }
+
+
+def _why_nothing_matches(found: dict[str, nn.Module], pattern: str) -> str:
+    modules = found[ROOT].named_modules(remove_duplicate=False)
+    alias = next((module for name, module in modules if name == pattern), None)
+    if first := next((name for name, module in found.items() if module is alias), None):
+        return (
+            f"{pattern!r} is the module {first!r} under another name; "
+            f"{first + '#2'!r} is its second call"
+        )
+    near = difflib.get_close_matches(pattern, found, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    table = layer_table(found).table(limit=60)
+    return f"{pattern!r} matched no layer.{hint} The model has:\n{table}"

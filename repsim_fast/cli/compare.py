@@ -12,8 +12,9 @@ from typing import Annotated, Any, cast
 import typer
 
 from repsim_fast._core.files import check_writable
-from repsim_fast.report.folder import summary_rows, write_folder
-from repsim_fast.similarity.streaming.accumulator import MEASURES
+from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.report.folder import write_folder
+from repsim_fast.similarity import measure_names
 
 from .errors import Interrupted
 from .models import open_models
@@ -37,80 +38,93 @@ _ATTACKS = ("pgd",)
 PARTIAL = "partial.safetensors"
 
 
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL",
+        show_default=False,
+        help="Checkpoints that `repsim-fast train` wrote, or names such as wrn-28-10 or "
+        "torchvision:resnet18, which stand for untrained networks.",
+    ),
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")]
+Split = Annotated[str, typer.Option(metavar="NAME", help="'test' or 'train' images.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=4, metavar="N", help="Use only N images, drawn at random."),
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Layers to compare, by name or pattern such as 'stage*.relu2'; may be given "
+        "several times (default: all convolutions, norms, activations, poolings, linear "
+        "layers and blocks).",
+    ),
+]
+MeasureName = Annotated[
+    str, typer.Option(metavar="NAME", help=f"Similarity measure: {', '.join(measure_names())}.")
+]
+Jackknife = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        metavar="N",
+        help="Groups of images that are left out in turn for the standard errors of measures "
+        "other than cka, whose errors come from its batches (default: no errors).",
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=4, metavar="N", help="Images at a time.")]
+Passes = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Times through the images, in a new order each time; of cka only.",
+    ),
+]
+Attack = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Show each model its own adversarial images: 'pgd' (default: images as they are).",
+    ),
+]
+AttackSteps = Annotated[int, typer.Option(min=1, metavar="N", help="Steps of the attack.")]
+ProductPrecision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE",
+        help="Precision of cka's products: 'bfloat16', or 'tf32' on a GPU (default: float32).",
+    ),
+]
+CudaGraph = Annotated[
+    bool,
+    typer.Option(
+        "--cuda-graph",
+        help="On a GPU, replay the forward passes as a CUDA graph; of cka only.",
+    ),
+]
+
+
 def compare(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL",
-            show_default=False,
-            help="Checkpoints that `repsim-fast train` wrote, or names such as wrn-28-10 or "
-            "torchvision:resnet18, which stand for untrained networks.",
-        ),
-    ],
+    models: Models,
     data: DataSpec,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
-    split: Annotated[str, typer.Option(metavar="NAME", help="'test' or 'train' images.")] = "test",
+    out: Out,
+    split: Split = "test",
     size: Size = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=4, metavar="N", help="Use only N images, drawn at random."),
-    ] = None,
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Layers to compare, by name or pattern such as 'stage*.relu2'; may be given "
-            "several times (default: all convolutions, norms, activations, poolings, linear "
-            "layers and blocks).",
-        ),
-    ] = None,
-    measure: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Similarity measure: {', '.join(MEASURES)}.")
-    ] = "cka",
-    jackknife: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            metavar="N",
-            help="Groups of images that are left out in turn for the standard errors of measures "
-            "other than cka, whose errors come from its batches (default: no errors).",
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=4, metavar="N", help="Images at a time.")] = 128,
-    passes: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Times through the images, in a new order each time; of cka only.",
-        ),
-    ] = 1,
-    attack: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Show each model its own adversarial images: 'pgd' (default: images as they are).",
-        ),
-    ] = None,
+    limit: Limit = None,
+    layers: Layers = None,
+    measure: MeasureName = "cka",
+    jackknife: Jackknife = None,
+    batch_size: BatchSize = 128,
+    passes: Passes = 1,
+    attack: Attack = None,
     eps: Eps = DEFAULT_EPS,
-    attack_steps: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Steps of the attack.")
-    ] = 10,
+    attack_steps: AttackSteps = 10,
     autocast: Autocast = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TYPE",
-            help="Precision of cka's products: 'bfloat16', or 'tf32' on a GPU (default: float32).",
-        ),
-    ] = None,
-    cuda_graph: Annotated[
-        bool,
-        typer.Option(
-            "--cuda-graph",
-            help="On a GPU, replay the forward passes as a CUDA graph; of cka only.",
-        ),
-    ] = False,
+    precision: ProductPrecision = None,
+    cuda_graph: CudaGraph = False,
     seed: Seed = 0,
     device: Device = None,
     threads: Threads = None,
@@ -147,13 +161,13 @@ def compare(
             networks,
             data=images,
             layers=layers,
-            measure=measure,  # compare names the measures there are
+            measure=measure,
             jackknife=jackknife,
             inputs=_attacks(attack, networks, eps=eps, steps=attack_steps, seed=seed),
             batch_size=batch_size,
             passes=passes,
             autocast=mixed,
-            precision=cast(Any, precision),  # and the precisions
+            precision=cast(Any, precision),  # compare names those there are
             cuda_graph=cuda_graph,
             device=where,
             progress=progress,
@@ -166,12 +180,20 @@ def compare(
         introduction=_introduction(attack, eps, attack_steps),
         tables={"Models": [model.about for model in opened.values()]},
     )
-    typer.echo(f"\n{result.n_samples:,} images in {result.seconds['total']:.1f} s; {measure}:\n")
-    typer.echo(format_table(summary_rows(result)))
-    if result.n_batches == 1 and measure == "cka":
-        typer.echo("\nA smaller --batch-size gives several batches and so standard errors.")
-    elif measure != "cka" and jackknife is None:
-        typer.echo("\n--jackknife 10 gives standard errors.")
+    _show(result, report)
+
+
+def _show(result: SimilarityResult, report: Path) -> None:
+    """Print the key figures, and where the rest is."""
+    seconds = result.seconds["total"]
+    typer.echo(f"\n{result.n_samples:,} images in {seconds:.1f} s; {result.measure}:\n")
+    typer.echo(format_table(result.summary()))
+    if result.no_error:
+        typer.echo(
+            "\nA smaller --batch-size gives several batches and so standard errors."
+            if result.hsic is not None
+            else "\n--jackknife 10 gives standard errors."
+        )
     typer.echo(f"\nOpen {report}; beside it are heat maps (PNG), table (CSV) and result.")
 
 

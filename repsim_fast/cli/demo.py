@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from repsim_fast.report.folder import mean_error
-
 from .errors import Interrupted
 from .options import Seed
 from .tables import format_table
@@ -66,11 +64,11 @@ def demo(
         format_table(
             [
                 {
-                    "networks": grid.title,
-                    "CKA": grid.mean_off_diagonal(),
-                    "standard error": mean_error(grid),
+                    "networks": row["comparison"],
+                    "CKA": row["mean off-diagonal"],
+                    "standard error": row["standard error"],
                 }
-                for grid in found.result.grids()
+                for row in found.result.summary()
             ]
         )
     )

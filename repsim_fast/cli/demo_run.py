@@ -7,7 +7,6 @@ by layer. Seeded, and with a fixed number of threads, so that one machine gives 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from repsim_fast import data, models
 from repsim_fast._core.files import check_writable
 from repsim_fast.attacks import PGD
 from repsim_fast.comparison.compare import compare
-from repsim_fast.comparison.result import Grid, SimilarityResult
-from repsim_fast.report.folder import mean_error, write_folder
+from repsim_fast.comparison.grid import Grid
+from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.report.folder import write_folder
 from repsim_fast.training import Accuracy, evaluate, train
 
 __all__ = ["Demo", "run_demo"]
@@ -170,7 +170,8 @@ def _introduction(
 
 def _verdicts(result: SimilarityResult) -> str:
     """What the three means say; differences within their standard errors are none."""
-    standard, robust, between = result.grids()
+    standard, robust, between = range(3)  # of the grids
+    means = [_mean(grid) for grid in result.grids()]
     inside = {
         1: "The layers of the robust network resemble one another more than those of the standard "
         "one: it changes its view of the images less on the way from input (lower left) to output "
@@ -178,7 +179,7 @@ def _verdicts(result: SimilarityResult) -> str:
         0: "In this run the layers resemble one another about as much in both networks",
         -1: "In this run the layers of the robust network resemble one another less than those of "
         "the standard one",
-    }[_compared(robust, standard)]
+    }[_compared(result, robust, standard)]
     across = {
         1: "In this run the layers of one network resemble those of the other more than they do "
         "one another",
@@ -186,24 +187,29 @@ def _verdicts(result: SimilarityResult) -> str:
         -1: "The two networks resemble one another less than the standard one does itself, "
         "although images, architecture and first weights were the same: they found different "
         "solutions",
-    }[_compared(between, standard)]
+    }[_compared(result, between, standard)]
     return (
-        f"{inside}: mean similarity of different layers {_mean(robust)} in the robust network, "
-        f"{_mean(standard)} in the standard one. {across} ({_mean(between)})."
+        f"{inside}: mean similarity of different layers {means[robust]} in the robust network, "
+        f"{means[standard]} in the standard one. {across} ({means[between]})."
     )
 
 
-def _compared(a: Grid, b: Grid) -> int:
-    """1, 0 or -1: the first grid's mean is above, within the errors of, or below the other's."""
-    difference = a.mean_off_diagonal() - b.mean_off_diagonal()
-    # Not above, rather than below: without standard errors (NaN) nothing is a finding.
-    if not abs(difference) > NOTEWORTHY * math.hypot(mean_error(a), mean_error(b)):
+def _compared(result: SimilarityResult, a: int, b: int) -> int:
+    """1, 0 or -1: the mean of grid ``a`` is above, within the error of, or below that of ``b``."""
+
+    def difference(of: SimilarityResult) -> float:
+        grids = of.grids()
+        return grids[a].mean_off_diagonal() - grids[b].mean_off_diagonal()
+
+    # Not above, rather than below: without a standard error (NaN) nothing is a finding.
+    if not abs(difference(result)) > NOTEWORTHY * result.standard_error_of(difference):
         return 0
-    return 1 if difference > 0 else -1
+    return 1 if difference(result) > 0 else -1
 
 
 def _mean(grid: Grid) -> str:
-    return f"{grid.mean_off_diagonal():.3f} ± {mean_error(grid):.3f}"
+    mean, error = grid.mean_with_error()
+    return f"{mean:.3f} ± {error:.3f}"
 
 
 def _accuracy_rows(accuracy: dict[str, Accuracy]) -> list[dict[str, str]]:

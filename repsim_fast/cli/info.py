@@ -23,6 +23,11 @@ _OPTIONAL = {
     "tensorboard": ("TensorBoard logs of trainings", "pip install tensorboard"),
 }
 _PACKAGES = ("torch", "numpy", "safetensors", "pyarrow", "scikit-learn", "matplotlib", "pandas")
+_INSTALL = {
+    "pyarrow": '"repsim_fast[parquet]"',
+    "scikit-learn": '"repsim_fast[digits]"',
+    "pandas": '"repsim_fast[tables]"',
+}
 
 
 def info() -> None:
@@ -57,7 +62,7 @@ def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return f"missing: pip install {package}"
+        return f"missing: pip install {_INSTALL.get(package, package)}"
 
 
 def _build(build: Mapping[str, str]) -> dict[str, str]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import json
 import logging
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
+from torch import nn
 from tqdm import tqdm
 
 from repsim_fast import models
 from repsim_fast._core.files import check_writable
 from repsim_fast.attacks import PGD
-from repsim_fast.training import Accuracy, evaluate, methods, recipes
+from repsim_fast.data import ImageData
+from repsim_fast.training import Accuracy, Epoch, Evaluation, Saving, evaluate, methods
 from repsim_fast.training import train as train_network
 
 from .errors import Interrupted
@@ -37,86 +36,50 @@ from .options import (
     describe,
 )
 from .threads import choose_threads
+from .train_setup import (
+    AttackSteps,
+    Augment,
+    Average,
+    BatchSize,
+    Epochs,
+    Limit,
+    MethodName,
+    ModelName,
+    Out,
+    Preset,
+    Rate,
+    Resume,
+    Setup,
+    TestLimit,
+    of_options,
+    of_recipe,
+    typed_options,
+)
 
 TEST_STEPS = 20
 EPOCH_TEST_STEPS = 10
-_STATE = "resume.safetensors"
+_STATE, _LOG = "resume.safetensors", "log.jsonl"
 
 
 def train(
     context: typer.Context,
     data: DataSpec,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Checkpoint to write, *.safetensors.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Network: {', '.join(models.available())}. Capitals stand for numbers or names "
-            "of your choice, as in wrn-28-10 or torchvision:resnet18. Not needed with --preset.",
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Train by a published recipe for CIFAR-10, which sets network, method and "
-            f"schedule: {', '.join(recipes.available())}. --model, --epochs, --batch-size, --lr, "
-            "--augment and --ema given beside it count.",
-        ),
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help=f"How to train: {', '.join(methods.available())}. All but 'standard' and 'noise' "
-            "are adversarial.",
-        ),
-    ] = "standard",
+    out: Out,
+    model: ModelName = None,
+    preset: Preset = None,
+    method: MethodName = "standard",
     eps: Eps = DEFAULT_EPS,
-    attack_steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Attack steps in training, of pgd, trades and mart (default: 10).",
-        ),
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Times through the images.")] = 10,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images a step.")] = 128,
-    lr: Annotated[float, typer.Option(metavar="RATE", help="Highest learning rate.")] = 0.1,
-    augment: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Vary the training images: 'crop' (small shifts) or 'crop+flip' (default: no).",
-        ),
-    ] = None,
-    ema: Annotated[
-        float | None,
-        typer.Option(
-            metavar="DECAY",
-            help="Evaluate and save a running average of the weights, which keeps the share DECAY "
-            "of itself in each step, as in 0.999 (default: no average).",
-        ),
-    ] = None,
+    attack_steps: AttackSteps = None,
+    epochs: Epochs = 10,
+    batch_size: BatchSize = 128,
+    lr: Rate = 0.1,
+    augment: Augment = None,
+    ema: Average = None,
     autocast: Autocast = None,
     size: Size = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Train on only N images, drawn at random."),
-    ] = None,
-    test_limit: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Test images for the accuracies, at most."),
-    ] = 1000,
-    resume: Annotated[
-        bool | None,
-        typer.Option(
-            "--resume/--no-resume",
-            help="Go on with an interrupted training, or start it over.",
-            show_default=False,
-        ),
-    ] = None,
+    limit: Limit = None,
+    test_limit: TestLimit = 1000,
+    resume: Resume = None,
     seed: Seed = 0,
     device: Device = None,
     threads: Threads = None,
@@ -133,91 +96,109 @@ def train(
       repsim-fast train --data cifar10:data --model wrn-28-4 --method pgd --eps 8/255 \\
           --epochs 30 --augment crop+flip --out robust.safetensors
     """
-    from repsim_fast.data import load
-
-    if out.suffix != ".safetensors":
-        raise ValueError(f"--out must be a name that ends in .safetensors, got {str(out)!r}")
-    mixed = choose_autocast(autocast)
-    where = choose_device(device)
-    threads_used = choose_threads(threads)
-    folder = _training_folder(out, resume)
-    log = folder / "log.jsonl"
     settings: dict[str, Any] = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "augment": augment, "ema": ema,
     }  # fmt: skip
     if preset is None:
-        options = _method_options(method, eps, attack_steps)
+        setup = of_options(model, method, eps, attack_steps, settings)
     else:
-        recipe = recipes.get(preset)
-        settings = _of_recipe(recipe, settings, context)
-        method, options = settings.pop("method"), settings.pop("method_options", {})
-        model = model or recipe.model
-        eps = recipe.eps or eps
-    if model is None:
-        raise ValueError("--model: name a network, or a --preset")
-    trained_by = methods.build(method, **options)
-    progress = sys.stderr.isatty()
-    images = load(data, "train", size=size, limit=limit, seed=seed, progress=progress)
-    unseen = load(data, "test", size=size, limit=test_limit, seed=seed, progress=progress)
+        setup = of_recipe(preset, model, eps, settings, typed_options(context))
+    setup = setup.with_autocast(choose_autocast(autocast))
+    where, threads_used = choose_device(device), choose_threads(threads)
+    folder = _training_folder(out, resume)
+    images = _load(data, "train", size, limit, seed)
+    unseen = _load(data, "test", size, test_limit, seed)
+    network, architecture = _build(setup.model, images, seed)
+    typer.echo(
+        f"training {setup.model} ({sum(p.numel() for p in network.parameters()):,} parameters) on "
+        f"{describe(images)}; device {where}, {threads_used}"
+    )
+    saving = Saving(folder, architecture, resume=resume is True, log=folder / _LOG)
+    with _resumable(out):
+        _train(network, images, unseen, setup, saving, where, seed)
+        accuracy = evaluate(
+            network, unseen, PGD(setup.eps, steps=TEST_STEPS, seed=seed), progress=_progress()
+        )
+    about = {"preset": preset, "autocast": autocast, "seed": seed, "data": describe(images)}
+    _save(out, network, architecture, setup, accuracy, classes=list(images.classes), **about)
+    _show_accuracy(accuracy, setup.eps)
+    typer.echo(f"wrote {out} (and {folder} with log, best epoch and state for --resume)")
+
+
+def _progress() -> bool:
+    return sys.stderr.isatty()
+
+
+def _load(data: str, split: str, size: int | None, limit: int | None, seed: int) -> ImageData:
+    from repsim_fast.data import load
+
+    return load(data, split, size=size, limit=limit, seed=seed, progress=_progress())
+
+
+def _build(name: str, images: ImageData, seed: int) -> tuple[nn.Module, dict[str, Any]]:
     architecture: dict[str, Any] = {
-        "name": model,
+        "name": name,
         "num_classes": len(images.classes),
         "in_channels": images.images.shape[1],
     }
-    network = models.build(**architecture, seed=seed)
-    typer.echo(
-        f"training {model} ({sum(p.numel() for p in network.parameters()):,} parameters) on "
-        f"{describe(images)}; device {where}, {threads_used}"
+    return models.build(**architecture, seed=seed), architecture
+
+
+def _train(
+    network: nn.Module,
+    images: ImageData,
+    unseen: ImageData,
+    setup: Setup,
+    saving: Saving,
+    device: torch.device,
+    seed: int,
+) -> None:
+    robust = methods.build(setup.method, **setup.method_options).eps is not None
+    epochs = setup.settings["epochs"]
+
+    def show(_: nn.Module, record: Epoch) -> None:
+        tqdm.write(_epoch_line(record, epochs))  # keeps a progress bar intact
+
+    train_network(
+        network,
+        images,
+        method=setup.method,
+        method_options=setup.method_options,
+        **setup.settings,
+        optimisation=setup.optimisation,
+        evaluation=Evaluation(
+            unseen, PGD(setup.eps, steps=EPOCH_TEST_STEPS, seed=seed) if robust else None
+        ),
+        saving=saving,
+        on_epoch=show,
+        device=device,
+        seed=seed,
+        progress=_progress(),
     )
-    robust = trained_by.eps is not None
-    epoch_lines = _EpochLines(log, settings["epochs"])
 
-    def start_epoch() -> None:
-        epoch_lines.show()
-        trained_by.start_epoch()
 
-    with _resumable(out):
-        train_network(
-            network,
-            images,
-            # The name with its settings: the progress bar shows it, and --resume compares it.
-            method=replace(trained_by, name=_described(method, options), start_epoch=start_epoch),
-            **settings,
-            autocast=mixed,
-            eval_data=unseen,
-            eval_attack=PGD(eps, steps=EPOCH_TEST_STEPS, seed=seed) if robust else None,
-            checkpoint=folder,
-            architecture=architecture,
-            resume=resume is True,
-            log_path=log,
-            device=where,
-            seed=seed,
-            progress=progress,
-        )
-        epoch_lines.show()
-        accuracy = evaluate(
-            network, unseen, PGD(eps, steps=TEST_STEPS, seed=seed), progress=progress
-        )
+def _save(
+    out: Path,
+    network: nn.Module,
+    architecture: dict[str, Any],
+    setup: Setup,
+    accuracy: Accuracy,
+    **about: Any,
+) -> None:
     models.save_checkpoint(
         out,
         network,
         **architecture,
-        method=method,
-        method_options=options,
-        preset=preset,
-        autocast=autocast,
-        **{name: settings[name] for name in ("epochs", "batch_size", "lr", "augment")},
-        ema=settings.get("ema"),
-        seed=seed,
+        method=setup.method,
+        method_options=setup.method_options,
+        **{name: setup.settings[name] for name in ("epochs", "batch_size", "lr", "augment")},
+        ema=setup.optimisation.ema,
         threads=torch.get_num_threads(),
-        data=describe(images),
-        classes=list(images.classes),
         clean_accuracy=accuracy.clean,
         robust_accuracy=accuracy.robust,
-        attack=f"PGD, {TEST_STEPS} steps, eps {eps:.6g}, {accuracy.n} test images",
+        attack=f"PGD, {TEST_STEPS} steps, eps {setup.eps:.6g}, {accuracy.n} test images",
+        **about,
     )
-    _show_accuracy(accuracy, eps)
-    typer.echo(f"wrote {out} (and {folder} with log, best epoch and state for --resume)")
 
 
 def _training_folder(out: Path, resume: bool | None) -> Path:
@@ -225,8 +206,10 @@ def _training_folder(out: Path, resume: bool | None) -> Path:
 
     Raises:
         OSError: A place cannot be written to.
-        ValueError: An interrupted training would be overwritten.
+        ValueError: An interrupted training would be overwritten, or no name of a checkpoint.
     """
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out must be a name that ends in .safetensors, got {str(out)!r}")
     if out.is_dir():
         raise OSError(f"cannot write {str(out)!r}: it is a folder")
     check_writable(out.parent)
@@ -241,93 +224,29 @@ def _training_folder(out: Path, resume: bool | None) -> Path:
         typer.echo(f"nothing to resume in {folder}: starting from the beginning")
     if not there or resume is False:
         # Nor may an earlier training's epochs show up among this one's.
-        (folder / "log.jsonl").unlink(missing_ok=True)
+        (folder / _LOG).unlink(missing_ok=True)
         (folder / _STATE).unlink(missing_ok=True)
     return folder
 
 
-def _method_options(method: str, eps: float, steps: int | None) -> dict[str, Any]:
-    """What of the command line is a setting of the method.
-
-    Raises:
-        ValueError: No such method, or --attack-steps for one that has none.
-    """
-    if method not in methods.available():
-        raise ValueError(
-            f"--method must be one of {', '.join(methods.available())}, got {method!r}"
-        )
-    settings = inspect.signature(getattr(methods, method.replace("-", "_"))).parameters
-    options: dict[str, Any] = {"eps": eps} if "eps" in settings else {}
-    if steps is not None:
-        if "steps" not in settings:
-            raise ValueError(f"--attack-steps: method {method!r} has a fixed number of steps")
-        options["steps"] = steps
-    return options
-
-
-def _of_recipe(
-    recipe: recipes.Recipe, settings: dict[str, Any], context: typer.Context
-) -> dict[str, Any]:
-    """A recipe's settings, and those that stand on the command line in their place.
-
-    Raises:
-        ValueError: An option that is the recipe's to decide.
-    """
-    given = {
-        name
-        for name in context.params
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+def _epoch_line(epoch: Epoch, epochs: int) -> str:
+    figures = {
+        "loss": epoch.loss,
+        "train": epoch.train_accuracy,
+        "test": epoch.clean_accuracy,
+        "attacked": epoch.robust_accuracy,
     }
-    for name in ("method", "eps", "attack_steps"):
-        if name in given:
-            raise ValueError(f"--{name.replace('_', '-')} is the preset's: leave out one of them")
-    return {**recipe.settings, **{name: settings[name] for name in settings.keys() & given}}
-
-
-def _described(method: str, options: dict[str, Any]) -> str:
-    settings = ", ".join(_setting(name, value) for name, value in options.items())
-    return f"{method}, {settings}" if settings else method
-
-
-def _setting(name: str, value: Any) -> str:
-    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-
-
-class _EpochLines:
-    """Prints a line for each epoch of a training's log that it has not printed yet."""
-
-    def __init__(self, log: Path, epochs: int) -> None:
-        self._log = log
-        self._epochs = epochs
-        self._shown = 0
-
-    def show(self) -> None:
-        lines = self._log.read_text().splitlines() if self._log.exists() else []
-        for line in lines[self._shown :]:
-            tqdm.write(self._format(json.loads(line)))  # keeps a progress bar intact
-        self._shown = len(lines)
-
-    def _format(self, epoch: dict[str, Any]) -> str:
-        figures = {
-            "loss": epoch["loss"],
-            "train": epoch["train_accuracy"],
-            "test": epoch["clean_accuracy"],
-            "attacked": epoch["robust_accuracy"],
-        }
-        width = len(str(self._epochs))
-        return (
-            f"epoch {epoch['epoch'] + 1:>{width}}/{self._epochs}  "
-            + "  ".join(
-                f"{name} {value:.3f}" for name, value in figures.items() if value is not None
-            )
-            + f"  {epoch['seconds']:.1f} s"
-        )
+    return (
+        f"epoch {epoch.epoch + 1:>{len(str(epochs))}}/{epochs}  "
+        + "  ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
+        + f"  {epoch.seconds:.1f} s"
+    )
 
 
 @contextlib.contextmanager
 def _resumable(out: Path) -> Iterator[None]:
     """Ctrl-C says how to go on, in words of the command line rather than the trainer's."""
-    trainer = logging.getLogger("repsim_fast.training.trainer")
+    trainer = logging.getLogger("repsim_fast.training")
     level = trainer.level
     trainer.setLevel(logging.ERROR)
     try:

@@ -3,44 +3,84 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from repsim_fast._core.checks import check_autocast, check_choice
+from repsim_fast._core.checks import check_autocast
 from repsim_fast._core.model_state import (
-    check_hookable,
     device_of,
     evaluating,
     gradients_set_aside,
     placed,
-    unwrap,
     usable_device,
 )
+from repsim_fast._core.versions import versions
 from repsim_fast.capture.features import Maps
-from repsim_fast.capture.layers import LayerSpec, select_layers
-from repsim_fast.comparison.engine import Engine, Run, Transform
-from repsim_fast.comparison.result import SimilarityResult, versions
+from repsim_fast.capture.layers import LayerSpec
+from repsim_fast.comparison import diagnosis
+from repsim_fast.comparison.engine import Engine
+from repsim_fast.comparison.plan import (
+    Models,
+    Plan,
+    Transform,
+    choose_measure,
+    describe,
+    make_plan,
+    models_and_data,
+)
+from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.data.batches import Feed, open_data
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
-from repsim_fast.similarity.streaming.accumulator import (
-    MEASURES,
-    Accumulator,
-    Estimator,
-    of_all_samples,
-)
+from repsim_fast.similarity.base.accumulator import Accumulator
+from repsim_fast.similarity.base.estimator import Estimator
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["compare"]
 
-Models: TypeAlias = "Sequence[nn.Module] | Mapping[str, nn.Module]"
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of :func:`compare`."""
+
+    layers: LayerSpec | Sequence[LayerSpec] | Mapping[str, LayerSpec]
+    measure: str | Measure[Any]
+    estimator: Estimator | None
+    jackknife: int | None
+    inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None
+    batch_size: int
+    passes: int
+    device: torch.device | str | None
+    autocast: torch.dtype | None
+    precision: Precision | None
+    maps: Maps
+    calls: Literal["all", "first"]
+    cuda_graph: bool
+    names: Sequence[str] | None
+    progress: bool
+    seed: int
+
+
+@overload
+def compare(
+    models: nn.Module, model_b: nn.Module, data: Any, **options: Unpack[Options]
+) -> SimilarityResult: ...
+@overload
+def compare(
+    models: Models | nn.Module, data: Any, /, **options: Unpack[Options]
+) -> SimilarityResult: ...
+@overload
+def compare(
+    models: Models | nn.Module, *, data: Any, **options: Unpack[Options]
+) -> SimilarityResult: ...
 
 
 def compare(
@@ -50,7 +90,7 @@ def compare(
     *,
     layers: LayerSpec | Sequence[LayerSpec] | Mapping[str, LayerSpec] = None,
     measure: str | Measure[Any] = "cka",
-    estimator: Estimator = "unbiased",
+    estimator: Estimator | None = None,
     jackknife: int | None = None,
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None = None,
     batch_size: int = 128,
@@ -92,7 +132,8 @@ def compare(
             1 means equal up to rotation and scale. Or any other of ``similarity.measure_names()``,
             or one with options, ``similarity.get_measure("svcca", components=20)``: these need all
             samples at once, so that features are kept, in files beyond 4 GiB.
-        estimator: "unbiased" (HSIC₁, needs 4 samples a batch) or "biased"; of kernel alignments.
+        estimator: Of kernel alignments, "unbiased" (HSIC₁, needs 4 samples a batch) or "biased".
+            Default: the measure's own, unbiased where none was chosen.
         jackknife: Groups of samples to leave out in turn for the standard errors of measures other
             than "cka", which takes as many times as long. Default: none for those, while those of
             "cka" come from its batches.
@@ -120,8 +161,8 @@ def compare(
 
     Returns:
         The similarities of all pairs of layers, with standard errors from a jackknife over
-        batches. An exception after one or more completed batches, also a keyboard interrupt, has
-        an attribute ``partial_result``: the result up to there.
+        batches and its replicates. An exception after one or more completed batches, also a
+        keyboard interrupt, has an attribute ``partial_result``: the result up to there.
 
     Raises:
         ValueError: Unusable argument, no layer matched (the message shows what there is), empty
@@ -132,7 +173,7 @@ def compare(
 
     Example:
         >>> import torch
-        >>> from repsim_fast.compare import compare
+        >>> from repsim_fast import compare
         >>> a = torch.nn.Linear(5, 3)
         >>> b = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh())
         >>> result = compare(a, b, torch.randn(64, 5), batch_size=16, names=["one", "two"])
@@ -144,38 +185,23 @@ def compare(
         Nguyen et al., "Do wide and deep networks learn the same things?", 2021 (minibatch CKA).
     """
     start = perf_counter()
-    name, make = _measure(measure, jackknife)
-    if passes > 1 and measure != "cka":
-        raise ValueError(
-            f"passes: expected 1 for {name}, which needs each sample once, got {passes}"
-        )
-    check_choice("estimator", estimator, ("unbiased", "biased"))
+    chosen = choose_measure(measure, estimator)
     check_autocast(autocast)
-    named, data = _models_and_data(models, model_b, data, names)
+    named, data = models_and_data(models, model_b, data, names)
     feed = open_data(data, batch_size=batch_size, passes=passes, seed=seed)
-    choices = _per_model("layers", layers, tuple(named), _is_layer_choice)
-    transforms = _per_model("inputs", inputs, tuple(named), callable)
-    if cuda_graph and measure != "cka":
-        raise ValueError(f"cuda_graph: expected measure 'cka', got {measure!r}")
-    if cuda_graph and any(transform is not None for transform in transforms.values()):
-        raise ValueError("cuda_graph: expected no inputs=, whose transforms run outside of it")
-    place = None if device is None else usable_device(device)
-    runs, run_of = _plan(named, choices, transforms)
-    unique = [r.model for r in runs]
-    accumulator = make(
-        estimator=estimator,
-        precision=precision,
-        capacity=sum(r.n_layers for r in runs),
+    plan = make_plan(named, layers=layers, inputs=inputs)
+    accumulator = chosen.accumulator(
+        precision=precision, jackknife=jackknife, capacity=plan.n_layers
     )
+    _check_fit(chosen, accumulator, plan, passes=passes, cuda_graph=cuda_graph)
+    place = None if device is None else usable_device(device)
     engine = Engine(
-        runs, accumulator, maps=maps, calls=calls, autocast=autocast, cuda_graph=cuda_graph
+        plan.runs, accumulator, maps=maps, calls=calls, autocast=autocast, cuda_graph=cuda_graph
     )
     settings = {
         "data": feed.description,
-        "models": {name: _describe_model(model) for name, model in named.items()},
-        "inputs": {name: _describe(t) for name, t in transforms.items() if t is not None},
-        "layers": {name: _describe(c) for name, c in choices.items() if c is not None},
-        "maps": _describe(maps),
+        **plan.settings,
+        "maps": describe(maps),
         "calls": calls,
         "batch_size": batch_size,
         "passes": passes,
@@ -183,205 +209,116 @@ def compare(
         "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
         "precision": precision or "float32",
         "cuda_graph": cuda_graph,
-        "device": str(place or device_of(unique[0])),
+        "device": str(place or device_of(plan.runs[0].model)),
         "threads": torch.get_num_threads(),
     }
 
     def result() -> SimilarityResult:
-        estimate = engine.accumulator.estimate()
-        rows = [row for r in run_of.values() for row in r.rows.values()]
-        return SimilarityResult(
-            models=tuple(run_of),
-            layers=tuple(tuple(r.rows) for r in run_of.values()),
-            value=estimate.value.cpu().numpy()[np.ix_(rows, rows)],
-            standard_error=estimate.standard_error.cpu().numpy()[np.ix_(rows, rows)],
-            measure=name,
-            estimator=getattr(accumulator, "description", estimator),
-            n_samples=estimate.n_samples,
-            n_batches=estimate.n_batches,
-            settings={**settings, **_used(accumulator)},
-            versions=versions(),
-            seconds={"total": perf_counter() - start, **engine.seconds},
-        )
+        return _result(chosen, plan, engine, settings, start)
 
-    with contextlib.ExitStack() as stack:
-        # Tensors made in inference mode could not be differentiated by an attack.
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(gradients_set_aside(unique))
-        stack.enter_context(placed(unique, place))
-        stack.enter_context(evaluating(unique))
-        stack.enter_context(engine)
-        try:
-            dropped = _loop(engine, feed, progress=progress)
-        except BaseException as error:
-            if engine.n_batches:
-                with contextlib.suppress(Exception):
-                    error.partial_result = result()  # type: ignore[attr-defined]
-            raise
-    if dropped:
-        warnings.warn(
-            f"dropped {len(dropped)} of {len(dropped) + engine.n_batches} batches, of "
-            f"{', '.join(map(str, dropped))} samples: estimator {estimator!r} needs at least "
-            f"{accumulator.min_samples} in a batch",
-            stacklevel=2,
-        )
+    with _borrowed(plan, place), engine:
+        dropped = _loop(engine, feed, result, progress=progress)
     final = result()
-    if final.constant_layers:
-        constant = [f"{layer!r} of model {model!r}" for model, layer in final.constant_layers]
-        some = ", ".join(constant[:10])
-        some += f" and {len(constant) - 10} more (.constant_layers)" if len(constant) > 10 else ""
-        reason = getattr(accumulator, "reason", "")
-        what = (
-            f"layers {some} ({reason})"
-            if reason
-            else f"layers that do not vary over the data, or too little for their dtype: {some}"
-        )
-        warnings.warn(f"similarity is undefined (NaN) for {what}", stacklevel=2)
+    for note in _notes(engine, dropped, final):
+        warnings.warn(note, stacklevel=2)
     return final
 
 
-def _loop(engine: Engine, feed: Feed, *, progress: bool) -> list[int]:
-    """Run all batches; returns the sizes of those too small for the estimator, left out."""
-    dropped: list[int] = []
-    with tqdm(total=feed.n_batches, desc="compare", unit="batch", disable=not progress) as bar:
-        for number, batch in enumerate(feed.batches):
-            if engine.is_too_small(batch):
-                dropped.append(batch.n)
-            else:
-                engine.step(batch, number)
-            bar.update()
-    if engine.n_batches == 0:
-        got = f"batches of {', '.join(map(str, dropped))}" if dropped else "none: data is empty"
+def _check_fit(
+    measure: Measure[Any], accumulator: Accumulator, plan: Plan, *, passes: int, cuda_graph: bool
+) -> None:
+    """Raises ValueError where the measure cannot be computed in this way."""
+    name = measure.info.name
+    if passes > 1 and not accumulator.samples_may_return:
         raise ValueError(
-            f"data must have a batch of at least {engine.accumulator.min_samples} samples, "
-            f"got {got}"
+            f"passes: expected 1 for {name}, which needs each sample once, got {passes}"
         )
+    if cuda_graph and not accumulator.capturable:
+        raise ValueError(
+            f"cuda_graph: expected a measure from Grams of batches, such as cka, got {name}"
+        )
+    if cuda_graph and plan.transforms:
+        raise ValueError("cuda_graph: expected no inputs=, whose transforms run outside of it")
+
+
+@contextlib.contextmanager
+def _borrowed(plan: Plan, place: torch.device | None) -> Iterator[None]:
+    """Models in eval mode on the device, without gradients; as they were afterwards."""
+    models = [run.model for run in plan.runs]
+    with contextlib.ExitStack() as stack:
+        # Tensors made in inference mode could not be differentiated by an attack.
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(gradients_set_aside(models))
+        stack.enter_context(placed(models, place))
+        stack.enter_context(evaluating(models))
+        yield
+
+
+def _loop(
+    engine: Engine, feed: Feed, result: Callable[[], SimilarityResult], *, progress: bool
+) -> list[int]:
+    """Run all batches; returns the sizes of those too small for the measure, left out."""
+    dropped: list[int] = []
+    try:
+        with tqdm(total=feed.n_batches, desc="compare", unit="batch", disable=not progress) as bar:
+            for number, batch in enumerate(feed.batches):
+                if engine.is_too_small(batch):
+                    dropped.append(batch.n)
+                else:
+                    engine.step(batch, number)
+                bar.update()
+    except BaseException as error:
+        if engine.n_batches:
+            with contextlib.suppress(Exception):
+                error.partial_result = result()  # type: ignore[attr-defined]
+        raise
+    if engine.n_batches == 0:
+        raise diagnosis.no_batch(dropped, engine.accumulator.min_samples)
     return dropped
 
 
-def _measure(
-    measure: str | Measure[Any], groups: int | None
-) -> tuple[str, Callable[..., Accumulator]]:
-    """Name of a measure, and what makes its accumulator."""
-    if not isinstance(measure, Measure):
-        check_choice("measure", measure, MEASURES)
-    name = measure.info.name if isinstance(measure, Measure) else measure
-    if groups is None:
-        return name, of_all_samples(measure) if isinstance(measure, Measure) else MEASURES[name]
-    if name == "cka":
-        raise ValueError("jackknife: expected None for cka, which has errors from its batches")
-    if not isinstance(groups, int):
-        raise TypeError(f"jackknife: expected an int, got {type(groups).__name__}")
-    if groups < 2:
-        raise ValueError(f"jackknife: expected at least 2 groups, got {groups}")
-    return name, functools.partial(of_all_samples(measure), groups=groups)
+def _notes(engine: Engine, dropped: Sequence[int], result: SimilarityResult) -> Iterator[str]:
+    """What the caller should be warned of."""
+    yield from engine.notes
+    if dropped:
+        estimator, least = engine.accumulator.description, engine.accumulator.min_samples
+        yield diagnosis.dropped(dropped, engine.n_batches, estimator, least)
+    yield from diagnosis.undefined(result.undefined)
 
 
-def _models_and_data(
-    models: Models | nn.Module, model_b: Any, data: Any, names: Sequence[str] | None
-) -> tuple[dict[str, nn.Module], Any]:
-    """Named models, unwrapped, and the data, from either form of the call."""
-    if isinstance(model_b, nn.Module):
-        if not isinstance(models, nn.Module):
-            raise TypeError("models must be one module when model_b is given, got several")
-        found: list[Any] = [models, model_b]
-    else:
-        if model_b is not None and data is not None:
-            raise TypeError(f"model_b must be a torch.nn.Module, got {type(model_b).__name__}")
-        data = model_b if data is None else data
-        if isinstance(models, Mapping):
-            names = names or tuple(models)
-            models = list(models.values())
-        if not isinstance(models, (nn.Module, Iterable)) or isinstance(models, (str, Tensor)):
-            raise TypeError(
-                "models must be a torch.nn.Module, or a sequence or mapping of them, "
-                f"got {type(models).__name__}"
-            )
-        found = [models] if isinstance(models, nn.Module) else list(models)
-    if data is None:
-        raise TypeError("data is missing: compare(model_a, model_b, data) or compare(models, data)")
-    if not found:
-        raise ValueError("models must be at least one, got none")
-    unwrapped = [check_hookable(unwrap(check_hookable(model))) for model in found]
-    return dict(zip(_names(unwrapped, names), unwrapped, strict=True)), data
+def _result(
+    measure: Measure[Any], plan: Plan, engine: Engine, settings: Mapping[str, Any], start: float
+) -> SimilarityResult:
+    """What the batches so far give, with the names of models and layers."""
+    found = engine.accumulator.compute()
+    rows = [row for run in plan.run_of.values() for row in run.rows.values()]
+    first, second = np.ix_(rows, rows)
 
+    def labelled(values: Tensor | None) -> Any:
+        return None if values is None else values.cpu().numpy()[..., first, second]
 
-def _names(models: Sequence[nn.Module], names: Sequence[str] | None) -> list[str]:
-    if names is not None:
-        if len(names) != len(models) or len(set(names)) != len(names) or isinstance(names, str):
-            raise ValueError(
-                f"names must be {len(models)} different ones, one for each model, got {names!r}"
-            )
-        return list(names)
-    types = [type(model).__name__ for model in models]
-    return [
-        name if types.count(name) == 1 else f"{name} {types[:i].count(name) + 1}"
-        for i, name in enumerate(types)
-    ]
-
-
-def _is_layer_choice(value: Any) -> bool:
-    if isinstance(value, str) or callable(value) or not isinstance(value, Iterable):
-        return True
-    return all(isinstance(v, str) for v in value)
-
-
-def _per_model(
-    argument: str, value: Any, names: Sequence[str], is_one: Callable[[Any], bool]
-) -> dict[str, Any]:
-    """An argument that is given once for all models, or for each, by order or by name."""
-    if isinstance(value, Mapping):
-        if unknown := [name for name in value if name not in names]:
-            raise ValueError(f"{argument}: no model is named {unknown[0]!r}; there are {names}")
-        return {name: value.get(name) for name in names}
-    if value is None or is_one(value):
-        return dict.fromkeys(names, value)
-    if not isinstance(value, Sequence):
-        raise TypeError(
-            f"{argument} must be one for all models, or a sequence or mapping of one for each, "
-            f"got {value!r}"
-        )
-    if len(value) != len(names):
-        raise ValueError(
-            f"{argument} must be one for all models or one for each of {len(names)}, "
-            f"got {len(value)}"
-        )
-    return dict(zip(names, value, strict=True))
-
-
-def _plan(
-    models: Mapping[str, nn.Module], layers: Mapping[str, Any], inputs: Mapping[str, Any]
-) -> tuple[list[Run], dict[str, Run]]:
-    """The runs to do, and which one each model's layers come from: equal runs are done once."""
-    runs: dict[tuple[Any, ...], Run] = {}
-    run_of: dict[str, Run] = {}
-    for name, model in models.items():
-        try:
-            chosen = select_layers(model, layers[name])
-        except ValueError as error:
-            raise ValueError(f"model {name!r}: {error}") from None
-        run = Run(model, name, layers[name], inputs[name], len(chosen))
-        run_of[name] = runs.setdefault((id(model), id(inputs[name]), tuple(chosen.items())), run)
-    return list(runs.values()), run_of
-
-
-def _used(accumulator: Accumulator) -> dict[str, str]:
-    """What Gram products were taken in, which may be better than the precision asked for."""
-    products = getattr(accumulator, "products", None)  # other measures choose for themselves
-    return {} if products is None else {"products": products}
-
-
-def _describe_model(model: nn.Module) -> str:
-    return f"{type(model).__name__}, {sum(p.numel() for p in model.parameters()):,} parameters"
-
-
-def _describe(value: Any) -> str:
-    """A short text for an argument, without the addresses that a repr of a function has."""
-    if isinstance(value, functools.partial):
-        return _describe(value.func)
-    if isinstance(value, str) or not callable(value):
-        return value if isinstance(value, str) else ", ".join(value)
-    if hasattr(value, "__name__"):
-        return str(value.__name__)
-    text = repr(value)
-    return type(value).__name__ if " at 0x" in text else text
+    return SimilarityResult(
+        models=tuple(plan.run_of),
+        layers=tuple(tuple(run.rows) for run in plan.run_of.values()),
+        value=labelled(found.value),
+        standard_error=labelled(found.standard_error),
+        measure=measure.info.name,
+        estimator=engine.accumulator.description,
+        n_samples=found.n_samples,
+        n_batches=found.n_batches,
+        settings={**settings, **found.settings},
+        versions=versions(),
+        seconds={"total": perf_counter() - start, **engine.seconds},
+        hsic=labelled(found.hsic),
+        left_out=labelled(found.left_out),
+        group_samples=found.group_samples,
+        no_error=found.no_error,
+        undefined={
+            name: {
+                layer: found.undefined[row]
+                for layer, row in run.rows.items()
+                if row in found.undefined
+            }
+            for name, run in plan.run_of.items()
+        },
+    )

@@ -2,165 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import csv
 import os
-import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from repsim_fast._core.extras import extra
 from repsim_fast._core.files import replacing
+from repsim_fast.comparison import storage
+from repsim_fast.comparison.grid import Array, Grid, Matrix, Number, error_of, plot_grids
+from repsim_fast.similarity.streaming.minibatch import MinibatchCKA, without_each_group
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["Grid", "SimilarityResult", "versions"]
-
-Matrix: TypeAlias = npt.NDArray[np.float64]
-
-_FORMAT = "repsim_fast.SimilarityResult"
-_FORMAT_VERSION = 1
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    import repsim_fast
-
-    return {
-        "repsim_fast": repsim_fast.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Grid:
-    """Similarity of the layers of one model (rows) with those of another, or its own (columns).
-
-    Args:
-        row_model, column_model: Names of the models; the same one for a grid within a model.
-        rows, columns: Names of the layers, in order of execution.
-        value: (rows, columns) float64; NaN where a layer does not vary.
-        standard_error: (rows, columns) float64; NaN where it is not known, as with one batch.
-        measure: What the values are.
-    """
-
-    row_model: str
-    column_model: str
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    value: Matrix
-    standard_error: Matrix
-    measure: str
-
-    def __repr__(self) -> str:
-        summary = ", ".join(f"{key} {value:.3f}" for key, value in self.summary().items())
-        return (
-            f"Grid({self.measure}: {self.row_model} ({len(self.rows)} layers) x "
-            f"{self.column_model} ({len(self.columns)} layers); {summary})"
-        )
-
-    @property
-    def title(self) -> str:
-        """The models compared, as a heading."""
-        if self.within:
-            return f"within {self.row_model}"
-        return f"{self.row_model} / {self.column_model}"
-
-    @property
-    def within(self) -> bool:
-        """Whether the grid compares a model with itself."""
-        return self.row_model == self.column_model
-
-    @property
-    def is_square(self) -> bool:
-        """Whether both sides have as many layers, so that they can be paired by position."""
-        return len(self.rows) == len(self.columns)
-
-    def mean(self) -> float:
-        """Mean over all cells that are not NaN."""
-        return _mean(self.value)
-
-    def mean_off_diagonal(self) -> float:
-        """Mean over pairs of layers at different positions, NaN left out.
-
-        Raises:
-            ValueError: The grid is not square, and so has no diagonal.
-        """
-        self._check_square()
-        return _mean(self.value[~np.eye(len(self.rows), dtype=bool)])
-
-    def mean_same_layer(self) -> float:
-        """Mean over pairs of layers at the same position, NaN left out; 1 within a model.
-
-        Raises:
-            ValueError: The grid is not square, and so has no diagonal.
-        """
-        self._check_square()
-        return _mean(self.value.diagonal())
-
-    def mean_by_distance(self) -> Matrix:
-        """Mean over pairs of layers that are k positions apart, for k = 0 ... layers - 1.
-
-        Raises:
-            ValueError: The grid is not square, and so positions do not correspond.
-        """
-        self._check_square()
-        size = len(self.rows)
-        flipped = self.value.T
-        return np.array(
-            [
-                _mean(np.concatenate([self.value.diagonal(k), flipped.diagonal(k)]))
-                for k in range(size)
-            ],
-            dtype=np.float64,
-        )
-
-    def summary(self) -> dict[str, float]:
-        """The figures that make sense for this grid, by name."""
-        if not self.is_square:
-            return {"mean": self.mean()}
-        if self.within:
-            return {"mean off-diagonal": self.mean_off_diagonal()}
-        return {
-            "mean same layer": self.mean_same_layer(),
-            "mean off-diagonal": self.mean_off_diagonal(),
-        }
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """The values as a table with layer names along both sides."""
-        import pandas as pd
-
-        rows = pd.Index(self.rows, name=self.row_model)
-        return pd.DataFrame(
-            self.value, index=rows, columns=pd.Index(self.columns, name=self.column_model)
-        )
-
-    def plot(self, *, standard_error: bool = False, path: Any = None, **options: Any) -> Figure:
-        """Heat map; see :func:`repsim_fast.plotting.plot_grids`."""
-        from repsim_fast.plotting import plot_grids
-
-        return plot_grids([self], standard_error=standard_error, path=path, **options)
-
-    def _check_square(self) -> None:
-        if not self.is_square:
-            raise ValueError(
-                f"grid must have as many rows as columns, got {len(self.rows)} layers of "
-                f"{self.row_model!r} and {len(self.columns)} of {self.column_model!r}"
-            )
-
-
-def _mean(values: Matrix) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
+__all__ = ["SimilarityResult"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -182,6 +45,13 @@ class SimilarityResult:
         versions: Versions of the software.
         seconds: Wall time in total, of transformed inputs, forward passes (with what is computed
             inside them) and the combination of pairs.
+        hsic: (G, L, L) float64, of minibatch CKA the sums Σ n HSIC over each of at most 64 groups
+            of batches, from which replicates follow and with which results can be merged.
+        left_out: (G, L, L) float64, of other measures the values without each of G groups of
+            samples, where a jackknife was asked for.
+        group_samples: Samples of each group.
+        no_error: Why there are no standard errors; empty where there are.
+        undefined: Why layers have no value, by model and layer.
 
     Raises:
         ValueError: Names and matrices that do not fit together.
@@ -198,6 +68,11 @@ class SimilarityResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    hsic: Array | None = None
+    left_out: Array | None = None
+    group_samples: tuple[int, ...] = ()
+    no_error: str = ""
+    undefined: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = sum(map(len, self.layers))
@@ -212,6 +87,13 @@ class SimilarityResult:
                     f"{name} must have shape ({size}, {size}), one row for each layer, "
                     f"got {getattr(self, name).shape}"
                 )
+        for name in ("hsic", "left_out"):
+            array = getattr(self, name)
+            if array is not None and array.shape != (len(self.group_samples), size, size):
+                raise ValueError(
+                    f"{name} must have shape ({len(self.group_samples)}, {size}, {size}), one "
+                    f"matrix for each group, got {array.shape}"
+                )
 
     def __repr__(self) -> str:
         models = ", ".join(
@@ -224,15 +106,125 @@ class SimilarityResult:
             f"  models: {models}",
         ]
         lines += [f"  {grid.title}: {_figures(grid)}" for grid in self.grids()]
+        if self.no_error:
+            lines.append(f"  no standard errors: {self.no_error}")
         lines.append("  .plot()  .between(a, b)  .to_dataframe()  .save(path)")
         return "\n".join(lines)
 
     @property
-    def constant_layers(self) -> tuple[tuple[str, str], ...]:
-        """(model, layer) of the layers that do not vary over the data."""
+    def undefined_layers(self) -> tuple[tuple[str, str], ...]:
+        """(model, layer) of the layers without a value, such as those that do not vary."""
         pairs = zip(self.models, self.layers, strict=True)
         labels = [(model, layer) for model, layers in pairs for layer in layers]
         return tuple(labels[i] for i in np.flatnonzero(np.isnan(self.value.diagonal())))
+
+    @property
+    def replicates(self) -> Array | None:
+        """(G, L, L) float64: the values with one of G groups of the batches left out in turn.
+
+        Of measures that need all samples at once, a group of samples is left out. None where that
+        is not known: with a single batch, or without ``jackknife``. Cells of layers without a value
+        are NaN.
+        """
+        return self._without_each_group(slice(None), slice(None))
+
+    def _without_each_group(self, rows: slice, columns: slice) -> Array | None:
+        if self.hsic is None:
+            return None if self.left_out is None else self.left_out[:, rows, columns]
+        if len(self.hsic) < 2:
+            return None
+        values = without_each_group(torch.from_numpy(self.hsic), rows, columns).numpy()
+        return np.where(np.isnan(self.value[rows, columns]), np.nan, values)
+
+    def standard_error_of(
+        self, function: Callable[..., Number], *others: SimilarityResult
+    ) -> Number:
+        """Jackknife standard error of a number that depends smoothly on the cells.
+
+        Args:
+            function: From a result (and the others) to a number or an array of them, such as the
+                difference of the means of two grids.
+            *others: Further results over the same batches, which err together with this one.
+
+        Returns:
+            As the function: a number or an array; NaN where there are no replicates.
+
+        Raises:
+            ValueError: Results over other batches, or merged otherwise.
+
+        Example:
+            >>> import torch
+            >>> from repsim_fast import compare
+            >>> a, b = torch.nn.Linear(9, 4), torch.nn.Sequential(torch.nn.Linear(9, 4))
+            >>> result = compare(a, b, torch.randn(64, 9), batch_size=8)
+            >>> def more_alike(result):
+            ...     return result.between(0, 1).mean() - result.between(1, 1).mean()
+            >>> error = result.standard_error_of(more_alike)
+        """
+        results = (self, *others)
+        for other in others:
+            if other.group_samples != self.group_samples:
+                raise ValueError(
+                    "others: expected results over the same batches, in groups of "
+                    f"{self.group_samples} samples, got {other.group_samples}"
+                )
+        replicated = zip(*(result._replicated() for result in results), strict=True)
+        return error_of(function(*results), [function(*several) for several in replicated])
+
+    def _replicated(self) -> list[SimilarityResult]:
+        """This result without each group of batches or samples; empty where that is not known."""
+        replicates = self.replicates
+        if replicates is None:
+            return []
+        unknown = np.full_like(self.value, np.nan)
+        bare = replace(self, standard_error=unknown, hsic=None, left_out=None, group_samples=())
+        return [replace(bare, value=value) for value in replicates]
+
+    def merge(self, other: SimilarityResult) -> SimilarityResult:
+        """This result and one of other samples as one, as if their batches were of one comparison.
+
+        Args:
+            other: Of the same layers, measure and estimator, over samples that this one has not.
+
+        Raises:
+            ValueError: Results that do not fit together; or of a measure that needs the features of
+                all samples at once, or from a file without the sums of HSIC.
+        """
+        for name in ("models", "layers", "measure", "estimator"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours != theirs:
+                raise ValueError(f"other: expected {name} {ours!r}, got {theirs!r}")
+        states = []
+        for argument, result in (("this result", self), ("other", other)):
+            if result.hsic is None:
+                raise ValueError(
+                    f"{argument} has no sums of HSIC to merge: only minibatch CKA keeps them"
+                )
+            states.append(
+                MinibatchCKA.from_groups(
+                    torch.from_numpy(result.hsic),
+                    result.group_samples,
+                    n_batches=result.n_batches,
+                    estimator=cast(Any, result.estimator),  # checked there
+                )
+            )
+        merged = states[0].merge(states[1]).compute()
+        constant = np.isnan(self.value.diagonal()) & np.isnan(other.value.diagonal())
+        unknown = constant[:, None] | constant[None, :]
+        return replace(
+            self,
+            value=np.where(unknown, np.nan, merged.value.numpy()),
+            standard_error=np.where(unknown, np.nan, merged.standard_error.numpy()),
+            n_samples=merged.n_samples,
+            n_batches=merged.n_batches,
+            settings=_merged(self.settings, other.settings),
+            versions=_merged(self.versions, other.versions),
+            seconds={k: self.seconds.get(k, 0.0) + v for k, v in other.seconds.items()},
+            hsic=merged.hsic.numpy(),
+            group_samples=merged.group_samples,
+            no_error="",
+            undefined=_undefined_in_both(self.undefined, other.undefined),
+        )
 
     def between(self, a: str | int, b: str | int) -> Grid:
         """The layers of model ``a`` (rows) against those of model ``b`` (columns).
@@ -255,6 +247,7 @@ class SimilarityResult:
             value=self.value[cells],
             standard_error=self.standard_error[cells],
             measure=self.measure,
+            replicates=self._without_each_group(*cells),
         )
 
     def grids(self) -> list[Grid]:
@@ -263,26 +256,68 @@ class SimilarityResult:
         pairs = [(i, i) for i in numbers] + [(i, j) for i in numbers for j in numbers if i < j]
         return [self.between(i, j) for i, j in pairs]
 
+    def summary(self) -> list[dict[str, Any]]:
+        """Key figures of each grid, for tables: means over layers at the same position and over
+        all others (over all, of grids that are not square), and the standard error of the latter.
+        """
+        rows = []
+        for grid in self.grids():
+            mean, error = grid.mean_with_error()
+            paired = grid.is_square and not grid.within
+            rows.append(
+                {
+                    "comparison": grid.title,
+                    "layers": f"{len(grid.rows)} x {len(grid.columns)}",
+                    "mean same layer": grid.mean_same_layer() if paired else None,
+                    "mean off-diagonal": mean,
+                    "standard error": error,
+                }
+            )
+        return rows
+
     def to_dataframe(self) -> pd.DataFrame:
         """One line for each ordered pair of layers.
 
         Columns: model_a, layer_a, model_b, layer_b, value, standard_error.
-        """
-        import pandas as pd
 
+        Raises:
+            ImportError: pandas is missing, which ``to_csv`` does without.
+        """
+        pandas = extra("pandas", of="tables", purpose="to_dataframe()")
+        table: pd.DataFrame = pandas.DataFrame(self._table())
+        return table
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write the table of ``to_dataframe`` as comma-separated values; an empty field is NaN.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        table = self._table()
+        columns = [column.tolist() for column in table.values()]
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(table)
+            for row in zip(*columns, strict=True):
+                writer.writerow("" if value != value else value for value in row)
+        return Path(path)
+
+    def _table(self) -> dict[str, npt.NDArray[Any]]:
+        """One entry for each ordered pair of layers, by column."""
         model = np.repeat(np.array(self.models, dtype=object), [len(ls) for ls in self.layers])
         layer = np.array([name for names in self.layers for name in names], dtype=object)
         size = len(layer)
-        return pd.DataFrame(
-            {
-                "model_a": np.repeat(model, size),
-                "layer_a": np.repeat(layer, size),
-                "model_b": np.tile(model, size),
-                "layer_b": np.tile(layer, size),
-                "value": self.value.ravel(),
-                "standard_error": self.standard_error.ravel(),
-            }
-        )
+        return {
+            "model_a": np.repeat(model, size),
+            "layer_a": np.repeat(layer, size),
+            "model_b": np.tile(model, size),
+            "layer_b": np.tile(layer, size),
+            "value": self.value.ravel(),
+            "standard_error": self.standard_error.ravel(),
+        }
 
     def plot(
         self,
@@ -303,10 +338,8 @@ class SimilarityResult:
             b: Name or number of the model along the columns; default ``a``.
             standard_error: Add a panel with the standard errors.
             path: Also write the figure to this file.
-            **options: Further options of :func:`repsim_fast.plotting.plot_grids`.
+            **options: Further options of :func:`repsim_fast.plotting.plot_heat_maps`.
         """
-        from repsim_fast.plotting import plot_grids
-
         if a is not None:
             grids = [self.between(a, a if b is None else b)]
         elif b is not None:
@@ -320,53 +353,24 @@ class SimilarityResult:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write to a safetensors file, whole or not at all; ``.npz``-like but without pickle.
 
-        The two matrices are float64 tensors, everything else is JSON in the file's metadata.
-
         Raises:
             OSError: The place cannot be written to.
         """
-        from safetensors.numpy import save_file
-
-        arrays = {"value": self.value, "standard_error": self.standard_error}
-        others = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in arrays
-        }
-        metadata = {
-            "format": _FORMAT,
-            "format_version": str(_FORMAT_VERSION),
-            "result": json.dumps(others, ensure_ascii=False),
-        }
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        with replacing(path) as temporary:
-            save_file(contiguous, temporary, metadata)
-        return Path(path)
+        return storage.write(path, {f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SimilarityResult:
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote; a file of format 1 has no replicates.
 
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: It is no such file, damaged, or of a later version of the format.
         """
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no file {str(path)!r}")
+        found = storage.read(path)
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise ValueError("it was not written by SimilarityResult.save")
-                if int(metadata["format_version"]) > _FORMAT_VERSION:
-                    raise ValueError("it was written by a later version of repsim_fast")
-                others = json.loads(metadata["result"])
-                others["models"] = tuple(others["models"])
-                others["layers"] = tuple(map(tuple, others["layers"]))
-                arrays = {n: file.get_tensor(n) for n in ("value", "standard_error")}
-                return cls(**others, **arrays)
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"cannot load a result from {str(path)!r}: {error}") from error
+            return cls(**found)
+        except (TypeError, ValueError) as error:
+            raise storage.unreadable(path, error) from error
 
     def _number(self, argument: str, model: str | int) -> int:
         if isinstance(model, str):
@@ -381,3 +385,21 @@ class SimilarityResult:
 
 def _figures(grid: Grid) -> str:
     return ", ".join(f"{key} {value:.3f}" for key, value in grid.summary().items())
+
+
+def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of both; where they differ, both as text."""
+    both = {**theirs, **ours}
+    return {
+        key: value if theirs.get(key, value) == value else f"{value}; {theirs[key]}"
+        for key, value in both.items()
+    }
+
+
+def _undefined_in_both(
+    ours: Mapping[str, Mapping[str, str]], theirs: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    return {
+        model: {name: why for name, why in layers.items() if name in theirs.get(model, {})}
+        for model, layers in ours.items()
+    }

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""(images (N, C, H, W), generator) -> images, as many."""
 
 
 def augment(
@@ -47,3 +52,29 @@ def augment(
 
 def _integers(end: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randint(0, end, shape, generator=generator, device=generator.device)
+
+
+def get(augmentation: str | Augment | None) -> Augment:
+    """Augmentation of training batches by name, ``augmentation`` itself if callable, or none.
+
+    "crop" shifts by an eighth of the side, "crop+flip" also flips.
+
+    Raises:
+        ValueError: No such name.
+    """
+    if augmentation is None:
+        return lambda images, generator: images
+    if callable(augmentation):
+        return augmentation
+    if augmentation not in ("crop", "crop+flip"):
+        raise ValueError(
+            f"augment must be 'crop', 'crop+flip', a callable or None, got {augmentation!r}"
+        )
+
+    def crop(images: Tensor, generator: torch.Generator) -> Tensor:
+        padding = max(1, images.shape[-1] // 8)
+        return augment(
+            images, generator=generator, padding=padding, flip=augmentation == "crop+flip"
+        )
+
+    return crop

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from repsim_fast._core.extras import extra
+
 from .decoding import resize_images
 from .image_data import ImageData
 from .request import Request
@@ -24,11 +26,12 @@ def load_digits(request: Request) -> ImageData:
         Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI repository, 1998.
     """
     # Here because it takes a second, which those who read other data should not wait.
-    from sklearn import datasets
-    from sklearn.model_selection import train_test_split
-
+    datasets, selection = (
+        extra(f"sklearn.{part}", of="digits", purpose="the digits data set")
+        for part in ("datasets", "model_selection")
+    )
     digits = datasets.load_digits()
-    train, test = train_test_split(
+    train, test = selection.train_test_split(
         np.arange(len(digits.target)),
         test_size=_TEST_SHARE,
         random_state=_SPLIT_SEED,

@@ -7,16 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
+
+from repsim_fast._core.extras import extra
 
 from .decoding import Encoded, decode_images
 from .image_data import ImageData
 from .request import Request
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "fine_label")  # CIFAR-100 has fine and coarse ones
@@ -84,26 +89,28 @@ def _class_names(file: Path) -> tuple[str, ...]:
 def _read_labels(file: Path, names: tuple[str, ...]) -> npt.NDArray[np.int64]:
     with _open(file) as table:
         column = _column(file, table, _LABEL_COLUMNS)
-        if not pa.types.is_integer(table.schema_arrow.field(column).type):
-            got = table.schema_arrow.field(column).type
+        got = table.schema_arrow.field(column).type
+        if not _arrow().types.is_integer(got):
             raise ValueError(f"{file}: column {column!r} must hold integers, got {got}")
-        values = table.read([column])[column].to_pandas()
-    invalid = values.isna() | (values < 0)
+        values = table.read([column])[column]
+    # No value counts as one out of range; unsigned ones beyond int64 must not wrap around.
+    known = values.fill_null(len(names) if names else 0).to_numpy()
+    invalid = values.is_null().to_numpy() | (known < 0) | (known > np.iinfo(np.int64).max)
     if names:
-        invalid |= values >= len(names)
+        invalid |= known >= len(names)
     if invalid.any():
         row = int(invalid.argmax())
         wanted = f"0..{len(names) - 1}" if names else "0 or more"
         raise ValueError(f"{file}, row {row}: label must be {wanted}, got {values[row]}")
-    labels: npt.NDArray[np.int64] = values.to_numpy(np.int64)
+    labels: npt.NDArray[np.int64] = known.astype(np.int64)
     return labels
 
 
 def _read_images(file: Path, rows: npt.NDArray[np.int64]) -> Iterator[Encoded]:
     with _open(file) as table:
         column = _column(file, table, _IMAGE_COLUMNS)
-        if not pa.types.is_struct(table.schema_arrow.field(column).type):
-            got = table.schema_arrow.field(column).type
+        got = table.schema_arrow.field(column).type
+        if not _arrow().types.is_struct(got):
             raise ValueError(f"{file}: column {column!r} must be a struct with bytes, got {got}")
         start = 0
         for group in range(table.num_row_groups):
@@ -130,8 +137,15 @@ def _column(file: Path, table: pq.ParquetFile, names: tuple[str, ...]) -> str:
 
 @contextmanager
 def _open(file: Path) -> Iterator[pq.ParquetFile]:
+    arrow = _arrow()
     try:
-        with pq.ParquetFile(file) as table:
+        with arrow.parquet.ParquetFile(file) as table:
             yield table
-    except (pa.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError) as error:
         raise ValueError(f"cannot read the parquet file {file}: {error}") from error
+
+
+def _arrow() -> ModuleType:
+    """Apache Arrow, with its reader of parquet files."""
+    extra("pyarrow.parquet", of="parquet", purpose="reading parquet files")
+    return extra("pyarrow", of="parquet", purpose="reading parquet files")

@@ -1,11 +1,7 @@
-"""Figures of grids of similarities."""
+"""Figures of arrays and names: heat maps and curves."""
 
-from repsim_fast.plotting.grids import (
-    Theme,
-    measure_name,
-    plot_by_distance,
-    plot_grids,
-    to_png,
-)
+from repsim_fast.plotting.curves import Curve, plot_curves
+from repsim_fast.plotting.heat_maps import HeatMap, plot_heat_maps
+from repsim_fast.plotting.style import Theme, to_png
 
-__all__ = ["Theme", "measure_name", "plot_by_distance", "plot_grids", "to_png"]
+__all__ = ["Curve", "HeatMap", "Theme", "plot_curves", "plot_heat_maps", "to_png"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from repsim_fast._core.files import check_writable, replacing
-from repsim_fast.comparison.result import Grid, SimilarityResult
+from repsim_fast._core.files import check_writable
+from repsim_fast.comparison.grid import plot_grids
+from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.report.page import write_report
 
 RESULT = "result.safetensors"
 TABLE = "similarities.csv"
@@ -38,49 +37,14 @@ def write_folder(folder: str | os.PathLike[str], result: SimilarityResult, **rep
     Raises:
         OSError: The folder cannot be written to.
     """
-    from repsim_fast.plotting import plot_grids
-    from repsim_fast.report.page import write_report
-
     path = check_writable(folder)
     result.save(path / RESULT)
-    with replacing(path / TABLE) as temporary:
-        result.to_dataframe().to_csv(temporary, index=False)
+    result.to_csv(path / TABLE)
     grids = result.grids()
     plot_grids(grids, path=path / ALL_HEAT_MAPS)
     for name, grid in zip(_picture_names(result), grids, strict=True):
         plot_grids([grid], path=path / name)
     return write_report(path / REPORT, result, **report)
-
-
-def summary_rows(result: SimilarityResult) -> list[dict[str, Any]]:
-    """Key figures of each grid, for tables."""
-    return [
-        {
-            "comparison": grid.title,
-            "layers": f"{len(grid.rows)} x {len(grid.columns)}",
-            "mean same layer": None
-            if grid.within or not grid.is_square
-            else grid.mean_same_layer(),
-            "mean off-diagonal": grid.mean_off_diagonal() if grid.is_square else grid.mean(),
-            "standard error": mean_error(grid),
-        }
-        for grid in result.grids()
-    ]
-
-
-def mean_error(grid: Grid) -> float:
-    """Upper bound of the standard error of a grid's mean off-diagonal similarity.
-
-    It is the mean of the cells' standard errors, which the standard error of a mean cannot exceed
-    (triangle inequality), and which it reaches where all cells err together: they share their
-    images. NaN where the cells have none, as with a single batch. Of a grid that is not square,
-    the same for the mean of all cells.
-    """
-    errors = grid.standard_error
-    if grid.is_square:
-        errors = errors[~np.eye(len(grid.rows), dtype=bool)]
-    known = errors[np.isfinite(errors)]
-    return float(known.mean()) if known.size else math.nan
 
 
 def _picture_names(result: SimilarityResult) -> list[str]:

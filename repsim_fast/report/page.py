@@ -13,8 +13,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from repsim_fast._core.files import replacing
-from repsim_fast.comparison.result import Grid, SimilarityResult
-from repsim_fast.plotting import measure_name, plot_by_distance, plot_grids, to_png
+from repsim_fast.comparison.grid import (
+    Grid,
+    is_distance,
+    measure_title,
+    plot_by_distance,
+    plot_grids,
+)
+from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.plotting import to_png
 from repsim_fast.report import html as _html
 
 if TYPE_CHECKING:
@@ -65,7 +72,7 @@ def write_report(
     Example:
         >>> from repsim_fast.report import write_report
         >>> import torch
-        >>> from repsim_fast.compare import compare
+        >>> from repsim_fast import compare
         >>> result = compare(torch.nn.Linear(5, 3), torch.nn.Linear(5, 3), torch.randn(64, 5))
         >>> accuracies = [{"model": "standard", "accuracy": 0.97}]
         >>> write_report("out/report.html", result, tables={"Accuracy": accuracies}).name
@@ -123,7 +130,7 @@ def _section(heading: str, result: SimilarityResult, standard_error: bool) -> li
         _html.cards(map(_card, grids)),
         _heat_maps(grids, result.estimator, standard_error),
         _how_to_read(result),
-        _constant_layers(result),
+        _undefined_layers(result),
         _by_distance([grid for grid in grids if grid.is_square]),
         "<h3>In figures</h3>",
         _html.table([_figures_row(grid) for grid in grids]),
@@ -134,7 +141,7 @@ def _section(heading: str, result: SimilarityResult, standard_error: bool) -> li
 
 
 def _heat_maps(grids: Sequence[Grid], estimator: str, standard_error: bool) -> str:
-    name = measure_name(grids)
+    name = measure_title(grids)
     figures = "; ".join(f"{grid.title} {_figures(grid)}" for grid in grids)
     return _pictures(
         partial(plot_grids, grids, standard_error=standard_error, columns=_columns_that_fit(grids)),
@@ -148,21 +155,25 @@ def _by_distance(grids: Sequence[Grid]) -> str:
         return ""
     return "<h3>Does similarity fall with distance?</h3>" + _pictures(
         partial(plot_by_distance, grids),
-        alt=f"Mean {measure_name(grids)} against the number of layers between two layers",
+        alt=f"Mean {measure_title(grids)} against the number of layers between two layers",
         caption="Mean over all pairs of layers that are so many positions apart. A steep line: "
         "layers do different things. A flat one: they resemble one another far across the "
-        "network.",
+        "network. Bands are one standard error either way.",
     )
 
 
-def _constant_layers(result: SimilarityResult) -> str:
-    if not result.constant_layers:
+def _undefined_layers(result: SimilarityResult) -> str:
+    if not result.undefined_layers:
         return ""
-    layers = ", ".join(f"{layer} of {model}" for model, layer in result.constant_layers)
+    reasons = {
+        (m, name): why for m, layers in result.undefined.items() for name, why in layers.items()
+    }
+    layers = "; ".join(
+        f"{layer} of {model}" + (f" ({reasons[model, layer]})" if (model, layer) in reasons else "")
+        for model, layer in result.undefined_layers
+    )
     return _html.paragraph(
-        "These layers return the same for every sample, so that nothing can be said about their "
-        f"similarity (grey): {layers}.",
-        kind="note",
+        f"Similarity is undefined for these layers (grey): {layers}.", kind="note"
     )
 
 
@@ -182,17 +193,19 @@ def _figures(grid: Grid) -> str:
 
 
 def _figures_row(grid: Grid) -> dict[str, Any]:
+    mean, mean_error = grid.mean_with_error()
     off = grid.value[~np.eye(len(grid.rows), dtype=bool)] if grid.within else grid.value.ravel()
     error = grid.standard_error[np.isfinite(grid.standard_error) & (grid.standard_error > 0)]
     return {
         "models": grid.title,
         "layers": f"{len(grid.rows)} x {len(grid.columns)}",
         "mean same layer": grid.mean_same_layer() if grid.is_square and not grid.within else None,
-        "mean off-diagonal": grid.mean_off_diagonal() if grid.is_square else None,
+        "mean off-diagonal": mean if grid.is_square else None,
         "mean": grid.mean(),
+        "standard error": mean_error,
         "lowest": float(np.nanmin(off)) if np.isfinite(off).any() else None,
         "highest": float(np.nanmax(off)) if np.isfinite(off).any() else None,
-        "typical standard error": float(np.median(error)) if error.size else None,
+        "typical error of a cell": float(np.median(error)) if error.size else None,
     }
 
 
@@ -213,16 +226,22 @@ def _matches(grid: Grid) -> str:
 
 
 def _how_to_read(result: SimilarityResult) -> str:
+    distance = is_distance(result.measure)
+    alike, itself = ("dark", 0) if distance else ("bright", 1)
     sentences = [
-        "Each cell compares two layers: do they find the same samples alike? 1 (bright) means "
-        "equal up to rotation and scale, 0 (dark) means unrelated.",
+        "Each cell compares two layers: do they find the same samples alike? "
+        + (
+            "0 (dark) means that they do, the brighter the less."
+            if distance
+            else "1 (bright) means that they do, 0 (dark) that they are unrelated."
+        ),
         "Layers run from the input, lower left, to the output, upper right.",
-        "Within a model the diagonal compares each layer with itself and is always 1; bright "
+        f"Within a model the diagonal compares each layer with itself and is {itself}; {alike} "
         "squares along it are stretches of layers that do much the same.",
     ]
     if len(result.models) > 1:
         sentences.append(
-            "Between two models a bright diagonal means that they build up the same "
+            f"Between two models a {alike} diagonal means that they build up the same "
             "representation at the same depth."
         )
     items = "".join(f"<li>{_html.escape(sentence)}</li>" for sentence in sentences)

@@ -32,11 +32,14 @@ class Resampled:
         standard_error: Standard deviation that resampling gives the value.
         bias: Mean over resamples minus value, times (groups - 1) for the jackknife: estimate of
             how far the value is off on average because samples are few.
+        resamples: (resamples, L, M), the values of each resample: from them follow the errors of
+            functions of several values.
     """
 
     value: Tensor
     standard_error: Tensor
     bias: Tensor
+    resamples: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +108,17 @@ def jackknife(
     kept = ((group != g).nonzero().flatten() for g in range(groups))
     value = _grid(chosen, left, right)
     values = torch.stack(list(_resampled(chosen, left, right, kept)))
-    mean = values.mean(dim=0)
-    spread = (values - mean).square().sum(dim=0) * (groups - 1) / groups
-    return Resampled(value, spread.sqrt(), (groups - 1) * (mean - value))
+    bias = (groups - 1) * (values.mean(dim=0) - value)
+    return Resampled(value, jackknife_error(values), bias, values)
+
+
+def jackknife_error(
+    left_out: Tensor,  # (G, ...)
+) -> Tensor:
+    """Standard errors (...) from the values without each of G groups: √((G-1)/G Σ (vᵢ - v̄)²)."""
+    groups = len(left_out)
+    spread = (left_out - left_out.mean(dim=0)).square().sum(dim=0) * (groups - 1) / groups
+    return spread.sqrt()
 
 
 def bootstrap(
@@ -166,7 +177,7 @@ def bootstrap(
 
     value = _grid(chosen, left, right)
     values = torch.stack(list(_resampled(chosen, left, right, draws())))
-    return Resampled(value, values.std(dim=0), values.mean(dim=0) - value)
+    return Resampled(value, values.std(dim=0), values.mean(dim=0) - value, values)
 
 
 def permutation_test(

@@ -1,19 +1,26 @@
 """Training of standard and robust networks."""
 
-from repsim_fast.analysis.selectivity import SelectivityRegulariser, class_selectivity
+from repsim_fast.analysis.selectivity import class_selectivity
 
 from . import methods, recipes, schedules
+from .callback import StopTraining
 from .evaluation import Accuracy, evaluate
 from .history import Epoch, History
 from .overfitting import OverfittingDetector
+from .regularisers import SelectivityRegulariser
+from .settings import Evaluation, Optimisation, Saving
 from .trainer import train
 
 __all__ = [
     "Accuracy",
     "Epoch",
+    "Evaluation",
     "History",
+    "Optimisation",
     "OverfittingDetector",
+    "Saving",
     "SelectivityRegulariser",
+    "StopTraining",
     "class_selectivity",
     "evaluate",
     "methods",

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from repsim_fast._core.files import replacing
 from repsim_fast.models import save_checkpoint
 
-from .ema import WeightAverage
 from .history import Epoch, History
-from .overfitting import Probe
+from .state import TrainingState
 
 RESUME = "resume.safetensors"
 _HEADER = "repsim_fast_training"
@@ -35,56 +34,60 @@ def save_weights(
     """Weights for use; with an architecture, a file that ``models.load_checkpoint`` reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if architecture is None:
-        _save(path, dict(model.state_dict()), {"epoch": json.dumps(asdict(epoch))})
+        _save(path, dict(model.state_dict()), {"epoch": json.dumps(epoch.entries())})
     else:
-        save_checkpoint(path, model, **architecture, epoch=asdict(epoch))
+        save_checkpoint(path, model, **architecture, epoch=epoch.entries())
 
 
-def save_state(
-    path: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: WeightAverage | None,
-    scaler: torch.amp.GradScaler,
-    history: History,
-    config: Mapping[str, Any],
-) -> None:
+def save_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) -> None:
     """Everything the next epoch depends on."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, entries in optimizer.state_dict()["state"].items():
+    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    for index, entries in state.optimizer.state_dict()["state"].items():
         for name, value in entries.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{index}.{name}"] = value
-    if average is not None:
-        tensors |= {f"ema.{name}": value for name, value in average.state.items()}
+    if state.average is not None:
+        tensors |= {f"ema.{name}": value for name, value in state.average.state.items()}
     header = {
-        "config": dict(config),
-        "history": [asdict(epoch) for epoch in history.epochs],
-        "ema_updates": 0 if average is None else average.updates,
-        "scaler": scaler.state_dict(),
+        "settings": dict(settings),
+        "history": [asdict(epoch) for epoch in state.history.epochs],
+        "answered": state.answered,
+        "ema_updates": 0 if state.average is None else state.average.updates,
+        "scaler": state.scaler.state_dict(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     _save(path, tensors, {_HEADER: json.dumps(header)})
 
 
-def load_state(
-    path: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: WeightAverage | None,
-    scaler: torch.amp.GradScaler,
-    config: Mapping[str, Any],
-) -> History:
-    """Put everything back; gives the history so far.
+def load_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) -> None:
+    """Put everything back into ``state``.
 
     Raises:
         ValueError: Not such a file, of a training with other settings, or of another architecture.
     """
     tensors, header = _load(path)
-    before = header["config"]
+    _check_same_settings(path, header["settings"], settings)
+    _put_into(path, "model", state.model.state_dict(), _part(tensors, "model"))
+    if state.average is not None:
+        _put_into(path, "EMA", state.average.state, _part(tensors, "ema"))
+        state.average.updates = header["ema_updates"]
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, value in _part(tensors, "optimizer").items():
+        index, key = name.split(".", 1)
+        entries.setdefault(int(index), {})[key] = value
+    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": entries})
+    if header["scaler"]:
+        state.scaler.load_state_dict(header["scaler"])
+    state.history = History([Epoch(**epoch) for epoch in header["history"]])
+    state.answered = header["answered"]
+
+
+def _check_same_settings(
+    path: Path, before: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
     differences = [
         f"{name}: {before.get(name)!r} there, {value!r} here"
-        for name, value in json.loads(json.dumps(dict(config))).items()
+        for name, value in json.loads(json.dumps(dict(settings))).items()
         if before.get(name) != value
     ]
     if differences:
@@ -92,27 +95,6 @@ def load_state(
             f"{path} belongs to a training with other settings ({'; '.join(differences)}): "
             "resume with the same ones or choose another checkpoint folder"
         )
-    _put_into(path, "model", model.state_dict(), _part(tensors, "model"))
-    if average is not None:
-        _put_into(path, "EMA", average.state, _part(tensors, "ema"))
-        average.updates = header["ema_updates"]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _part(tensors, "optimizer").items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    if header["scaler"]:
-        scaler.load_state_dict(header["scaler"])
-    return History([Epoch(**epoch) for epoch in header["history"]])
-
-
-def probes(history: History) -> list[Probe]:
-    """The overfitting detector's figures of a history."""
-    return [
-        Probe(epoch.fgsm_accuracy, epoch.pgd_accuracy)
-        for epoch in history.epochs
-        if epoch.fgsm_accuracy is not None and epoch.pgd_accuracy is not None
-    ]
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import check_labels_below
 from repsim_fast._core.borrow import Model, borrow, call
-from repsim_fast.attacks.best import fools
-from repsim_fast.data.samples import samples
+from repsim_fast._core.model_state import device_of
+from repsim_fast._core.processes import Processes
+from repsim_fast.attacks.best_adversarial import fools
+from repsim_fast.data.labelled import labelled
+from repsim_fast.data.samples import Samples
 
 Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
@@ -55,9 +59,10 @@ def evaluate(
 
     Args:
         model: Maps images in [0, 1] to logits.
-        data: ``repsim_fast.data.ImageData`` or a pair of tensors (images, labels).
+        data: ``repsim_fast.data.ImageData``, a pair of tensors (images, labels), or a
+            ``DataLoader`` or other iterable of such pairs with a length.
         attack: Callable (model, x, y) -> x_adv; None for clean accuracy only.
-        batch_size: Images at a time.
+        batch_size: Images at a time, where ``data`` does not come in batches.
         device: Where the batches go; default: where the model is.
         progress: Show a progress bar.
         on_batch: Called with each batch's adversarial images and with which of them, the clean
@@ -66,10 +71,11 @@ def evaluate(
     Raises:
         ValueError: Labels that are no class of the model, or what the attack raises.
     """
-    held = samples(data)
-    where = device_of(model) if device is None else torch.device(device)
-    clean = robust = 0
-    with _bar(len(held), progress) as bar:
+    held = labelled(data)
+    where = _place(model) if device is None else torch.device(device)
+    n = clean = robust = 0
+    total = len(held.labels) if isinstance(held, Samples) else None
+    with held.reading(where), _bar(total, progress) as bar:
         for x, y in held.batches(batch_size, where):
             right = correct(model, x, y)
             clean += int(right.sum())
@@ -79,8 +85,8 @@ def evaluate(
                 robust += int(right.sum())
                 if on_batch is not None:
                     on_batch(adversarial, right)
+            n += len(y)
             bar.update(len(y))
-    n = len(held)
     return Accuracy(clean / n, None if attack is None else robust / n, n)
 
 
@@ -92,15 +98,26 @@ def correct(model: Model, x: Tensor, y: Tensor) -> Tensor:
         return ~fools(logits, y)
 
 
-def device_of(model: Model) -> torch.device:
-    """Device of the model's first parameter or buffer; the CPU without one."""
-    if isinstance(model, nn.Module):
-        for tensor in (*model.parameters(), *model.buffers()):
-            return tensor.device
-    return torch.device("cpu")
+def _place(model: Model) -> torch.device:
+    return device_of(model) if isinstance(model, nn.Module) else torch.device("cpu")
 
 
-def _bar(total: int, shown: bool) -> Any:
+def evaluate_shared(
+    model: nn.Module, data: Any, attack: Attack | None, device: torch.device, group: Processes
+) -> Accuracy:
+    """Accuracies over all processes, each on its share of the data."""
+    mine = labelled(data, "evaluation data").share(group)
+    scores = evaluate(model, mine, copy.deepcopy(attack), device=device)
+    counts = torch.tensor(
+        [scores.clean * scores.n, (scores.robust or 0.0) * scores.n, scores.n],
+        dtype=torch.float64,
+        device=device,
+    )
+    clean, robust, n = group.sum(counts).tolist()
+    return Accuracy(clean / n, None if scores.robust is None else robust / n, int(n))
+
+
+def _bar(total: int | None, shown: bool) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(total=total, desc="evaluate", unit="img", disable=not shown, leave=False)

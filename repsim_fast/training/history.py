@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ class Epoch:
         robust_accuracy: Of ``eval_data`` under ``eval_attack``.
         fgsm_accuracy: Of the overfitting detector's training images against FGSM.
         pgd_accuracy: Of the same images against PGD-10.
+        figures: What ``on_epoch`` gave, by name; beside the other entries in logs.
     """
 
     epoch: int
@@ -37,6 +38,13 @@ class Epoch:
     robust_accuracy: float | None = None
     fgsm_accuracy: float | None = None
     pgd_accuracy: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    def entries(self) -> dict[str, Any]:
+        """All of it by name, ``figures`` beside the others."""
+        own = asdict(self)
+        figures = own.pop("figures")
+        return {**own, **figures}
 
     @property
     def score(self) -> float | None:
@@ -51,10 +59,12 @@ class History:
     Attributes:
         epochs: One record an epoch.
         overfitting: What the catastrophic-overfitting detector found, None if nothing.
+        stopped: Why the training ended before its last epoch, None if it did not.
     """
 
     epochs: list[Epoch] = field(default_factory=list)
     overfitting: str | None = None
+    stopped: str | None = None
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -113,14 +123,14 @@ class Log:
             with self._path.open("a") as file:
                 file.write(_line(epoch))
         if self._writer is not None:
-            for name, value in asdict(epoch).items():
+            for name, value in epoch.entries().items():
                 if name != "epoch" and value is not None:
                     self._writer.add_scalar(name, value, epoch.epoch)
             self._writer.flush()
 
 
 def _line(epoch: Epoch) -> str:
-    return json.dumps(asdict(epoch)) + "\n"
+    return json.dumps(epoch.entries()) + "\n"
 
 
 def _tensorboard(folder: str | Path) -> Any:

@@ -11,7 +11,7 @@ import torch
 
 from repsim_fast._core.borrow import Model
 from repsim_fast.attacks import FGSM, PGD
-from repsim_fast.data.samples import Samples
+from repsim_fast.data.labelled import LabelledImages
 
 from .evaluation import evaluate
 
@@ -46,9 +46,9 @@ class OverfittingDetector:
         self._fgsm = FGSM(eps, **options)
         self._pgd = PGD(eps, steps=10, step_size=eps / 4, seed=0, **options)
 
-    def probe(self, model: Model, data: Samples, device: torch.device) -> Probe:
+    def probe(self, model: Model, data: LabelledImages, device: torch.device) -> Probe:
         """Accuracies of ``model`` on the probed images."""
-        part = Samples(data.images[: self.n], data.labels[: self.n])
+        part = data.first(self.n)
         scores = [
             evaluate(model, part, attack, device=device).robust
             for attack in (self._fgsm, copy.deepcopy(self._pgd))  # the same random start each epoch

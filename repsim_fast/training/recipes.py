@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any
 
 from . import schedules
+from .settings import Optimisation
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PublishedRecipe:
     """A published training.
 
     Attributes:
@@ -36,12 +37,12 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-_COMMON = {"batch_size": 128, "momentum": 0.9, "augment": "crop+flip"}
+_COMMON = {"batch_size": 128, "augment": "crop+flip"}
 # Where the source attacks with batch statistics, running averages included in the model's mode.
 _BATCH_STATISTICS = {"model_mode": "train"}
 
-_RECIPES: dict[str, Recipe] = {
-    "pgd-rice2020": Recipe(
+_RECIPES: dict[str, PublishedRecipe] = {
+    "pgd-rice2020": PublishedRecipe(
         "Rice, Wong and Kolter, 'Overfitting in adversarially robust deep learning', 2020; "
         "locuslab/robust_overfitting, train_cifar.py",
         "preactresnet-18",
@@ -54,10 +55,10 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 200,
             "lr": 0.1,
             "schedule": "step",
-            "weight_decay": 5e-4,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=5e-4),
         },
     ),
-    "trades-zhang2019": Recipe(
+    "trades-zhang2019": PublishedRecipe(
         "Zhang et al., 'Theoretically principled trade-off between robustness and accuracy', 2019 "
         "(beta 6 of its main result); yaodongyu/TRADES, train_trades_cifar10.py",
         "wrn-34-10",
@@ -69,10 +70,10 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 80,
             "lr": 0.1,
             "schedule": partial(schedules.step, milestones=(74 / 80,)),
-            "weight_decay": 2e-4,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=2e-4),
         },
     ),
-    "mart-wang2020": Recipe(
+    "mart-wang2020": PublishedRecipe(
         "Wang et al., 'Improving adversarial robustness requires revisiting misclassified "
         "examples', 2020; YisenWang/MART, train_resnet.py (there on a post-activation ResNet-18)",
         "preactresnet-18",
@@ -84,10 +85,10 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 120,
             "lr": 0.01,
             "schedule": partial(schedules.step, milestones=(74 / 120, 89 / 120, 99 / 120)),
-            "weight_decay": 3.5e-3,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=3.5e-3),
         },
     ),
-    "rs-fgsm-wong2020": Recipe(
+    "rs-fgsm-wong2020": PublishedRecipe(
         "Wong, Rice and Kolter, 'Fast is better than free: revisiting adversarial training', 2020; "
         "locuslab/fast_adversarial, CIFAR10/train_fgsm.py",
         "preactresnet-18",
@@ -99,10 +100,10 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 15,
             "lr": 0.2,
             "schedule": "cyclic",
-            "weight_decay": 5e-4,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=5e-4),
         },
     ),
-    "n-fgsm-dejorge2022": Recipe(
+    "n-fgsm-dejorge2022": PublishedRecipe(
         "de Jorge et al., 'Make some noise: reliable and efficient single-step adversarial "
         "training', 2022; pdejorge/N-FGSM, train.py",
         "preactresnet-18",
@@ -114,10 +115,10 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 30,
             "lr": 0.2,
             "schedule": "cyclic",
-            "weight_decay": 5e-4,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=5e-4),
         },
     ),
-    "gradalign-andriushchenko2020": Recipe(
+    "gradalign-andriushchenko2020": PublishedRecipe(
         "Andriushchenko and Flammarion, 'Understanding and improving fast adversarial training', "
         "2020; tml-epfl/understanding-fast-adv-training",
         "preactresnet-18",
@@ -129,10 +130,10 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 30,
             "lr": 0.3,
             "schedule": partial(schedules.cyclic, peak=0.4),
-            "weight_decay": 5e-4,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=5e-4),
         },
     ),
-    "standard-leavitt2020": Recipe(
+    "standard-leavitt2020": PublishedRecipe(
         "Leavitt and Morcos, 'Selectivity considered harmful', 2020 (ResNet-20 on CIFAR-10)",
         "resnet-20",
         None,
@@ -142,7 +143,7 @@ _RECIPES: dict[str, Recipe] = {
             "epochs": 200,
             "lr": 0.1,
             "schedule": "step",
-            "weight_decay": 1e-4,
+            "optimisation": Optimisation(momentum=0.9, weight_decay=1e-4),
         },
     ),
 }
@@ -153,7 +154,7 @@ def available() -> list[str]:
     return list(_RECIPES)
 
 
-def get(name: str) -> Recipe:
+def get(name: str) -> PublishedRecipe:
     """A recipe by name.
 
     Raises:

@@ -7,64 +7,74 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from repsim_fast._core.processes import Processes
-from repsim_fast.analysis.selectivity import SelectivityRegulariser
 
 from .awp import perturbed_weights
-from .ema import WeightAverage
-from .methods import Batch, Method
+from .methods import Method, TrainingBatch
+from .settings import Optimisation
+from .state import TrainingState
 
 
-@dataclass
+@dataclass(frozen=True)
 class Step:
     """One optimizer step, and all it needs."""
 
-    model: nn.Module
+    state: TrainingState
     method: Method
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    regularisers: tuple[SelectivityRegulariser, ...]
-    awp: float
+    how: Optimisation
     device: torch.device
-    autocast: torch.dtype | None
-    average: WeightAverage | None
+    group: Processes
 
-    def __call__(self, batch: Batch, weight: float, group: Processes) -> tuple[Tensor, Tensor]:
-        """Perturb, descend; gives the loss and the logits it was computed from."""
-        model = self.model
+    def __call__(self, batch: TrainingBatch, weight: float) -> tuple[Tensor, Tensor]:
+        """Perturb, descend; gives the loss and the logits it was computed from.
+
+        Args:
+            batch: This process's share of the step's images.
+            weight: That share, in (0, 1].
+        """
+        model, optimizer, scaler = self.state.model, self.state.optimizer, self.state.scaler
         with self._precision():
             perturbed = self.method.perturb(model, batch)
-        worst_weights = (
-            perturbed_weights(model, lambda: self._loss(batch, perturbed)[0], self.awp)
-            if self.awp
-            else contextlib.nullcontext()
-        )
-        with worst_weights:
+        with self._worst_weights(batch, perturbed):
             loss, logits = self._loss(batch, perturbed)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.method.after_backward()
-        group.average_gradients(model, weight)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.average is not None:
-            self.average.update(model)
+        self.group.average_gradients(model, weight)
+        scaler.step(optimizer)
+        scaler.update()
+        if self.state.average is not None:
+            self.state.average.update(model)
         return loss.detach(), logits.detach()
 
-    def _loss(self, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
+    def set_rate(self, rate: float) -> None:
+        """Learning rate of the steps to come."""
+        for parameters in self.state.optimizer.param_groups:
+            parameters["lr"] = rate
+
+    def _worst_weights(
+        self, batch: TrainingBatch, perturbed: Tensor
+    ) -> contextlib.AbstractContextManager[None]:
+        if not self.how.awp or batch.progress.epoch < self.how.awp_warmup:
+            return contextlib.nullcontext()
+        return perturbed_weights(
+            self.state.model, lambda: self._loss(batch, perturbed)[0], self.how.awp
+        )
+
+    def _loss(self, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         with self._precision(), contextlib.ExitStack() as stack:
             penalties = [
-                stack.enter_context(regulariser.observe(self.model))
-                for regulariser in self.regularisers
+                stack.enter_context(regulariser.observe(self.state.model))
+                for regulariser in self.how.regularisers
             ]
-            loss, logits = self.method.loss(self.model, batch, perturbed)
+            loss, logits = self.method.loss(self.state.model, batch, perturbed)
             for penalty in penalties:
                 loss = loss + penalty(batch.y)
         return loss, logits
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.autocast is None:
+        if self.how.autocast is None:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.autocast)
+        return torch.autocast(self.device.type, self.how.autocast)

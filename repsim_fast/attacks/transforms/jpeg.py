@@ -7,12 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from repsim_fast.ops.reference import steps
+from repsim_fast.ops import pgd_l2_step
+from repsim_fast.ops.directions import l2_direction
 
 from .rendering import RenderingAttack, Scene
 
 _BLOCK = 8
-_LARGEST = 2.0  # of a coefficient, in quantisation steps
+_BOX = (-2.0, 2.0)  # of a coefficient, in quantisation steps
 
 # Quantisation tables of the JPEG standard (ITU T.81, tables K.1 and K.2).
 _LUMA = (
@@ -78,10 +79,21 @@ class JPEGAttack(RenderingAttack):
             return x + change[:, :, :height, :width]
 
         def move(v: Tensor, gradient: Tensor) -> Tensor:
-            return steps.l2_step(v, gradient, origin, self.step_size, self.eps, -_LARGEST, _LARGEST)
+            return pgd_l2_step(
+                v, gradient, origin, step_size=self.step_size, eps=self.eps, bounds=_BOX
+            )
 
-        start = steps.l2_random(origin, self.eps, -_LARGEST, _LARGEST, generator)
-        return Scene(start, render, move)
+        return Scene(_in_ball(origin, self.eps, generator), render, move)
+
+
+def _in_ball(v: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    """Uniform in the L2 ball around zero, then clipped to the box; shape (N, d) of ``v``."""
+    direction = l2_direction(
+        torch.randn(v.shape, dtype=v.dtype, device=v.device, generator=generator)
+    )
+    share = torch.rand(len(v), dtype=v.dtype, device=v.device, generator=generator)
+    radius = eps * share ** (1.0 / v.shape[1])
+    return (radius[:, None] * direction).clamp(*_BOX)
 
 
 def _decode(blocks: Tensor) -> Tensor:

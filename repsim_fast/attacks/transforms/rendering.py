@@ -12,10 +12,10 @@ from torch import Tensor
 from repsim_fast._core.batch_checks import check_labels, check_logits, images_device
 from repsim_fast._core.borrow import Model, borrow, input_gradient
 from repsim_fast._core.randomness import Stream
-from repsim_fast.attacks.objective import Ascent
 
 from .. import losses
 from ..losses import Loss
+from ..objective import InputGradient
 from ..region import Region
 
 
@@ -74,14 +74,14 @@ class RenderingAttack(ABC):
             images = check_images(x)
             labels = check_labels(y, x)
             scene = self._scene(images, self._stream.on(x.device))
-            ascent = Ascent(model, self.loss)
+            objective = InputGradient(model, self.loss)
             parameters = scene.start
             for step in range(self.steps):
                 parameters.requires_grad_()
-                logits = ascent.logits(boxed(scene.render(parameters)))
+                logits = objective.logits(boxed(scene.render(parameters)))
                 if step == 0:
                     check_logits(logits, labels)
-                gradient = input_gradient(ascent.value(logits, labels), parameters)
+                gradient = input_gradient(objective.value(logits, labels), parameters)
                 with torch.no_grad():
                     parameters = scene.move(parameters, gradient).detach()
             with torch.no_grad():

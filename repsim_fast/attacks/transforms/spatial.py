@@ -11,11 +11,11 @@ from torch.nn.functional import affine_grid, grid_sample
 from repsim_fast._core.batch_checks import check_labels, check_logits, images_device
 from repsim_fast._core.borrow import Model, borrow
 from repsim_fast._core.randomness import Stream
-from repsim_fast.attacks.best import Worst
-from repsim_fast.attacks.objective import Ascent
 
 from .. import losses
+from ..best_adversarial import BestAdversarial
 from ..losses import Loss
+from ..objective import InputGradient
 from .rendering import check_images, uniform
 
 
@@ -68,16 +68,16 @@ class RotationTranslation:
         ):
             images = check_images(x)
             y = check_labels(y, x)
-            ascent = Ascent(model, self.loss)
-            worst = Worst(images, targeted=False)
+            objective = InputGradient(model, self.loss)
+            found = BestAdversarial(images, targeted=False)
             rows = torch.arange(len(y), device=y.device)
             for number, choice in enumerate(self._choices(images)):
                 candidate = self._warp(images, choice)
-                logits = ascent.logits(candidate)
+                logits = objective.logits(candidate)
                 if number == 0:
                     check_logits(logits, y)
-                worst.offer(rows, candidate, logits, y, ascent.value(logits, y))
-            return worst.images
+                found.offer(rows, candidate, logits, y, objective.value(logits, y))
+            return found.images
 
     def _choices(self, x: Tensor) -> Tensor:
         """Candidates (K, N, 3) in [-1, 1]: angle, row and column shift in units of the largest."""

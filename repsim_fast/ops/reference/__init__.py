@@ -1,1 +1,4 @@
-"""Plain-torch versions of the operators, in the dtype of their input: float64 in, float64 out."""
+"""Plain-torch versions of the operators, in the dtype of their input: float64 in, float64 out.
+
+Written for clarity. The tests' oracle; those of attack steps also serve devices without kernels.
+"""

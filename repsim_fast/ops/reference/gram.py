@@ -1,7 +1,4 @@
-"""Plain-torch versions of every operator: the oracle of the tests, and readable definitions.
-
-Written for clarity, in the dtype of their input: float64 in, float64 out.
-"""
+"""Centred Gram matrices by their definitions, written out: the tests' oracle in float64."""
 
 from __future__ import annotations
 
@@ -15,46 +12,34 @@ def center_gram(
     gram: Tensor,  # (n, n)
     centering: str,
 ) -> Tensor:
-    """Centres a Gram matrix; "none" and "features" leave it as it is."""
+    """K without the means of its rows and columns: H K H for "double", H = I - 11ᵀ/n.
+
+    "unbiased" is U-centring (Székely and Rizzo, 2014, definition 2), which counts i ≠ j only. With
+    "none" and "features" K stays as it is.
+    """
+    if centering not in ("double", "unbiased"):
+        return gram
     n = gram.shape[0]
-    if centering == "double":
-        rows = gram.mean(dim=1)
-        return gram - rows[:, None] - rows[None, :] + gram.mean()
+    ones = torch.ones_like(gram)
+    counted, each, all_of = ones, n, n * n
     if centering == "unbiased":
-        off_diagonal = gram - torch.diag(gram.diagonal())
-        rows = off_diagonal.sum(dim=1) / (n - 2)
-        centred = (
-            off_diagonal - rows[:, None] - rows[None, :] + off_diagonal.sum() / ((n - 1) * (n - 2))
-        )
-        return centred - torch.diag(centred.diagonal())
-    return gram
+        counted = ones - torch.eye(n, dtype=gram.dtype, device=gram.device)
+        each, all_of = n - 2, (n - 1) * (n - 2)
+    k = gram * counted
+    return counted * (k - k @ ones / each - ones @ k / each + ones @ k @ ones / all_of)
 
 
 def pack_gram(
     gram: Tensor,  # (n, n)
     centering: str,
 ) -> Tensor:
-    """Lower triangle as a vector with the inner products of the full matrices."""
-    n = gram.shape[0]
-    rows, columns = torch.tril_indices(
-        n, n, offset=-1 if centering == "unbiased" else 0, device=gram.device
-    )
-    weight = torch.full(rows.shape, math.sqrt(2.0), dtype=gram.dtype, device=gram.device)
-    return gram[rows, columns] * weight.masked_fill(rows == columns, 1.0)
-
-
-def unpack_gram(
-    packed: Tensor,  # (n(n-1)/2,) or (n(n+1)/2,)
-    n: int,
-    centering: str,
-) -> Tensor:
-    """Inverse of `pack_gram`: the symmetric (n, n) matrix."""
-    rows, columns = torch.tril_indices(
-        n, n, offset=-1 if centering == "unbiased" else 0, device=packed.device
-    )
-    weight = torch.full_like(packed, 1.0 / math.sqrt(2.0)).masked_fill(rows == columns, 1.0)
-    lower = packed.new_zeros(n, n).index_put((rows, columns), packed * weight)
-    return lower + lower.T - torch.diag(lower.diagonal())
+    """Lower triangle row by row, off-diagonal entries times √2; no diagonal for "unbiased"."""
+    parts = []
+    for i, row in enumerate(gram):
+        parts.append(math.sqrt(2.0) * row[:i])
+        if centering != "unbiased":
+            parts.append(row[i : i + 1])
+    return torch.cat(parts)
 
 
 def centered_gram(

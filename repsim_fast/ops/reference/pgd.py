@@ -1,6 +1,7 @@
-"""Plain-torch versions of the attack steps' operators: their oracle, and readable definitions.
+"""Plain-torch versions of attack steps and random starts: readable definitions, in the dtype of x.
 
-In the dtype of x: float64 in, float64 out. Arguments as in `ops`, bounds ready to broadcast.
+The tests' oracle in float64, and the steps of devices that have no kernels. Arguments as in `ops`,
+except that low and high are ready to broadcast and a negative step_size descends the loss.
 """
 
 from __future__ import annotations
@@ -10,18 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-Scalar = float | Tensor
-
-
-def per_sample(value: Scalar, x: Tensor) -> Scalar:
-    """Shape (N,) to (N, 1, ..., 1); a number stays one."""
-    return value.view(-1, *[1] * (x.ndim - 1)) if isinstance(value, Tensor) else value
-
-
-def norm(x: Tensor, p: float) -> Tensor:
-    """Norm of each sample, (N, 1, ..., 1)."""
-    result: Tensor = torch.linalg.vector_norm(x, p, dim=tuple(range(1, x.ndim)), keepdim=True)
-    return result
+from repsim_fast.ops.directions import Scalar, l2_direction, norms, per_sample
 
 
 def finite(grad: Tensor, like: Tensor) -> Tensor:
@@ -31,7 +21,7 @@ def finite(grad: Tensor, like: Tensor) -> Tensor:
     """
     grad = grad.nan_to_num(nan=0.0)
     if grad.dtype == torch.float64 and like.dtype == torch.float32:
-        largest = norm(grad, torch.inf)
+        largest = norms(grad, torch.inf)
         narrow = torch.where(largest > 0, grad / largest, 0.0).float()
         tiny = torch.finfo(torch.float32).smallest_normal * grad.sign().float()
         return torch.where((narrow == 0) & (grad != 0), tiny, narrow)
@@ -69,13 +59,6 @@ def pgd_linf_step(
 # ---- L2
 
 
-def l2_direction(grad: Tensor) -> Tensor:
-    """grad / |grad|_2, 0 for zero: scaled by the largest entry, so that no square overflows."""
-    largest = norm(grad, torch.inf)
-    unit = torch.where(largest > 0, grad / largest, 0.0)
-    return unit / norm(unit, 2).clamp(min=1.0)  # the norm is at least 1, or the row is zero
-
-
 def project_l2_box(
     x_adv: Tensor, x: Tensor, eps: Scalar, low: Scalar, high: Scalar, order: str = "clip_project"
 ) -> Tensor:
@@ -83,7 +66,8 @@ def project_l2_box(
     if order == "clip_project":
         x_adv = clip(x_adv, low, high)
     delta = x_adv - x
-    length, eps = norm(delta, 2), per_sample(eps, x)
+    length, eps = norms(delta, 2), per_sample(eps, x)
+    # Samples inside keep their bits: only longer ones are scaled.
     x_adv = torch.where(length > eps, x + delta * (eps / length), x_adv)
     return clip(x_adv, low, high)  # in either order: rounding may leave the box by a bit
 
@@ -105,6 +89,8 @@ def pgd_l2_step(
 
 # ---- L1
 
+_HALVINGS = 64  # leave nothing of a bracket in float64
+
 
 def l1_direction(
     x_adv: Tensor, grad: Tensor, low: Scalar, high: Scalar, fraction: Scalar
@@ -118,27 +104,30 @@ def l1_direction(
     least = size.sort(1, descending=True).values.gather(1, count - 1)
     chosen = ((size >= least) & (size > 0)).view_as(grad)
     direction = torch.where(chosen, grad.sign(), 0.0)
-    return direction / norm(direction, 1).clamp(min=1.0)
+    return direction / norms(direction, 1).clamp(min=1.0)
 
 
 def project_l1_box(x_adv: Tensor, x: Tensor, eps: Scalar, low: Scalar, high: Scalar) -> Tensor:
-    """Twin of `ops.project_l1_box`: the threshold by bisection in float64."""
-    delta = (x_adv - x).double().flatten(1)
-    room = torch.where(x_adv >= x, high - x, x - low).clamp(min=0).double().flatten(1)
-    radius = torch.as_tensor(eps, dtype=torch.float64, device=x.device).expand(len(x))[:, None]
+    """Twin of `ops.project_l1_box`: the threshold by bisection, in float64 where there is one."""
+    wide = torch.float32 if x.device.type == "mps" else torch.float64
+    delta = (x_adv - x).to(wide)
+    room = torch.where(delta >= 0, high - x, x - low).clamp(min=0.0).to(wide)
+    length, radius = delta.abs(), per_sample(eps, delta)
 
     def shrunk(threshold: Tensor) -> Tensor:
-        return torch.minimum((delta.abs() - threshold).clamp(min=0), room)
+        return torch.minimum((length - threshold).clamp(min=0.0), room)
 
-    lower = torch.zeros_like(radius)
-    upper = delta.abs().amax(1, keepdim=True)
-    inside = shrunk(lower).sum(1, keepdim=True) <= radius
-    for _ in range(100):
+    upper = norms(length, torch.inf)
+    lower = torch.zeros_like(upper)
+    inside = norms(shrunk(lower), 1) <= radius
+    for _ in range(_HALVINGS):
         middle = (lower + upper) / 2
-        outside = shrunk(middle).sum(1, keepdim=True) > radius
+        outside = norms(shrunk(middle), 1) > radius
         lower, upper = torch.where(outside, middle, lower), torch.where(outside, upper, middle)
-    change = delta.sign() * shrunk(torch.where(inside, 0.0, upper))
-    return clip((x.double() + change.view_as(x)).to(x.dtype), low, high)
+    change = shrunk(torch.where(inside, 0.0, upper))
+    projected = (x + delta.sign() * change).to(x.dtype)
+    # Entries that do not change keep their bits.
+    return clip(torch.where(change == length, x_adv, projected), low, high)
 
 
 def pgd_l1_step(
@@ -152,8 +141,9 @@ def pgd_l1_step(
     fraction: Scalar = 0.01,
 ) -> Tensor:
     """Twin of `ops.pgd_l1_step`."""
-    direction = l1_direction(x_adv, finite(grad, x), low, high, fraction)
-    moved = x_adv + per_sample(step_size, x) * direction
+    size = torch.as_tensor(per_sample(step_size, x), dtype=x.dtype, device=x.device)
+    uphill = finite(torch.where(size < 0, -grad, grad), x)
+    moved = x_adv + size.abs() * l1_direction(x_adv, uphill, low, high, fraction)
     return project_l1_box(moved, x, eps, low, high)
 
 
@@ -234,6 +224,21 @@ def random_start(
     seed: int,
     offset: int = 0,
 ) -> Tensor:
-    """Twin of `ops.random_start` for contiguous x."""
-    noise = unit_noise(len(x), x[0].numel(), norm, seed, offset).view_as(x)
-    return clip((x.double() + per_sample(eps, x) * noise).to(x.dtype), low, high)
+    """Twin of `ops.random_start`."""
+    with torch.device("cpu"):  # of integers of 64 bits and in float64, which not every device has
+        noise = in_memory_of(x, unit_noise(len(x), x[0].numel(), norm, seed, offset))
+    return clip(x + per_sample(eps, x) * noise.to(x.dtype).to(x.device), low, high)
+
+
+def in_memory_of(
+    x: Tensor,  # (N, ...)
+    rows: Tensor,  # (N, d)
+) -> Tensor:
+    """Rows of entries in the order of memory that results like x have, as (N, ...)."""
+    strides = torch.empty_like(x).stride()
+    entries = list(range(1, x.ndim))
+    if len(x) == 1 or strides[0] * len(x) == x.numel():  # else samples interleave: kernels copy
+        entries.sort(key=lambda axis: -strides[axis])
+    order = (0, *entries)
+    stored = rows.view([x.shape[axis] for axis in order])
+    return stored.permute([order.index(axis) for axis in range(x.ndim)])

@@ -1,4 +1,4 @@
-"""What a measure is: its two computations, its properties, and the register of all of them."""
+"""What a measure is: its computations, its properties, and the register of all of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from repsim_fast.ops import Precision
+from repsim_fast.similarity.base.accumulator import Accumulator
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError, prepare
 
@@ -46,6 +48,7 @@ class Info:
         symmetric: Whether the order of the two does not matter.
         of_itself: Value of a representation with itself; None where it depends.
         metric: Whether it is a metric between classes of representations it cannot tell apart.
+        title: What figures call it; by default the name without underscores.
     """
 
     name: str
@@ -60,6 +63,11 @@ class Info:
     symmetric: bool = True
     of_itself: float | None = None
     metric: bool = False
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.title:
+            object.__setattr__(self, "title", self.name.replace("_", " "))
 
 
 View = TypeVar("View")
@@ -69,7 +77,8 @@ View = TypeVar("View")
 class Measure(ABC, Generic[View]):
     """A measure with its options: cost per representation in `view`, per pair in `pairs`.
 
-    Subclasses are frozen dataclasses whose fields are the options, checked when made.
+    Subclasses are frozen dataclasses whose fields are the options, checked when made. Most derive
+    from `streaming.samples.SampleMeasure`, which adds `accumulator`.
     """
 
     info: ClassVar[Info]
@@ -82,6 +91,25 @@ class Measure(ABC, Generic[View]):
     @abstractmethod
     def pairs(self, left: Sequence[View], right: Sequence[View], pairs: Pairs) -> Tensor:
         """Values (len(pairs),). ``left is right`` for pairs within one set."""
+
+    @abstractmethod
+    def accumulator(
+        self,
+        *,
+        precision: Precision | None = None,
+        jackknife: int | None = None,
+        capacity: int = 0,
+    ) -> Accumulator:
+        """The measure for layers of whole models, whose features come batch by batch.
+
+        Args:
+            precision: Precision of products of features, as in `ops.centered_gram`.
+            jackknife: Groups of samples to leave out in turn for standard errors.
+            capacity: Expected number of layers.
+
+        Raises:
+            ValueError: An option that the measure does not have, or out of range.
+        """
 
     def __call__(self, x: Tensor | Prepared, y: Tensor | Prepared) -> Tensor:
         """Value of one pair, a scalar."""
@@ -219,14 +247,19 @@ def options_of(
     return [field for field in dataclasses.fields(measure) if field.init]
 
 
-def as_measure(measure: str | Measure[Any], options: dict[str, Any]) -> Measure[Any]:
+def options(measure: Measure[Any]) -> dict[str, Any]:
+    """The options of a measure and their values."""
+    return {field.name: getattr(measure, field.name) for field in options_of(measure)}
+
+
+def as_measure(measure: str | Measure[Any], given: dict[str, Any]) -> Measure[Any]:
     """A measure from its name and options, or one that already is."""
     if isinstance(measure, str):
-        return get_measure(measure, **options)
+        return get_measure(measure, **given)
     if not isinstance(measure, Measure):
         raise TypeError(f"measure: expected a name or a Measure, got {type(measure).__name__}")
-    if options:
-        raise ValueError(f"options: {measure!r} has its own, got {sorted(options)}")
+    if given:
+        raise ValueError(f"options: {measure!r} has its own, got {sorted(given)}")
     return measure
 
 

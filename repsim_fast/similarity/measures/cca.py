@@ -15,7 +15,6 @@ from repsim_fast.ops import cross_gram
 from repsim_fast.similarity.base import spectral
 from repsim_fast.similarity.base.measure import (
     Info,
-    Measure,
     check_not_saturated,
     comparable,
     register,
@@ -23,6 +22,7 @@ from repsim_fast.similarity.base.measure import (
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared, prepare
 from repsim_fast.similarity.base.views import Factor, energy, factors, from_products
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 Summary = Literal["mean", "mean_squared"]
 
@@ -65,11 +65,12 @@ def _warn_of_forced(left: Sequence[Factor], right: Sequence[Factor], pairs: Pair
 
 @register
 @dataclass(frozen=True)
-class CCA(Measure[Factor]):
+class CCA(SampleMeasure[Factor]):
     """See `cca`."""
 
     info: ClassVar[Info] = Info(
         name="cca",
+        title="CCA",
         kind="similarity",
         formula="mean (or mean square) of ρ₁ … ρₖ, the singular values of QₓᵀQᵧ; Q orthonormal "
         "bases of the columns, k the smaller rank",

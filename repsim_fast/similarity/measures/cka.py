@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import check_choice, check_finite, check_matrix
 from repsim_fast.ops import MIN_SAMPLES, Precision, centered_gram, cross_gram
+from repsim_fast.similarity.base.estimator import CENTERING, ESTIMATORS, Estimator
 from repsim_fast.similarity.base.prepared import Prepared
-
-Estimator = Literal["unbiased", "biased"]
-
-ESTIMATORS: tuple[Estimator, ...] = ("unbiased", "biased")
-
-CENTERING: dict[str, Literal["unbiased", "double"]] = {"unbiased": "unbiased", "biased": "double"}
-"""The centring of the Gram that each HSIC estimator needs."""
 
 # Largest entries of features whose Grams, and their squares, float32 holds.
 SIZES = (1e-3, 1e3)
-
-
-def hsic_scale(n: int, estimator: Estimator) -> float:
-    """Factor from the inner product of centred Grams to HSIC: 1/(n(n-3)) or 1/(n-1)²."""
-    return 1.0 / (n * (n - 3)) if estimator == "unbiased" else 1.0 / (n - 1) ** 2
 
 
 def check_pair(x: Tensor, y: Tensor, estimator: Estimator) -> int:

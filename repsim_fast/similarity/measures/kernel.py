@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import check_choice
-from repsim_fast.ops import centered_gram
-from repsim_fast.ops.reference.gram import center_gram, pack_gram
+from repsim_fast.ops import Precision, centered_gram
+from repsim_fast.ops.centering import center_gram, pack_gram
+from repsim_fast.similarity.base.accumulator import Accumulator
 from repsim_fast.similarity.base.distances import squared_distances, squared_median
+from repsim_fast.similarity.base.estimator import CENTERING, ESTIMATORS, Estimator
 from repsim_fast.similarity.base.measure import Info, Measure, check_range, register
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
@@ -25,7 +27,8 @@ from repsim_fast.similarity.base.views import (
     from_products,
     inner_products,
 )
-from repsim_fast.similarity.measures.cka import CENTERING, ESTIMATORS, Estimator
+from repsim_fast.similarity.streaming.gram import GramAccumulator
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 
 def unit_triangle(
@@ -73,6 +76,7 @@ class CKA(Measure[_Linear]):
 
     info: ClassVar[Info] = Info(
         name="cka",
+        title="linear CKA",
         kind="similarity",
         formula="HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)), K = XXᵀ, L = YYᵀ; HSIC₁ (unbiased) or "
         "HSIC₀ (biased)",
@@ -118,14 +122,30 @@ class CKA(Measure[_Linear]):
 
         return from_products(*factors(ours, theirs), pairs, ratio)
 
+    def accumulator(
+        self,
+        *,
+        precision: Precision | None = None,
+        jackknife: int | None = None,
+        capacity: int = 0,
+    ) -> Accumulator:
+        """From Grams of batches: no features are kept; see `Measure.accumulator`."""
+        if jackknife is not None:
+            raise ValueError(
+                f"jackknife: expected None for {self.info.name}, which has errors from its "
+                f"batches, got {jackknife!r}"
+            )
+        return GramAccumulator(estimator=self.estimator, precision=precision, capacity=capacity)
+
 
 @register
 @dataclass(frozen=True)
-class RVCoefficient(CKA):
+class RVCoefficient(SampleMeasure[_Linear], CKA):
     """See `rv_coefficient`."""
 
     info: ClassVar[Info] = Info(
         name="rv_coefficient",
+        title="RV coefficient",
         kind="similarity",
         formula="‖XᵀY‖² / (‖XᵀX‖ ‖YᵀY‖), equal to biased linear CKA",
         low=0.0,
@@ -142,11 +162,12 @@ class RVCoefficient(CKA):
 
 @register
 @dataclass(frozen=True)
-class RBFCKA(Measure[Triangle]):
+class RBFCKA(SampleMeasure[Triangle]):
     """See `cka_rbf`."""
 
     info: ClassVar[Info] = Info(
         name="cka_rbf",
+        title="RBF CKA",
         kind="similarity",
         formula="CKA with K = exp(-‖xᵢ - xⱼ‖² / (2 b² m)), b the bandwidth, m the median of all n² "
         "squared distances",

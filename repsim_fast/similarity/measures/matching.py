@@ -10,11 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from repsim_fast._core.extras import extra
 from repsim_fast.similarity.base import spectral
-from repsim_fast.similarity.base.measure import Info, Invariance, Measure, register
+from repsim_fast.similarity.base.measure import Info, Invariance, register
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.base.views import Factor, Rows, factors, from_products
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 # Features that vary by less than this, in units of rounding of their own size, are constant.
 CONSTANT_ULPS = 8
@@ -25,10 +27,10 @@ def assignment(
 ) -> tuple[Tensor, Tensor]:
     """One-to-one partners with the largest sum of scores: rows and columns (min(p, q),)."""
     # Here, as it takes longer to import than all of this package.
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
-
-    rows, columns = linear_sum_assignment(scores.detach().cpu().double().numpy(), maximize=True)
-    return torch.as_tensor(rows).to(scores.device), torch.as_tensor(columns).to(scores.device)
+    optimize = extra("scipy.optimize", of="matching", purpose="a one-to-one matching")
+    found = optimize.linear_sum_assignment(scores.detach().cpu().double().numpy(), maximize=True)
+    rows, columns = (torch.as_tensor(indices) for indices in found)
+    return rows.to(scores.device), columns.to(scores.device)
 
 
 def unpadded(batch: Batch) -> list[Tensor]:
@@ -40,7 +42,7 @@ def unpadded(batch: Batch) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class _CorrelationMatch(Measure[Factor]):
+class _CorrelationMatch(SampleMeasure[Factor]):
     """A function of the correlations of features."""
 
     def view(self, x: Prepared) -> Factor:
@@ -116,11 +118,12 @@ class SoftCorrelationMatch(_CorrelationMatch):
 
 @register
 @dataclass(frozen=True)
-class PermutationProcrustesDistance(Measure[Rows]):
+class PermutationProcrustesDistance(SampleMeasure[Rows]):
     """See `permutation_procrustes_distance`."""
 
     info: ClassVar[Info] = Info(
         name="permutation_procrustes_distance",
+        title="permutation Procrustes distance",
         kind="distance",
         formula="min ‖XP - Y‖ over permutations P, features not centred, the narrower side padded "
         "with zeros",
@@ -166,11 +169,12 @@ class _Samples(Factor):
 
 @register
 @dataclass(frozen=True)
-class AlignedCosine(Measure[_Samples]):
+class AlignedCosine(SampleMeasure[_Samples]):
     """See `aligned_cosine`."""
 
     info: ClassVar[Info] = Info(
         name="aligned_cosine",
+        title="aligned cosine similarity",
         kind="similarity",
         formula="mean over samples of cos(Qxᵢ, yᵢ), Q the rotation of smallest ‖XQ - Y‖; features "
         "not centred, the narrower side padded with zeros",

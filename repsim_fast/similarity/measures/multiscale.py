@@ -10,11 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from repsim_fast.similarity.base.measure import Info, Measure, check_count, register
+from repsim_fast.similarity.base.measure import Info, check_count, register
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared
 from repsim_fast.similarity.base.views import Number
 from repsim_fast.similarity.measures.neighbours import MutualKNN
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 # Times at which heat traces are compared, as in the authors' experiments; the weight
 # exp(-2(t + 1/t)) is largest at 1 and small at both ends.
@@ -23,11 +24,12 @@ TIMES = 256
 
 @register
 @dataclass(frozen=True)
-class IntrinsicMultiscaleDistance(Measure[Number]):
+class IntrinsicMultiscaleDistance(SampleMeasure[Number]):
     """See `intrinsic_multiscale_distance`."""
 
     info: ClassVar[Info] = Info(
         name="intrinsic_multiscale_distance",
+        title="intrinsic multi-scale distance",
         kind="distance",
         formula="max over t of exp(-2(t + 1/t)) |hₓ(t) - hᵧ(t)|, h(t) = mean of exp(-tλ), λ the "
         "eigenvalues of the normalised Laplacian of the graph of k nearest neighbours",

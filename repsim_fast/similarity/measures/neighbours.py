@@ -12,9 +12,10 @@ from torch import Tensor
 
 from repsim_fast._core.checks import check_choice
 from repsim_fast.similarity.base.distances import unit_rows
-from repsim_fast.similarity.base.measure import Info, Invariance, Measure, check_count, register
+from repsim_fast.similarity.base.measure import Info, Invariance, check_count, register
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 Metric = Literal["cosine", "euclidean"]
 
@@ -40,7 +41,7 @@ class Neighbourhood:
 
 
 @dataclass(frozen=True)
-class _Neighbours(Measure[Neighbourhood]):
+class _Neighbours(SampleMeasure[Neighbourhood]):
     """Mean over samples of a comparison of two neighbourhoods."""
 
     k: int = 10
@@ -114,6 +115,7 @@ class MutualKNN(_Neighbours):
 
     info: ClassVar[Info] = Info(
         name="mutual_knn",
+        title="mutual k-nearest neighbours",
         kind="similarity",
         formula="mean over samples of |N ∩ N'| / k, N the k nearest other samples",
         low=0.0,
@@ -137,6 +139,7 @@ class JaccardSimilarity(_Neighbours):
 
     info: ClassVar[Info] = Info(
         name="jaccard_similarity",
+        title="Jaccard similarity",
         kind="similarity",
         formula="mean over samples of s / (2k - s), s = |N ∩ N'| (intersection over union)",
         low=0.0,
@@ -185,6 +188,7 @@ class JointRankJaccard(_Neighbours):
 
     info: ClassVar[Info] = Info(
         name="joint_rank_jaccard",
+        title="joint rank and Jaccard similarity",
         kind="similarity",
         formula="mean over samples of their Jaccard similarity times their rank similarity",
         low=0.0,
@@ -205,11 +209,12 @@ class JointRankJaccard(_Neighbours):
 
 @register
 @dataclass(frozen=True)
-class SecondOrderCosine(Measure[Neighbourhood]):
+class SecondOrderCosine(SampleMeasure[Neighbourhood]):
     """See `second_order_cosine`."""
 
     info: ClassVar[Info] = Info(
         name="second_order_cosine",
+        title="second-order cosine similarity",
         kind="similarity",
         formula="mean over samples i of the cosine of (s_ij) and (s'_ij), j in N or N', s the "
         "cosine similarity of samples",

@@ -18,7 +18,6 @@ from repsim_fast.similarity.base import spectral
 from repsim_fast.similarity.base.measure import (
     Info,
     Invariance,
-    Measure,
     check_not_saturated,
     check_range,
     register,
@@ -26,6 +25,7 @@ from repsim_fast.similarity.base.measure import (
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared
 from repsim_fast.similarity.base.views import Factor, factors, from_products, sizes
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 # Distances are differences of numbers of order 1. Where c is nearer to 1 than this, rounding of
 # float32 products (1e-7) would leave less than four digits, and float64 products take their place.
@@ -51,7 +51,7 @@ def arc_cosine(cosine: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Procrustes(Measure[Factor]):
+class _Procrustes(SampleMeasure[Factor]):
     """A function of c, seen through any matrix with the same Gram."""
 
     def view(self, x: Prepared) -> Factor:
@@ -75,6 +75,7 @@ class ProcrustesSimilarity(_Procrustes):
 
     info: ClassVar[Info] = Info(
         name="procrustes_similarity",
+        title="Procrustes similarity",
         kind="similarity",
         formula="c = ‖XᵀY‖_* / (‖X‖ ‖Y‖); the normalised Bures similarity",
         low=0.0,
@@ -98,6 +99,7 @@ class ProcrustesDistance(_Procrustes):
 
     info: ClassVar[Info] = Info(
         name="procrustes_distance",
+        title="Procrustes distance",
         kind="distance",
         formula="2 - 2c = min ‖X/‖X‖ - QY/‖Y‖‖² over rotations Q, squared as in the source",
         low=0.0,
@@ -121,6 +123,7 @@ class AngularProcrustesDistance(_Procrustes):
 
     info: ClassVar[Info] = Info(
         name="angular_procrustes_distance",
+        title="angular Procrustes distance",
         kind="distance",
         formula="arccos c",
         low=0.0,
@@ -145,6 +148,7 @@ class BuresDistance(_Procrustes):
 
     info: ClassVar[Info] = Info(
         name="bures_distance",
+        title="Bures distance",
         kind="distance",
         formula="√(‖X‖² + ‖Y‖² - 2‖XᵀY‖_*) = min ‖X - QY‖, the size-and-shape distance",
         low=0.0,
@@ -167,7 +171,7 @@ class BuresDistance(_Procrustes):
 
 @register
 @dataclass(frozen=True)
-class ShapeDistance(Measure[Factor]):
+class ShapeDistance(SampleMeasure[Factor]):
     """See `shape_distance`."""
 
     info: ClassVar[Info] = Info(

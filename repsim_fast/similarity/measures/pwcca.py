@@ -11,11 +11,12 @@ from torch import Tensor
 
 from repsim_fast._core.checks import check_choice
 from repsim_fast.similarity.base import spectral
-from repsim_fast.similarity.base.measure import Info, Measure, register
+from repsim_fast.similarity.base.measure import Info, register
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared
 from repsim_fast.similarity.base.views import Factor, factors, from_products
 from repsim_fast.similarity.measures.cca import orthonormal
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 Side = Literal["x", "y", "mean", "smaller"]
 
@@ -31,11 +32,12 @@ class Weighted(Factor):
 
 @register
 @dataclass(frozen=True)
-class PWCCA(Measure[Weighted]):
+class PWCCA(SampleMeasure[Weighted]):
     """See `pwcca`."""
 
     info: ClassVar[Info] = Info(
         name="pwcca",
+        title="PWCCA",
         kind="similarity",
         formula="Σ αᵢρᵢ / Σ αᵢ with αᵢ = Σⱼ |hᵢᵀxⱼ|, hᵢ = Qₓuᵢ the canonical variates of x (of y "
         "with side='y')",

@@ -13,7 +13,6 @@ from torch import Tensor
 from repsim_fast.ops import centered_gram
 from repsim_fast.similarity.base.measure import (
     Info,
-    Measure,
     check_not_saturated,
     check_range,
     register,
@@ -21,6 +20,7 @@ from repsim_fast.similarity.base.measure import (
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.base.views import Factor, energy, factors, from_products, sizes
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +37,12 @@ class _Predictor:
 
 @register
 @dataclass(frozen=True)
-class LinearRegression(Measure[_Predictor]):
+class LinearRegression(SampleMeasure[_Predictor]):
     """See `linear_regression`."""
 
     info: ClassVar[Info] = Info(
         name="linear_regression",
+        title="linear regression R²",
         kind="similarity",
         formula="R² = ‖QᵧᵀX‖² / ‖X‖², the share of the variance of x that a linear function of y "
         "explains",
@@ -112,7 +113,7 @@ def linear_regression(
 
 @register
 @dataclass(frozen=True)
-class EigenspaceOverlap(Measure[Factor]):
+class EigenspaceOverlap(SampleMeasure[Factor]):
     """See `eigenspace_overlap`."""
 
     info: ClassVar[Info] = Info(
@@ -174,11 +175,12 @@ def eigenspace_overlap(
 
 @register
 @dataclass(frozen=True)
-class GULPDistance(Measure[Factor]):
+class GULPDistance(SampleMeasure[Factor]):
     """See `gulp_distance`."""
 
     info: ClassVar[Info] = Info(
         name="gulp_distance",
+        title="GULP distance",
         kind="distance",
         formula="√(tr(S_λ⁻¹S)² + tr(T_λ⁻¹T)² - 2 tr(S_λ⁻¹C T_λ⁻¹Cᵀ)), S, T, C covariances scaled "
         "to tr S = tr T = 1, S_λ = S + λI, λ = ridge",

@@ -17,11 +17,12 @@ from repsim_fast.similarity.base.distances import (
     distances,
     squared_distances,
 )
-from repsim_fast.similarity.base.measure import Info, Measure, register
+from repsim_fast.similarity.base.measure import Info, register
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.base.views import Triangle, inner_products
 from repsim_fast.similarity.measures.kernel import unit_triangle
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 RDM = Literal["correlation", "euclidean", "cosine"]
 Comparison = Literal["spearman", "pearson", "cosine"]
@@ -80,11 +81,12 @@ def _ranked(x: Prepared, rdm: RDM) -> Tensor:
 
 @register
 @dataclass(frozen=True)
-class RSA(Measure[Triangle]):
+class RSA(SampleMeasure[Triangle]):
     """See `rsa`."""
 
     info: ClassVar[Info] = Info(
         name="rsa",
+        title="RSA",
         kind="similarity",
         formula="Spearman or Pearson correlation or cosine of the dissimilarities of all pairs of "
         "samples: 1 - correlation, 1 - cosine or Euclidean distance of their features",
@@ -125,7 +127,7 @@ class RSA(Measure[Triangle]):
 
 @register
 @dataclass(frozen=True)
-class DistanceCorrelation(Measure[Triangle]):
+class DistanceCorrelation(SampleMeasure[Triangle]):
     """See `distance_correlation`."""
 
     info: ClassVar[Info] = Info(
@@ -152,11 +154,12 @@ class DistanceCorrelation(Measure[Triangle]):
 
 @register
 @dataclass(frozen=True)
-class RSMNormDifference(Measure[Triangle]):
+class RSMNormDifference(SampleMeasure[Triangle]):
     """See `rsm_norm_difference`."""
 
     info: ClassVar[Info] = Info(
         name="rsm_norm_difference",
+        title="RSM norm difference",
         kind="distance",
         formula="‖Dₓ - Dᵧ‖, Frobenius norm, D the Euclidean distances between samples",
         low=0.0,

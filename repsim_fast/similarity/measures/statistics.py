@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from repsim_fast.similarity.base.distances import squared_distances
-from repsim_fast.similarity.base.measure import Info, Measure, check_range, register
+from repsim_fast.similarity.base.measure import Info, check_range, register
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.base.views import Number
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 
 @dataclass(frozen=True)
-class _Difference(Measure[Number]):
+class _Difference(SampleMeasure[Number]):
     """Absolute difference of a statistic."""
 
     min_samples: ClassVar[int] = 2

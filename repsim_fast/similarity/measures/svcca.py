@@ -9,22 +9,24 @@ from typing import ClassVar
 from torch import Tensor
 
 from repsim_fast._core.checks import check_choice
-from repsim_fast.similarity.base.measure import Info, Measure, check_count, check_range, register
+from repsim_fast.similarity.base.measure import Info, check_count, check_range, register
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared
 from repsim_fast.similarity.base.views import Factor
 from repsim_fast.similarity.measures.cca import SUMMARIES, Summary, orthonormal, summarised
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 DEFAULT_VARIANCE = 0.99
 
 
 @register
 @dataclass(frozen=True)
-class SVCCA(Measure[Factor]):
+class SVCCA(SampleMeasure[Factor]):
     """See `svcca`."""
 
     info: ClassVar[Info] = Info(
         name="svcca",
+        title="SVCCA",
         kind="similarity",
         formula="cca of Uₓ and Uᵧ, the left singular vectors of X and Y that hold 99 % of the "
         "variance Σs² (or the share `variance`), or the first `components`",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import check_choice
 from repsim_fast.ops import MIN_SAMPLES, centered_gram
+from repsim_fast.similarity.base.estimator import CENTERING, ESTIMATORS, Estimator, hsic_scale
 from repsim_fast.similarity.base.factor import sample_gram
-from repsim_fast.similarity.measures.cka import CENTERING, ESTIMATORS, Estimator, hsic_scale
 
 # Groups of batches kept for the jackknife: beyond this, neighbouring groups are joined, so that
 # memory stays bounded. With g groups the standard error itself is uncertain by about 1/√(2g).
@@ -36,12 +38,16 @@ class CKAEstimate:
         standard_error: (L, L) float64, jackknife over batches; NaN with a single batch.
         n_samples: Samples seen, all batches together.
         n_batches: Batches seen.
+        hsic: (G, L, L) float64, sums Σ n_b HSIC^b over each group of batches; all else follows.
+        group_samples: Samples of each of these groups.
     """
 
     value: Tensor
     standard_error: Tensor
     n_samples: int
     n_batches: int
+    hsic: Tensor
+    group_samples: tuple[int, ...]
 
 
 class MinibatchCKA:
@@ -88,8 +94,26 @@ class MinibatchCKA:
         self.n_batches = 0
         # Weighted sums Σ n_b HSIC^b of groups of `_group_size` batches; the last may be partial.
         self._groups: list[Tensor] = []
+        self._group_samples: list[int] = []
         self._group_size = 1
         self._in_last_group = 0
+
+    @classmethod
+    def from_groups(
+        cls,
+        hsic: Tensor,  # (G, L, L) float64
+        group_samples: Sequence[int],
+        *,
+        n_batches: int,
+        estimator: Estimator,
+    ) -> MinibatchCKA:
+        """What had these groups of batches, as `compute` gives them; to be merged with others."""
+        state = cls(estimator=estimator)
+        state._groups = list(hsic)
+        state._group_samples = list(group_samples)
+        state._group_size = state._in_last_group = max(1, round(n_batches / len(group_samples)))
+        state.n_samples, state.n_batches = sum(group_samples), n_batches
+        return state
 
     def update(
         self,
@@ -162,26 +186,30 @@ class MinibatchCKA:
             raise ValueError(
                 f"hsic: expected a matrix ({size}, {size}), got shape {tuple(hsic.shape)}"
             )
-        self._add(hsic * n)
+        self._add(hsic * n, n)
         self.n_samples += n
         self.n_batches += 1
 
-    def _add(self, weighted: Tensor) -> None:
+    def _add(self, weighted: Tensor, n: int) -> None:
         if self._groups and self._in_last_group < self._group_size:
             self._groups[-1] += weighted
+            self._group_samples[-1] += n
             self._in_last_group += 1
             return
         if len(self._groups) == MAX_GROUPS:
-            self._groups = [
-                first + second
-                for first, second in zip(self._groups[::2], self._groups[1::2], strict=True)
-            ]
-            self._group_size *= 2
+            self._join_pairs()
         self._groups.append(weighted)
+        self._group_samples.append(n)
         self._in_last_group = 1
 
     def merge(self, other: MinibatchCKA) -> MinibatchCKA:
-        """Adds what another accumulator has seen (of the same representations); returns self.
+        """Adds what another accumulator has seen (other samples, the same representations).
+
+        Groups of batches stay of about one size, which the jackknife supposes: neighbours of the
+        smaller ones are joined.
+
+        Returns:
+            This accumulator; the other one is as before.
 
         Raises:
             ValueError: Different estimators or numbers of representations.
@@ -195,13 +223,13 @@ class MinibatchCKA:
                 f"other: expected {self._groups[0].shape[0]} representations, "
                 f"got {other._groups[0].shape[0]}"
             )
-        while self._group_size != other._group_size:
-            smaller = self if self._group_size < other._group_size else other
-            if smaller is other:
-                other = other._copy()
-                smaller = other
-            smaller._join_pairs()
-        self._groups = [*self._groups, *(group.clone() for group in other._groups)]
+        other = other._copy()
+        for small, large in ((self, other), (other, self)):
+            while len(small._groups) > 1 and _typical(small) * 1.5 <= _typical(large):
+                small._join_pairs()
+        self._groups += other._groups
+        self._group_samples += other._group_samples
+        self._group_size = max(self._group_size, other._group_size)
         while len(self._groups) > MAX_GROUPS:
             self._join_pairs()
         self._in_last_group = self._group_size  # later batches open a group of their own
@@ -213,12 +241,12 @@ class MinibatchCKA:
         copy = MinibatchCKA(estimator=self.estimator)
         copy.__dict__.update(self.__dict__)
         copy._groups = [group.clone() for group in self._groups]
+        copy._group_samples = list(self._group_samples)
         return copy
 
     def _join_pairs(self) -> None:
-        groups = self._groups
-        joined = [a + b for a, b in zip(groups[::2], groups[1::2], strict=False)]
-        self._groups = joined + groups[len(joined) * 2 :]
+        self._groups = _sums_of_pairs(self._groups)
+        self._group_samples = _sums_of_pairs(self._group_samples)
         self._group_size *= 2
 
     def hsic(self) -> Tensor:
@@ -238,7 +266,7 @@ class MinibatchCKA:
             RuntimeError: No batch has been added.
         """
         total = self.hsic() * self.n_samples
-        value = _ratio(total)
+        value = _cka(total)
         count = len(self._groups)
         if count < 2:
             error = torch.full_like(value, math.nan)
@@ -248,22 +276,76 @@ class MinibatchCKA:
             for group in self._groups:
                 # Deviations from the estimate, not the values themselves: their squares would
                 # cancel.
-                deviation = _ratio(total - group) - value
+                deviation = _cka(total - group) - value
                 mean += deviation / count
                 squares += deviation.square()
             variance = (squares - count * mean.square()).clamp_min(0.0)
             error = (variance * (count - 1) / count).sqrt()
-        return CKAEstimate(value, error, self.n_samples, self.n_batches)
+        return CKAEstimate(
+            value,
+            error,
+            self.n_samples,
+            self.n_batches,
+            torch.stack(self._groups),
+            tuple(self._group_samples),
+        )
 
 
-def _ratio(hsic: Tensor) -> Tensor:
-    """HSIC_ij / √(HSIC_ii HSIC_jj); NaN where a representation has no variance."""
+def without_each_group(
+    hsic: Tensor,  # (G, L, L) float64
+    rows: slice = slice(None),
+    columns: slice = slice(None),
+) -> Tensor:
+    """CKA (G, rows, columns) with each group of batches left out in turn, from their HSIC sums.
+
+    These are the replicates of a jackknife: the standard error of any smooth function of cells is
+    √((G-1)/G Σ (fᵍ - f̄)²) over its values on them.
+    """
+    left = hsic.sum(dim=0) - hsic
+    own = left.diagonal(dim1=1, dim2=2)
+    return _ratio(left[:, rows, columns], own[:, rows], own[:, columns])
+
+
+def _cka(
+    hsic: Tensor,  # (L, L)
+) -> Tensor:
     own = hsic.diagonal()
+    return _ratio(hsic, own, own)
+
+
+def _ratio(
+    hsic: Tensor,  # (..., r, c)
+    own_rows: Tensor,  # (..., r)
+    own_columns: Tensor,  # (..., c)
+) -> Tensor:
+    """HSIC_ij / √(HSIC_ii HSIC_jj); NaN where a representation has no variance."""
+    row_unit, own_rows = _near_one(own_rows)
+    column_unit, own_columns = _near_one(own_columns)
+    hsic = hsic * row_unit[..., :, None] * column_unit[..., None, :]
+    return hsic / (own_rows[..., :, None] * own_columns[..., None, :]).sqrt()
+
+
+def _near_one(own: Tensor) -> tuple[Tensor, Tensor]:
+    """A power of two for each HSIC, and the HSIC times its square, which is near 1: the product of
+    two HSICs may leave float64, and powers of two are exact. NaN where it is not positive."""
     own = torch.where(own > 0, own, math.nan)
-    # Powers of two, so exact: the product of two HSICs may leave float64.
     unit = torch.ldexp(torch.ones_like(own), -(torch.frexp(own).exponent // 2))
-    hsic, own = hsic * unit[:, None] * unit[None, :], own * unit * unit
-    return hsic / (own[:, None] * own[None, :]).sqrt()
+    return unit, own * unit * unit
+
+
+def _typical(state: MinibatchCKA) -> int:
+    """Samples of the middle one of the groups by size."""
+    sizes = sorted(state._group_samples)
+    return sizes[(len(sizes) - 1) // 2] if sizes else 0
+
+
+Summand = TypeVar("Summand", Tensor, int)
+
+
+def _sums_of_pairs(parts: list[Summand]) -> list[Summand]:
+    """Sums of neighbours; the last one of an odd number stays alone."""
+    joined = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)]
+    return joined + parts[len(joined) * 2 :]
 
 
 def _exact(

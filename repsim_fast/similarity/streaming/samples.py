@@ -1,4 +1,4 @@
-"""Measures that need all samples at once, for `compare`: features are collected batch by batch."""
+"""Measures that need all samples at once: features are collected batch by batch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repsim_fast.similarity.base.measure import Measure, get_measure, need_float64, options_of
+from repsim_fast.ops import Precision
+from repsim_fast.similarity.base.accumulator import Accumulator, NotFiniteError, Similarities
+from repsim_fast.similarity.base.measure import Measure, View, need_float64, options
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.base.store import GIB, FeatureStore, Spill
 from repsim_fast.similarity.grid import within
 from repsim_fast.similarity.inference import jackknife
-from repsim_fast.similarity.streaming.accumulator import Estimate, NotFiniteError
+
+
+class SampleMeasure(Measure[View]):
+    """A measure that needs the features of all samples at once, as most do."""
+
+    def accumulator(
+        self,
+        *,
+        precision: Precision | None = None,
+        jackknife: int | None = None,
+        capacity: int = 0,
+    ) -> Accumulator:
+        """One that keeps features, in files beyond 4 GiB; see `Measure.accumulator`."""
+        if precision is not None:
+            raise ValueError(
+                f"precision: expected None for {self.info.name}, which computes in float32, and in "
+                f"float64 where needed, got {precision!r}"
+            )
+        if jackknife is not None and not isinstance(jackknife, int):
+            raise TypeError(f"jackknife: expected an int, got {type(jackknife).__name__}")
+        if jackknife is not None and jackknife < 2:
+            raise ValueError(f"jackknife: expected at least 2 groups, got {jackknife}")
+        return SampleAccumulator(self, groups=jackknife)
 
 
 class SampleAccumulator:
@@ -23,47 +47,23 @@ class SampleAccumulator:
     the budget; beyond it they go to temporary files that are mapped into memory.
 
     Args:
-        measure: Name of a measure, or one with options.
-        estimator: Passed on to measures by name that have one; others ignore it.
-        precision: Must be None: these measures compute in float32, and in float64 where needed.
-        capacity: Expected number of layers; not used.
+        measure: The measure, with its options.
         groups: Groups of samples of the jackknife for standard errors, which takes that many times
             as long; None for none.
         memory: Budget in bytes.
-
-    Attributes:
-        description: Options of the measure, for the result.
-        reason: Why the first of the layers without a value has none.
-
-    Raises:
-        ValueError: Unknown measure, or a precision.
     """
 
     min_samples = 1
     any_feature_order = False
-    only_queues = False
+    samples_may_return = False
+    capturable = False
 
     def __init__(
-        self,
-        measure: str | Measure[Any],
-        *,
-        estimator: str | None = None,
-        precision: str | None = None,
-        capacity: int = 0,
-        groups: int | None = None,
-        memory: int = 8 * GIB,
+        self, measure: Measure[Any], *, groups: int | None = None, memory: int = 8 * GIB
     ) -> None:
-        if precision is not None:
-            raise ValueError(f"precision: expected None for measure {measure!r}, got {precision!r}")
-        if isinstance(measure, str):
-            plain = get_measure(measure)
-            wanted = estimator and any(field.name == "estimator" for field in options_of(plain))
-            measure = get_measure(measure, estimator=estimator) if wanted else plain
         self.measure = measure
-        options = {field.name: getattr(measure, field.name) for field in options_of(measure)}
-        given = [f"{name} {value}" for name, value in options.items() if value is not None]
+        given = [f"{name} {value}" for name, value in options(measure).items() if value is not None]
         self.description = ", ".join(given) or "plain"
-        self.reason = ""
         self.groups = groups
         self._memory = memory // 2
         self._store = FeatureStore(memory=self._memory)
@@ -90,11 +90,12 @@ class SampleAccumulator:
         self._n_samples += n
         self._n_batches += 1
 
-    def estimate(self) -> Estimate:
+    def compute(self) -> Similarities:
         """Values of all pairs; NaN for layers for which the measure is undefined.
 
         Raises:
             UndefinedError: The measure is undefined for every layer.
+            ValueError: More groups to leave out than samples.
         """
         if self.groups is not None and self.groups > self._n_samples:
             raise ValueError(
@@ -106,20 +107,35 @@ class SampleAccumulator:
         wide = need_float64(layers)
         # Each is let go of once its view is there, and with it the rest of what was factorised.
         views = [self._view(layers.pop(0), spill, wide=wide) for _ in range(size)]
-        defined = [i for i, view in enumerate(views) if not isinstance(view, UndefinedError)]
-        reasons = [view for view in views if isinstance(view, UndefinedError)]
+        undefined = {i: view for i, view in enumerate(views) if isinstance(view, UndefinedError)}
+        defined = [i for i in range(size) if i not in undefined]
         if not defined:
-            raise reasons[0]
-        self.reason = str(reasons[0]) if reasons else ""
+            raise undefined[0]
         value = _spread(within(self.measure, [views[i] for i in defined]), defined, size)
         spill.close()
-        standard_error = torch.full_like(value, math.nan)
-        if self.groups is not None:
-            known = [self._store.matrix(i) for i in defined]
-            resampled = jackknife(self.measure, known, groups=self.groups)
-            standard_error = _spread(resampled.standard_error, defined, size)
-        undefined = tuple(sorted(set(range(size)) - set(defined)))
-        return Estimate(value, standard_error, self._n_samples, self._n_batches, undefined)
+        error, left_out = self._jackknife(defined, size)
+        groups = () if self.groups is None else range(self.groups)
+        return Similarities(
+            value,
+            torch.full_like(value, math.nan) if error is None else error,
+            self._n_samples,
+            self._n_batches,
+            undefined={i: str(reason) for i, reason in undefined.items()},
+            no_error="no jackknife was asked for" if error is None else "",
+            left_out=left_out,
+            group_samples=tuple(len(range(g, self._n_samples, len(groups))) for g in groups),
+        )
+
+    def _jackknife(self, defined: list[int], size: int) -> tuple[Tensor | None, Tensor | None]:
+        """Standard errors (size, size), and values (groups, size, size) without each group."""
+        if self.groups is None:
+            return None, None
+        known = [self._store.matrix(i) for i in defined]
+        resampled = jackknife(self.measure, known, groups=self.groups)
+        return (
+            _spread(resampled.standard_error, defined, size),
+            _spread(resampled.resamples, defined, size),
+        )
 
     def _view(self, layer: Prepared, spill: Spill, *, wide: bool) -> Any:
         """View of a layer, or the reason why there is none."""
@@ -129,11 +145,15 @@ class SampleAccumulator:
             return error
 
 
-def _spread(values: Tensor, numbers: list[int], size: int) -> Tensor:
-    """A matrix (size, size), NaN except for the rows and columns of these numbers."""
-    result = torch.full((size, size), math.nan, dtype=torch.float64)
+def _spread(
+    values: Tensor,  # (..., len(numbers), len(numbers))
+    numbers: list[int],
+    size: int,
+) -> Tensor:
+    """Matrices (..., size, size), NaN except for the rows and columns of these numbers."""
+    result = torch.full((*values.shape[:-2], size, size), math.nan, dtype=torch.float64)
     chosen = torch.tensor(numbers)
-    result[chosen[:, None], chosen[None, :]] = values.cpu()
+    result[..., chosen[:, None], chosen[None, :]] = values.cpu()
     return result
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .adversarial import adversarial, noise, pgd, standard
-from .base import Batch, Method
+from .base import Method, Progress, TrainingBatch
 from .free import free
 from .single_step import fgsm, gradalign, n_fgsm, rs_fgsm
 from .trades import mart, trades
@@ -46,8 +46,9 @@ def build(name: str, **options: Any) -> Method:
 
 
 __all__ = [
-    "Batch",
     "Method",
+    "Progress",
+    "TrainingBatch",
     "adversarial",
     "available",
     "build",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from repsim_fast.attacks import PGD
 
-from .base import Batch, Method, clean, cross_entropy, on_examples
+from .base import Method, TrainingBatch, clean, cross_entropy, on_examples
 
 Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
@@ -43,7 +43,7 @@ def adversarial(attack: Attack, *, name: str = "adversarial", eps: float | None 
     to start again: use the named methods where bit-identical resumption matters.
     """
 
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+    def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         return attack(model, batch.x, batch.y)
 
     return Method(name, perturb, cross_entropy, eps)
@@ -58,7 +58,7 @@ def noise(sigma: float = 0.25) -> Method:
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
 
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+    def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         return batch.x + sigma * torch.randn(batch.x.shape, generator=batch.generator).to(batch.x)
 
     return Method("noise", perturb, cross_entropy)

@@ -13,24 +13,44 @@ from repsim_fast._core.borrow import call
 
 
 @dataclass(frozen=True)
-class Batch:
+class Progress:
+    """How far a training is, at one optimizer step.
+
+    Attributes:
+        epoch: Counted from 0.
+        epochs: Of the whole training.
+        fraction: What is done of the training, in [0, 1).
+        first: Whether it is the first step of its epoch, also of one that is begun again: what a
+            method carries from batch to batch is to be forgotten then.
+    """
+
+    epoch: int = 0
+    epochs: int = 1
+    fraction: float = 0.0
+    first: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
     """A batch as the trainer hands it out.
 
     Attributes:
         x: Images (N, C, H, W) in [0, 1], augmented.
         y: Labels (N,).
         generator: CPU generator for everything random about this batch.
+        progress: How far the training is, for what changes in its course.
     """
 
     x: Tensor
     y: Tensor
     generator: torch.Generator
+    progress: Progress = Progress()
 
 
-Perturb = Callable[[nn.Module, Batch], Tensor]
+Perturb = Callable[[nn.Module, TrainingBatch], Tensor]
 """(model, batch) -> images to train on, (N, C, H, W)."""
 
-BatchLoss = Callable[[nn.Module, Batch, Tensor], tuple[Tensor, Tensor]]
+BatchLoss = Callable[[nn.Module, TrainingBatch, Tensor], tuple[Tensor, Tensor]]
 """(model, batch, perturbed images) -> (mean loss, logits that the running accuracy counts)."""
 
 
@@ -50,7 +70,6 @@ class Method:
         loss: The outer loss.
         eps: Radius of the perturbation, None without one.
         replays: Optimizer steps on each batch.
-        start_epoch: Called before each epoch, to forget what a method carries between batches.
         after_backward: Called after each backward pass.
     """
 
@@ -59,7 +78,6 @@ class Method:
     loss: BatchLoss
     eps: float | None = None
     replays: int = 1
-    start_epoch: Callable[[], None] = _nothing
     after_backward: Callable[[], None] = _nothing
 
 
@@ -70,19 +88,21 @@ def on_examples(attack: Callable[..., Any], eps: float, **options: Any) -> Pertu
     """
     attack(eps, **options)
 
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+    def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         examples: Tensor = attack(eps, seed=batch.generator, **options)(model, batch.x, batch.y)
         return examples
 
     return perturb
 
 
-def clean(model: nn.Module, batch: Batch) -> Tensor:
+def clean(model: nn.Module, batch: TrainingBatch) -> Tensor:
     """Perturb nothing."""
     return batch.x
 
 
-def cross_entropy(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy(
+    model: nn.Module, batch: TrainingBatch, perturbed: Tensor
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the perturbed images."""
     logits = call(model, perturbed)
     return nn.functional.cross_entropy(logits, batch.y), logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import Batch, Method, cross_entropy
+from .base import Method, TrainingBatch, cross_entropy
 
 
 def free(eps: float = 8 / 255, *, replays: int = 8, step_size: float | None = None) -> Method:
@@ -25,8 +25,10 @@ def free(eps: float = 8 / 255, *, replays: int = 8, step_size: float | None = No
     size = eps if step_size is None else step_size
     carried: list[Tensor] = []  # the perturbation; then, within a step, the images that carry it
 
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+    def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         x = batch.x
+        if batch.progress.first:
+            carried.clear()
         if not carried or carried[0].shape[1:] != x.shape[1:] or len(carried[0]) < len(x):
             fresh = torch.zeros_like(x)
             if carried and carried[0].shape[1:] == x.shape[1:]:
@@ -51,6 +53,5 @@ def free(eps: float = 8 / 255, *, replays: int = 8, step_size: float | None = No
         cross_entropy,
         eps,
         replays=replays,
-        start_epoch=carried.clear,
         after_backward=after_backward,
     )

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.borrow import call
-from repsim_fast.analysis.selectivity import unobserved
 from repsim_fast.attacks import FGSM, NFGSM, RSFGSM
+from repsim_fast.training.regularisers import gradient_misalignment
 
-from .base import Batch, Method, cross_entropy, on_examples
+from .base import Method, TrainingBatch, cross_entropy, on_examples
 
 
 def fgsm(eps: float = 8 / 255, **options: Any) -> Method:
@@ -64,28 +63,10 @@ def gradalign(eps: float = 8 / 255, *, weight: float | None = None, **options: A
     weight = 0.02 * math.exp(255 * eps * math.log(10) / 8) if weight is None else weight
     plain = fgsm(eps, **options)
 
-    def loss(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(model: nn.Module, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         value, logits = cross_entropy(model, batch, perturbed)
         noise = torch.rand(batch.x.shape, generator=batch.generator).to(batch.x)
-        at_x = _input_gradient(model, batch.x, batch.y, differentiable=False)
-        shifted = batch.x + eps * (2 * noise - 1)
-        nearby = _input_gradient(model, shifted, batch.y, differentiable=True)
-        alignment = nn.functional.cosine_similarity(_scaled(at_x), _scaled(nearby), dim=1)
-        return value + weight * (1.0 - alignment.mean()), logits
+        nearby = batch.x + eps * (2 * noise - 1)
+        return value + weight * gradient_misalignment(model, batch.x, batch.y, nearby), logits
 
     return Method("gradalign", plain.perturb, loss, eps)
-
-
-def _input_gradient(model: nn.Module, x: Tensor, y: Tensor, *, differentiable: bool) -> Tensor:
-    x = x.detach().requires_grad_()
-    with unobserved():
-        logits = call(model, x)
-    value = nn.functional.cross_entropy(logits, y, reduction="sum")
-    (gradient,) = torch.autograd.grad(value, x, create_graph=differentiable)
-    return gradient.flatten(1)
-
-
-def _scaled(gradient: Tensor) -> Tensor:
-    """Rows scaled to a largest entry of 1: a cosine must not notice that gradients are tiny."""
-    largest = gradient.detach().abs().amax(1, keepdim=True)
-    return gradient / largest.clamp(min=torch.finfo(gradient.dtype).tiny)

@@ -10,11 +10,11 @@ from torch.nn.functional import cross_entropy, kl_div, nll_loss
 
 from repsim_fast._core.borrow import borrow, call
 from repsim_fast.attacks import PGD
-from repsim_fast.attacks.execution.execution import resolve
+from repsim_fast.attacks.execution.options import resolve
 from repsim_fast.attacks.losses import divergence
 from repsim_fast.attacks.region import Region
 
-from .base import Batch, Method, on_examples
+from .base import Method, TrainingBatch, on_examples
 
 # Start of the published inner loop: KL has no gradient at x itself.
 _START_DEVIATION = 1e-3
@@ -61,13 +61,13 @@ def trades(
             "predictions: it would be captured anew for every batch"
         )
 
-    def perturb(model: nn.Module, batch: Batch) -> Tensor:
+    def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         with borrow(model, device=batch.x.device, seed=0), torch.no_grad():
             loss = divergence(call(model, batch.x).softmax(1))
         attack = on_examples(_NearStart, eps, loss=loss, **settings)
         return attack(model, batch)
 
-    def loss(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(model: nn.Module, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         logits = call(model, batch.x)
         attacked = call(model, perturbed)
         gap = kl_div(attacked.log_softmax(1), logits.softmax(1), reduction="batchmean")
@@ -98,7 +98,7 @@ def mart(
     step_size = eps / 4 if step_size is None else step_size
     perturb = on_examples(_NearStart, eps, steps=steps, step_size=step_size, **options)
 
-    def loss(model: nn.Module, batch: Batch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(model: nn.Module, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         clean = call(model, batch.x).softmax(1)
         logits = call(model, perturbed)
         attacked = logits.softmax(1)

@@ -1,0 +1,1 @@
+"""What all experiments share: networks trained once, cached comparisons, tables, judged claims."""

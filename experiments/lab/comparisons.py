@@ -1,0 +1,140 @@
+"""CKA of all layers of several networks, with what it is without each batch of images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+
+from repsim_fast import Grid, compare
+from repsim_fast._core.files import replacing
+from repsim_fast.analysis.estimates import Array, Estimate, jackknife, jackknife_error
+from repsim_fast.analysis.grids import mean_same_layer, stages_by_name
+
+LayerRule = Callable[[str, nn.Module], bool]
+"""(name, module) -> whether the layer is compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """CKA of all layers of all views, with the values that leave out one batch of images each.
+
+    Attributes:
+        views: Names of the networks, each on the images that it looks at.
+        layers: Names of the layers of each.
+        value: (L, L) over the layers of all views.
+        replicates: (batches, L, L).
+    """
+
+    views: tuple[str, ...]
+    layers: tuple[tuple[str, ...], ...]
+    value: Array
+    replicates: Array
+
+    def stages(self, view: str) -> tuple[str, ...]:
+        """Stage of each layer of a view."""
+        return stages_by_name(self.layers[self.views.index(view)])
+
+    def estimate(self, index: Callable[..., float], *pairs: tuple[str, str]) -> Estimate:
+        """A function of the grids of pairs of views, with its jackknife standard error.
+
+        The replicates are those of the same images, so that differences of grids come out with
+        the error of the difference.
+        """
+        value, left_out = self._on_grids(index, pairs)
+        return jackknife(value, left_out)
+
+    def curve(self, index: Callable[..., Array], *pairs: tuple[str, str]) -> list[Estimate]:
+        """The same for a function with many values."""
+        value, left_out = self._on_grids(index, pairs)
+        errors = jackknife_error(left_out)
+        return [Estimate(float(v), float(e)) for v, e in zip(value, errors, strict=True)]
+
+    def same_layer(self) -> list[list[Estimate]]:
+        """Mean same-layer CKA of each pair of views, which have layers of equal number."""
+        return [[self.estimate(mean_same_layer, (a, b)) for b in self.views] for a in self.views]
+
+    def grid(self, a: str, b: str) -> Grid:
+        """For plotting."""
+        cells = self._cells(a, b)
+        left_out = self.replicates[(slice(None), *cells)]
+        rows, columns = (self.layers[self.views.index(v)] for v in (a, b))
+        error = jackknife_error(left_out)
+        return Grid(a, b, rows, columns, self.value[cells], error, "cka", left_out)
+
+    def _on_grids(self, index: Callable[..., Any], pairs: tuple[tuple[str, str], ...]) -> Any:
+        """The function's value, and those without each batch."""
+        cells = [self._cells(a, b) for a, b in pairs]
+        value, *left_out = (index(*(m[c] for c in cells)) for m in (self.value, *self.replicates))
+        return value, np.array(left_out)
+
+    def _cells(self, a: str, b: str) -> Any:
+        starts = np.cumsum([0, *map(len, self.layers)])
+        i, j = self.views.index(a), self.views.index(b)
+        return np.ix_(range(starts[i], starts[i + 1]), range(starts[j], starts[j + 1]))
+
+    def save(self, path: Path) -> None:
+        """Whole or not at all, in float32: it halves the folder, and CKA has not seven digits."""
+        labels = json.dumps({"views": self.views, "layers": self.layers})
+        arrays = {
+            # In order: the file takes the memory as it lies.
+            name: np.ascontiguousarray(getattr(self, name), dtype=np.float32)
+            for name in ("value", "replicates")
+        }
+        with replacing(path) as part:
+            save_file(arrays, part, {"labels": labels})
+
+    @classmethod
+    def load(cls, path: Path) -> Comparison:
+        """What `save` wrote."""
+        with safe_open(path, framework="numpy") as file:
+            labels = json.loads(file.metadata()["labels"])
+            value, replicates = (
+                file.get_tensor(n).astype(np.float64) for n in ("value", "replicates")
+            )
+        layers = tuple(map(tuple, labels["layers"]))
+        return cls(tuple(labels["views"]), layers, value, replicates)
+
+
+def compare_networks(
+    models: Mapping[str, nn.Module],
+    images: Tensor,
+    others: Mapping[str, Tensor],
+    *,
+    layers: LayerRule,
+    batch_size: int,
+    device: str,
+) -> Comparison:
+    """All layers of all networks, each on ``images`` or on its ``others`` of the same positions."""
+    size = min(batch_size, len(images) // 2)  # a jackknife needs two batches
+    positions = torch.arange(len(images) // size * size)  # its groups are of one size
+    found = compare(
+        models,
+        # The positions stand in for labels: other images are looked up by them.
+        data=(images[positions], positions),
+        layers=layers,
+        inputs={name: _Look(x) for name, x in others.items()} or None,
+        batch_size=size,
+        device=device,
+    )
+    assert found.replicates is not None  # there are two batches
+    return Comparison(found.models, found.layers, found.value, found.replicates)
+
+
+class _Look:
+    """A comparison's input transform: images that were made before, by position."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __call__(self, x: Tensor, positions: Tensor | None) -> Tensor:
+        assert positions is not None  # they stand in for labels
+        return self.images[positions.cpu()].to(x.device)

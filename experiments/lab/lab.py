@@ -1,0 +1,182 @@
+"""What questions work with: networks by recipe, comparisons of them, places for results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast import data
+from repsim_fast.analysis.estimates import Estimate, share
+
+from . import datasets
+from .comparisons import Comparison, LayerRule, compare_networks
+from .datasets import DataSet
+from .files import digest, write_text
+from .networks import Networks
+from .presets import Preset
+from .recipes import Recipe, Training
+from .threats import Threat
+
+R = TypeVar("R", bound=Recipe)
+P = TypeVar("P", bound=Preset)
+
+
+@dataclass(frozen=True)
+class View(Generic[R]):
+    """A network, at an epoch, looking at benign images or at those of an attack on it.
+
+    Attributes:
+        name: Label in pictures and tables.
+        epoch: One that the recipe keeps; None for the trained network.
+        threat: Attack on this very network; None for benign images.
+        strength: Multiple of the attack's radius.
+    """
+
+    name: str
+    recipe: R
+    epoch: int | None = None
+    threat: str | None = None
+    strength: float = 1.0
+
+
+class Lab(ABC, Generic[R, P]):
+    """Data, networks and comparisons of one preset, all kept so that an interrupted run goes on.
+
+    Args:
+        preset: Sizes.
+        work: Folder of checkpoints and comparisons; not for version control.
+        deadline: See ``Networks``.
+        progress: Show progress bars.
+    """
+
+    def __init__(
+        self, preset: P, work: Path, *, deadline: float | None = None, progress: bool = True
+    ) -> None:
+        self.preset = preset
+        self.work = work
+        self.dataset = datasets.find(preset.dataset, size=preset.image_size)
+        self.threats = self.threats_of(self.dataset)
+        size = self.dataset.size
+        self.train_data, self.test_data = (
+            data.load(self.dataset.spec, split, size=size, limit=limit, progress=progress)
+            for split, limit in (("train", preset.train_images), ("test", None))
+        )
+        if preset.test_images < len(self.test_data):
+            self.test_data = self.test_data.subset(preset.test_images)
+        self.networks = Networks(
+            work / "networks",
+            self.training,
+            device=preset.device,
+            deadline=deadline,
+            progress=progress,
+        )
+        self._examples: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def threats_of(self, dataset: DataSet) -> Mapping[str, Threat]:
+        """The threat models, at radii that suit a data set; the usual one first."""
+
+    @abstractmethod
+    def training(self, recipe: R) -> Training:
+        """What a recipe asks for."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> LayerRule:
+        """The layers that are compared."""
+
+    @property
+    def training_set(self) -> str:
+        """Name of the training images, for recipes."""
+        return f"{self.dataset.name} {len(self.train_data)}"
+
+    def images(self, trained_on: R | None = None) -> tuple[Tensor, Tensor]:
+        """Test images and labels, or those that a recipe is trained on (as many at most)."""
+        held = self.test_data
+        if trained_on is not None:
+            everything = len(self.train_data)
+            held = self.train_data.subset(min(trained_on.images or everything, len(held)))
+        return held.tensors()
+
+    def model(self, view: View[R]) -> nn.Module:
+        """The network of a view."""
+        return self.networks.load(view.recipe, view.epoch)
+
+    def examples(self, view: View[R]) -> Tensor:
+        """The test images as a view sees them, on the CPU."""
+        x, y = self.images()
+        if view.threat is None:
+            return x
+        # Views differ in name where they share what they look at.
+        key = digest([dataclasses.asdict(view.recipe), view.epoch, view.threat, view.strength])
+        if key not in self._examples:
+            attack = self.threats[view.threat].build(strength=view.strength, seed=0)
+            model, where = self.model(view), self.preset.device
+            size = self.preset.compare_batch
+            parts = [
+                attack(model, a.to(where), b.to(where)).cpu()
+                for a, b in zip(torch.split(x, size), torch.split(y, size), strict=True)
+            ]
+            self._examples[key] = torch.cat(parts)
+        return self._examples[key]
+
+    def accuracy(
+        self, recipe: R, threat: str | None = None, strength: float = 1.0
+    ) -> dict[str, Estimate]:
+        """Clean and robust accuracy on the test images, with binomial standard errors.
+
+        Robust counts images that are classified correctly benign and attacked, by default by the
+        usual threat model.
+        """
+        threat = next(iter(self.threats)) if threat is None else threat
+        self.networks.train(recipe)
+        key = f"accuracy-{threat}-{strength:g}-{self.preset.test_images}.json"
+        path = self.networks.folder / recipe.name / key
+        if not path.exists():
+            model = self.networks.load(recipe)
+            attacked = self.examples(View("", recipe, threat=threat, strength=strength))
+            x, y = self.images()
+            right = self._correct(model, x, y)
+            robust = right & self._correct(model, attacked, y)
+            scores = [float(right.float().mean()), float(robust.float().mean()), len(y)]
+            write_text(path, json.dumps(scores))
+        clean, robust_share, n = json.loads(path.read_text())
+        return {"clean": share(clean, n), "robust": share(robust_share, n)}
+
+    def _correct(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            parts = [
+                model(part.to(self.preset.device)).argmax(1).cpu() for part in torch.split(x, 1000)
+            ]
+        return torch.cat(parts) == y
+
+    def compare(self, views: Sequence[View[R]], trained_on: R | None = None) -> Comparison:
+        """CKA between all layers of all views on the same images, see ``images``.
+
+        Images of attacks are made once before.
+        """
+        preset = self.preset
+        settings = [
+            [dataclasses.asdict(view) for view in views],
+            trained_on and dataclasses.asdict(trained_on),
+            preset.test_images, preset.compare_batch, self.dataset.name,
+        ]  # fmt: skip
+        path = self.work / "comparisons" / f"{digest(settings)}.safetensors"
+        if not path.exists():
+            compare_networks(
+                {view.name: self.model(view) for view in views},
+                self.images(trained_on)[0],
+                {view.name: self.examples(view) for view in views if view.threat is not None},
+                layers=self.layers,
+                batch_size=preset.compare_batch,
+                device=preset.device,
+            ).save(path)
+        return Comparison.load(path)  # as rounded, so that a resumed run has the same digits

@@ -1,0 +1,127 @@
+"""Networks by recipe: trained once, kept by the recipe's hash, resumed where interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Generic, SupportsFloat, TypeVar
+
+from torch import nn
+
+from repsim_fast import models, training
+
+from .files import write_text
+from .recipes import Recipe, Training
+
+R = TypeVar("R", bound=Recipe)
+
+LATE = "the time is over"
+
+
+class OutOfTime(Exception):
+    """The part's time is over; everything so far is kept."""
+
+
+class Networks(Generic[R]):
+    """Trains what is missing and loads what is there.
+
+    Args:
+        folder: Of the checkpoints; not for version control.
+        plan: What a recipe asks for.
+        device: Where networks are trained, and where `load` puts them.
+        deadline: ``time.monotonic()`` at which training stops with `OutOfTime`, before an epoch
+            that would not end in time.
+        progress: Show progress bars.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Callable[[R], Training],
+        *,
+        device: str,
+        deadline: float | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.device = device
+        self.deadline = deadline
+        self.progress = progress
+        self.trained = 0
+        self.seconds: dict[str, float] = {}  # of the whole training of each network that was used
+
+    def load(self, recipe: R, epoch: int | None = None) -> nn.Module:
+        """The network after an epoch that the recipe keeps, or the trained one."""
+        self.train(recipe)
+        whole = epoch is None or epoch == recipe.epochs
+        name = "last.safetensors" if whole else _kept(int(epoch or 0))
+        model, _ = models.load_checkpoint(self.folder / recipe.name / name)
+        return model.to(self.device)
+
+    def history(self, recipe: R) -> list[dict[str, Any]]:
+        """What happened in each epoch, accuracies among it."""
+        self.train(recipe)
+        lines = (self.folder / recipe.name / "log.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def train(self, recipe: R) -> None:
+        """Train, or go on training, unless it is done already."""
+        folder = self.folder / recipe.name
+        done = folder / "done.json"
+        if done.exists():
+            self.seconds[recipe.name] = json.loads(done.read_text())["seconds"]
+            return
+        self._check_time(f"before {recipe.name}")
+        write_text(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
+        history = self._trained(recipe, folder)
+        if history.stopped == LATE:
+            done_epochs = f"{len(history)} of {recipe.epochs} epochs"
+            raise OutOfTime(f"stopped after {done_epochs} of {recipe.name}")
+        self.trained += 1
+        # Of all epochs, also of those before an interruption.
+        self.seconds[recipe.name] = sum(epoch.seconds for epoch in history.epochs)
+        # Done first: were it the other way round, a kill in between would train all anew.
+        write_text(done, json.dumps({"seconds": self.seconds[recipe.name]}))
+        (folder / "resume.safetensors").unlink()
+
+    def _trained(self, recipe: R, folder: Path) -> training.History:
+        asked = self.plan(recipe)
+        model, architecture = asked.model, dict(asked.architecture)
+        began = time.monotonic()
+
+        def keep(epochs: int) -> None:
+            if epochs in recipe.keep:
+                models.save_checkpoint(folder / _kept(epochs), model, **architecture)
+
+        def on_epoch(_: nn.Module, record: training.Epoch) -> Mapping[str, SupportsFloat] | None:
+            nonlocal began
+            done = record.epoch + 1
+            keep(done)
+            figures = None if asked.on_epoch is None else asked.on_epoch(model, record)
+            began, took = (now := time.monotonic()), now - began
+            if done < recipe.epochs and self.deadline is not None and now + took > self.deadline:
+                raise training.StopTraining(LATE, figures)
+            return figures
+
+        keep(0)
+        return training.train(
+            model,
+            asked.data,
+            **asked.options,
+            on_epoch=on_epoch,
+            saving=training.Saving(folder, architecture, resume=True, log=folder / "log.jsonl"),
+            device=self.device,
+            progress=self.progress,
+        )
+
+    def _check_time(self, where: str) -> None:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise OutOfTime(f"stopped {where}")
+
+
+def _kept(epoch: int) -> str:
+    return f"epoch{epoch:03d}.safetensors"

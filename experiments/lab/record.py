@@ -1,0 +1,105 @@
+"""When, where, by which code and in what time each question was answered: run.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repsim_fast._core.versions import versions
+
+from .files import plain, read_json, write_json
+from .presets import Preset
+
+LAB = Path(__file__).resolve().parent
+CHANGED = " with changes"
+
+
+class Record:
+    """The answers in a results folder that belong to a preset and to the code that runs.
+
+    Runs of some questions add to it. Answers found at other settings or by other code do not count
+    any more: they might not even be of the form that is judged now.
+
+    Args:
+        path: run.json.
+        preset: Settings of all the questions.
+        code: Folder of the experiment's code.
+    """
+
+    def __init__(self, path: Path, preset: Preset, code: Path) -> None:
+        self.path = path
+        self.preset = plain(dataclasses.asdict(preset))
+        # Of the code as it is loaded, not as it may be when the question is answered.
+        self.commit = _commit(code)
+        self.questions: dict[str, Any] = {}
+        self.networks: dict[str, float] = {}
+        if path.exists():
+            held = read_json(path)
+            if (held.get("preset"), held.get("commit")) == (self.preset, self.commit):
+                self.questions, self.networks = held["questions"], held["networks"]
+
+    def has(self, question: str) -> bool:
+        """Whether the question is answered by this very code, which is then a commit."""
+        return bool(self.commit) and CHANGED not in self.commit and question in self.questions
+
+    def add(self, question: str, networks: Mapping[str, float], **figures: float) -> None:
+        """A question is answered.
+
+        Args:
+            networks: Seconds of training of each network used so far, now or in an earlier run.
+            figures: What answering took, besides trainings that were there already.
+        """
+        time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        here = {"time": time, "machine": _machine(), "versions": _versions()}
+        self.questions[question] = {**here, **figures}
+        self.questions = dict(sorted(self.questions.items()))
+        self.networks = dict(sorted({**self.networks, **networks}.items()))
+        held = {
+            "preset": self.preset,
+            "commit": self.commit,
+            "questions": self.questions,
+            "networks": self.networks,
+        }
+        write_json(self.path, held)
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions().items())
+
+
+def _machine() -> str:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{_cpu()}, {os.cpu_count()} cores ({torch.get_num_threads()} used), {gpu}, "
+        f"{platform.system()} {platform.machine()}"
+    )
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
+
+
+def _commit(code: Path) -> str:
+    """The last commit that changed the experiment's code, the lab's or the package."""
+    paths = [":/repsim_fast", ":/csrc", f"{LAB}/*.py", f"{code}/*.py"]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments, "--", *paths], cwd=LAB, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    commit = git("log", "-1", "--format=%H")[:12]
+    return commit + (CHANGED if git("status", "--porcelain") else "")

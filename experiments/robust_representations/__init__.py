@@ -1,0 +1,1 @@
+"""What robust training does to representations, after Cianfarani et al., 2022."""

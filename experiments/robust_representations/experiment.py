@@ -1,0 +1,24 @@
+"""The parts of this experiment, for the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.lab.experiment import Experiment
+
+from . import tables
+from .claims import CLAIMS
+from .presets import PRESETS
+from .questions import QUESTIONS, measures
+from .robust_lab import RobustLab
+
+EXPERIMENT = Experiment(
+    folder=Path(__file__).resolve().parent,
+    description="What robust training does to representations.",
+    presets=PRESETS,
+    lab=RobustLab,
+    questions=QUESTIONS,
+    claims=CLAIMS,
+    check=measures.check,
+    blocks=tables.BLOCKS,
+)

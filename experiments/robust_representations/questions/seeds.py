@@ -1,0 +1,90 @@
+"""Networks of all seeds, and what a change of seed alone does.
+
+That is the yardstick of every question that trains one network of a kind: a difference between two
+networks counts when it is larger than that between two networks that differ by their seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any
+
+from experiments.lab.comparisons import Comparison
+from experiments.lab.lab import View
+from repsim_fast.analysis.estimates import Estimate, spread_over_seeds
+from repsim_fast.analysis.grids import Array, mean_same_layer
+
+from ..recipes import Recipe
+from ..robust_lab import RobustLab
+from .common import STAGES, stage_mean_of, structure
+
+KINDS = ("standard", "robust")
+
+
+def recipes(lab: RobustLab, seed: int) -> dict[str, Any]:
+    """The usual networks of a seed, by kind."""
+    return {"standard": lab.standard(seed), "robust": lab.robust(seed)}
+
+
+def all_seeds(lab: RobustLab) -> tuple[list[View[Recipe]], list[View[Recipe]], Comparison]:
+    """Standard and robust networks of all seeds, compared with one another."""
+    standard, robust = (
+        [View(f"{kind} {s}", recipes(lab, s)[kind]) for s in lab.preset.seeds] for kind in KINDS
+    )
+    return standard, robust, lab.compare([*standard, *robust])
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The yardstick; all NaN or empty where there is one seed.
+
+    Attributes:
+        spread: Standard deviation over the seeds of a kind of each index of `structure`.
+        same_layer: Mean same-layer CKA of two networks of a kind, or of one of each.
+        by_stage: The same for each stage.
+        pairs: Pairs of names in ``found`` that the two are means over.
+    """
+
+    found: Comparison
+    spread: Mapping[str, Mapping[str, Estimate]]
+    same_layer: Mapping[str, Estimate]
+    by_stage: Mapping[str, Mapping[str, Estimate]]
+    pairs: Mapping[str, list[tuple[str, str]]]
+
+    def between(self, kind: str, index: str = "mean off-diagonal") -> Estimate:
+        """Standard deviation of the difference of an index between two networks of a kind."""
+        spread = self.spread[kind][index]
+        return Estimate(2**0.5 * spread.value, 2**0.5 * spread.standard_error)
+
+
+def baseline(lab: RobustLab) -> Baseline:
+    """From the networks of question 1, which the other questions need anyway."""
+    standard, robust, found = all_seeds(lab)
+    names = {"standard": [v.name for v in standard], "robust": [v.name for v in robust]}
+    rows = {kind: [structure(found, name) for name in own] for kind, own in names.items()}
+    pairs = {
+        "standard-standard": list(combinations(names["standard"], 2)),
+        "robust-robust": list(combinations(names["robust"], 2)),
+        "standard-robust": list(product(names["standard"], names["robust"])),
+    }
+    pairs = {kind: several for kind, several in pairs.items() if several}
+    stages = found.stages(standard[0].name)
+    return Baseline(
+        found,
+        {
+            kind: {key: spread_over_seeds([r[key].value for r in own]) for key in own[0]}
+            for kind, own in rows.items()
+        },
+        {k: found.estimate(_mean_of(mean_same_layer), *p) for k, p in pairs.items()},
+        {
+            k: {s: found.estimate(_mean_of(stage_mean_of(stages, s)), *p) for s in STAGES}
+            for k, p in pairs.items()
+        },
+        pairs,
+    )
+
+
+def _mean_of(index: Callable[[Array], float]) -> Callable[..., float]:
+    return lambda *grids: sum(map(index, grids)) / len(grids)

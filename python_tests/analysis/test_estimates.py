@@ -1,0 +1,100 @@
+"""Standard errors whose value is known otherwise."""
+
+import numpy as np
+import pytest
+
+from repsim_fast.analysis import estimates
+from repsim_fast.analysis.estimates import Estimate
+
+NAN = float("nan")
+
+
+def test_jackknife_of_a_mean_is_its_standard_error():
+    sample = np.random.default_rng(0).normal(size=20)
+    left_out = [np.delete(sample, i).mean() for i in range(20)]
+    found = estimates.jackknife(sample.mean(), left_out)
+    assert found.value == sample.mean()
+    assert found.standard_error == pytest.approx(sample.std(ddof=1) / np.sqrt(20))
+
+
+def test_jackknife_errors_are_those_of_each_cell():
+    left_out = np.random.default_rng(1).normal(size=(5, 2, 3))
+    errors = estimates.jackknife_error(left_out)
+    assert errors.shape == (2, 3)
+    assert errors[1, 2] == estimates.jackknife(0.0, left_out[:, 1, 2]).standard_error
+
+
+def test_one_group_says_nothing_of_the_error():
+    assert np.isnan(estimates.jackknife(1.0, [1.0]).standard_error)
+    assert np.isnan(estimates.jackknife_error(np.ones((1, 2, 3)))).all()
+    assert estimates.jackknife_error(np.ones((0, 2, 3))).shape == (2, 3)
+
+
+def test_a_share_of_none_has_an_error():
+    assert estimates.share(0.2, 400) == Estimate(0.2, pytest.approx(0.02, rel=0.01))
+    assert estimates.share(0.0, 400).standard_error == pytest.approx(1 / 400, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "message"),
+    [
+        (1.2, 10, r"right: expected a share in \[0, 1\], got 1.2"),
+        (NAN, 10, "right: expected a share"),
+        (0.5, 0, "n: expected at least one image, got 0"),
+    ],
+)
+def test_what_is_no_share(right, n, message):
+    with pytest.raises(ValueError, match=message):
+        estimates.share(right, n)
+
+
+def test_numbers_of_several_seeds():
+    own = [Estimate(v, 0.5) for v in (1.0, 2.0, 3.0)]
+    assert estimates.over_seeds([1.0, 2.0, 3.0]) == Estimate(2.0, pytest.approx(3**-0.5))
+    assert estimates.mean_over_seeds(own) == estimates.over_seeds([1.0, 2.0, 3.0])
+    assert estimates.mean_over_seeds(own[:1]) == own[0]
+    assert np.isnan(estimates.over_seeds([1.0]).standard_error)
+    spread = estimates.spread_over_seeds([1.0, 2.0, 3.0])
+    assert (spread.value, spread.standard_error) == (1.0, 0.5)
+    assert np.isnan(estimates.spread_over_seeds([1.0]).value)
+    with pytest.raises(ValueError, match="values: expected a number for each network"):
+        estimates.over_seeds([])
+
+
+def test_the_error_of_a_spread_is_that_of_normal_values():
+    draws = np.random.default_rng(2).normal(size=(20_000, 30))
+    stated = np.mean([estimates.spread_over_seeds(d).standard_error for d in draws])
+    assert stated == pytest.approx(draws.std(1, ddof=1).std(), rel=0.03)
+
+
+def test_differences_and_ratios_carry_both_errors():
+    a, b = Estimate(6.0, 0.3), Estimate(2.0, 0.4)
+    assert estimates.difference(a, b) == Estimate(4.0, pytest.approx(0.5))
+    found = estimates.ratio(a, b)
+    assert found.value == 3
+    assert found.standard_error == pytest.approx(3 * np.hypot(0.3 / 6, 0.4 / 2))
+    assert estimates.ratio(a, Estimate(0.0, 0.1)).value == np.inf
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p"),
+    [
+        ((1, 2, 3), (4, 5, 6), 1 / 20),
+        ((4, 5, 6), (1, 2, 3), 1.0),
+        ((1, 1, 1), (1, 1, 1), 1.0),
+        ((0.1, 0.2), (0.3,), 1 / 3),
+    ],
+)
+def test_permutation_p_is_exact(low, high, p):
+    assert estimates.permutation_p(low, high) == pytest.approx(p)
+
+
+def test_permutation_p_needs_both_groups():
+    with pytest.raises(ValueError, match="high: expected a number for each network"):
+        estimates.permutation_p([1.0], [])
+
+
+def test_one_sided_p():
+    assert estimates.one_sided_p(Estimate(1.645, 1.0)) == pytest.approx(0.05, abs=1e-4)
+    assert estimates.one_sided_p(Estimate(-1.645, 1.0)) == pytest.approx(0.95, abs=1e-4)
+    assert np.isnan(estimates.one_sided_p(Estimate(1.0, NAN)))

@@ -1,0 +1,131 @@
+"""Networks are trained once, kept along the way, and resumed to the same weights."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from experiments.lab import networks
+from experiments.lab.networks import OutOfTime
+from python_tests.support import toy_experiment as toy
+from repsim_fast import models
+
+
+@pytest.fixture
+def lab(tmp_path):
+    def build(name="work", **options):
+        return toy.ToyLab(toy.PRESET, tmp_path / name, progress=False, **options)
+
+    return build
+
+
+def same(a, b):
+    pairs = zip(a.state_dict().items(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for (_, x), y in pairs)
+
+
+class Clock:
+    """Time that stands still but for what a test adds."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(networks.time, "monotonic", lambda: self.now)
+
+
+def test_a_network_is_trained_once_and_kept_along_the_way(lab):
+    first = lab().networks
+    recipe = lab().recipe(epochs=2, keep=(0, 1))
+    trained = first.load(recipe)
+    assert first.trained == 1
+    again = lab().networks
+    assert same(again.load(recipe), trained)
+    assert again.trained == 0
+    assert again.seconds == first.seconds
+    begin = models.build("wrn-10-1", num_classes=10, in_channels=1, seed=recipe.seed)
+    assert same(again.load(recipe, 0), begin)
+    assert same(again.load(recipe, 2), trained)
+    one, _ = models.load_checkpoint(again.folder / recipe.name / "epoch001.safetensors")
+    assert same(again.load(recipe, 1), one)
+    assert not same(one, trained)
+
+
+def test_the_history_has_what_the_recipe_watches_and_the_experiment_adds(lab):
+    networks = lab().networks
+    lines = networks.history(lab().recipe(epochs=3, watch=2))
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert [line["robust_accuracy"] is not None for line in lines] == [False, True, True]
+    assert all(line["twice"] == 2 * line["loss"] for line in lines)
+    assert networks.history(lab().recipe())[0]["clean_accuracy"] is None
+
+
+def test_a_stopped_training_goes_on_to_the_same_network(lab, monkeypatch):
+    clock = Clock(monkeypatch)
+    recipe = lab().recipe(epochs=3, keep=(1,))
+    whole = lab("whole").networks
+    whole.train(recipe)
+    stopped = lab("parts", deadline=10.0).networks
+    monkeypatch.setattr(stopped, "plan", slow(stopped.plan, clock, 6.0))
+    with pytest.raises(OutOfTime, match="stopped after 1 of 3 epochs of wrn-10-1-standard-seed0"):
+        stopped.train(recipe)  # a second epoch would end at 12
+    stopped.deadline = 7.0
+    with pytest.raises(OutOfTime, match="stopped after 1 of 3 epochs"):
+        stopped.train(recipe)
+    resumed = lab("parts").networks
+    for epoch in (None, 1):
+        assert same(resumed.load(recipe, epoch), whole.load(recipe, epoch))
+    assert not (resumed.folder / recipe.name / "resume.safetensors").exists()
+
+
+def slow(plan, clock, seconds):
+    """Epochs that take so long."""
+
+    def planned(recipe):
+        asked = plan(recipe)
+
+        def on_epoch(model, record):
+            clock.now += seconds
+            return asked.on_epoch(model, record)
+
+        return dataclasses.replace(asked, on_epoch=on_epoch)
+
+    return planned
+
+
+def test_time_that_is_over_after_the_last_epoch_stops_nothing(lab, monkeypatch):
+    clock = Clock(monkeypatch)
+    late = lab(deadline=5.0).networks
+    monkeypatch.setattr(late, "plan", slow(late.plan, clock, 6.0))
+    recipe = lab().recipe(epochs=1)
+    late.train(recipe)
+    assert late.trained == 1
+    other = dataclasses.replace(recipe, seed=1)
+    with pytest.raises(OutOfTime, match="stopped before wrn-10-1-standard-seed1"):
+        late.train(other)
+    assert not (late.folder / other.name).exists()
+
+
+def test_a_network_that_is_stopped_for_another_reason_is_done(lab, monkeypatch):
+    enough = lab().networks
+
+    def stop(model, record):
+        raise networks.training.StopTraining("collapsed", {"twice": 1.0})
+
+    plan = enough.plan
+    monkeypatch.setattr(
+        enough, "plan", lambda recipe: dataclasses.replace(plan(recipe), on_epoch=stop)
+    )
+    recipe = lab().recipe(epochs=3)
+    assert [line["twice"] for line in enough.history(recipe)] == [1.0]
+    assert (enough.folder / recipe.name / "done.json").exists()
+
+
+def test_recipes_differ_in_name_where_they_differ_at_all(lab):
+    recipe = lab().recipe()
+    others = [
+        dataclasses.replace(recipe, **change)
+        for change in ({"lr": 0.1}, {"keep": (0,)}, {"images": 30}, {"method": "fgsm"})
+    ]
+    assert len({r.name for r in (recipe, *others)}) == 5
+    assert lab().recipe().name == recipe.name
+    assert json.loads(json.dumps(dataclasses.asdict(recipe)))["dataset"] == "digits 60"

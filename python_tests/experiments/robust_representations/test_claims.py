@@ -1,0 +1,138 @@
+"""Verdicts follow from the numbers and from the premises."""
+
+import dataclasses
+
+import pytest
+
+from experiments.lab import claims
+from experiments.robust_representations.claims import CLAIMS
+from experiments.robust_representations.presets import PRESETS
+
+
+def number(value, se=0.01):
+    return {"value": value, "se": se}
+
+
+def structure(standard=0.5, robust=0.7, robust_accuracy=0.5):
+    kinds = {"standard": standard, "robust": robust}
+    accuracy = {
+        "standard 0": {"robust accuracy": number(0.0)},
+        "robust 0": {"robust accuracy": number(robust_accuracy)},
+    }
+    gap = number(robust - standard)
+    return {
+        **{
+            k: {"mean off-diagonal": number(v), "stage1-stage3": number(v)}
+            for k, v in kinds.items()
+        },
+        "accuracy": accuracy,
+        "difference": {"mean off-diagonal": gap, "long range": gap},
+        "robust / standard": {"stage1-stage3": number(robust / standard, 0.1)},
+        "same layer": {
+            "standard-standard": number(0.8),
+            "robust-robust": number(0.85),
+            "standard-robust": number(0.6),
+        },
+    }
+
+
+def verdicts(results, preset=PRESETS["smoke"]):
+    return {row.claim: row.verdict for row in claims.judge(CLAIMS, results, preset)}
+
+
+SPECIALISED = "robust layers are less specialised: cross-layer similarity is amplified"
+ABSOLUTE = "absolute values of the released plot"
+OVERFITTING = "overfitting in robust training mostly hits deeper layers"
+RADIUS = "a larger training radius raises cross-layer similarity"
+BLOCKS = "the block structure of standard networks disappears"
+
+
+@pytest.mark.parametrize(("robust", "verdict"), [(0.7, claims.HOLDS), (0.55, claims.FAILS)])
+def test_the_threshold_decides(robust, verdict):
+    assert verdicts({"Q1": structure(robust=robust)})[SPECIALISED] == verdict
+
+
+def test_a_network_that_is_not_robust_tests_nothing():
+    found = verdicts({"Q1": structure(robust_accuracy=0.05)})
+    assert found[SPECIALISED] == claims.UNTESTABLE
+
+
+def test_a_difference_within_its_noise_is_not_one():
+    noisy = structure()
+    noisy["difference"]["mean off-diagonal"] = number(0.2, se=0.15)
+    assert verdicts({"Q1": noisy})[SPECIALISED] == claims.FAILS
+
+
+def test_absolute_values_are_expected_of_the_same_network_only():
+    results = {"Q1": structure(standard=0.507, robust=0.698)}
+    assert verdicts(results)[ABSOLUTE] == claims.UNTESTABLE
+    assert verdicts(results, PRESETS["gpu"])[ABSOLUTE] == claims.HOLDS
+    other = dataclasses.replace(PRESETS["gpu"], absolute=False)
+    assert verdicts(results, other)[ABSOLUTE] == claims.UNTESTABLE
+
+
+@pytest.mark.parametrize(
+    ("last", "deep", "images", "verdict"),
+    [
+        (0.4, 0.4, 1000, claims.HOLDS),
+        (0.4, 0.12, 1000, claims.FAILS),
+        (0.5, 0.4, 1000, claims.UNTESTABLE),
+        (0.4, 0.4, 50, claims.UNTESTABLE),
+    ],
+)
+def test_overfitting_needs_a_loss_of_robust_accuracy(last, deep, images, verdict):
+    change = {
+        "stage1": number(0.1),
+        "stage3": number(deep),
+        "stage3 minus stage1": number(deep - 0.1),
+    }
+    found = {
+        "robust accuracy": {"best": number(0.5), "last": number(last)},
+        "change": {"test": change},
+        "evaluated images": images,
+    }
+    assert verdicts({"Q3": found})[OVERFITTING] == verdict
+
+
+@pytest.mark.parametrize(
+    ("robust", "p", "verdict"),
+    [
+        (0.05, 0.05, claims.HOLDS),
+        (0.15, 0.05, claims.FAILS),
+        (0.05, 0.1, claims.FAILS),
+    ],
+)
+def test_blocks_must_halve_significantly(robust, p, verdict):
+    tested = {
+        "robust": number(robust),
+        "standard": number(0.2),
+        "p over seeds": p,
+        "networks": {"robust": [number(robust)] * 3},
+    }
+    gaps = {
+        "largest row difference, norm and ReLU": {"published": number(0.0), "correct": number(0.2)}
+    }
+    found = {"block structure": {"block index": tested}, "in place": {"standard": gaps}}
+    assert verdicts({"Q9": found})[BLOCKS] == verdict
+
+
+@pytest.mark.parametrize(
+    ("gap", "seeds", "verdict"),
+    [
+        (0.05, 0.01, claims.HOLDS),
+        (0.05, 0.03, claims.FAILS),
+        (0.015, 0.001, claims.FAILS),
+        (0.05, None, claims.UNTESTABLE),
+    ],
+)
+def test_a_trend_must_be_larger_than_what_another_seed_does(gap, seeds, verdict):
+    found = {"largest minus smallest radius": number(gap, 0.005), "seed to seed": number(seeds)}
+    assert verdicts({"Q5": found})[RADIUS] == verdict
+
+
+def test_every_claim_has_a_row_and_says_what_was_not_run():
+    rows = claims.judge(CLAIMS, {}, PRESETS["smoke"])
+    assert len(rows) == len(CLAIMS)
+    assert {row.verdict for row in rows} == {claims.UNTESTABLE}
+    assert all("was not run" in row.found for row in rows)
+    assert claims.markdown(rows).count("\n") == len(rows) + 2

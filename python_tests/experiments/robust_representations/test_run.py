@@ -1,0 +1,155 @@
+"""The experiment end to end, tiny; its refusals; its README."""
+
+import csv
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from experiments.lab import command, readme
+from experiments.lab.report import Report
+from experiments.robust_representations import presets
+from experiments.robust_representations.experiment import EXPERIMENT
+from experiments.robust_representations.questions import QUESTIONS, measures, pooled
+from experiments.robust_representations.robust_lab import RobustLab
+from python_tests.support.image_files import encode, write_parquet
+from python_tests.support.op_tester import devices
+
+TINY = dataclasses.replace(
+    presets.PRESETS["smoke"],
+    architecture="wrn-10-1",
+    seeds=(0, 1),
+    train_images=60,
+    test_images=200,
+    epochs=1,
+    batch_size=30,
+    compare_batch=100,
+    kept=(0.0,),
+    widths=("wrn-10-1",),
+    depths=("wrn-10-1",),
+    radii=(1.0,),
+    strengths=(1.0,),
+    threats=("linf", "tr"),
+    overfitting=presets.Overfitting(images=60, epochs=2, every=1, watched=20),
+    measure_images=200,  # twice the 64 channels of the last stage must fit into two thirds
+)
+
+
+def run(monkeypatch, tmp_path, *arguments, preset=TINY):
+    monkeypatch.setitem(presets.PRESETS, "smoke", preset)
+    places = ["--work", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
+    return command.main(EXPERIMENT, [*places, "--quiet", *arguments])
+
+
+@pytest.mark.parametrize("device", devices())
+def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_path, device):
+    """In mixed precision, as the presets for a GPU train; `make experiment-smoke` goes without."""
+    monkeypatch.setattr(pooled, "GROUPS", 3)  # more cost time only
+    preset = dataclasses.replace(TINY, device=device, autocast="bfloat16")
+    assert run(monkeypatch, tmp_path, preset=preset) == 0
+    results = tmp_path / "results" / "smoke"
+    for question in QUESTIONS:
+        found = json.loads((results / f"{question}.json").read_text())
+        assert found["findings"]
+        assert {file.rpartition(".")[2] for file in found["files"]} == {"csv", "png"}
+        assert all((results / file).stat().st_size for file in found["files"])
+    verdicts = {row["verdict"] for row in json.loads((results / "claims.json").read_text())}
+    assert verdicts <= {"holds", "does not", "not testable at this scale"}
+    whole = json.loads((results / "run.json").read_text())
+    assert len(whole["networks"]) == 8
+    record = whole["questions"]
+    assert set(record) == set(QUESTIONS)
+    assert sum(one["networks_trained"] for one in record.values()) == 8
+    assert all("cores" in one["machine"] for one in record.values())
+    assert_errors_are_known(results)
+    # The artefact does not depend on training.
+    artefact = json.loads((results / "Q9.json").read_text())["findings"]["in place"]["robust"]
+    gap = artefact["largest row difference, norm and ReLU"]
+    assert gap["published"]["value"] < 1e-6 < gap["correct"]["value"]
+    # A second run trains nothing, and leaves the other answers in the record.
+    assert run(monkeypatch, tmp_path, "--only", "Q7", "--again", preset=preset) == 0
+    record = json.loads((results / "run.json").read_text())["questions"]
+    assert record["Q7"]["networks_trained"] == 0
+    assert set(record) == set(QUESTIONS)
+
+
+def assert_errors_are_known(results):
+    """Every number of every table has its standard error, apart from names and exact ones."""
+    exact = {
+        "epoch", "layer", "layers apart", "radius", "seed", "p over images", "p over seeds",
+    }  # fmt: skip
+    for path in results.glob("*.csv"):
+        rows = list(csv.DictReader(path.open()))
+        for column in rows[0].keys() - exact:
+            numbers = [row[column] for row in rows if is_number(row[column])]
+            if numbers and not column.endswith(" se"):
+                assert f"{column} se" in rows[0], (path.name, column)
+
+
+def is_number(text):
+    try:
+        return float(text) == float(text)
+    except ValueError:
+        return False
+
+
+def test_tiny_imagenette_is_found_and_runs(monkeypatch, tmp_path):
+    """The smallest preset of the third data set, on noise in its format."""
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3), dtype=np.uint8)
+    files = [encode(Image.fromarray(p)) for p in pixels]
+    folder = tmp_path / "data" / "tiny-imagenette"
+    folder.mkdir(parents=True)
+    for split in ("train", "validation"):
+        labels = [i % 4 for i in range(40)]
+        write_parquet(folder / f"{split}-0.parquet", files, labels, names=list("abcd"))
+    monkeypatch.setenv("REPSIM_DATA", str(tmp_path / "data"))
+    small = {"epochs": 1, "batch_size": 10, "compare_batch": 10, "kept": ()}
+    tiny = dataclasses.replace(
+        presets.PRESETS["cpu-tiny"], train_images=20, test_images=20, seeds=(0,), **small
+    )
+    lab = RobustLab(tiny, tmp_path / "work", progress=False)
+    assert lab.train_data.images.shape == (20, 3, 64, 64)
+    found = QUESTIONS["Q1"].run(lab, Report(tmp_path / "results", "Q1"))
+    assert found["robust"]["mean off-diagonal"].value > 0
+    assert set(found["accuracy"]) == {"standard 0", "robust 0"}
+
+
+def test_a_preset_that_cannot_run_says_so_first(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run(monkeypatch, tmp_path, "--preset", "gpu") == command.UNABLE
+    assert "needs a CUDA device" in capsys.readouterr().err
+    monkeypatch.setenv("REPSIM_DATA", str(tmp_path))
+    assert run(monkeypatch, tmp_path, "--preset", "cpu") == command.UNABLE
+    assert "REPSIM_DATA" in capsys.readouterr().err
+    (tmp_path / "cifar10").mkdir()  # without files
+    assert run(monkeypatch, tmp_path, "--preset", "cpu") == command.UNABLE
+    assert "parquet" in capsys.readouterr().err
+    assert run(monkeypatch, tmp_path, "--test-images", "50") == command.UNABLE
+    assert "question 8 needs" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "work").exists()
+
+
+def test_every_preset_has_images_enough_for_question_8():
+    held = {"digits": 450, "cifar10": 10_000, "tiny-imagenette": 500}
+    for preset in presets.PRESETS.values():
+        images = range(min(preset.test_images, held[preset.dataset]))
+        measures.check(SimpleNamespace(preset=preset, test_data=images))
+
+
+def test_questions_are_those_of_the_claims():
+    assert {claim.question for claim in EXPERIMENT.claims} <= set(QUESTIONS)
+
+
+def test_the_readme_has_the_figures_of_the_results():
+    text = (EXPERIMENT.folder / "README.md").read_text()
+    results = EXPERIMENT.folder / "results"
+    assert "<!-- structure smoke -->" in text
+    again = "python -m experiments.robust_representations --readme"
+    assert readme.updated(text, results, EXPERIMENT.blocks) == text, again
+    emptied = text.replace("| mean off-diagonal |", "| of old |")
+    assert readme.updated(emptied, results, EXPERIMENT.blocks) == text

@@ -1,0 +1,120 @@
+"""The report: one file, what it says, in light and dark."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from python_tests.comparison.made_result import make
+from repsim_fast.report import write_report
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "source", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+class TestReport:
+    def test_is_one_file_that_needs_no_other(self, tmp_path: Path) -> None:
+        path = write_report(tmp_path / "out" / "report.html", make())
+        html = path.read_text(encoding="utf-8")
+        page = Page(html)
+        assert page.open == []
+        assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+        places = ("src", "srcset", "href")
+        addresses = [v for _, a in page.tags for k, v in a.items() if k in places]
+        assert len(addresses) == 4
+        assert all(address.startswith("data:image/png;base64,") for address in addresses)
+        assert not re.search(r"https?://", html)
+        assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+    def test_pictures_are_there_in_light_and_dark(self, tmp_path: Path) -> None:
+        page = Page(write_report(tmp_path / "r.html", make()).read_text(encoding="utf-8"))
+        pictures = [a["src"] or "" for tag, a in page.tags if tag == "img"]
+        sources = [a["srcset"] or "" for tag, a in page.tags if tag == "source"]
+        corners = []
+        for address in (pictures[0], sources[0]):
+            png = base64.b64decode(address.partition(",")[2])
+            corners.append(Image.open(io.BytesIO(png)).convert("L").getpixel((0, 0)))
+        assert corners[0] > 240
+        assert corners[1] < 40
+        assert all(a["alt"] for tag, a in page.tags if tag == "img")
+
+    def test_says_what_a_reader_needs(self, tmp_path: Path) -> None:
+        tables = {
+            "Accuracy": [{"model": "a", "accuracy": 0.875}],
+            "Frame": pd.DataFrame({"n": [3]}, index=pd.Index(["x"], name="set")),
+        }
+        path = write_report(
+            tmp_path / "r.html", make(), title="A title", introduction="Why.\n\nHow.", tables=tables
+        )
+        text = Page(path.read_text(encoding="utf-8")).text
+        for needed in (
+            "A title", "Why.", "How.", "Accuracy", "0.875", "Frame", "100 samples in 4 batches",
+            "within a", "a / b", "How to read this", "Does similarity fall", "Best match",
+            "Settings", "passes", "Tiny é", "torch", "0.50 s",
+        ):  # fmt: skip
+            assert needed in text
+
+    def test_names_are_escaped(self, tmp_path: Path) -> None:
+        html = write_report(
+            tmp_path / "r.html", make((2,)), title="<b>&", tables={"<i>": [{"<u>": "<s>"}]}
+        ).read_text(encoding="utf-8")
+        assert not re.search("<[bius]>", html.partition("<body>")[2].replace("<b>0", ""))
+        assert "&lt;b&gt;&amp;" in html
+
+    def test_layers_without_a_value_are_named(self, tmp_path: Path) -> None:
+        result = replace(make((3, 2)), undefined={"a": {"layer1": "it does not vary"}})
+        result.value[1] = result.value[:, 1] = np.nan
+        text = write_report(tmp_path / "r.html", result).read_text(encoding="utf-8")
+        assert "layer1 of a (it does not vary)" in text
+        assert ">nan<" not in text
+
+    def test_a_distance_is_told_from_a_similarity(self, tmp_path: Path) -> None:
+        def text(measure: str) -> str:
+            result = replace(make((3, 3)), measure=measure)
+            return write_report(tmp_path / "r.html", result).read_text(encoding="utf-8")
+
+        assert "Linear CKA" in text("cka")
+        assert "0 (dark) that they are unrelated" in text("cka")
+        assert "Bures distance" in text("bures_distance")
+        assert "0 (dark) means that they do" in text("bures_distance")
+
+    def test_several_results_and_no_square_grid(self, tmp_path: Path) -> None:
+        results = {"First": make((3, 2)), "Second": make((1,))}
+        text = write_report(tmp_path / "r.html", results, standard_error=True).read_text("utf-8")
+        assert "<h2>First</h2>" in text
+        assert "<h2>Second</h2>" in text
+        with pytest.raises(ValueError, match="results must be at least one"):
+            write_report(tmp_path / "none.html", {})
+
+    def test_unwritable(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OSError, match="cannot write"):
+            write_report(tmp_path / "file" / "r.html", make((2,)))

@@ -1,0 +1,332 @@
+"""Every measure by its definition: float64, NumPy, written out, sharing no code with the library.
+
+Slow and plain on purpose: other factorisations, loops over samples and neighbours, no batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+import scipy.spatial
+import scipy.stats
+
+Matrix = np.ndarray
+
+
+def centred(x: Matrix) -> Matrix:
+    return x - x.mean(axis=0)
+
+
+def correlations(x: Matrix, y: Matrix) -> Matrix:
+    """Square roots of the eigenvalues of Sxx⁻¹ Sxy Syy⁻¹ Syx (Hotelling)."""
+    x, y = centred(x), centred(y)
+    sxx, syy, sxy = x.T @ x, y.T @ y, x.T @ y
+    product = np.linalg.solve(sxx, sxy) @ np.linalg.solve(syy, sxy.T)
+    squares = np.sort(np.linalg.eigvals(product).real)[::-1]
+    return np.sqrt(np.clip(squares[: min(x.shape[1], y.shape[1])], 0, None))
+
+
+def cca(x: Matrix, y: Matrix, summary: str = "mean") -> float:
+    rho = correlations(x, y)
+    return float(rho.mean() if summary == "mean" else (rho**2).mean())
+
+
+def principal(x: Matrix, variance: float | None, components: int | None) -> Matrix:
+    """The first principal components, as scores of samples."""
+    x = centred(x)
+    values, vectors = np.linalg.eigh(x.T @ x)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    if components is None:
+        held = np.cumsum(values)  # whose end is all, where values.sum() may round otherwise
+        components = 1 + int(np.argmax(held >= (variance or 0.99) * held[-1]))
+    return x @ vectors[:, :components]
+
+
+def svcca(
+    x: Matrix,
+    y: Matrix,
+    variance: float | None = None,
+    components: int | None = None,
+    summary: str = "mean",
+) -> float:
+    x, y = principal(x, variance, components), principal(y, variance, components)
+    return cca(x, y, summary)
+
+
+def pwcca(x: Matrix, y: Matrix, side: str = "x") -> float:
+    if side == "smaller":
+        side = "x" if x.shape[1] <= y.shape[1] else "y"
+    if side == "mean":
+        return (pwcca(x, y, "x") + pwcca(x, y, "y")) / 2
+    if side == "y":
+        return pwcca(y, x, "x")
+    x, y = centred(x), centred(y)
+    # Directions w with Sxx⁻¹ Sxy Syy⁻¹ Syx w = ρ² w as a symmetric problem.
+    sxx, syy, sxy = x.T @ x, y.T @ y, x.T @ y
+    squares, w = scipy.linalg.eigh(sxy @ np.linalg.solve(syy, sxy.T), sxx)
+    order = np.argsort(squares)[::-1][: min(x.shape[1], y.shape[1])]
+    rho = np.sqrt(np.clip(squares[order], 0, None))
+    variates = x @ w[:, order]
+    variates /= np.linalg.norm(variates, axis=0)
+    alpha = np.array([sum(abs(h @ feature) for feature in x.T) for h in variates.T])
+    return float((alpha * rho).sum() / alpha.sum())
+
+
+def nuclear(matrix: Matrix) -> float:
+    return float(np.linalg.svd(matrix, compute_uv=False).sum())
+
+
+def procrustes_similarity(x: Matrix, y: Matrix) -> float:
+    x, y = centred(x), centred(y)
+    return nuclear(x.T @ y) / (np.linalg.norm(x) * np.linalg.norm(y))
+
+
+def best_rotation(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix]:
+    """x rotated onto y, both padded to the same width."""
+    width = max(x.shape[1], y.shape[1])
+    x, y = (np.pad(m, ((0, 0), (0, width - m.shape[1]))) for m in (x, y))
+    rotation, _ = scipy.linalg.orthogonal_procrustes(x, y)
+    return x @ rotation, y
+
+
+def procrustes_distance(x: Matrix, y: Matrix) -> float:
+    x, y = centred(x), centred(y)
+    aligned, y = best_rotation(x / np.linalg.norm(x), y / np.linalg.norm(y))
+    return float(np.linalg.norm(aligned - y) ** 2)
+
+
+def angular_procrustes_distance(x: Matrix, y: Matrix) -> float:
+    aligned, y = best_rotation(centred(x), centred(y))
+    cosine = (aligned * y).sum() / (np.linalg.norm(aligned) * np.linalg.norm(y))
+    return float(np.arccos(min(cosine, 1.0)))
+
+
+def bures_distance(x: Matrix, y: Matrix) -> float:
+    """Bures distance of the Grams, by matrix square roots."""
+    k, other = (centred(m) @ centred(m).T for m in (x, y))
+    values, vectors = np.linalg.eigh(k)
+    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    squares = np.linalg.eigvalsh(root @ other @ root)
+    fidelity = np.sqrt(squares[squares > 1e-13 * squares.max()]).sum()  # rounding has a root too
+    return float(np.sqrt(np.trace(k) + np.trace(other) - 2 * fidelity))
+
+
+def shape_distance(x: Matrix, y: Matrix, alpha: float = 1.0) -> float:
+    whitened = []
+    for m in (centred(x), centred(y)):
+        root = scipy.linalg.inv(scipy.linalg.sqrtm(m.T @ m)).real
+        whitened.append(m @ (alpha * np.eye(m.shape[1]) + (1 - alpha) * root))
+    aligned, other = best_rotation(*whitened)
+    cosine = (aligned * other).sum() / (np.linalg.norm(aligned) * np.linalg.norm(other))
+    return float(np.arccos(min(cosine, 1.0)))
+
+
+def hsic(k: Matrix, m: Matrix, estimator: str) -> float:
+    """Biased: tr(KHMH)/(n-1)². Unbiased: Song et al. 2012, eq. 5, with zero diagonals."""
+    n = len(k)
+    if estimator == "biased":
+        h = np.eye(n) - 1 / n
+        return float(np.trace(k @ h @ m @ h)) / (n - 1) ** 2
+    k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
+    one = np.ones(n)
+    total = np.trace(k @ m) + (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
+    return float(total - 2 / (n - 2) * (one @ k @ m @ one)) / (n * (n - 3))
+
+
+def cka_of_kernels(k: Matrix, m: Matrix, estimator: str) -> float:
+    own = np.sqrt(hsic(k, k, estimator) * hsic(m, m, estimator))
+    return hsic(k, m, estimator) / own
+
+
+def cka(x: Matrix, y: Matrix, estimator: str = "unbiased") -> float:
+    return cka_of_kernels(x @ x.T, y @ y.T, estimator)
+
+
+def rbf(x: Matrix, bandwidth: float) -> Matrix:
+    squared = scipy.spatial.distance.cdist(x, x, "sqeuclidean")
+    return np.exp(-squared / (2 * bandwidth**2 * np.median(squared)))
+
+
+def cka_rbf(x: Matrix, y: Matrix, bandwidth: float = 0.5, estimator: str = "unbiased") -> float:
+    return cka_of_kernels(rbf(x, bandwidth), rbf(y, bandwidth), estimator)
+
+
+def rv_coefficient(x: Matrix, y: Matrix) -> float:
+    n = len(x)
+    sxx, syy, sxy = (centred(a).T @ centred(b) / (n - 1) for a, b in ((x, x), (y, y), (x, y)))
+    return float(np.trace(sxy @ sxy.T) / np.sqrt(np.trace(sxx @ sxx) * np.trace(syy @ syy)))
+
+
+def linear_regression(x: Matrix, y: Matrix) -> float:
+    """Least squares of every feature of x on y with an intercept; total R²."""
+    design = np.column_stack([np.ones(len(y)), y])
+    fitted = design @ np.linalg.lstsq(design, x, rcond=None)[0]
+    return float(1 - ((x - fitted) ** 2).sum() / (centred(x) ** 2).sum())
+
+
+def eigenspace_overlap(x: Matrix, y: Matrix) -> float:
+    u = np.linalg.svd(x, full_matrices=False)[0][:, : np.linalg.matrix_rank(x)]
+    v = np.linalg.svd(y, full_matrices=False)[0][:, : np.linalg.matrix_rank(y)]
+    return float(np.linalg.norm(u.T @ v) ** 2 / max(x.shape[1], y.shape[1]))
+
+
+def gulp_distance(x: Matrix, y: Matrix, ridge: float = 1e-2) -> float:
+    n = len(x)
+    x, y = (np.sqrt(n) * centred(m) / np.linalg.norm(centred(m)) for m in (x, y))
+    s, t, c = x.T @ x / n, y.T @ y / n, x.T @ y / n
+    s_inverse = np.linalg.inv(s + ridge * np.eye(len(s)))
+    t_inverse = np.linalg.inv(t + ridge * np.eye(len(t)))
+    squared = (
+        np.trace(s_inverse @ s @ s_inverse @ s)
+        + np.trace(t_inverse @ t @ t_inverse @ t)
+        - 2 * np.trace(s_inverse @ c @ t_inverse @ c.T)
+    )
+    return float(np.sqrt(max(squared, 0)))
+
+
+def rsa(x: Matrix, y: Matrix, rdm: str = "correlation", comparison: str = "spearman") -> float:
+    a, b = (scipy.spatial.distance.pdist(m, rdm) for m in (x, y))
+    if comparison == "spearman":
+        return float(scipy.stats.spearmanr(a, b).statistic)
+    if comparison == "pearson":
+        return float(np.corrcoef(a, b)[0, 1])
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def distance_correlation(x: Matrix, y: Matrix) -> float:
+    a, b = (scipy.spatial.distance.cdist(m, m) for m in (x, y))
+    a, b = (d - d.mean(0) - d.mean(1)[:, None] + d.mean() for d in (a, b))
+    return float(np.sqrt((a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean())))
+
+
+def rsm_norm_difference(x: Matrix, y: Matrix) -> float:
+    a, b = (scipy.spatial.distance.cdist(m, m) for m in (x, y))
+    return float(np.sqrt(((a - b) ** 2).sum()))
+
+
+def nearest(x: Matrix, k: int, metric: str) -> list[list[int]]:
+    distances = scipy.spatial.distance.cdist(x, x, metric)
+    order = []
+    for i, row in enumerate(distances):
+        others = [j for j in np.argsort(row, kind="stable") if j != i]
+        order.append([int(j) for j in others[:k]])
+    return order
+
+
+def over_neighbours(
+    x: Matrix, y: Matrix, k: int, metric: str, of: Callable[[list[int], list[int]], float]
+) -> float:
+    both = zip(nearest(x, k, metric), nearest(y, k, metric), strict=True)
+    return float(np.mean([of(a, b) for a, b in both]))
+
+
+def mutual_knn(x: Matrix, y: Matrix, k: int = 10, metric: str = "cosine") -> float:
+    return over_neighbours(x, y, k, metric, lambda a, b: len(set(a) & set(b)) / k)
+
+
+def jaccard(a: list[int], b: list[int]) -> float:
+    return len(set(a) & set(b)) / len(set(a) | set(b))
+
+
+def rank(a: list[int], b: list[int]) -> float:
+    shared = set(a) & set(b)
+    total = 0.0
+    for j in shared:
+        r, s = a.index(j) + 1, b.index(j) + 1
+        total += 2 / ((1 + abs(r - s)) * (r + s))
+    return total / sum(1 / m for m in range(1, len(shared) + 1)) if shared else 0.0
+
+
+def jaccard_similarity(x: Matrix, y: Matrix, k: int = 10, metric: str = "cosine") -> float:
+    return over_neighbours(x, y, k, metric, jaccard)
+
+
+def rank_similarity(x: Matrix, y: Matrix, k: int = 10, metric: str = "cosine") -> float:
+    return over_neighbours(x, y, k, metric, rank)
+
+
+def joint_rank_jaccard(x: Matrix, y: Matrix, k: int = 10, metric: str = "cosine") -> float:
+    return over_neighbours(x, y, k, metric, lambda a, b: jaccard(a, b) * rank(a, b))
+
+
+def cosine(a: Matrix, b: Matrix) -> float:
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def second_order_cosine(x: Matrix, y: Matrix, k: int = 10) -> float:
+    values = []
+    neighbours = zip(nearest(x, k, "cosine"), nearest(y, k, "cosine"), strict=True)
+    for i, (a, b) in enumerate(neighbours):
+        union = sorted(set(a) | set(b))
+        ours = np.array([cosine(x[i], x[j]) for j in union])
+        theirs = np.array([cosine(y[i], y[j]) for j in union])
+        values.append(cosine(ours, theirs))
+    return float(np.mean(values))
+
+
+def feature_correlations(x: Matrix, y: Matrix) -> Matrix:
+    return np.array([[np.corrcoef(a, b)[0, 1] for b in y.T] for a in x.T])
+
+
+def hard_correlation_match(x: Matrix, y: Matrix) -> float:
+    table = feature_correlations(x, y)
+    return float(table[scipy.optimize.linear_sum_assignment(-table)].mean())
+
+
+def soft_correlation_match(x: Matrix, y: Matrix) -> float:
+    table = feature_correlations(x, y)
+    return float((table.max(axis=1).mean() + table.max(axis=0).mean()) / 2)
+
+
+def permutation_procrustes_distance(x: Matrix, y: Matrix) -> float:
+    width = max(x.shape[1], y.shape[1])
+    x, y = (np.pad(m, ((0, 0), (0, width - m.shape[1]))) for m in (x, y))
+    costs = np.array([[((a - b) ** 2).sum() for b in y.T] for a in x.T])
+    return float(np.sqrt(costs[scipy.optimize.linear_sum_assignment(costs)].sum()))
+
+
+def aligned_cosine(x: Matrix, y: Matrix) -> float:
+    aligned, y = best_rotation(x, y)
+    return float(np.mean([cosine(a, b) for a, b in zip(aligned, y, strict=True)]))
+
+
+def magnitude_difference(x: Matrix, y: Matrix) -> float:
+    return float(abs(np.linalg.norm(x.mean(axis=0)) - np.linalg.norm(y.mean(axis=0))))
+
+
+def concentricity_difference(x: Matrix, y: Matrix) -> float:
+    values = [np.mean([cosine(row, m.mean(axis=0)) for row in m]) for m in (x, y)]
+    return float(abs(values[0] - values[1]))
+
+
+def uniformity_difference(x: Matrix, y: Matrix, t: float = 2.0) -> float:
+    values = [
+        np.log(np.exp(-t * scipy.spatial.distance.cdist(m, m, "sqeuclidean")).mean())
+        for m in (x, y)
+    ]
+    return float(abs(values[0] - values[1]))
+
+
+def intrinsic_multiscale_distance(x: Matrix, y: Matrix, k: int = 5) -> float:
+    traces = []
+    times = 10 ** np.linspace(-1, 1, 256)
+    for m in (x, y):
+        graph = np.zeros((len(m), len(m)))
+        for i, neighbours in enumerate(nearest(m, k, "euclidean")):
+            for j in neighbours:
+                graph[i, j] = graph[j, i] = 1
+        degree = graph.sum(axis=1)
+        laplacian = np.eye(len(m)) - graph / np.sqrt(np.outer(degree, degree))
+        eigenvalues = np.linalg.eigvalsh(laplacian)
+        traces.append(np.array([np.exp(-t * eigenvalues).mean() for t in times]))
+    return float(max(np.exp(-2 * (times + 1 / times)) * np.abs(traces[0] - traces[1])))
+
+
+def all_definitions() -> dict[str, Callable[..., float]]:
+    """Definitions by the name of the measure."""
+    from repsim_fast.similarity import measure_names
+
+    return {name: globals()[name] for name in measure_names()}

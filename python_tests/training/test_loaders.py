@@ -1,0 +1,168 @@
+"""Training and evaluation on data that come in batches of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from repsim_fast.attacks import PGD
+from repsim_fast.training import (
+    Epoch,
+    Evaluation,
+    History,
+    OverfittingDetector,
+    Saving,
+    StopTraining,
+    evaluate,
+    train,
+)
+
+Build = Callable[..., nn.Module]
+Pair = tuple[Tensor, Tensor]
+
+
+def run(net: nn.Module, data: Any, **options: Any) -> History:
+    return train(net, data, seed=3, progress=False, **options)
+
+
+def shuffling(data: Pair, **options: Any) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(*data), batch_size=32, shuffle=True, **options)
+
+
+def weights(net: nn.Module) -> Tensor:
+    return torch.cat([value.detach().flatten().double() for value in net.state_dict().values()])
+
+
+def test_batches_are_trained_on_in_the_order_given(small_net: Build, few: Pair) -> None:
+    batches = list(zip(few[0].split(48), few[1].split(48), strict=True))
+    net, other = small_net(), small_net()
+    run(net, batches, epochs=2, lr=0.1, schedule="constant")
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for x, y in 2 * batches:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(other(x), y).backward()
+        optimizer.step()
+    assert torch.equal(weights(net), weights(other))
+
+
+def test_two_batches_in_a_list_are_no_pair_of_images_and_labels(
+    small_net: Build, few: Pair
+) -> None:
+    halves = [(few[0][:100], few[1][:100]), (few[0][100:], few[1][100:])]
+    history = run(small_net(), halves, epochs=1)
+    assert history.last.train_accuracy > 0.1
+
+
+def test_bytes_are_scaled(small_net: Build, few: Pair) -> None:
+    as_bytes = (few[0] * 255).round().byte()
+    nets = [small_net(), small_net()]
+    run(nets[0], [(as_bytes, few[1])], epochs=1)
+    run(nets[1], [(as_bytes.float() / 255, few[1])], epochs=1)
+    assert torch.equal(weights(nets[0]), weights(nets[1]))
+
+
+class TestShuffling:
+    def test_the_order_is_of_the_seed_and_leaves_no_trace(
+        self, small_net: Build, few: Pair
+    ) -> None:
+        nets = [small_net(), small_net(), small_net()]
+        state = torch.get_rng_state()
+        run(nets[0], shuffling(few), epochs=2)
+        assert torch.equal(state, torch.get_rng_state())
+        torch.rand(3)
+        run(nets[1], shuffling(few), epochs=2)
+        train(nets[2], shuffling(few), epochs=2, seed=4, progress=False)
+        assert torch.equal(weights(nets[0]), weights(nets[1]))
+        assert not torch.equal(weights(nets[0]), weights(nets[2]))
+
+    def test_resumed_is_bit_identical(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
+        def stop(model: nn.Module, record: Epoch) -> None:
+            if record.epoch == 1:
+                raise StopTraining("later")
+
+        options: dict[str, Any] = {
+            "epochs": 4, "method": "pgd", "method_options": {"eps": 0.1, "steps": 2},
+            "augment": "crop",
+            "evaluation": Evaluation(shuffling(few), detector=OverfittingDetector(0.1, n=40)),
+        }  # fmt: skip
+        whole, net = small_net(dropout=0.3), small_net(dropout=0.3)
+        want = run(whole, shuffling(few), **options)
+        run(net, shuffling(few), on_epoch=stop, saving=Saving(tmp_path), **options)
+        torch.rand(7)
+        got = run(net, shuffling(few), saving=Saving(tmp_path, resume=True), **options)
+        assert torch.equal(weights(net), weights(whole))
+        figures = [
+            [(e.loss, e.clean_accuracy, e.pgd_accuracy) for e in h.epochs] for h in (got, want)
+        ]
+        assert figures[0] == figures[1]
+
+    def test_other_data_are_refused(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
+        run(small_net(), shuffling(few), epochs=1, saving=Saving(tmp_path))
+        with pytest.raises(ValueError, match="data: '7 batches of a DataLoader' there, '200 im"):
+            run(small_net(), few, epochs=1, saving=Saving(tmp_path, resume=True))
+
+
+def test_evaluation_is_that_of_the_images_in_memory(small_net: Build, few: Pair) -> None:
+    net, attack = small_net(), PGD(0.1, steps=2, random_start=False)
+    state = torch.get_rng_state()
+    got = evaluate(net, shuffling(few), attack)
+    assert got == evaluate(net, few, attack)
+    assert got.n == 200
+    assert torch.equal(state, torch.get_rng_state())
+
+
+class Endless:
+    """More batches than it says."""
+
+    def __init__(self, batch: Pair) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Iterator[Pair]:
+        while True:
+            yield self.batch
+
+
+class Unnumbered(IterableDataset):
+    def __init__(self, data: Pair) -> None:
+        self.data = data
+
+    def __iter__(self) -> Iterator[Pair]:
+        return zip(*self.data, strict=True)
+
+
+class TestBadInput:
+    def test_what_is_no_data(self, small_net: Build, few: Pair) -> None:
+        x, y = few
+        for data, message in (
+            (7, r"train_data must have \.images and \.labels .* got int"),
+            ({"x": x, "y": y}, r"train_data must have \.images and \.labels .* got dict"),
+            (iter([few]), "train_data must be an iterable that begins anew each time"),
+            (DataLoader(Unnumbered(few)), "train_data must have a length, .* got a DataLoader"),
+            ([x], r"train_data: batch 0 must be a pair of tensors .* got Tensor and NoneType"),
+            ([({"x": x}, y)], r"train_data: batch 0 must be a pair .* got dict and Tensor"),
+            ([(x, y.float())], r"train_data: batch 0: labels must be integers, got torch\.float32"),
+            ([(x.long(), y)], "train_data: batch 0: images must be uint8 or floating point"),
+        ):
+            with pytest.raises(TypeError, match=message):
+                run(small_net(), data, epochs=1)
+
+    def test_values(self, small_net: Build, few: Pair) -> None:
+        x, y = few
+        for data, message in (
+            ([], "train_data gave no batch"),
+            ([(x, y[:3])], "train_data: batch 0 must hold at least one image and one label for"),
+            ([(x, y + 1)], r"y must lie in \[0, 9\], .* got labels in \[1, 10\]"),
+            ([few, (x, y + 1)], r"y must lie in \[0, 9\], .* got labels in \[1, 10\]"),
+            (Endless(few), "train_data gave more batches than its length, 2"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                run(small_net(), data, epochs=1)

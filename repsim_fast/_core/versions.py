@@ -1,0 +1,27 @@
+"""The package's version, from its metadata, and those that a result depends on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+
+import numpy as np
+import torch
+
+
+def own_version() -> str:
+    """Version of the installed package; of a source tree that was never installed "unknown"."""
+    try:
+        return importlib.metadata.version("repsim_fast")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {
+        "repsim_fast": own_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,246 @@
+"""A number and its standard error: from replicates, from counts, over networks of other seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import erfc, inf, nan, sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Array",
+    "Estimate",
+    "difference",
+    "jackknife",
+    "jackknife_error",
+    "mean_over_seeds",
+    "one_sided_p",
+    "over_seeds",
+    "permutation_p",
+    "ratio",
+    "share",
+    "spread_over_seeds",
+]
+
+Array = npt.NDArray[np.float64]
+
+# Rounding must not make an arrangement of the same values miss the observed difference.
+_TIE = 1e-12
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error.
+
+    Attributes:
+        value: The number; NaN where it is not defined.
+        standard_error: Of the value; NaN where it is not known.
+
+    Example:
+        >>> print(Estimate(0.5, 0.01))
+        0.500 ± 0.010
+    """
+
+    value: float
+    standard_error: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ± {self.standard_error:.3f}"
+
+
+def jackknife_error(left_out: npt.ArrayLike) -> Array:
+    """Standard errors √((G-1)/G Σ (vᵢ - v̄)²) from the values without each of G groups.
+
+    Args:
+        left_out: (G, ...) values with one group of samples left out in turn.
+
+    Returns:
+        (...) float64; NaN with fewer than two groups.
+
+    Example:
+        >>> jackknife_error([[1.0], [2.0], [3.0]]).round(3)
+        array([1.155])
+
+    References:
+        Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 11.
+    """
+    values = np.asarray(left_out, dtype=np.float64)
+    groups = len(values)
+    if groups < 2:
+        return np.full(values.shape[1:], nan)
+    spread = np.square(values - values.mean(0)).sum(0) * (groups - 1) / groups
+    return np.asarray(np.sqrt(spread))
+
+
+def jackknife(value: float, left_out: Sequence[float] | Array) -> Estimate:
+    """A number with its jackknife standard error, see :func:`jackknife_error`.
+
+    Args:
+        value: From all samples.
+        left_out: (G,) the same number with one group of samples left out in turn.
+
+    Returns:
+        The value and its error, NaN with fewer than two groups.
+
+    Example:
+        >>> print(jackknife(2.0, [1.9, 2.0, 2.1]))
+        2.000 ± 0.115
+    """
+    return Estimate(float(value), float(jackknife_error(left_out)))
+
+
+def share(right: float, n: int) -> Estimate:
+    """A share of n images, such as an accuracy, with a binomial standard error √(q (1-q) / n).
+
+    q = (n p + 1) / (n + 2) is Laplace's estimate of the share p: none of n images is not known
+    without error.
+
+    Args:
+        right: Share p in [0, 1].
+        n: Images.
+
+    Raises:
+        ValueError: No share, or no images.
+
+    Example:
+        >>> print(share(0.9, 100))
+        0.900 ± 0.031
+    """
+    if not 0 <= right <= 1:
+        raise ValueError(f"right: expected a share in [0, 1], got {right}")
+    if n < 1:
+        raise ValueError(f"n: expected at least one image, got {n}")
+    likely = (right * n + 1) / (n + 2)
+    return Estimate(right, sqrt(likely * (1 - likely) / n))
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean over networks trained with different seeds, and the mean's standard error s / √n.
+
+    Args:
+        values: (n,) one number a network.
+
+    Returns:
+        The mean; its error is NaN with one network.
+
+    Raises:
+        ValueError: No values.
+
+    Example:
+        >>> print(over_seeds([1.0, 2.0, 3.0]))
+        2.000 ± 0.577
+    """
+    known = _known("values", values)
+    error = known.std(ddof=1) / sqrt(len(known)) if len(known) > 1 else nan
+    return Estimate(float(known.mean()), float(error))
+
+
+def mean_over_seeds(networks: Sequence[Estimate]) -> Estimate:
+    """Mean over networks of numbers that have errors of their own.
+
+    The error is that over networks, see :func:`over_seeds`, which holds what the numbers err by
+    themselves; of one network it is its own.
+
+    Raises:
+        ValueError: No networks.
+    """
+    return networks[0] if len(networks) == 1 else over_seeds([e.value for e in networks])
+
+
+def spread_over_seeds(values: Sequence[float]) -> Estimate:
+    """Standard deviation s over networks of different seeds, and its error s / √(2 (n-1)).
+
+    The error is that of normal values.
+
+    Args:
+        values: (n,) one number a network.
+
+    Returns:
+        NaN with its error for fewer than two networks.
+
+    References:
+        Ahn & Fessler, "Standard errors of mean, variance, and standard deviation estimators",
+        2003.
+    """
+    known = np.asarray(values, dtype=np.float64)
+    if len(known) < 2:
+        return Estimate(nan, nan)
+    deviation = float(known.std(ddof=1))
+    return Estimate(deviation, deviation / sqrt(2 * (len(known) - 1)))
+
+
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """a - b of independent numbers, with the error √(se_a² + se_b²).
+
+    Numbers from the same samples are not independent: take the jackknife of their difference.
+    """
+    return Estimate(a.value - b.value, sqrt(a.standard_error**2 + b.standard_error**2))
+
+
+def ratio(a: Estimate, b: Estimate) -> Estimate:
+    """a / b of independent positive numbers, with its error to first order.
+
+    Returns:
+        a / b with a / b · √((se_a / a)² + (se_b / b)²); infinity, its error unknown, where b is
+        not positive.
+    """
+    if not b.value > 0:
+        return Estimate(inf, nan)
+    value = a.value / b.value
+    relative = sqrt((a.standard_error / a.value) ** 2 + (b.standard_error / b.value) ** 2)
+    return Estimate(value, value * relative)
+
+
+def permutation_p(low: Sequence[float], high: Sequence[float]) -> float:
+    """Exact one-sided p value of mean(high) > mean(low) if the values are exchangeable.
+
+    p is the share of all arrangements of the values in two groups of these sizes whose difference
+    of means is at least the observed one; with three and three values a multiple of 1/20. For
+    whole representations see ``repsim_fast.similarity.permutation_test``.
+
+    Args:
+        low, high: One number a network.
+
+    Returns:
+        In (0, 1].
+
+    Raises:
+        ValueError: A group without values.
+
+    Example:
+        >>> permutation_p([1, 2, 3], [4, 5, 6])
+        0.05
+    """
+    values = np.concatenate([_known("low", low), _known("high", high)])
+    observed = np.mean(high) - np.mean(low)
+    count = least = 0
+    for chosen in combinations(range(len(values)), len(high)):
+        mask = np.isin(np.arange(len(values)), chosen)
+        count += 1
+        least += bool(values[mask].mean() - values[~mask].mean() >= observed - _TIE)
+    return least / count
+
+
+def one_sided_p(difference: Estimate) -> float:
+    """P value of a number above 0 if its error is normal, erfc(z / √2) / 2 with z = value / se.
+
+    Returns:
+        In [0, 1]; NaN where the error is unknown or 0.
+
+    Example:
+        >>> round(one_sided_p(Estimate(1.645, 1.0)), 3)
+        0.05
+    """
+    if not difference.standard_error > 0:
+        return nan
+    return 0.5 * erfc(difference.value / difference.standard_error / sqrt(2))
+
+
+def _known(name: str, values: Sequence[float]) -> Array:
+    known = np.asarray(values, dtype=np.float64)
+    if known.ndim != 1 or not len(known):
+        raise ValueError(f"{name}: expected a number for each network, got shape {known.shape}")
+    return known

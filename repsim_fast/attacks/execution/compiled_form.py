@@ -1,0 +1,137 @@
+"""A model in the form in which it is attacked: as it is, or a faster one of the same function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast._core.borrow import Model, model_dtype
+
+from .folding import FoldedModel, Unfoldable
+from .options import EXACT, Execution, ExecutionReport
+
+
+@dataclass
+class CompiledForm:
+    """A model in the form in which it is attacked.
+
+    Attributes:
+        model: What the attack calls.
+        report: What was done.
+        graphs: Captured loops of this form.
+    """
+
+    model: Model
+    report: ExecutionReport
+    graphs: dict[Any, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Rewritten:
+    """What is kept for a model; it must not hold the model itself, which could then never go."""
+
+    fingerprint: tuple[Any, ...]
+    source: FoldedModel | None
+    compiled: Model | None
+    not_done: str
+    graphs: dict[Any, Any] = field(default_factory=dict)
+
+
+# Outside of the model, which stays as it is (also for pickle and deepcopy), and gone when it is.
+_rewritten: WeakKeyDictionary[nn.Module, dict[Any, _Rewritten]] = WeakKeyDictionary()
+
+
+def prepare(model: Model, x: Tensor, execution: Execution) -> CompiledForm:
+    """The form of a borrowed model for images like ``x``: built once, with today's weights.
+
+    Raises:
+        RuntimeError: A CUDA graph for images that are elsewhere.
+    """
+    if execution.cuda_graph and not _on_gpu(x):
+        raise RuntimeError(f"execution: cuda_graph needs images on a GPU, got {x.device}")
+    if execution == EXACT:
+        return CompiledForm(model, ExecutionReport())
+    rewritten = _Rewritten((), None, None, "")
+    if isinstance(model, nn.Module):
+        rewritten = _up_to_date(model, x, execution)
+    elif execution.fold_batchnorm:
+        rewritten.not_done = "the model is no nn.Module"
+    source, not_done = rewritten.source, rewritten.not_done
+    run: Model = model if source is None else source.module
+    if rewritten.compiled is not None:
+        run = rewritten.compiled
+    elif execution.compile:
+        # Wrapped anew in each call, as nothing may hold the model; torch keeps the compiled code.
+        run = torch.compile(model, backend=_backend(execution))
+    channels_last = execution.channels_last and x.ndim == 4
+    if channels_last:
+        run = _laid_out(run, model_dtype(model, x.dtype))
+    report = ExecutionReport(
+        folded=() if source is None else source.folded,
+        channels_last=channels_last,
+        compiled=bool(execution.compile),
+        not_done=not_done,
+    )
+    return CompiledForm(run, report, rewritten.graphs)
+
+
+def _up_to_date(model: nn.Module, x: Tensor, execution: Execution) -> _Rewritten:
+    fingerprint = _fingerprint(model)
+    kept = _rewritten.setdefault(model, {})
+    key = (execution, x.shape[1:])
+    known = kept.get(key)
+    if known is None or known.fingerprint != fingerprint:
+        known = kept[key] = _rewrite(model, x, execution, fingerprint)
+    elif known.source is not None:
+        known.source.refresh()
+    return known
+
+
+def _rewrite(
+    model: nn.Module, x: Tensor, execution: Execution, fingerprint: tuple[Any, ...]
+) -> _Rewritten:
+    fold, channels_last = execution.fold_batchnorm, execution.channels_last and x.ndim == 4
+    source, not_done = None, ""
+    if fold or channels_last:
+        try:
+            if any(module.training for module in model.modules()):
+                raise Unfoldable("the model is not in eval mode")
+            example = x.to(model_dtype(model, x.dtype))
+            source = FoldedModel(model, example, fold=fold, channels_last=channels_last)
+            if fold and not source.folded:
+                not_done = "no BatchNorm directly follows a convolution or linear layer"
+        except Unfoldable as error:
+            not_done = str(error)
+    compiled = None
+    if execution.compile and source is not None:
+        compiled = torch.compile(source.module, backend=_backend(execution))
+    return _Rewritten(fingerprint, source, compiled, not_done)
+
+
+def _backend(execution: Execution) -> str:
+    return execution.compile if isinstance(execution.compile, str) else "inductor"
+
+
+def _laid_out(model: Model, dtype: torch.dtype) -> Model:
+    def run(images: Tensor) -> Any:
+        return model(images.to(dtype, memory_format=torch.channels_last))
+
+    return run
+
+
+def _fingerprint(model: nn.Module) -> tuple[Any, ...]:
+    """Changes when the model is no longer the one that was traced; its weights may."""
+    modules = [
+        (name, id(m), m.training, len(m._forward_hooks) + len(m._forward_pre_hooks))
+        for name, m in model.named_modules()
+    ]
+    tensors = [(t.dtype, t.device, t.shape) for t in (*model.parameters(), *model.buffers())]
+    return (*modules, *tensors)
+
+
+def _on_gpu(x: Tensor) -> bool:
+    return x.is_cuda

@@ -1,0 +1,120 @@
+"""Which attack `repsim-fast attack` runs, from its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from repsim_fast import attacks
+
+# Radii that papers on CIFAR-10 report.
+_RADIUS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
+_ATTACKS: dict[str, Callable[..., Any]] = {
+    "pgd": attacks.PGD,
+    "fgsm": attacks.FGSM,
+    "rs-fgsm": attacks.RSFGSM,
+    "n-fgsm": attacks.NFGSM,
+    "mi-fgsm": attacks.MIFGSM,
+    "apgd": attacks.APGD,
+    "apgd-dlr": lambda eps, **options: attacks.APGD(eps, loss="dlr", **options),
+    "apgd-t": attacks.APGDTargeted,
+    "autoattack": attacks.AutoAttack,
+}
+_ONE_STEP = ("fgsm", "rs-fgsm", "n-fgsm")
+_RESTARTED = ("pgd", "apgd", "apgd-dlr", "apgd-t")
+
+
+def _radius(text: str | float) -> float:
+    """A positive radius from "8/255" or "0.5"."""
+    try:
+        value = float(Fraction(str(text)))
+    except (ValueError, ZeroDivisionError):
+        value = 0.0
+    if not value > 0:
+        raise typer.BadParameter(
+            f"expected a number above 0 or a fraction such as 8/255, got {text!r}"
+        )
+    return value
+
+
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT", show_default=False, help="What `repsim-fast train` wrote."
+    ),
+]
+AttackName = Annotated[str, typer.Option(metavar="NAME", help=f"Attack: {', '.join(_ATTACKS)}.")]
+Norm = Annotated[str, typer.Option(metavar="NAME", help="'linf', 'l2' or 'l1'.")]
+Radius = Annotated[
+    float | None,
+    typer.Option(
+        parser=_radius,
+        metavar="RADIUS",
+        show_default=False,
+        help="How far the attack may go in that norm, where black is 0 and white is 1 "
+        "(default: 8/255 for linf, 0.5 for l2, 12 for l1).",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Steps (default: the attack's, 10 of pgd, 100 of apgd)."),
+]
+Restarts = Annotated[int, typer.Option(min=1, metavar="N", help="Runs, of which the worst counts.")]
+Fast = Annotated[
+    bool,
+    typer.Option(
+        "--fast",
+        help="Fold BatchNorm and put channels last while attacking: the same up to rounding.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Where to save the adversarial images, *.safetensors (default: nowhere).",
+    ),
+]
+Split = Annotated[str, typer.Option(metavar="NAME", help="'test' or 'train' images.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Use only N images, drawn at random."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Images at a time.")]
+
+
+def radius_of(norm: str, eps: float | None) -> float:
+    """The radius asked for, or the usual one of the norm.
+
+    Raises:
+        ValueError: No such norm.
+    """
+    if norm not in _RADIUS:
+        raise ValueError(f"--norm must be one of {', '.join(_RADIUS)}, got {norm!r}")
+    return _RADIUS[norm] if eps is None else eps
+
+
+def build_attack(
+    name: str, *, norm: str, eps: float, steps: int | None, restarts: int, fast: bool, seed: int
+) -> Any:
+    """The attack, from what of the command line it takes.
+
+    Raises:
+        ValueError: No such attack, or an option that the attack does not have.
+    """
+    if name not in _ATTACKS:
+        raise ValueError(f"--attack must be one of {', '.join(_ATTACKS)}, got {name!r}")
+    options: dict[str, Any] = {"norm": norm, "seed": seed}
+    options["execution"] = "fast" if fast else "exact"
+    if steps is not None:
+        if name in _ONE_STEP:
+            raise ValueError(f"--steps: {name} has a fixed number of steps")
+        options["steps"] = steps
+    if restarts > 1:
+        if name not in _RESTARTED:
+            raise ValueError(f"--restarts: only for {', '.join(_RESTARTED)}, got {name!r}")
+        options["restarts"] = restarts
+    return _ATTACKS[name](eps, **options)

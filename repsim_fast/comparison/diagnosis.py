@@ -1,0 +1,203 @@
+"""What is wrong with a batch: which model, which layer, which values. Messages name all three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast.capture import Capture
+from repsim_fast.comparison.plan import Run
+from repsim_fast.similarity.base.accumulator import NotFiniteError
+
+
+def failed(run: Run, x: Any, number: int, error: Exception) -> RuntimeError:
+    """A model that raised in its forward pass."""
+    return RuntimeError(
+        f"model {run.name!r} failed in batch {number} on inputs {_outline(x)}"
+        f"{_weights(run.model)}: {error}"
+    )
+
+
+def check_features(run: Run, name: str, features: Any) -> None:
+    """What a user's own ``maps`` returned.
+
+    Raises:
+        TypeError: No floating-point tensor.
+        ValueError: No matrix.
+    """
+    if not (isinstance(features, Tensor) and features.is_floating_point()):
+        kind = getattr(features, "dtype", type(features).__name__)
+        raise TypeError(
+            f"maps must give floating-point tensors, got {kind} for layer {name!r} of model "
+            f"{run.name!r}"
+        )
+    if features.ndim != 2:
+        raise ValueError(
+            f"maps must give a matrix (n, p), got shape {tuple(features.shape)} for layer "
+            f"{name!r} of model {run.name!r}"
+        )
+
+
+def other_rows(run: Run, name: str, rows: int, expected: int, hint: str) -> ValueError:
+    """A layer that does not bring one row for each sample."""
+    return ValueError(
+        f"layer {name!r} of model {run.name!r} gives {rows} rows where {expected} are expected; "
+        f"all layers of all models must have the same samples{hint}"
+    )
+
+
+def new_layer(run: Run, name: str, number: int) -> ValueError:
+    """A layer that was not there before."""
+    return ValueError(
+        f"layer {name!r} of model {run.name!r} was not called in the first batch but is in batch "
+        f"{number}; every batch must run the same layers"
+    )
+
+
+def check_every_layer(run: Run, number: int) -> None:
+    """Raises ValueError where a pass has not called the layers that the first one called."""
+    if run.taken != len(run.rows):
+        raise ValueError(
+            f"model {run.name!r} ran {run.taken} of its {len(run.rows)} layers in batch {number}; "
+            "every batch must run the same layers"
+        )
+
+
+def check_first_pass(run: Run, expected: int | None) -> None:
+    """Raises ValueError where layers that were asked for by name are missing, or all are."""
+    for name in _missing(run):
+        raise ValueError(
+            f"layers: {name!r} of model {run.name!r} was never called, or returned no "
+            "floating-point tensor"
+        )
+    if not run.rows:
+        raise ValueError(
+            f"no layer of model {run.name!r} returned "
+            + (
+                f"one row for each of the {expected} samples; rows were {_some_skipped(run)}"
+                if run.skipped
+                else "a floating-point tensor: none was called, or they return others"
+            )
+        )
+
+
+def left_out(run: Run, expected: int | None) -> str:
+    """That some layers of a model are left out."""
+    return (
+        f"model {run.name!r}: {len(run.skipped)} layers left out because they do not return one "
+        f"row for each of the {expected} samples: {_some_skipped(run)}"
+    )
+
+
+def not_finite(
+    error: NotFiniteError,
+    runs: Sequence[Run],
+    number: int,
+    forward: Callable[[Run], None],
+) -> ValueError:
+    """Run the first model at fault once more, and say what its first bad layer returned.
+
+    Args:
+        error: Names the layers by their rows.
+        runs: All runs.
+        number: Number of the batch.
+        forward: Runs a model on the batch, as before.
+    """
+    first = min(error.layers)
+    run = next(run for run in runs if first in run.rows.values())
+    name = next(name for name, row in run.rows.items() if row == first)
+    found: list[str] = []
+
+    def note(called: str, activation: Tensor) -> None:
+        if called == name:
+            found.append(_anomaly(activation))
+
+    with Capture(run.model, run.layers, maps=None, on_activation=note):
+        forward(run)
+    others = f"; {len(error.layers) - 1} later layers too" if len(error.layers) > 1 else ""
+    return ValueError(
+        f"layer {name!r} of model {run.name!r} in batch {number} (counted from 0): "
+        f"{''.join(found)}{others}"
+    )
+
+
+def dropped(sizes: Sequence[int], used: int, estimator: str, least: int) -> str:
+    """That batches were too small."""
+    return (
+        f"dropped {len(sizes)} of {len(sizes) + used} batches, of "
+        f"{', '.join(map(str, sizes))} samples: estimator {estimator!r} needs at least {least} in "
+        "a batch"
+    )
+
+
+def no_batch(sizes: Sequence[int], least: int) -> ValueError:
+    """Data without a batch that could be used."""
+    got = f"batches of {', '.join(map(str, sizes))}" if sizes else "none: data is empty"
+    return ValueError(f"data must have a batch of at least {least} samples, got {got}")
+
+
+def undefined(reasons: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """That layers have no value, and why, by model and layer; one text for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for model, layers in reasons.items():
+        for layer, reason in layers.items():
+            by_reason.setdefault(reason, []).append(f"{layer!r} of model {model!r}")
+    texts = []
+    for reason, some in by_reason.items():
+        named = ", ".join(some[:10])
+        named += f" and {len(some) - 10} more (.undefined)" if len(some) > 10 else ""
+        texts.append(f"similarity is undefined (NaN) for layers {named}: {reason}")
+    return texts
+
+
+def _missing(run: Run) -> list[str]:
+    """Layers that were asked for by their names and did not come."""
+    asked = [run.layers] if isinstance(run.layers, str) else run.layers
+    by_name = asked if isinstance(asked, (list, tuple)) else ()
+    modules = dict(run.model.named_modules()) if by_name else {}
+    labels = {name: name.removesuffix("#1") for name in by_name}
+    return [
+        name
+        for name, label in labels.items()
+        if label.partition("#")[0] in modules and label not in run.rows
+    ]
+
+
+def _some_skipped(run: Run) -> str:
+    some = ", ".join(f"{name!r} ({rows})" for name, rows in list(run.skipped.items())[:5])
+    return some + (", ..." if len(run.skipped) > 5 else "")
+
+
+def _anomaly(activation: Tensor) -> str:
+    nan = int(activation.isnan().sum())
+    inf = int(activation.isinf().sum())
+    if nan or inf:
+        return f"activations have {nan} NaN and {inf} Inf among {activation.numel()} values"
+    return (
+        "activations are finite but too large for their Gram matrix, up to "
+        f"{float(activation.abs().max()):.3g}"
+    )
+
+
+def _outline(x: Any) -> str:
+    """Shapes and dtypes of a model's inputs."""
+    if isinstance(x, Tensor):
+        return f"{tuple(x.shape)} {_dtype(x.dtype)}"
+    if isinstance(x, Mapping):
+        return "{" + ", ".join(f"{key}: {_outline(value)}" for key, value in x.items()) + "}"
+    if isinstance(x, (tuple, list)):
+        return f"({', '.join(map(_outline, x))})"
+    return type(x).__name__
+
+
+def _weights(model: nn.Module) -> str:
+    """The dtype of a model's weights, for a message."""
+    first = next(model.parameters(), None)
+    return "" if first is None else f" with weights {_dtype(first.dtype)}"
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,321 @@
+"""A rectangle of similarities: the layers of one model against those of another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from repsim_fast._core.extras import extra
+from repsim_fast.similarity import measure_info, measure_names
+from repsim_fast.similarity.inference import jackknife_error
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from repsim_fast.plotting import HeatMap, Theme
+
+__all__ = [
+    "Array",
+    "Grid",
+    "Matrix",
+    "Number",
+    "error_of",
+    "is_distance",
+    "measure_title",
+    "plot_by_distance",
+    "plot_grids",
+]
+
+Array: TypeAlias = npt.NDArray[np.float64]
+Matrix: TypeAlias = Array
+
+Number = TypeVar("Number", float, Array)
+"""What is made of cells: a number, or an array of them."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Grid:
+    """Similarity of the layers of one model (rows) with those of another, or its own (columns).
+
+    Args:
+        row_model, column_model: Names of the models; the same one for a grid within a model.
+        rows, columns: Names of the layers, in order of execution.
+        value: (rows, columns) float64; NaN where a layer does not vary.
+        standard_error: (rows, columns) float64; NaN where it is not known, as with one batch.
+        measure: What the values are.
+        replicates: (G, rows, columns) float64, values with one of G groups of the batches (or of
+            the samples) left out in turn; None where they are not known.
+    """
+
+    row_model: str
+    column_model: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    value: Matrix
+    standard_error: Matrix
+    measure: str
+    replicates: Array | None = None
+
+    def __repr__(self) -> str:
+        summary = ", ".join(f"{key} {value:.3f}" for key, value in self.summary().items())
+        return (
+            f"Grid({self.measure}: {self.row_model} ({len(self.rows)} layers) x "
+            f"{self.column_model} ({len(self.columns)} layers); {summary})"
+        )
+
+    @property
+    def title(self) -> str:
+        """The models compared, as a heading."""
+        if self.within:
+            return f"within {self.row_model}"
+        return f"{self.row_model} / {self.column_model}"
+
+    @property
+    def within(self) -> bool:
+        """Whether the grid compares a model with itself."""
+        return self.row_model == self.column_model
+
+    @property
+    def is_square(self) -> bool:
+        """Whether both sides have as many layers, so that they can be paired by position."""
+        return len(self.rows) == len(self.columns)
+
+    def mean(self) -> float:
+        """Mean over all cells that are not NaN."""
+        return _mean(self.value)
+
+    def mean_off_diagonal(self) -> float:
+        """Mean over pairs of layers at different positions, NaN left out.
+
+        Raises:
+            ValueError: The grid is not square, and so has no diagonal.
+        """
+        self._check_square()
+        return _mean(self.value[~np.eye(len(self.rows), dtype=bool)])
+
+    def mean_same_layer(self) -> float:
+        """Mean over pairs of layers at the same position, NaN left out; 1 within a model.
+
+        Raises:
+            ValueError: The grid is not square, and so has no diagonal.
+        """
+        self._check_square()
+        return _mean(self.value.diagonal())
+
+    def mean_by_distance(self) -> Matrix:
+        """Mean over pairs of layers that are k positions apart, for k = 0 ... layers - 1.
+
+        Raises:
+            ValueError: The grid is not square, and so positions do not correspond.
+        """
+        self._check_square()
+        size = len(self.rows)
+        flipped = self.value.T
+        return np.array(
+            [
+                _mean(np.concatenate([self.value.diagonal(k), flipped.diagonal(k)]))
+                for k in range(size)
+            ],
+            dtype=np.float64,
+        )
+
+    def standard_error_of(self, function: Callable[[Grid], Number]) -> Number:
+        """Jackknife standard error of a figure that depends smoothly on the cells.
+
+        Cells err together, since they share their samples, and the error of a mean of them follows
+        from no error of single cells: it is that of the means of the replicates.
+
+        Args:
+            function: From a grid to a number or an array of them.
+
+        Returns:
+            As the function: a number or an array; NaN where there are no replicates.
+
+        Example:
+            >>> import torch
+            >>> from repsim_fast import Grid, compare
+            >>> model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh())
+            >>> grid = compare([model], torch.randn(64, 5), batch_size=8).between(0, 0)
+            >>> error = grid.standard_error_of(Grid.mean_off_diagonal)
+        """
+        unknown = np.full_like(self.value, np.nan)
+        bare = replace(self, standard_error=unknown, replicates=None)
+        left_out = () if self.replicates is None else self.replicates
+        return error_of(function(self), [function(replace(bare, value=v)) for v in left_out])
+
+    def mean_with_error(self) -> tuple[float, float]:
+        """The mean over pairs of different layers, and its standard error.
+
+        Pairs at the same position are left out of square grids: within a model they are 1.
+        """
+        mean = Grid.mean_off_diagonal if self.is_square else Grid.mean
+        return mean(self), self.standard_error_of(mean)
+
+    def summary(self) -> dict[str, float]:
+        """The figures that make sense for this grid, by name."""
+        if not self.is_square:
+            return {"mean": self.mean()}
+        if self.within:
+            return {"mean off-diagonal": self.mean_off_diagonal()}
+        return {
+            "mean same layer": self.mean_same_layer(),
+            "mean off-diagonal": self.mean_off_diagonal(),
+        }
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The values as a table with layer names along both sides.
+
+        Raises:
+            ImportError: pandas is missing.
+        """
+        pandas = extra("pandas", of="tables", purpose="to_dataframe()")
+        rows = pandas.Index(self.rows, name=self.row_model)
+        columns = pandas.Index(self.columns, name=self.column_model)
+        table: pd.DataFrame = pandas.DataFrame(self.value, index=rows, columns=columns)
+        return table
+
+    def plot(
+        self,
+        *,
+        standard_error: bool = False,
+        path: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> Figure:
+        """Heat map; see :func:`plot_grids`."""
+        return plot_grids([self], standard_error=standard_error, path=path, **options)
+
+    def heat_map(self) -> HeatMap:
+        """What :func:`repsim_fast.plotting.plot_heat_maps` draws."""
+        from repsim_fast.plotting import HeatMap
+
+        return HeatMap(
+            value=self.value,
+            rows=self.rows,
+            columns=self.columns,
+            row_label=f"{self.row_model}, depth →",
+            column_label=f"{self.column_model}, depth →",
+            title=self.title,
+            note=", ".join(f"{name} {value:.2f}" for name, value in self.summary().items()),
+            standard_error=self.standard_error,
+        )
+
+    def _check_square(self) -> None:
+        if not self.is_square:
+            raise ValueError(
+                f"grid must have as many rows as columns, got {len(self.rows)} layers of "
+                f"{self.row_model!r} and {len(self.columns)} of {self.column_model!r}"
+            )
+
+
+def _mean(values: Matrix) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def error_of(number: Number, left_out: Sequence[Number]) -> Number:
+    """Jackknife standard error of a number from its values without each group of samples; NaN
+    where there are none."""
+    if not left_out:
+        unknown: Any = np.full_like(number, np.nan, dtype=np.float64)[()]
+        return cast(Number, unknown)
+    values = torch.from_numpy(np.array(left_out, dtype=np.float64))
+    error: Any = jackknife_error(values).numpy()[()]
+    return cast(Number, error)
+
+
+def measure_title(grids: Sequence[Grid]) -> str:
+    """What the grids show, spelt out."""
+    known = measure_names()
+    titles = (
+        measure_info(grid.measure).title if grid.measure in known else grid.measure
+        for grid in grids
+    )
+    return " / ".join(dict.fromkeys(titles))
+
+
+def is_distance(measure: str) -> bool:
+    """Whether a measure of that name is a distance, so that less is more alike."""
+    return measure in measure_names() and measure_info(measure).kind == "distance"
+
+
+def plot_grids(grids: Sequence[Grid], **options: Any) -> Figure:
+    """Heat maps of one or more grids on one colour scale: from 0 to 1, for distances to the
+    largest one.
+
+    Layers run upwards and to the right, in order of execution.
+
+    Args:
+        grids: From ``SimilarityResult.between`` or ``.grids()``.
+        **options: Of :func:`repsim_fast.plotting.plot_heat_maps`: standard_error, columns, title,
+            theme, colormap, path.
+
+    Returns:
+        A ``matplotlib.figure.Figure``, to be saved or drawn on; pyplot knows nothing of it.
+
+    Raises:
+        ValueError: No grid, an unknown theme, or a suffix matplotlib cannot write.
+        OSError: The place cannot be written to.
+    """
+    from repsim_fast.plotting import plot_heat_maps
+
+    if not grids:
+        raise ValueError("grids must be at least one, got none")
+    maps = [grid.heat_map() for grid in grids]
+    return plot_heat_maps(
+        maps, label=measure_title(grids), limits=(0.0, _largest(grids)), **options
+    )
+
+
+def plot_by_distance(
+    grids: Sequence[Grid],
+    *,
+    theme: Theme = "light",
+    path: str | os.PathLike[str] | None = None,
+) -> Figure:
+    """Mean similarity against the distance between layers, a line for each square grid, with a
+    band of one standard error.
+
+    A network whose layers are specialised falls quickly; block structure shows as a slow fall.
+
+    Args:
+        grids: Grids with as many rows as columns; others are left out.
+        theme: "light" or "dark" background.
+        path: Also write the figure to this file.
+
+    Raises:
+        ValueError: No square grid, or an unknown theme.
+        OSError: The place cannot be written to.
+    """
+    from repsim_fast.plotting import Curve, plot_curves
+
+    square = [grid for grid in grids if grid.is_square]
+    if not square:
+        raise ValueError("grids must have one with as many rows as columns, got none")
+    curves = []
+    for grid in square:
+        start = 1 if grid.within else 0  # a layer equals itself, which is no finding
+        mean = grid.mean_by_distance()[start:]
+        error = grid.standard_error_of(Grid.mean_by_distance)[start:]
+        curves.append(Curve(mean, grid.title, start, error, dashed=not grid.within))
+    return plot_curves(
+        curves,
+        x_label="layers apart",
+        y_label=f"mean {measure_title(square)}",
+        top=_largest(square),
+        theme=theme,
+        path=path,
+    )
+
+
+def _largest(grids: Sequence[Grid]) -> float:
+    """The upper end of the scale: 1 for similarities, the largest value for distances."""
+    if not any(is_distance(grid.measure) for grid in grids):
+        return 1.0
+    return max(float(g.value[np.isfinite(g.value)].max(initial=0.0)) for g in grids) or 1.0

@@ -1,0 +1,222 @@
+"""What a comparison runs: the measure, named models, their layers and inputs, equal runs once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from repsim_fast._core.model_state import check_hookable, unwrap
+from repsim_fast.capture.layers import LayerSpec, select_layers
+from repsim_fast.similarity import Measure, get_measure
+from repsim_fast.similarity.base.estimator import Estimator
+from repsim_fast.similarity.base.measure import as_measure, options
+
+Models: TypeAlias = "Sequence[nn.Module] | Mapping[str, nn.Module]"
+
+Transform: TypeAlias = Callable[[Any, "Tensor | None"], Any]
+"""From inputs and labels to the inputs that a model sees in their place."""
+
+
+@dataclass(eq=False)
+class Run:
+    """One forward pass a batch: a model, its inputs and its layers.
+
+    Attributes:
+        rows: The accumulator's number of each layer, in order of execution.
+        skipped: Rows of the features of layers that are left out, by name.
+        taken: Layers of the current batch so far.
+        running: Whether this is its own forward pass, the only one whose activations count.
+    """
+
+    model: nn.Module
+    name: str
+    layers: LayerSpec
+    transform: Transform | None
+    n_layers: int  # that are hooked; a layer called twice counts once
+    rows: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    taken: int = 0
+    running: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The runs to do, and which of them each model's layers come from.
+
+    Attributes:
+        models: All models, by name.
+        runs: Different runs, in the order in which they are done.
+        run_of: The run of each model, by name.
+        settings: The choices for each model, as plain data.
+    """
+
+    models: Mapping[str, nn.Module]
+    runs: Sequence[Run]
+    run_of: Mapping[str, Run]
+    settings: Mapping[str, Any]
+
+    @property
+    def n_layers(self) -> int:
+        """Layers that are hooked, of all runs."""
+        return sum(run.n_layers for run in self.runs)
+
+    @property
+    def transforms(self) -> bool:
+        """Whether any model sees other inputs than the data."""
+        return any(run.transform is not None for run in self.runs)
+
+
+def choose_measure(measure: str | Measure[Any], estimator: Estimator | None) -> Measure[Any]:
+    """The measure of a name, or the one given, with an estimator if one was asked for.
+
+    Raises:
+        TypeError: Neither name nor measure.
+        ValueError: No such measure; an estimator for one that has none, or another one than a
+            measure that was given has.
+    """
+    chosen = as_measure(measure, {})
+    if estimator is None:
+        return chosen
+    name, own = chosen.info.name, options(chosen).get("estimator")
+    if own is None:
+        raise ValueError(f"estimator: expected None for {name}, which has none, got {estimator!r}")
+    if isinstance(measure, str):
+        return get_measure(measure, estimator=estimator)
+    if own != estimator:
+        raise ValueError(f"estimator: expected {own!r}, that of {measure!r}, got {estimator!r}")
+    return chosen
+
+
+def make_plan(models: Mapping[str, nn.Module], *, layers: Any, inputs: Any) -> Plan:
+    """The runs of a comparison; models that are the same on the same inputs share one.
+
+    Args:
+        models: Models by name.
+        layers: As for ``compare``: one choice for all models, or one for each.
+        inputs: As for ``compare``: one transform for all models, or one for each.
+
+    Raises:
+        ValueError: No layer matched, or choices that do not fit the models.
+        TypeError: A choice of another type.
+    """
+    names = tuple(models)
+    chosen_layers = _per_model("layers", layers, names, _is_layer_choice)
+    transforms = _per_model("inputs", inputs, names, callable)
+    runs: dict[tuple[Any, ...], Run] = {}
+    run_of: dict[str, Run] = {}
+    for name, model in models.items():
+        try:
+            chosen = select_layers(model, chosen_layers[name])
+        except ValueError as error:
+            raise ValueError(f"model {name!r}: {error}") from None
+        run = Run(model, name, chosen_layers[name], transforms[name], len(chosen))
+        same = (id(model), id(transforms[name]), tuple(chosen.items()))
+        run_of[name] = runs.setdefault(same, run)
+    settings = {
+        "models": {name: _describe_model(model) for name, model in models.items()},
+        "inputs": {name: describe(t) for name, t in transforms.items() if t is not None},
+        "layers": {name: describe(c) for name, c in chosen_layers.items() if c is not None},
+    }
+    return Plan(models, list(runs.values()), run_of, settings)
+
+
+def models_and_data(
+    models: Models | nn.Module, model_b: Any, data: Any, names: Sequence[str] | None
+) -> tuple[dict[str, nn.Module], Any]:
+    """Named models, unwrapped, and the data, from either form of the call of ``compare``.
+
+    Raises:
+        TypeError: Models or data of another type, or missing.
+        ValueError: No model, or names that do not fit.
+    """
+    if isinstance(model_b, nn.Module):
+        if not isinstance(models, nn.Module):
+            raise TypeError("models must be one module when model_b is given, got several")
+        models = [models, model_b]
+    elif model_b is not None and data is not None:
+        raise TypeError(f"model_b must be a torch.nn.Module, got {type(model_b).__name__}")
+    else:
+        data = model_b if data is None else data
+    if isinstance(models, Mapping):
+        names = names or tuple(models)
+    found = _as_list(models)
+    if data is None:
+        raise TypeError("data is missing: compare(model_a, model_b, data) or compare(models, data)")
+    if not found:
+        raise ValueError("models must be at least one, got none")
+    unwrapped = [check_hookable(unwrap(check_hookable(model))) for model in found]
+    return dict(zip(_names(unwrapped, names), unwrapped, strict=True)), data
+
+
+def _as_list(models: Any) -> list[Any]:
+    if isinstance(models, nn.Module):
+        return [models]
+    if not isinstance(models, Iterable) or isinstance(models, (str, Tensor)):
+        raise TypeError(
+            "models must be a torch.nn.Module, or a sequence or mapping of them, "
+            f"got {type(models).__name__}"
+        )
+    return list(models.values() if isinstance(models, Mapping) else models)
+
+
+def _names(models: Sequence[nn.Module], names: Sequence[str] | None) -> list[str]:
+    if names is not None:
+        if len(names) != len(models) or len(set(names)) != len(names) or isinstance(names, str):
+            raise ValueError(
+                f"names must be {len(models)} different ones, one for each model, got {names!r}"
+            )
+        return list(names)
+    types = [type(model).__name__ for model in models]
+    return [
+        name if types.count(name) == 1 else f"{name} {types[:i].count(name) + 1}"
+        for i, name in enumerate(types)
+    ]
+
+
+def _is_layer_choice(value: Any) -> bool:
+    if isinstance(value, str) or callable(value) or not isinstance(value, Iterable):
+        return True
+    return all(isinstance(v, str) for v in value)
+
+
+def _per_model(
+    argument: str, value: Any, names: Sequence[str], is_one: Callable[[Any], bool]
+) -> dict[str, Any]:
+    """An argument that is given once for all models, or for each, by order or by name."""
+    if isinstance(value, Mapping):
+        if unknown := [name for name in value if name not in names]:
+            raise ValueError(f"{argument}: no model is named {unknown[0]!r}; there are {names}")
+        return {name: value.get(name) for name in names}
+    if value is None or is_one(value):
+        return dict.fromkeys(names, value)
+    if not isinstance(value, Sequence):
+        raise TypeError(
+            f"{argument} must be one for all models, or a sequence or mapping of one for each, "
+            f"got {value!r}"
+        )
+    if len(value) != len(names):
+        raise ValueError(
+            f"{argument} must be one for all models or one for each of {len(names)}, "
+            f"got {len(value)}"
+        )
+    return dict(zip(names, value, strict=True))
+
+
+def _describe_model(model: nn.Module) -> str:
+    return f"{type(model).__name__}, {sum(p.numel() for p in model.parameters()):,} parameters"
+
+
+def describe(value: Any) -> str:
+    """A short text for an argument, without the addresses that a repr of a function has."""
+    if isinstance(value, functools.partial):
+        return describe(value.func)
+    if isinstance(value, str) or not callable(value):
+        return value if isinstance(value, str) else ", ".join(value)
+    if hasattr(value, "__name__"):
+        return str(value.__name__)
+    text = repr(value)
+    return type(value).__name__ if " at 0x" in text else text

@@ -1,0 +1,115 @@
+"""Labelled images that come in batches of their own, as from a ``DataLoader``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repsim_fast._core.batch_checks import check_labels_below
+from repsim_fast._core.processes import Processes
+from repsim_fast._core.randomness import private_rng
+
+from .batches import open_data
+from .samples import Samples, check_types, placed
+
+
+@dataclass(frozen=True)
+class LoadedBatches:
+    """Batches (images, labels) in the order in which ``source`` gives them, each time anew.
+
+    Attributes:
+        source: Iterable with a length, its number of batches.
+        name: What messages call it.
+        n_classes: What labels must be below; None as long as it is not known.
+    """
+
+    source: Iterable[Any]
+    name: str
+    n_classes: int | None = None
+
+    @property
+    def description(self) -> str:
+        """In a few words."""
+        return f"{len(self)} batches of a {type(self.source).__name__}"
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    def preview(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The first image, and the smallest and largest label of its batch, on ``device``."""
+        with self.reading(device):
+            for x, y in self.batches(0, device):
+                return x[:1], torch.stack((y.min(), y.max()))
+        raise ValueError(f"{self.name} gave no batch")
+
+    def reading(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
+        """For going through ``batches`` but not ``epoch``: without a trace in global random state.
+
+        A loader draws its order, and a data set its augmentation, from the global generators.
+        """
+        return private_rng(device, 0)
+
+    def batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """All batches once; ``batch_size`` is the source's own."""
+        # Of the comparison's feed: what is a batch is the same in both.
+        for number, batch in enumerate(
+            open_data(self.source, batch_size=1, passes=1, seed=0).batches
+        ):
+            if number == len(self):
+                raise ValueError(f"{self.name} gave more batches than its length, {len(self)}")
+            if not isinstance(batch.x, Tensor) or batch.y is None:
+                raise TypeError(
+                    f"{self.name}: batch {number} must be a pair of tensors (images, labels), got "
+                    f"{type(batch.x).__name__} and {type(batch.y).__name__}"
+                )
+            check_types(f"{self.name}: batch {number}", batch.x, batch.y)
+            if self.n_classes is not None:
+                check_labels_below(self.n_classes, batch.y)
+            yield placed(batch.x, batch.y, device)
+
+    def epoch(
+        self, epoch: int, batch_size: int, device: torch.device, seed: int, group: Processes
+    ) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """All batches once, each with its weight among those of all processes.
+
+        Every process goes through its own source; a sampler with ``set_epoch``, such as torch's
+        ``DistributedSampler``, is told the epoch.
+        """
+        set_epoch = getattr(getattr(self.source, "sampler", None), "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
+        for x, y in self.batches(batch_size, device):
+            weight = 1.0
+            if group.size > 1:
+                n = torch.tensor(float(len(y)), device=device)
+                weight = len(y) / group.sum(n).item()
+            yield x, y, weight
+
+    def steps(self, batch_size: int, group: Processes) -> int:
+        """Number of batches in an epoch."""
+        return len(self)
+
+    def share(self, group: Processes) -> LoadedBatches:
+        """This process's part: what its own source gives."""
+        return self
+
+    def below(self, n_classes: int) -> LoadedBatches:
+        """The same, checked batch by batch to have labels below ``n_classes``."""
+        return replace(self, n_classes=n_classes)
+
+    def first(self, n: int) -> Samples:
+        """The first ``n`` samples, or as many as there are."""
+        images, labels, held = [], [], 0
+        with self.reading(torch.device("cpu")):
+            for x, y in self.batches(0, torch.device("cpu")):
+                images.append(x)
+                labels.append(y)
+                held += len(y)
+                if held >= n:
+                    break
+        return Samples(torch.cat(images)[:n], torch.cat(labels)[:n])

@@ -1,0 +1,1 @@
+"""Products of features: centred Grams of the samples of one layer, cross products of two layers."""

@@ -1,0 +1,83 @@
+"""What all figures share: themes, display in notebooks, files. Nothing global is touched."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any, Literal, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from repsim_fast._core.checks import check_choice
+from repsim_fast._core.files import replacing
+
+__all__ = [
+    "Colours",
+    "NotebookFigure",
+    "Theme",
+    "colours_of",
+    "finish",
+    "plain",
+    "style_ticks",
+    "to_png",
+]
+
+Theme = Literal["light", "dark"]
+
+
+class Colours(NamedTuple):
+    """Colours of a theme; ``unknown`` is that of cells without a value."""
+
+    text: str
+    faint: str
+    background: str
+    unknown: str
+
+
+_THEMES = {
+    "light": Colours("#1f2328", "#d0d7de", "#ffffff", "#c4cad1"),
+    "dark": Colours("#e6edf3", "#3d444d", "#0d1117", "#565d66"),
+}
+
+
+class NotebookFigure(Figure):
+    """A figure that notebooks display without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self)
+
+
+def colours_of(theme: Theme) -> Colours:
+    """Colours of a theme.
+
+    Raises:
+        ValueError: There is no such theme.
+    """
+    check_choice("theme", theme, _THEMES)
+    return _THEMES[theme]
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib takes for no formula, whatever dollar signs it has."""
+    return str(text).replace("$", r"\$")
+
+
+def style_ticks(ax: Axes, colours: Colours, **options: Any) -> None:
+    """Ticks and their labels in the colours of the theme."""
+    ax.tick_params(color=colours.faint, labelcolor=colours.text, **options)
+
+
+def to_png(figure: Figure, *, dpi: int = 150) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
+    return buffer.getvalue()
+
+
+def finish(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
+    """The figure, also written to a file if there is a path."""
+    if path is not None:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150, facecolor=figure.get_facecolor())
+    return figure

@@ -1,0 +1,86 @@
+"""What a measure is for whole models: fed the features of layers batch by batch, asked for all
+pairs of layers. The one who runs models knows only this, and no measure knows of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Similarities:
+    """What is known after some batches, of all pairs of L layers.
+
+    Attributes:
+        value: (L, L) float64; NaN for layers without a value.
+        standard_error: (L, L) float64; NaN where it is not known.
+        n_samples: Samples used.
+        n_batches: Batches used.
+        undefined: Why layers have no value, by their number.
+        no_error: Why there are no standard errors; empty where there are.
+        hsic: (G, L, L) float64, sums Σ n HSIC over groups of batches, of minibatch CKA.
+        left_out: (G, L, L) float64, values without each group of samples, of other measures.
+        group_samples: Samples of each group.
+        settings: How it was computed, as far as the data decided that.
+    """
+
+    value: Tensor
+    standard_error: Tensor
+    n_samples: int
+    n_batches: int
+    undefined: Mapping[int, str]
+    no_error: str
+    hsic: Tensor | None = None
+    left_out: Tensor | None = None
+    group_samples: tuple[int, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+class NotFiniteError(ArithmeticError):
+    """Layers whose features made something infinite or undefined, by number."""
+
+    def __init__(self, layers: list[int]) -> None:
+        super().__init__(f"not finite: layers {layers}")
+        self.layers = layers
+
+
+class Accumulator(Protocol):
+    """A measure that is fed the features of one batch after the other.
+
+    Layers have numbers 0, 1, ... in the order in which ``add`` first sees them; every batch brings
+    each layer once, in any order after the first batch. A batch counts only when ``end_batch`` was
+    called, and ``compute`` may be called after any batch.
+    """
+
+    description: str
+    """How values are estimated, for people."""
+
+    min_samples: int
+    """Samples that a batch needs at least."""
+
+    any_feature_order: bool
+    """Whether features may come in another order in each batch, and in several dimensions."""
+
+    samples_may_return: bool
+    """Whether a sample may come in several batches, as in several passes over the data."""
+
+    capturable: bool
+    """Whether a CUDA graph may hold ``add`` and ``repeat``: they leave the work on a GPU to its
+    current stream, and write to the same memory for every batch of as many samples as the one
+    before."""
+
+    def add(self, layer: int, features: Tensor) -> None:
+        """Take the features (n, p) of one layer, valid during the call only; (n, ...) contiguous
+        ones too if ``any_feature_order``."""
+
+    def repeat(self, layer: int, of: int) -> None:
+        """Take for one layer the features that another one brought in this batch."""
+
+    def end_batch(self, n: int) -> None:
+        """Close a batch of n samples. Raises NotFiniteError and then forgets the batch."""
+
+    def compute(self) -> Similarities:
+        """Similarities of all pairs of layers, over the batches closed so far."""

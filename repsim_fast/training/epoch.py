@@ -1,0 +1,64 @@
+"""One pass over the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from repsim_fast._core.randomness import private_rng
+from repsim_fast.data.labelled import LabelledImages
+
+from .methods import Progress, TrainingBatch
+from .plan import Plan
+from .progress_bar import ProgressBar
+from .step import Step
+
+
+class Pass(NamedTuple):
+    """What one pass came to: mean loss, accuracy on its images, last learning rate."""
+
+    loss: float
+    accuracy: float
+    rate: float
+
+
+def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: ProgressBar) -> Pass:
+    """Train on every image once."""
+    device, group = step.device, step.group
+    # The order of the batches is the same in all processes, the noise is not.
+    order_seed, own_seed = plan.stream(epoch, 0), plan.stream(epoch, 1 + group.rank)
+    noise = torch.Generator().manual_seed(own_seed)
+    n_batches = data.steps(plan.batch_size, group)
+    # Sum of the losses, correct predictions, predictions.
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    rate = plan.lr
+    step.state.model.train()
+    with private_rng(device, own_seed):
+        # A loader's own order and augmentation follow from the global generators, seeded here.
+        batches = data.epoch(epoch, plan.batch_size, device, order_seed, group)
+        for index, (x, y, weight) in enumerate(batches):
+            x = plan.augment(x, noise)
+            for progress in _replays(plan, epoch, index, n_batches):
+                rate = plan.rate(progress.fraction)
+                step.set_rate(rate)
+                loss, logits = step(TrainingBatch(x, y, noise, progress), weight)
+            sums += _counts(loss, logits, y)
+            bar.advance(sums)
+    total, right, count = group.sum(sums).tolist()
+    return Pass(total / count, right / count, rate)
+
+
+def _replays(plan: Plan, epoch: int, index: int, n_batches: int) -> Iterator[Progress]:
+    """How far the training is at each of a batch's optimizer steps."""
+    for replay in range(plan.method.replays):
+        batches_done = index + replay / plan.method.replays
+        fraction = (epoch + batches_done / n_batches) / plan.epochs
+        yield Progress(epoch, plan.epochs, fraction, first=index == replay == 0)
+
+
+def _counts(loss: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+    n = len(y)
+    return torch.stack((loss * n, (logits.argmax(1) == y).sum(), loss.new_tensor(n)))

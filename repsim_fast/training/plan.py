@@ -1,0 +1,143 @@
+"""What all epochs of a training go by, checked before the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from repsim_fast._core.batch_checks import check_logits
+from repsim_fast._core.borrow import borrow
+from repsim_fast.attacks.losses import margin
+from repsim_fast.attacks.objective import InputGradient
+from repsim_fast.data.augmentation import Augment
+from repsim_fast.data.labelled import LabelledImages
+
+from . import methods
+from .methods import Method
+from .schedules import Schedule
+from .settings import Optimisation
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Method, length, rate and random numbers.
+
+    Raises:
+        ValueError: Less than one epoch or image a batch, or a rate that is not positive.
+    """
+
+    method: Method
+    epochs: int
+    batch_size: int
+    lr: float
+    schedule: Schedule
+    augment: Augment
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"epochs and batch_size must be at least 1, got {self.epochs}, {self.batch_size}"
+            )
+        if not self.lr > 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+
+    def rate(self, fraction: float) -> float:
+        """Learning rate where so much of the training is done."""
+        return self.lr * self.schedule(fraction)
+
+    def stream(self, epoch: int, number: int) -> int:
+        """Seed of one of an epoch's random streams: 0 for the order, 1 + rank for the noise.
+
+        Every random number of an epoch follows from these, so a resumed training needs no
+        generator state. Odd multipliers (Knuth's, and the golden ratio's) keep neighbours apart.
+        """
+        return (self.seed * 2654435761 + epoch * 40503 + number * 0x9E3779B97F4A7C15) % 2**63
+
+
+def described(
+    plan: Plan,
+    how: Optimisation,
+    data: LabelledImages,
+    method_options: Mapping[str, Any] | None,
+    schedule: str | Schedule,
+    augment: str | Augment | None,
+) -> dict[str, Any]:
+    """What a resumed training must have in common with this one, as JSON holds it."""
+    options = [f"{name}={value!r}" for name, value in (method_options or {}).items()]
+    return {
+        "method": ", ".join([plan.method.name, *options]),
+        "epochs": plan.epochs,
+        "batch_size": plan.batch_size,
+        "lr": plan.lr,
+        "schedule": schedule if isinstance(schedule, str) else "custom",
+        "augment": augment if isinstance(augment, str | None) else "custom",
+        "momentum": how.momentum,
+        "weight_decay": how.weight_decay,
+        "regularisers": [repr(regulariser) for regulariser in how.regularisers],
+        "awp": [how.awp, how.awp_warmup],
+        "ema": how.ema,
+        "autocast": str(how.autocast),
+        "seed": plan.seed,
+        "data": data.description,
+    }
+
+
+def build_method(method: str | Method, options: Mapping[str, Any] | None) -> Method:
+    """The method itself.
+
+    Raises:
+        TypeError: Neither a name nor a method.
+        ValueError: Unknown name or option, or options beside a method that is built already.
+    """
+    if isinstance(method, str):
+        return methods.build(method, **(options or {}))
+    if not isinstance(method, Method):
+        raise TypeError(f"method must be a name or a Method, got {type(method).__name__}")
+    if options:
+        raise ValueError("method_options go with a method given by name")
+    return method
+
+
+def check_trainable(model: nn.Module, autocast: torch.dtype | None) -> None:
+    """A module with weights in dtypes that train without, or with, autocast's loss scaling.
+
+    Raises:
+        TypeError: No module.
+        ValueError: Nothing to train, or not in its dtype.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    trained = {p.dtype: name for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise ValueError("model must have a parameter to train, got none that requires a gradient")
+    if torch.float16 in trained:
+        raise ValueError(
+            "model: expected weights in float32, float64 or bfloat16, got float16 in "
+            f"{trained[torch.float16]!r}, whose gradients underflow: keep the weights in float32 "
+            "and give autocast=torch.float16"
+        )
+    if torch.bfloat16 in trained and autocast == torch.float16:
+        raise ValueError(
+            "autocast: expected torch.bfloat16 or None for weights in bfloat16 (as in "
+            f"{trained[torch.bfloat16]!r}), got torch.float16"
+        )
+
+
+def check_classes(model: nn.Module, data: LabelledImages, device: torch.device) -> int:
+    """Number of the model's classes; that its logits are logits, and the labels among them.
+
+    Before the first epoch rather than in it.
+
+    Raises:
+        ValueError: Something else.
+    """
+    with borrow(model, device=device, seed=0), torch.no_grad():
+        image, span = data.preview(device)
+        logits = InputGradient(model, margin).logits(image)
+        check_logits(logits.expand(2, -1), span)
+    return logits.shape[1]

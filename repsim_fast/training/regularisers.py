@@ -1,0 +1,135 @@
+"""Penalties that are added to a method's loss."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast._core.borrow import call
+from repsim_fast.analysis.selectivity import class_selectivity
+
+
+class Regulariser(Protocol):
+    """A penalty on what happens inside the model while it computes the method's loss.
+
+    ``repr`` tells one from another where a training is resumed.
+    """
+
+    def observe(
+        self, model: nn.Module
+    ) -> contextlib.AbstractContextManager[Callable[[Tensor], Tensor]]:
+        """Watch the forward passes within; gives a function labels (N,) -> penalty."""
+
+
+_unobserved: ContextVar[bool] = ContextVar("unobserved", default=False)
+
+
+@contextlib.contextmanager
+def unobserved() -> Iterator[None]:
+    """Forward passes within are no part of what a regulariser watches: those for a gradient with
+    respect to the images, whose graphs are gone when the penalty is differentiated."""
+    token = _unobserved.set(True)
+    try:
+        yield
+    finally:
+        _unobserved.reset(token)
+
+
+class SelectivityRegulariser:
+    """Adds -alpha * (mean over layers of the mean selectivity of their units) to the loss.
+
+    alpha < 0 discourages selectivity, alpha > 0 encourages it. Class means are true means over the
+    batch, so the frequency of a class does not matter.
+
+    Args:
+        alpha: Weight; the published grid spans 0.1 to 100 either way.
+        layers: Names of modules as in ``named_modules()``; default every ReLU.
+
+    References:
+        Leavitt & Morcos, "Selectivity considered harmful", 2020.
+    """
+
+    def __init__(self, alpha: float, *, layers: Sequence[str] | None = None) -> None:
+        self.alpha = alpha
+        self.layers = None if layers is None else tuple(layers)
+
+    def __repr__(self) -> str:
+        return f"SelectivityRegulariser({self.alpha!r}, layers={self.layers!r})"
+
+    @contextlib.contextmanager
+    def observe(self, model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Watch the forward passes within but those ``unobserved``; gives a function y -> penalty.
+
+        Raises:
+            ValueError: A layer that the model does not have, or no ReLU module at all.
+        """
+        units: list[Tensor] = []
+
+        def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+            if _unobserved.get():
+                return
+            # Reduced at once: what follows may overwrite the output in place.
+            units.append(output.flatten(2).mean(2) if output.ndim > 2 else output)
+
+        def penalty(y: Tensor) -> Tensor:
+            if not units:
+                raise ValueError("no layer of the selectivity regulariser was called")
+            index = torch.stack([class_selectivity(unit.float(), y).mean() for unit in units])
+            return -self.alpha * index.mean()
+
+        handles = [module.register_forward_hook(keep) for module in self._modules(model)]
+        try:
+            yield penalty
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _modules(self, model: nn.Module) -> list[nn.Module]:
+        named = dict(model.named_modules())
+        if self.layers is None:
+            chosen: list[nn.Module] = [m for m in named.values() if isinstance(m, nn.ReLU)]
+            if not chosen:
+                raise ValueError("model has no nn.ReLU module: name the layers to regularise")
+            return chosen
+        if unknown := [name for name in self.layers if name not in named]:
+            raise ValueError(f"layers must be modules of the model, got {unknown}")
+        return [named[name] for name in self.layers]
+
+
+def gradient_misalignment(model: nn.Module, x: Tensor, y: Tensor, nearby: Tensor) -> Tensor:
+    """1 - mean cos(grad l(x), grad l(x')), l the cross-entropy: GradAlign's penalty, in [0, 2].
+
+    The gradient flows through the second of the two only. Costs a double backward pass.
+
+    Args:
+        model: The model in training.
+        x: Images (N, ...).
+        y: Labels (N,).
+        nearby: x', as x.
+
+    References:
+        Andriushchenko & Flammarion, "Understanding and improving fast adversarial training", 2020.
+    """
+    at_x = _input_gradient(model, x, y, differentiable=False)
+    at_nearby = _input_gradient(model, nearby, y, differentiable=True)
+    return 1.0 - nn.functional.cosine_similarity(_scaled(at_x), _scaled(at_nearby), dim=1).mean()
+
+
+def _input_gradient(model: nn.Module, x: Tensor, y: Tensor, *, differentiable: bool) -> Tensor:
+    x = x.detach().requires_grad_()
+    with unobserved():
+        logits = call(model, x)
+    value = nn.functional.cross_entropy(logits, y, reduction="sum")
+    (gradient,) = torch.autograd.grad(value, x, create_graph=differentiable)
+    return gradient.flatten(1)
+
+
+def _scaled(gradient: Tensor) -> Tensor:
+    """Rows scaled to a largest entry of 1: a cosine must not notice that gradients are tiny."""
+    largest = gradient.detach().abs().amax(1, keepdim=True)
+    return gradient / largest.clamp(min=torch.finfo(gradient.dtype).tiny)

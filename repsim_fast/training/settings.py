@@ -1,0 +1,118 @@
+"""What a training may be told beside its method, length and rate, grouped by what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repsim_fast._core.checks import check_autocast
+
+from .evaluation import Attack
+from .overfitting import OverfittingDetector
+from .regularisers import Regulariser
+
+_ARCHITECTURE = {"name", "num_classes", "in_channels"}
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the weights move: by SGD with momentum.
+
+    Attributes:
+        momentum: Of SGD, in [0, 1).
+        weight_decay: L2 penalty, on every parameter.
+        regularisers: Penalties on activations, added to the method's loss.
+        awp: Relative size of the adversarial weight perturbation, 0 for none.
+        awp_warmup: Epochs before it begins.
+        ema: Decay of an exponential moving average of the weights. The average is what is
+            evaluated, saved for use and left in the model at the end.
+        autocast: torch.bfloat16 or torch.float16 for forward passes (float16 with loss scaling).
+
+    Raises:
+        ValueError: A value out of its range.
+    """
+
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    regularisers: Sequence[Regulariser] = ()
+    awp: float = 0.0
+    awp_warmup: int = 0
+    ema: float | None = None
+    autocast: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1), got {self.momentum}")
+        for name in ("weight_decay", "awp", "awp_warmup"):
+            if not (value := getattr(self, name)) >= 0:
+                raise ValueError(f"{name} must be non-negative, got {value}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema must lie in (0, 1), got {self.ema}")
+        check_autocast(self.autocast)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured after an epoch.
+
+    Attributes:
+        data: Images evaluated, as ``train_data``; None for none.
+        attack: Attack for their robust accuracy. A copy is used each time, so that a seeded attack
+            draws the same random starts in every epoch.
+        every: Epochs between evaluations; the last epoch always has one.
+        detector: Catastrophic-overfitting detector, asked after each epoch.
+        stop_on_overfitting: End the training when it finds something.
+
+    Raises:
+        ValueError: ``every`` below 1, or a stop without a detector.
+    """
+
+    data: Any = None
+    attack: Attack | None = None
+    every: int = 1
+    detector: OverfittingDetector | None = None
+    stop_on_overfitting: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every must be at least 1, got {self.every}")
+        if self.stop_on_overfitting and self.detector is None:
+            raise ValueError("stop_on_overfitting needs a detector")
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What is written while training.
+
+    Attributes:
+        folder: For best.safetensors and last.safetensors (weights for use) and resume.safetensors,
+            each replaced as a whole after each epoch; None for none of them. "best" is the epoch
+            of the highest robust (else clean) accuracy.
+        architecture: name, num_classes and in_channels of ``models.build``: with them the weights
+            are files that ``models.load_checkpoint`` reads.
+        resume: Go on from resume.safetensors, where there is one; on CPU the result is that of an
+            uninterrupted training, bit for bit.
+        log: JSON-lines file with one line an epoch.
+        tensorboard: Folder for TensorBoard's event files.
+
+    Raises:
+        ValueError: ``resume`` without a folder, an architecture that lacks an entry.
+    """
+
+    folder: str | Path | None = None
+    architecture: Mapping[str, Any] | None = None
+    resume: bool = False
+    log: str | Path | None = None
+    tensorboard: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.resume and self.folder is None:
+            raise ValueError("resume needs the folder to resume from")
+        if self.architecture is not None and (lacking := _ARCHITECTURE - self.architecture.keys()):
+            raise ValueError(
+                f"architecture must have {sorted(_ARCHITECTURE)}, lacks {sorted(lacking)}"
+            )

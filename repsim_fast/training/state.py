@@ -1,0 +1,61 @@
+"""What changes while a network is trained: all that a resumed training needs."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from .ema import WeightAverage
+from .history import Epoch, History
+from .settings import Optimisation
+
+
+@dataclass
+class TrainingState:
+    """Weights and what goes with them.
+
+    The random numbers of an epoch follow from seed and epoch: no generator is part of it.
+
+    Attributes:
+        model: In training.
+        optimizer: With its momentum.
+        scaler: Of the loss, in float16.
+        average: Of the weights, None without.
+        history: The epochs so far.
+        answered: Whether ``on_epoch`` need not be asked again about the last one.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: WeightAverage | None
+    history: History = field(default_factory=History)
+    answered: bool = True
+
+    @classmethod
+    def begin(
+        cls, model: nn.Module, lr: float, how: Optimisation, device: torch.device
+    ) -> TrainingState:
+        """The state before the first epoch."""
+        return cls(
+            model,
+            torch.optim.SGD(
+                model.parameters(), lr=lr, momentum=how.momentum, weight_decay=how.weight_decay
+            ),
+            torch.amp.GradScaler(device.type, enabled=how.autocast == torch.float16),
+            None if how.ema is None else WeightAverage(model, how.ema),
+        )
+
+    @property
+    def concluded(self) -> list[Epoch]:
+        """The epochs that ``on_epoch`` has answered for."""
+        return self.history.epochs if self.answered else self.history.epochs[:-1]
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """The model with the averaged weights inside, where there are any."""
+        if self.average is None:
+            return contextlib.nullcontext()
+        return self.average.applied(self.model)
