@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ class Feed:
         order: "random" or "as given".
         batch_size: Samples in a batch, the largest; None where data come in batches.
         check: What the batches read so far tell of the order; None for a random one.
+        paired: Whether each model has inputs of its own.
     """
 
     batches: Iterator[Batch]
@@ -53,6 +54,7 @@ class Feed:
     order: str
     batch_size: int | None
     check: OrderCheck | None
+    paired: bool = False
 
 
 def open_data(
@@ -96,10 +98,12 @@ def open_data(
             "data: streams of several models must all come in batches, or all as samples by number"
         )
     if found:
-        return _open_indexed(found, pair, batch_size, passes, shuffle, seed)
-    for stream in streams:
-        _check_batched(stream, passes, shuffle)
-    return _open_batched(streams, pair, passes)
+        feed = _open_indexed(found, pair, batch_size, passes, shuffle, seed)
+    else:
+        for stream in streams:
+            _check_batched(stream, passes, shuffle)
+        feed = _open_batched(streams, pair, passes)
+    return replace(feed, paired=len(streams) > 1 or isinstance(data, Mapping))
 
 
 def _check_numbers(batch_size: int | None, passes: int, seed: int) -> None:
@@ -118,7 +122,7 @@ Pair = Callable[[Sequence[Any], int], Batch]
 
 def _streams(data: Any, models: Sequence[str]) -> tuple[list[Any], Pair]:
     """The streams that data consist of, and what makes a batch of their items."""
-    if not isinstance(data, Mapping) or not models:
+    if not isinstance(data, Mapping) or not set(data) & set(models):
         return [data], lambda items, number: _as_batch(items[0], number)
     if set(data) != set(models):
         raise ValueError(
@@ -258,7 +262,12 @@ def _check_batched(data: Any, passes: int, shuffle: bool | None) -> None:
         raise TypeError(
             "data must be ImageData, a tensor, a tuple (x, y), a Dataset, a DataLoader or an "
             f"iterable of batches, got {kind}"
-            + (": a mapping is one batch, put it into a list" if isinstance(data, Mapping) else "")
+            + (
+                ": a mapping is one batch, put it into a list; or has the data of each model by "
+                "its name"
+                if isinstance(data, Mapping)
+                else ""
+            )
         )
     if passes > 1 and not _shuffles(data):
         raise ValueError(

@@ -127,7 +127,7 @@ class _Variance:
 
     def differs(self) -> bool:
         """Whether some variable differs between groups by more than chance."""
-        from scipy.stats import f as f_distribution  # type: ignore[import-untyped]  # takes a while
+        from scipy.stats import f as f_distribution  # takes a while
 
         free, left = self._groups - 1, self._n - self._groups
         if free < 1 or left < 1:
