@@ -118,11 +118,14 @@ def compare_networks(
     positions = torch.arange(len(images) // size * size)  # its groups are of one size
     found = compare(
         models,
-        # The positions stand in for labels: other images are looked up by them.
-        data=(images[positions], positions),
+        # The positions stand in for labels: other images are looked up by them. As numbers, since
+        # labels that ascend would be an order to be warned of.
+        data=(images[positions], positions.double()),
         layers=layers,
         inputs={name: _Look(x) for name, x in others.items()} or None,
         batch_size=size,
+        # Test images come in random order; groups of batches stay those of results kept before.
+        shuffle=False,
         device=device,
     )
     assert found.replicates is not None  # there are two batches
@@ -137,4 +140,4 @@ class _Look:
 
     def __call__(self, x: Tensor, positions: Tensor | None) -> Tensor:
         assert positions is not None  # they stand in for labels
-        return self.images[positions.cpu()].to(x.device)
+        return self.images[positions.long().cpu()].to(x.device)

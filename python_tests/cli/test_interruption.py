@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from python_tests.support.commands import TRAIN, Run
 from repsim_fast import SimilarityResult
@@ -130,12 +132,11 @@ def compare_into(folder: Path) -> list[str]:
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseException) -> None:
-    whole = ImageData.batches
+    take, numbers = ImageData.take, itertools.count()
 
-    def stopping(self: ImageData, *arguments: object, **options: object) -> Iterator[object]:
-        for number, batch in enumerate(whole(self, *arguments, **options)):
-            if number == batches:
-                raise error
-            yield batch
+    def stopping(self: ImageData, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+        if next(numbers) == batches:
+            raise error
+        return take(self, rows)
 
-    monkeypatch.setattr(ImageData, "batches", stopping)
+    monkeypatch.setattr(ImageData, "take", stopping)

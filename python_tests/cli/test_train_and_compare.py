@@ -170,10 +170,18 @@ def test_names_of_models_are_untrained_networks_that_differ(run: Run, tmp_path: 
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "resnet-8 is untrained: its weights are random (seed 1)" in result.output
-    assert "smaller --batch-size gives several batches" in result.output
     found = SimilarityResult.load(tmp_path / "result.safetensors")
     assert found.models == ("resnet-8", "resnet-8 (2)")
     assert found.value[0, 1] < 0.999
+
+
+def test_one_batch_is_told_that_smaller_ones_give_errors(run: Run, tmp_path: Path) -> None:
+    result = run(
+        "compare", "resnet-8", "--data", "digits", "--limit", 40, "--threads", 1,
+        "--layers", "fc", "--batch-size", 40, "--out", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "smaller --batch-size gives several batches" in result.output
 
 
 def test_torchvision_by_name(run: Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.comparison.compare import compare
+from python_tests.support.in_order import compare
 from repsim_fast.similarity import get_measure
 
 

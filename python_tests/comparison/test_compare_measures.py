@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from repsim_fast import compare
+from python_tests.support.in_order import compare
 from repsim_fast.similarity import get_measure, grid, jackknife, measure_names
 
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from python_tests.support.in_order import compare
 from python_tests.support.op_tester import devices
 from python_tests.support.replayed_graph import ReplayedGraph
 from repsim_fast._core.cuda_graph import GraphedLoop
 from repsim_fast.comparison import engine, inputs, replay
-from repsim_fast.comparison.compare import compare
 from repsim_fast.similarity import get_measure
 
 

@@ -13,7 +13,8 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from repsim_fast import Grid, SimilarityResult, compare
+from python_tests.support.in_order import compare
+from repsim_fast import Grid, SimilarityResult
 from repsim_fast.comparison.grid import Matrix
 from repsim_fast.similarity import grid as grid_of
 from repsim_fast.similarity.streaming.minibatch import MAX_GROUPS

@@ -74,7 +74,15 @@ Jackknife = Annotated[
         "other than cka, whose errors come from its batches (default: no errors).",
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=4, metavar="N", help="Images at a time.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=4,
+        metavar="N",
+        help="Images at a time (default: ten even batches, of 8 to 128 images).",
+        show_default=False,
+    ),
+]
 Passes = Annotated[
     int,
     typer.Option(
@@ -117,7 +125,7 @@ def compare(
     layers: Layers = None,
     measure: MeasureName = "cka",
     jackknife: Jackknife = None,
-    batch_size: BatchSize = 128,
+    batch_size: BatchSize = None,
     passes: Passes = 1,
     attack: Attack = None,
     eps: Eps = DEFAULT_EPS,

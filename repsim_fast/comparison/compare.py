@@ -15,12 +15,14 @@ from tqdm import tqdm
 
 from repsim_fast._core.checks import check_autocast
 from repsim_fast._core.model_state import (
+    buffers_kept,
     device_of,
     evaluating,
     gradients_set_aside,
     placed,
     usable_device,
 )
+from repsim_fast._core.randomness import private_rng
 from repsim_fast._core.versions import versions
 from repsim_fast.capture.features import Maps
 from repsim_fast.capture.layers import LayerSpec
@@ -56,8 +58,9 @@ class Options(TypedDict, total=False):
     estimator: Estimator | None
     jackknife: int | None
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None
-    batch_size: int
+    batch_size: int | None
     passes: int
+    shuffle: bool | None
     device: torch.device | str | None
     autocast: torch.dtype | None
     precision: Precision | None
@@ -93,8 +96,9 @@ def compare(
     estimator: Estimator | None = None,
     jackknife: int | None = None,
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     passes: int = 1,
+    shuffle: bool | None = None,
     device: torch.device | str | None = None,
     autocast: torch.dtype | None = None,
     precision: Precision | None = None,
@@ -124,7 +128,8 @@ def compare(
         model_b: The second model; left out (``data`` takes its place) where ``models`` is all.
         data: ``ImageData``, a tensor (N, ...), a tuple (x, y) of tensors, a ``Dataset``, a
             ``DataLoader`` or any iterable of batches, each x or (x, y); x may be a mapping of
-            keyword arguments of the models.
+            keyword arguments of the models. Or, for inputs that differ between models, a mapping
+            {name of a model: one of these}: the same samples in the same order for all.
         layers: Layers of all models: names, patterns or a predicate, as for ``Capture``; or one
             such choice for each model, as a sequence of them or a mapping by model name. Default:
             all layers that :func:`~repsim_fast.capture.list_layers` gives a kind.
@@ -141,9 +146,14 @@ def compare(
             ``functools.partial(attack, model)`` or a corruption, for all models, or one for each
             (None: the data as they are). It runs with gradients enabled, once a batch and before
             the forward pass; models that name the same callable are fed the same result.
-        batch_size: Samples in a batch, where the data do not come in batches.
+        batch_size: Samples in a batch, where the data do not come in batches. Default: as many as
+            give ten even batches, at least 8 and at most 128.
         passes: Times to go through the data, shuffled anew each time if more than once. Batches
             of several passes share samples, so that standard errors come out too small then.
+        shuffle: Whether samples come in random order, by ``seed``. Default: wherever they can.
+            What tells one batch from another is lost to an estimate from batches, so that data in
+            an order of their own, class by class say, make layers look less alike; a warning
+            says so where it is seen.
         device: Where to compute; the models are moved there and back. Default: where they are.
         autocast: Dtype of automatic mixed precision for the forward passes. Default: none.
         precision: Precision of the Gram products: None for float32 (float64 for float64
@@ -157,7 +167,8 @@ def compare(
             without ``inputs``.
         names: Names of the models. Default: their class names, numbered if they are equal.
         progress: Show a progress bar.
-        seed: Seed of the shuffled order, for several passes.
+        seed: Seed of the random order, and of random numbers that models draw; the global
+            generators come back as they were.
 
     Returns:
         The similarities of all pairs of layers, with standard errors from a jackknife over
@@ -188,12 +199,14 @@ def compare(
     chosen = choose_measure(measure, estimator)
     check_autocast(autocast)
     named, data = models_and_data(models, model_b, data, names)
-    feed = open_data(data, batch_size=batch_size, passes=passes, seed=seed)
-    plan = make_plan(named, layers=layers, inputs=inputs)
+    feed = open_data(
+        data, batch_size=batch_size, passes=passes, shuffle=shuffle, seed=seed, models=tuple(named)
+    )
+    plan = make_plan(named, layers=layers, inputs=inputs, paired=feed.paired)
     accumulator = chosen.accumulator(
         precision=precision, jackknife=jackknife, capacity=plan.n_layers
     )
-    _check_fit(chosen, accumulator, plan, passes=passes, cuda_graph=cuda_graph)
+    _check_fit(chosen, accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
     place = None if device is None else usable_device(device)
     engine = Engine(
         plan.runs, accumulator, maps=maps, calls=calls, autocast=autocast, cuda_graph=cuda_graph
@@ -203,7 +216,8 @@ def compare(
         **plan.settings,
         "maps": describe(maps),
         "calls": calls,
-        "batch_size": batch_size,
+        "batch_size": feed.batch_size,
+        "order": feed.order,
         "passes": passes,
         "seed": seed,
         "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
@@ -216,16 +230,22 @@ def compare(
     def result() -> SimilarityResult:
         return _result(chosen, plan, engine, settings, start)
 
-    with _borrowed(plan, place), engine:
+    with _borrowed(plan, place, seed), engine:
         dropped = _loop(engine, feed, result, progress=progress)
     final = result()
-    for note in _notes(engine, dropped, final):
+    for note in _notes(engine, feed, dropped, final):
         warnings.warn(note, stacklevel=2)
     return final
 
 
 def _check_fit(
-    measure: Measure[Any], accumulator: Accumulator, plan: Plan, *, passes: int, cuda_graph: bool
+    measure: Measure[Any],
+    accumulator: Accumulator,
+    plan: Plan,
+    feed: Feed,
+    *,
+    passes: int,
+    cuda_graph: bool,
 ) -> None:
     """Raises ValueError where the measure cannot be computed in this way."""
     name = measure.info.name
@@ -239,17 +259,23 @@ def _check_fit(
         )
     if cuda_graph and plan.transforms:
         raise ValueError("cuda_graph: expected no inputs=, whose transforms run outside of it")
+    if cuda_graph and feed.paired:
+        raise ValueError("cuda_graph: expected the same data for all models, got a mapping")
 
 
 @contextlib.contextmanager
-def _borrowed(plan: Plan, place: torch.device | None) -> Iterator[None]:
-    """Models in eval mode on the device, without gradients; as they were afterwards."""
+def _borrowed(plan: Plan, place: torch.device | None, seed: int) -> Iterator[None]:
+    """Models in eval mode on the device, without gradients; as they were afterwards, and so are
+    the global random generators."""
     models = [run.model for run in plan.runs]
+    devices = {place or device_of(model) for model in models}
     with contextlib.ExitStack() as stack:
         # Tensors made in inference mode could not be differentiated by an attack.
         stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(private_rng(devices, seed))
         stack.enter_context(gradients_set_aside(models))
         stack.enter_context(placed(models, place))
+        stack.enter_context(buffers_kept(models))
         stack.enter_context(evaluating(models))
         yield
 
@@ -277,9 +303,13 @@ def _loop(
     return dropped
 
 
-def _notes(engine: Engine, dropped: Sequence[int], result: SimilarityResult) -> Iterator[str]:
+def _notes(
+    engine: Engine, feed: Feed, dropped: Sequence[int], result: SimilarityResult
+) -> Iterator[str]:
     """What the caller should be warned of."""
     yield from engine.notes
+    if feed.check is not None and engine.accumulator.samples_may_return and engine.n_batches > 1:
+        yield from diagnosis.sorted_data(feed.check)
     if dropped:
         estimator, least = engine.accumulator.description, engine.accumulator.min_samples
         yield diagnosis.dropped(dropped, engine.n_batches, estimator, least)

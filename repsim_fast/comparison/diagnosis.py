@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from repsim_fast.capture import Capture
 from repsim_fast.comparison.plan import Run
+from repsim_fast.data.order import OrderCheck
 from repsim_fast.similarity.base.accumulator import NotFiniteError
 
 
@@ -137,6 +138,18 @@ def no_batch(sizes: Sequence[int], least: int) -> ValueError:
     """Data without a batch that could be used."""
     got = f"batches of {', '.join(map(str, sizes))}" if sizes else "none: data is empty"
     return ValueError(f"data must have a batch of at least {least} samples, got {got}")
+
+
+def sorted_data(check: OrderCheck) -> list[str]:
+    """That samples came in an order of their own, and what that does to the estimate."""
+    if check.sorted_by is None:
+        return []
+    return [
+        f"data come sorted by their {check.sorted_by}: samples of a batch are more alike than "
+        "others, and what tells batches apart is lost to an estimate from batches, which makes "
+        "layers look less alike than they are, by any amount; shuffle the loader, or pass the data "
+        "set itself, which is then read in random order"
+    ]
 
 
 def undefined(reasons: Mapping[str, Mapping[str, str]]) -> list[str]:

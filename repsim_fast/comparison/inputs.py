@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repsim_fast._core.model_state import device_of
 from repsim_fast.comparison.plan import Run
-from repsim_fast.data.batches import Batch, to_device
+from repsim_fast.data.batches import Batch, PerModel, to_device
 
 
 class BatchInputs:
@@ -22,7 +22,7 @@ class BatchInputs:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self._transformed: dict[int, Any] = {}
+        self._transformed: dict[tuple[int, str], Any] = {}
 
     def of(self, run: Run) -> Any:
         """Inputs of a run, on its device.
@@ -33,18 +33,23 @@ class BatchInputs:
         """
         device = device_of(run.model)
         if run.transform is None:
-            return to_device(self.batch.x, device)
-        key = id(run.transform)
+            return to_device(self._data(run), device)
+        own = run.name if isinstance(self.batch.x, PerModel) else ""
+        key = (id(run.transform), own)
         if key not in self._transformed:
             self._transformed[key] = self._transform(run, device)
         return to_device(self._transformed[key], device)
+
+    def _data(self, run: Run) -> Any:
+        x = self.batch.x
+        return x[run.name] if isinstance(x, PerModel) else x
 
     def _transform(self, run: Run, device: torch.device) -> Any:
         assert run.transform is not None
         batch = self.batch
         with torch.enable_grad():  # attacks need gradients
             # Copies: a transform may work in place, and others want the originals too.
-            x, y = (to_device(part, device, copy=True) for part in (batch.x, batch.y))
+            x, y = (to_device(part, device, copy=True) for part in (self._data(run), batch.y))
             x = run.transform(x, y)
         if not isinstance(x, (Tensor, Mapping, tuple, list)):
             raise TypeError(

@@ -91,13 +91,16 @@ def choose_measure(measure: str | Measure[Any], estimator: Estimator | None) -> 
     return chosen
 
 
-def make_plan(models: Mapping[str, nn.Module], *, layers: Any, inputs: Any) -> Plan:
+def make_plan(
+    models: Mapping[str, nn.Module], *, layers: Any, inputs: Any, paired: bool = False
+) -> Plan:
     """The runs of a comparison; models that are the same on the same inputs share one.
 
     Args:
         models: Models by name.
         layers: As for ``compare``: one choice for all models, or one for each.
         inputs: As for ``compare``: one transform for all models, or one for each.
+        paired: Whether each model has data of its own, so that none share a run.
 
     Raises:
         ValueError: No layer matched, or choices that do not fit the models.
@@ -114,7 +117,7 @@ def make_plan(models: Mapping[str, nn.Module], *, layers: Any, inputs: Any) -> P
         except ValueError as error:
             raise ValueError(f"model {name!r}: {error}") from None
         run = Run(model, name, chosen_layers[name], transforms[name], len(chosen))
-        same = (id(model), id(transforms[name]), tuple(chosen.items()))
+        same = (id(model), id(transforms[name]), tuple(chosen.items()), paired and name)
         run_of[name] = runs.setdefault(same, run)
     settings = {
         "models": {name: _describe_model(model) for name, model in models.items()},

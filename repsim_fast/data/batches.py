@@ -2,85 +2,243 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
-from repsim_fast.data import ImageData
+from .indexed import Indexed, indexed
+from .order import OrderCheck
+
+# Where batches are not given: errors come from differences between batches, of which there should
+# be ten, and estimates of small ones are noisy.
+_BATCHES, _SMALLEST, _LARGEST = 10, 8, 128
+
+
+class PerModel(dict[str, Any]):
+    """Inputs of one batch for each model by its name, where these differ."""
 
 
 class Batch(NamedTuple):
-    """Inputs of n samples, a tensor (n, ...) or a mapping of them, and their labels (n,)."""
+    """Inputs of n samples and their labels (n,).
+
+    ``x`` is a tensor (n, ...) or a mapping of tensors, or ``PerModel`` with one of them a model.
+    """
 
     x: Any
     y: Tensor | None
     n: int
 
 
-class Feed(NamedTuple):
-    """Batches to iterate over once, how many (None: unknown), and what they come from."""
+@dataclass(frozen=True)
+class Feed:
+    """Batches to iterate over once, and what they are.
+
+    Attributes:
+        batches: The batches.
+        n_batches: How many; None if unknown.
+        description: What they come from.
+        order: "random" or "as given".
+        batch_size: Samples in a batch, the largest; None where data come in batches.
+        check: What the batches read so far tell of the order; None for a random one.
+        paired: Whether each model has inputs of its own.
+    """
 
     batches: Iterator[Batch]
     n_batches: int | None
     description: str
+    order: str
+    batch_size: int | None
+    check: OrderCheck | None
+    paired: bool = False
 
 
-def open_data(data: Any, *, batch_size: int, passes: int, seed: int) -> Feed:
+def open_data(
+    data: Any,
+    *,
+    batch_size: int | None = None,
+    passes: int = 1,
+    shuffle: bool | None = None,
+    seed: int = 0,
+    models: Sequence[str] = (),
+) -> Feed:
     """Make ``data`` a stream of batches.
 
     Args:
-        data: ``ImageData``, a tensor (N, ...), a tuple of tensors (x, y), a ``Dataset`` (all of
-            these are cut into batches of ``batch_size``), or a ``DataLoader`` or other iterable of
-            batches, each x or (x, y), where x is a tensor or a mapping of tensors.
-        batch_size: Samples in a batch, where ``data`` does not come in batches.
+        data: ``ImageData``, a tensor (N, ...), a tuple of tensors (x, y), a ``Dataset`` or another
+            object with length and numbered samples (all of these are cut into batches), or a
+            ``DataLoader`` or other iterable of batches, each x or (x, y), where x is a tensor or a
+            mapping of tensors; or a mapping from the name of each model to one of these, which
+            must hold the same samples in the same order.
+        batch_size: Samples in a batch, where ``data`` does not come in batches. Default: as many as
+            give ten batches of equal size, at least 8 and at most 128.
         passes: How often to go through the data; more than once in a new order each time.
-        seed: Seed of these orders.
+        shuffle: Whether samples come in random order. Default: wherever they can. Neighbours in an
+            order of their own, such as a folder's class by class, are alike, and what tells one
+            batch from another is lost to estimates from batches.
+        seed: Seed of the order.
+        models: Names that a mapping must have.
 
     Raises:
         ValueError: Empty data, no positive batch size or number of passes, x and y of different
-            lengths, or several passes over batches that come in the same order each time.
+            lengths, paired data that do not belong together, a second stream of inputs in place of
+            labels, or an order wanted that the data cannot have.
         TypeError: ``data`` is nothing of the above, or ``seed`` no integer.
     """
+    _check_numbers(batch_size, passes, seed)
+    streams, pair = _streams(data, models)
+    sources = [indexed(stream) for stream in streams]
+    found = [source for source in sources if source is not None]
+    if found and len(found) < len(sources):
+        raise ValueError(
+            "data: streams of several models must all come in batches, or all as samples by number"
+        )
+    if found:
+        feed = _open_indexed(found, pair, batch_size, passes, shuffle, seed)
+    else:
+        for stream in streams:
+            _check_batched(stream, passes, shuffle)
+        feed = _open_batched(streams, pair, passes)
+    return replace(feed, paired=len(streams) > 1 or isinstance(data, Mapping))
+
+
+def _check_numbers(batch_size: int | None, passes: int, seed: int) -> None:
     for argument, value in (("batch_size", batch_size), ("passes", passes)):
+        if value is None and argument == "batch_size":
+            continue
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{argument} must be a positive integer, got {value!r}")
     if not isinstance(seed, int):
         raise TypeError(f"seed must be an integer, got {type(seed).__name__}")
-    if isinstance(data, Tensor):
-        data = (data, None)
-    if _is_pair(data):
-        samples: int | None = _check_pair(*data)
-        name = f"tensor of shape {tuple(data[0].shape)}"
-    elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        samples = len(data)  # type: ignore[arg-type]
-        kind = f"{data.name} {data.split}" if isinstance(data, ImageData) else type(data).__name__
-        name = f"{kind}, {samples:,} samples"
-    else:
-        samples = None
-        name = type(data).__name__
-        _check_batched(data, passes)
-    if samples == 0:
-        raise ValueError("data is empty: there is no sample to compare on")
 
+
+Pair = Callable[[Sequence[Any], int], Batch]
+"""Items of all streams, and the number of the batch -> the batch."""
+
+
+def _streams(data: Any, models: Sequence[str]) -> tuple[list[Any], Pair]:
+    """The streams that data consist of, and what makes a batch of their items."""
+    if not isinstance(data, Mapping) or not set(data) & set(models):
+        return [data], lambda items, number: _as_batch(items[0], number)
+    if set(data) != set(models):
+        raise ValueError(
+            "data: a mapping must have the inputs of each model by its name, "
+            f"{sorted(models)}, got {sorted(map(str, data))}"
+        )
+    names = list(data)
+    return list(data.values()), lambda items, number: _as_paired(names, items, number)
+
+
+def _open_indexed(
+    sources: Sequence[Indexed],
+    pair: Pair,
+    batch_size: int | None,
+    passes: int,
+    shuffle: bool | None,
+    seed: int,
+) -> Feed:
+    n = sources[0].n
+    if n == 0:
+        raise ValueError("data is empty: there is no sample to compare on")
+    if any(source.n != n for source in sources):
+        raise ValueError(
+            "data: the streams of all models must hold the same samples in the same order, "
+            f"got {[source.n for source in sources]} samples"
+        )
+    if shuffle is False and passes > 1:
+        raise ValueError(f"passes={passes} needs a new order each time, got shuffle=False")
+    sizes = _even_sizes(n) if batch_size is None else _sizes(n, batch_size)
+    check = OrderCheck() if shuffle is False else None
     generator = torch.Generator().manual_seed(seed)
 
-    def all_passes() -> Iterator[Batch]:
-        one_pass = partial(_one_pass, data, samples, batch_size, passes > 1, generator)
-        items = chain.from_iterable(one_pass() for _ in range(passes))
-        for number, item in enumerate(items):
-            yield _as_batch(item, number)
+    def batches() -> Iterator[Batch]:
+        number = 0
+        for _ in range(passes):
+            order = torch.arange(n) if check else torch.randperm(n, generator=generator)
+            rows = order.split(sizes)  # type: ignore[no-untyped-call]
+            for items in zip(*(source.read(rows) for source in sources), strict=True):
+                yield _checked(pair(items, number), check)
+                number += 1
 
-    if samples is not None:
-        n_batches: int | None = passes * -(-samples // batch_size)
-    else:
-        length = _length(data)
-        n_batches = None if length is None else passes * length
-    return Feed(all_passes(), n_batches, name)
+    return Feed(
+        batches=batches(),
+        n_batches=passes * len(sizes),
+        description=" and ".join(dict.fromkeys(source.description for source in sources)),
+        order="as given" if check else "random",
+        batch_size=max(sizes),
+        check=check,
+    )
+
+
+def _sizes(n: int, batch_size: int) -> list[int]:
+    whole, rest = divmod(n, batch_size)
+    return [batch_size] * whole + [rest] * (rest > 0)
+
+
+def _even_sizes(n: int) -> list[int]:
+    """Sizes of batches that differ by one at most, where none is asked for."""
+    size = min(_LARGEST, max(_SMALLEST, n // _BATCHES))
+    count = max(1, n // size)
+    return [n // count + (i < n % count) for i in range(count)]
+
+
+def _open_batched(streams: Sequence[Any], pair: Pair, passes: int) -> Feed:
+    lengths = [_length(stream) for stream in streams]
+    known = [length for length in lengths if length is not None]
+    check = None if all(map(_shuffles, streams)) else OrderCheck()
+
+    def batches() -> Iterator[Batch]:
+        number = 0
+        for _ in range(passes):
+            for items in zip_longest(*streams, fillvalue=_END):
+                if _END in map(_identity, items):
+                    raise ValueError(
+                        f"data: a model's stream ended before the others, after {number} batches"
+                    )
+                if number == 0:
+                    _check_first(streams, items)
+                yield _checked(pair(items, number), check)
+                number += 1
+
+    return Feed(
+        batches=batches(),
+        n_batches=passes * min(known) if len(known) == len(lengths) else None,
+        description=" and ".join(dict.fromkeys(type(stream).__name__ for stream in streams)),
+        order="as given" if check else "random",
+        batch_size=None,
+        check=check,
+    )
+
+
+def _check_first(streams: Sequence[Any], items: Sequence[Any]) -> None:
+    """Refuse a stream of samples that would be taken for batches: features are no samples."""
+    for stream, item in zip(streams, items, strict=True):
+        if isinstance(stream, IterableDataset) and isinstance(item, Tensor):
+            raise ValueError(
+                f"data: a bare {type(stream).__name__} that gives tensors "
+                f"{tuple(item.shape)} may hold samples or batches; pass "
+                "torch.utils.data.DataLoader(data, batch_size=...) of samples, or "
+                "DataLoader(data, batch_size=None) of batches"
+            )
+
+
+_END = object()
+
+
+def _identity(item: Any) -> Any:
+    """What can be compared to the mark of an end, which tensors cannot."""
+    return item if item is _END else None
+
+
+def _checked(batch: Batch, check: OrderCheck | None) -> Batch:
+    if check is not None:
+        x = next(iter(batch.x.values())) if isinstance(batch.x, PerModel) else batch.x
+        check.add(x, batch.y)
+    return batch
 
 
 def _length(data: Any) -> int | None:
@@ -90,66 +248,54 @@ def _length(data: Any) -> int | None:
         return None
 
 
-def _is_pair(data: Any) -> bool:
-    return (
-        isinstance(data, tuple)
-        and len(data) == 2
-        and isinstance(data[0], Tensor)
-        and (data[1] is None or isinstance(data[1], Tensor))
+def _shuffles(data: Any) -> bool:
+    return isinstance(data, DataLoader) and not (
+        isinstance(data.sampler, SequentialSampler)
+        or isinstance(data.dataset, IterableDataset)
+        or data.batch_sampler is None
     )
 
 
-def _check_pair(x: Tensor, y: Tensor | None) -> int:
-    if x.ndim == 0 or (y is not None and (y.ndim == 0 or len(y) != len(x))):
-        shape = None if y is None else tuple(y.shape)
-        raise ValueError(
-            "data must be (x, y) with one label for each sample, "
-            f"got shapes {tuple(x.shape)} and {shape}"
-        )
-    return len(x)
-
-
-def _check_batched(data: Any, passes: int) -> None:
+def _check_batched(data: Any, passes: int, shuffle: bool | None) -> None:
+    kind = type(data).__name__
     if not isinstance(data, Iterable) or isinstance(data, (Mapping, str)):
         raise TypeError(
             "data must be ImageData, a tensor, a tuple (x, y), a Dataset, a DataLoader or an "
-            f"iterable of batches, got {type(data).__name__}"
-            + (": a mapping is one batch, put it into a list" if isinstance(data, Mapping) else "")
+            f"iterable of batches, got {kind}"
+            + (
+                ": a mapping is one batch, put it into a list; or has the data of each model by "
+                "its name"
+                if isinstance(data, Mapping)
+                else ""
+            )
         )
-    shuffles = isinstance(data, DataLoader) and not (
-        isinstance(data.sampler, SequentialSampler) or isinstance(data.dataset, IterableDataset)
-    )
-    if passes > 1 and not shuffles:
+    if passes > 1 and not _shuffles(data):
         raise ValueError(
-            f"passes={passes} needs data that can be shuffled, and a {type(data).__name__} gives "
-            "the same batches every time; pass the data set itself or a DataLoader with "
-            "shuffle=True"
+            f"passes={passes} needs data that can be shuffled, and a {kind} gives the same batches "
+            "every time; pass the data set itself or a DataLoader with shuffle=True"
+        )
+    if shuffle and not _shuffles(data):
+        raise ValueError(
+            f"shuffle=True needs samples that can be read in any order, and a {kind} gives its own "
+            "batches; pass the data set itself or a DataLoader with shuffle=True"
         )
 
 
-def _one_pass(
-    data: Any, samples: int | None, batch_size: int, shuffle: bool, generator: torch.Generator
-) -> Iterable[Any]:
-    if samples is None:
-        batches: Iterable[Any] = data
-        return batches
-    if isinstance(data, ImageData):
-        return data.batches(batch_size, shuffle=shuffle, generator=generator)
-    if isinstance(data, Dataset):
-        # A generator of its own also without shuffling: a DataLoader draws from the global one.
-        return DataLoader(data, batch_size, shuffle=shuffle, generator=generator)
-    x, y = data
-    order = torch.randperm(samples, generator=generator).to(x.device) if shuffle else None
-    return _slices(x, y, batch_size, order)
-
-
-def _slices(
-    x: Tensor, y: Tensor | None, batch_size: int, order: Tensor | None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    for start in range(0, len(x), batch_size):
-        rows = slice(start, start + batch_size)
-        chosen = rows if order is None else order[rows]
-        yield x[chosen], None if y is None else y[chosen]
+def _as_paired(names: Sequence[str], items: Sequence[Any], number: int) -> Batch:
+    batches = [_as_batch(item, number) for item in items]
+    sizes = {name: batch.n for name, batch in zip(names, batches, strict=True)}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(
+            f"data: batch {number} must hold the same samples for all models, got {sizes}"
+        )
+    labels = [batch.y for batch in batches if batch.y is not None]
+    if any(y.shape != labels[0].shape or bool((y.cpu() != labels[0].cpu()).any()) for y in labels):
+        raise ValueError(
+            f"data: labels of batch {number} differ between models; all models must see the same "
+            "samples in the same order"
+        )
+    x = PerModel({name: batch.x for name, batch in zip(names, batches, strict=True)})
+    return Batch(x, labels[0] if labels else None, batches[0].n)
 
 
 def _as_batch(item: Any, number: int) -> Batch:
@@ -157,6 +303,11 @@ def _as_batch(item: Any, number: int) -> Batch:
     if isinstance(item, (tuple, list)) and len(item) in (1, 2):
         x, y = item[0], item[1] if len(item) == 2 else None
     leading = next(iter(x.values()), None) if isinstance(x, Mapping) else x
+    if isinstance(y, int) or (isinstance(y, Tensor) and y.ndim == 0):
+        raise ValueError(
+            f"data: item {number} is a single sample with its label, and batches are wanted; wrap "
+            "the data in torch.utils.data.DataLoader(data, batch_size=...)"
+        )
     if not isinstance(leading, Tensor) or not (y is None or isinstance(y, Tensor)):
         raise TypeError(
             f"data: batch {number} must be x or (x, y), tensors or x a mapping of tensors, "
@@ -164,6 +315,13 @@ def _as_batch(item: Any, number: int) -> Batch:
         )
     if leading.ndim == 0:
         raise ValueError(f"data: batch {number} must hold samples (n, ...), got a single number")
+    if y is not None and y.is_floating_point() and y.shape == leading.shape and y.ndim > 1:
+        raise ValueError(
+            f"data: the second part of batch {number} has the shape of the first, "
+            f"{tuple(y.shape)}, and is floating point: a second stream of inputs, which would be "
+            "ignored, and no labels. Inputs that differ between models go into a mapping, "
+            'data={"model a": ..., "model b": ...}'
+        )
     return Batch(x, y, len(leading))
 
 

@@ -96,6 +96,12 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         rows = torch.from_numpy(sample_rows(len(self), n, seed)).to(self.labels.device)
         return replace(self, images=self.images[rows], labels=self.labels[rows])
 
+    def take(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Images of some rows as float32 in [0, 1], and their labels, on the set's device."""
+        if isinstance(rows, Tensor):
+            rows = rows.to(self.labels.device)
+        return _unit_range(self.images[rows]), self.labels[rows]
+
     def batches(
         self,
         batch_size: int,
@@ -124,7 +130,7 @@ class ImageData(Dataset[tuple[Tensor, int]]):
             raise ValueError("shuffle=True needs a generator: the global random state stays as is")
         order = None
         if shuffle:
-            order = torch.randperm(len(self), generator=generator).to(self.labels.device)
+            order = torch.randperm(len(self), generator=generator)
         return self._serve(batch_size, order, drop_last)
 
     def _serve(
@@ -133,8 +139,7 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         end = len(self) - len(self) % batch_size if drop_last else len(self)
         for start in range(0, end, batch_size):
             rows = slice(start, start + batch_size)
-            chosen = rows if order is None else order[rows]
-            yield _unit_range(self.images[chosen]), self.labels[chosen]
+            yield self.take(rows if order is None else order[rows])
 
 
 def _unit_range(images: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from experiments.lab.comparisons import Comparison, compare_networks
-from repsim_fast import compare, models
+from python_tests.support.in_order import compare
+from repsim_fast import models
 from repsim_fast.analysis.estimates import jackknife_error
 from repsim_fast.analysis.grids import mean_by_distance, mean_off_diagonal
 
