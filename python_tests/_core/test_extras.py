@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from repsim_fast import data, similarity
+from repsim_fast import data
 
 
 @pytest.mark.parametrize(
@@ -30,10 +29,3 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=message):
         data.load(str(file) if spec == "FILE" else spec, "train")
-
-
-def test_a_measure_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    x = torch.randn(8, 3)
-    with pytest.raises(ImportError, match=r'needs scipy: pip install "repsim_fast\[matching\]"'):
-        similarity.hard_correlation_match(x, x)

@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from repsim_fast._core.extras import extra
 from repsim_fast.similarity.base import spectral
 from repsim_fast.similarity.base.measure import Info, Invariance, register
 from repsim_fast.similarity.base.pairs import Batch, Pairs
@@ -27,8 +26,9 @@ def assignment(
 ) -> tuple[Tensor, Tensor]:
     """One-to-one partners with the largest sum of scores: rows and columns (min(p, q),)."""
     # Here, as it takes longer to import than all of this package.
-    optimize = extra("scipy.optimize", of="matching", purpose="a one-to-one matching")
-    found = optimize.linear_sum_assignment(scores.detach().cpu().double().numpy(), maximize=True)
+    from scipy.optimize import linear_sum_assignment
+
+    found = linear_sum_assignment(scores.detach().cpu().double().numpy(), maximize=True)
     rows, columns = (torch.as_tensor(indices) for indices in found)
     return rows.to(scores.device), columns.to(scores.device)
 
