@@ -32,8 +32,7 @@ def test_robust_network_holds_where_the_standard_one_fails(tmp_path: Path) -> No
     for figure in (standard.robust, robust.robust):
         assert f"{figure:.1%}" in report
     for grid in found.result.grids():
-        mean, error = grid.mean_with_error()
-        assert f"{mean:.3f} ± {error:.3f}" in report
+        assert str(grid.mean_with_error()) in report
     assert not re.search(r'(src|srcset|href)="(?!data:)|<script', report)  # self-contained
     for name in ("heatmaps.png", "cka-standard.png", "cka-robust.png", "cka-standard-robust.png"):
         assert (tmp_path / name).stat().st_size > 10_000
@@ -47,7 +46,8 @@ def test_command_prints_the_table(run: Run, tmp_path: Path) -> None:
     found = SimilarityResult.load(tmp_path / "result.safetensors")
     for grid in found.grids():
         assert grid.title in result.output
-        for figure in grid.mean_with_error():
+        mean = grid.mean_with_error()
+        for figure in (mean.value, mean.standard_error):
             assert f"{figure:.3f}" in result.output
     assert "under attack" in result.output
     assert str(tmp_path / "report.html") in result.output
@@ -75,7 +75,7 @@ def test_differences_within_their_errors_are_none(
 
 def test_what_both_grids_share_is_no_error_of_their_difference() -> None:
     together = two_models(0.1, 0.01, shared=0.5)
-    assert together.between(0, 0).mean_with_error()[1] == pytest.approx(0.5)
+    assert together.between(0, 0).mean_with_error().standard_error == pytest.approx(0.5)
     assert _compared(together, 1, 0) == 1
 
 

@@ -29,6 +29,8 @@ from .region import Region, check_step
 # Together the steps cover the radius 2.5 times, so that the far side of the ball is in reach of
 # any random start (Madry et al., 2018, section 5).
 _COVER = 2.5
+# Of the start of TRADES' inner loop, as published.
+_NEARBY = 1e-3
 
 
 class PGD:
@@ -256,3 +258,18 @@ class PGD:
             adv = problem.step(adv, gradient)
         assert first is not None
         return adv, first
+
+
+class NearbyStartPGD(PGD):
+    """PGD that begins at x + 0.001 N(0, 1), as TRADES does: its loss has no gradient at x itself.
+
+    Args:
+        eps: As in ``PGD``.
+        options: Further settings of ``PGD``.
+    """
+
+    def _start(self, region: Region) -> Tensor:
+        x = region.x
+        generator = self._stream.on(x.device)
+        noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        return region.project(x + _NEARBY * noise)

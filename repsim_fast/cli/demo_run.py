@@ -20,7 +20,6 @@ from repsim_fast import data, models
 from repsim_fast._core.files import check_writable
 from repsim_fast.attacks import PGD
 from repsim_fast.comparison.compare import compare
-from repsim_fast.comparison.grid import Grid
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.report.folder import write_folder
 from repsim_fast.training import Accuracy, evaluate, train
@@ -171,7 +170,7 @@ def _introduction(
 def _verdicts(result: SimilarityResult) -> str:
     """What the three means say; differences within their standard errors are none."""
     standard, robust, between = range(3)  # of the grids
-    means = [_mean(grid) for grid in result.grids()]
+    means = [str(grid.mean_with_error()) for grid in result.grids()]
     inside = {
         1: "The layers of the robust network resemble one another more than those of the standard "
         "one: it changes its view of the images less on the way from input (lower left) to output "
@@ -205,11 +204,6 @@ def _compared(result: SimilarityResult, a: int, b: int) -> int:
     if not abs(difference(result)) > NOTEWORTHY * result.standard_error_of(difference):
         return 0
     return 1 if difference(result) > 0 else -1
-
-
-def _mean(grid: Grid) -> str:
-    mean, error = grid.mean_with_error()
-    return f"{mean:.3f} ± {error:.3f}"
 
 
 def _accuracy_rows(accuracy: dict[str, Accuracy]) -> list[dict[str, str]]:

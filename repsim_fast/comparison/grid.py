@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from repsim_fast._core.extras import extra
+from repsim_fast.analysis.estimates import Estimate, jackknife_error
 from repsim_fast.similarity import measure_info, measure_names
-from repsim_fast.similarity.inference import jackknife_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,13 +149,13 @@ class Grid:
         left_out = () if self.replicates is None else self.replicates
         return error_of(function(self), [function(replace(bare, value=v)) for v in left_out])
 
-    def mean_with_error(self) -> tuple[float, float]:
-        """The mean over pairs of different layers, and its standard error.
+    def mean_with_error(self) -> Estimate:
+        """The mean over pairs of different layers, with its standard error.
 
         Pairs at the same position are left out of square grids: within a model they are 1.
         """
         mean = Grid.mean_off_diagonal if self.is_square else Grid.mean
-        return mean(self), self.standard_error_of(mean)
+        return Estimate(mean(self), self.standard_error_of(mean))
 
     def summary(self) -> dict[str, float]:
         """The figures that make sense for this grid, by name."""
@@ -222,12 +221,9 @@ def _mean(values: Matrix) -> float:
 def error_of(number: Number, left_out: Sequence[Number]) -> Number:
     """Jackknife standard error of a number from its values without each group of samples; NaN
     where there are none."""
-    if not left_out:
-        unknown: Any = np.full_like(number, np.nan, dtype=np.float64)[()]
-        return cast(Number, unknown)
-    values = torch.from_numpy(np.array(left_out, dtype=np.float64))
-    error: Any = jackknife_error(values).numpy()[()]
-    return cast(Number, error)
+    unknown: Any = np.full_like(number, np.nan, dtype=np.float64)
+    error: Any = jackknife_error(left_out) if left_out else unknown
+    return cast(Number, error[()])
 
 
 def measure_title(grids: Sequence[Grid]) -> str:

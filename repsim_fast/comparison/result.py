@@ -262,15 +262,15 @@ class SimilarityResult:
         """
         rows = []
         for grid in self.grids():
-            mean, error = grid.mean_with_error()
+            mean = grid.mean_with_error()
             paired = grid.is_square and not grid.within
             rows.append(
                 {
                     "comparison": grid.title,
                     "layers": f"{len(grid.rows)} x {len(grid.columns)}",
                     "mean same layer": grid.mean_same_layer() if paired else None,
-                    "mean off-diagonal": mean,
-                    "standard error": error,
+                    "mean off-diagonal": mean.value,
+                    "standard error": mean.standard_error,
                 }
             )
         return rows

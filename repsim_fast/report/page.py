@@ -193,16 +193,16 @@ def _figures(grid: Grid) -> str:
 
 
 def _figures_row(grid: Grid) -> dict[str, Any]:
-    mean, mean_error = grid.mean_with_error()
+    mean = grid.mean_with_error()
     off = grid.value[~np.eye(len(grid.rows), dtype=bool)] if grid.within else grid.value.ravel()
     error = grid.standard_error[np.isfinite(grid.standard_error) & (grid.standard_error > 0)]
     return {
         "models": grid.title,
         "layers": f"{len(grid.rows)} x {len(grid.columns)}",
         "mean same layer": grid.mean_same_layer() if grid.is_square and not grid.within else None,
-        "mean off-diagonal": mean if grid.is_square else None,
+        "mean off-diagonal": mean.value if grid.is_square else None,
         "mean": grid.mean(),
-        "standard error": mean_error,
+        "standard error": mean.standard_error,
         "lowest": float(np.nanmin(off)) if np.isfinite(off).any() else None,
         "highest": float(np.nanmax(off)) if np.isfinite(off).any() else None,
         "typical error of a cell": float(np.median(error)) if error.size else None,

@@ -9,27 +9,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, nll_loss
 
 from repsim_fast._core.borrow import borrow, call
-from repsim_fast.attacks import PGD
 from repsim_fast.attacks.execution.options import resolve
 from repsim_fast.attacks.losses import divergence
-from repsim_fast.attacks.region import Region
+from repsim_fast.attacks.pgd import NearbyStartPGD
 
 from .base import Method, TrainingBatch, on_examples
 
-# Start of the published inner loop: KL has no gradient at x itself.
-_START_DEVIATION = 1e-3
 # Keeps the logarithm of MART's 1 - p finite, as published.
 _MARGIN_FLOOR = 1e-4
-
-
-class _NearStart(PGD):
-    """PGD that begins at x + 0.001 N(0, 1)."""
-
-    def _start(self, region: Region) -> Tensor:
-        x = region.x
-        generator = self._stream.on(x.device)
-        noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        return region.project(x + _START_DEVIATION * noise)
 
 
 def trades(
@@ -54,7 +41,7 @@ def trades(
     """
     step_size = eps / 4 if step_size is None else step_size
     settings = {"steps": steps, "step_size": step_size, **options}
-    on_examples(_NearStart, eps, **settings)  # bad settings fail here
+    on_examples(NearbyStartPGD, eps, **settings)  # bad settings fail here
     if resolve(options.get("execution", "exact")).cuda_graph:
         raise ValueError(
             "execution: no cuda_graph for trades, whose inner loss holds each batch's own clean "
@@ -64,7 +51,7 @@ def trades(
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         with borrow(model, device=batch.x.device, seed=0), torch.no_grad():
             loss = divergence(call(model, batch.x).softmax(1))
-        attack = on_examples(_NearStart, eps, loss=loss, **settings)
+        attack = on_examples(NearbyStartPGD, eps, loss=loss, **settings)
         return attack(model, batch)
 
     def loss(model: nn.Module, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +83,7 @@ def mart(
         options: Further settings of ``attacks.PGD``, such as ``norm``.
     """
     step_size = eps / 4 if step_size is None else step_size
-    perturb = on_examples(_NearStart, eps, steps=steps, step_size=step_size, **options)
+    perturb = on_examples(NearbyStartPGD, eps, steps=steps, step_size=step_size, **options)
 
     def loss(model: nn.Module, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         clean = call(model, batch.x).softmax(1)
