@@ -79,7 +79,8 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "simd_level",
       [] { return std::string(repsim_fast::simd_level_name(repsim_fast::simd_level())); },
-      "Instruction set that the CPU kernels use; ValueError if REPSIM_SIMD names none of simd_levels().");
+      "Instruction set that the CPU kernels use; ValueError if REPSIM_SIMD names none of "
+      "simd_levels().");
   m.def(
       "simd_levels",
       [] {
