@@ -33,8 +33,9 @@ COMPARISONS: tuple[Comparison, ...] = ("spearman", "pearson", "cosine")
 # Features of a sample that differ by less than this, in units of rounding, are equal.
 EQUAL_ULPS = 8
 
-# Step of dissimilarities that count as equal, as a share of the largest.
-TIE = 2.0**-40
+# Dissimilarities that differ by at most this share of themselves count as equal: about sixteen
+# times what products in float64 leave of them (base/distances.py).
+TIE = 2.0**-36
 
 
 def dissimilarities(x: Prepared, rdm: RDM) -> Tensor:
@@ -42,41 +43,47 @@ def dissimilarities(x: Prepared, rdm: RDM) -> Tensor:
     if rdm == "euclidean":
         return distances(x)
     features = x.features.double()
+    sizes = torch.linalg.vector_norm(features.detach(), dim=1)
+    left = sizes
     if rdm == "correlation":
         if x.n_features == 2:
             raise UndefinedError(
                 f"{x.name}: correlations of samples need at least 3 features, those of 2 are 1 "
                 "or -1; use rdm 'cosine' or 'euclidean'"
             )
-        sizes = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True)
         features = features - features.mean(dim=1, keepdim=True)
-        left = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True)
+        left = torch.linalg.vector_norm(features.detach(), dim=1)
         # Equal features leave the rounding of their mean, which is no direction.
-        features = features.where(left > EQUAL_ULPS * torch.finfo(features.dtype).eps * sizes, 0.0)
-    return cosine_dissimilarities(features, x.features.dtype)
+        varied = left > EQUAL_ULPS * torch.finfo(features.dtype).eps * sizes
+        features = features.where(varied[:, None], 0.0)
+        left = left.where(varied, sizes)
+    rounding = x.rounding * sizes / left.where(left > 0, 1.0)
+    return cosine_dissimilarities(features, x.features.dtype, rounding)
 
 
 def ranks(
-    values: Tensor,  # (m,)
+    values: Tensor,  # (m,) float64, not negative
 ) -> Tensor:
-    """Ranks from 1 in float64; equal values share the mean of theirs."""
+    """Ranks from 1 in float64; values that differ by rounding share the mean of theirs."""
     ordered, order = values.sort()
-    _, group, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    mean = last - (counts - 1) / 2
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[1:] = ordered[1:] - ordered[:-1] > TIE * ordered[1:]
+    group = new.cumsum(0) - 1
+    last = torch.bincount(group).cumsum(0)
+    first = torch.cat([last.new_zeros(1), last[:-1]])
+    mean = (first + last + 1).double() / 2
     result = torch.empty(values.shape, dtype=torch.float64, device=values.device)
     result[order] = mean[group]
     return result
 
 
 def _ranked(x: Prepared, rdm: RDM) -> Tensor:
-    """Ranks of the dissimilarities (n(n-1)/2,), of float64 ones rounded to a step well above their
-    errors: those of binary features, or of samples that come twice, are equal, and must be ties."""
+    """Ranks of the dissimilarities (n(n-1)/2,), of float64 ones: those of binary features, or of
+    samples that come twice, are equal, and must be ties."""
     wide = x.double()
     # Squares rank the same, and rounding near 0 is not magnified by the root.
     matrix = squared_distances(wide) if rdm == "euclidean" else dissimilarities(wide, rdm)
-    values = below_diagonal(matrix.detach())
-    return ranks((values / (TIE * values.max().clamp_min(1e-300))).round_())
+    return ranks(below_diagonal(matrix.detach()))
 
 
 @register
