@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repsim_fast._core.precision import full_precision
 from repsim_fast.ops import extension  # noqa: F401  (defines the operators)
 from repsim_fast.ops.reference.gram import center_gram, unpack_gram
 
@@ -33,6 +34,7 @@ def _centered_gram_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> N
     ctx.save_for_backward(x)
 
 
+@full_precision()
 def _centered_gram_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     # Centring is a self-adjoint projection C of symmetric matrices, hence the gradient with
     # respect to K is C(G), G symmetrised, and with respect to X of K = X Xᵀ it is 2 C(G) X.

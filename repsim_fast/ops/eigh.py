@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import FLOATING
+from repsim_fast._core.precision import full_precision
 from repsim_fast.ops import extension  # noqa: F401  (defines the operators)
 
 _ops = torch.ops.repsim_fast
@@ -69,6 +70,7 @@ def _save(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> Non
     ctx.save_for_backward(*output)
 
 
+@full_precision()
 def _backward(ctx: Any, values_grad: Tensor, vectors_grad: Tensor) -> Tensor:
     # dwᵢ = vᵢᵀ dA vᵢ and dV = V (F * Vᵀ dA V) with Fᵢⱼ = 1 / (wⱼ - wᵢ), i ≠ j
     values, vectors = ctx.saved_tensors

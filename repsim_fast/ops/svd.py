@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import FLOATING
+from repsim_fast._core.precision import full_precision
 from repsim_fast.ops import extension
 
 Lengths = Tensor | Sequence[int]
@@ -236,12 +237,14 @@ def _save_input(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
+@full_precision()
 def _svdvals_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     # dσᵢ = uᵢᵀ dA vᵢ
     u, _, vh = _ops.batched_svd(*ctx.saved_tensors)
     return (u * grad[:, None, :]) @ vh, None, None
 
 
+@full_precision()
 def _nuclear_norm_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     u, _, vh = _ops.batched_svd(*ctx.saved_tensors)
     return (u * grad[:, None, None]) @ vh, None, None
@@ -259,6 +262,7 @@ def _counted(lengths: Tensor | None, size: int, like: Tensor) -> Tensor:
     return (positions < lengths.to(like.device)[:, None]).to(like.dtype)
 
 
+@full_precision()
 def _svd_backward(
     ctx: Any, u_grad: Tensor, s_grad: Tensor, vh_grad: Tensor
 ) -> tuple[Tensor, None, None]:

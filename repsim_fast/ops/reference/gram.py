@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from repsim_fast._core.precision import full_precision
+
 
 def center_gram(
     gram: Tensor,  # (n, n)
@@ -57,6 +59,7 @@ def unpack_gram(
     return lower + lower.T - torch.diag(lower.diagonal())
 
 
+@full_precision()
 def centered_gram(
     x: Tensor,  # (n, p)
     *,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import check_choice, check_finite, check_matrix
+from repsim_fast._core.precision import full_precision
 from repsim_fast.ops import MIN_SAMPLES, Precision, centered_gram, cross_gram
 from repsim_fast.similarity.base.estimator import CENTERING, ESTIMATORS, Estimator
 from repsim_fast.similarity.base.hsic import resolved, without_diagonal
@@ -40,6 +41,7 @@ def check_pair(x: Tensor, y: Tensor, estimator: Estimator) -> int:
     return x.shape[0]
 
 
+@full_precision()
 def cka(
     x: Tensor | Prepared,  # (n, p)
     y: Tensor | Prepared,  # (n, q)

@@ -24,6 +24,9 @@ from repsim_fast.similarity.base.views import Triangle, inner_products
 from repsim_fast.similarity.streaming.gram import GramAccumulator
 from repsim_fast.similarity.streaming.samples import SampleMeasure
 
+# A kernel of which centring leaves less than this, in units of rounding of the whole, is constant.
+EQUAL_ULPS = 8
+
 
 def unit_triangle(
     x: Prepared,
@@ -33,7 +36,11 @@ def unit_triangle(
     """A kernel matrix, centred, packed and scaled to norm 1."""
     packed = pack_gram(center_gram(gram, centering), centering)
     norm = torch.linalg.vector_norm(packed, dtype=torch.float64)
-    if not 0.0 < float(norm.detach()) < math.inf:  # also for NaN, of a bandwidth that underflows
+    whole = torch.linalg.vector_norm(gram.detach(), dtype=torch.float64)
+    if centering == "unbiased":  # which does not see the diagonal
+        whole = (whole.square() - gram.detach().diagonal().double().square().sum()).sqrt()
+    rounding = EQUAL_ULPS * torch.finfo(gram.dtype).eps * float(whole)
+    if not rounding < float(norm.detach()) < math.inf:  # also for NaN, of a vanishing bandwidth
         raise UndefinedError(f"{x.name}: expected a kernel that varies, got a constant one")
     return Triangle(packed / norm.to(packed.dtype), x.n_samples)
 
