@@ -27,7 +27,7 @@ OPTIONS = {
     "gulp_distance": [{}, {"ridge": 0.0}, {"ridge": 1.0}],
     "rsa": [
         {"rdm": rdm, "comparison": comparison}
-        for rdm in ("correlation", "euclidean", "cosine")
+        for rdm in ("correlation", "euclidean", "sqeuclidean", "cosine")
         for comparison in ("spearman", "pearson", "cosine")
     ],
     "mutual_knn": [{}, {"k": 3}, {"k": 1}, {"metric": "euclidean"}, {"k": 59}],
@@ -112,6 +112,59 @@ def test_nearest_neighbours_among_cosines_near_one(name):
     x, y = ((m + 1000 * torch.randn(m.shape[1])).float() for m in related())
     value = float(getattr(similarity, name)(x, y, k=3))
     assert value == pytest.approx(expected(name, x.double(), y.double(), {"k": 3}), abs=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.5, 0.9])
+def test_partly_whitened_shapes_of_more_features_than_samples(alpha):
+    """Only whitening all of it makes every such representation the same."""
+    x, y = related(n=30, p=50, q=80)
+    truth = definitions.shape_distance(x.numpy(), y.numpy(), alpha)
+    assert 0.1 < truth < 1.5
+    assert float(similarity.shape_distance(x, y, alpha=alpha)) == pytest.approx(truth, rel=1e-6)
+    single = float(similarity.shape_distance(x.float(), y.float(), alpha=alpha))
+    assert single == pytest.approx(truth, abs=1e-5)
+    with pytest.raises(similarity.UndefinedError, match="alpha 0 needs more samples"):
+        similarity.shape_distance(x, y, alpha=0)
+
+
+COMPARISONS = ("spearman", "pearson", "cosine")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("comparison", COMPARISONS)
+@pytest.mark.parametrize("rdm", ["correlation", "cosine"])
+def test_collinear_samples_have_no_dissimilarities(rdm, comparison, dtype):
+    """All are 0, but for rounding that depends on the order of features."""
+    generator = torch.Generator().manual_seed(5)
+    for features in (3, 20, 500):
+        pattern = torch.randn(features, generator=generator, dtype=torch.float64)
+        sizes = torch.rand(30, 1, generator=generator, dtype=torch.float64) + 0.1
+        x = (sizes * pattern + (0.3 * sizes if rdm == "correlation" else 0)).to(dtype)
+        y = torch.randn(30, 8, generator=generator).to(dtype)
+        for order in (torch.arange(features), torch.randperm(features, generator=generator)):
+            with pytest.raises(similarity.UndefinedError, match="x: expected dissimilarities that"):
+                similarity.rsa(x[:, order], y, rdm=rdm, comparison=comparison)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("comparison", ["spearman", "pearson"])
+@pytest.mark.parametrize("rdm", ["correlation", "cosine", "euclidean", "sqeuclidean"])
+def test_equal_dissimilarities_do_not_correlate(rdm, comparison, dtype):
+    x = torch.linalg.qr(torch.randn(20, 20).double())[0].to(dtype)  # each as far from each
+    if rdm == "correlation":
+        x = torch.cat([x, -x], dim=1)
+    y = torch.randn(20, 8, dtype=dtype)
+    with pytest.raises(similarity.UndefinedError, match="x: expected dissimilarities that vary"):
+        similarity.rsa(x, y, rdm=rdm, comparison=comparison)
+
+
+def test_opposite_samples_vary():
+    """Collinear, but of two signs: dissimilarities 0 and 2."""
+    x = torch.tensor([1.0, 2.0, -1.0, 3.0, -2.0, 0.5])[:, None] * torch.randn(9)
+    y = torch.tensor([1.0, 1.0, -1.0, 1.0, -1.0, 1.0])[:, None] * torch.randn(4)
+    for comparison in COMPARISONS:
+        value = similarity.rsa(x, y, rdm="cosine", comparison=comparison)
+        assert float(value) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("features", [7, 200])

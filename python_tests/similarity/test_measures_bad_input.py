@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -69,7 +71,11 @@ OUT_OF_RANGE = [
     ("gulp_distance", {"ridge": -1.0}, r"ridge: expected a number in \[0, inf\), got -1.0"),
     ("cka_rbf", {"bandwidth": 0.0}, "bandwidth: expected a number"),
     ("cka_rbf", {"estimator": "song"}, "estimator: expected one of"),
-    ("rsa", {"rdm": "mahalanobis"}, "rdm: expected one of 'correlation', 'euclidean', 'cosine'"),
+    (
+        "rsa",
+        {"rdm": "mahalanobis"},
+        "rdm: expected one of 'correlation', 'euclidean'",
+    ),
     ("rsa", {"comparison": "kendall"}, "comparison: expected one of"),
     ("mutual_knn", {"k": 0}, "k: expected 1 to"),
     ("mutual_knn", {"k": 30}, r"k: expected 1 to 29, the other samples of xs?(\[0\])?, got 30"),
@@ -179,3 +185,31 @@ def test_resampling_arguments():
         similarity.permutation_test("cca", X, Y, permutations=0)
     with pytest.raises(ValueError, match="does not depend on which samples correspond"):
         similarity.permutation_test("uniformity_difference", X, Y)
+
+
+def test_a_warning_of_svcca_does_not_advise_svcca():
+    x, y = torch.randn(30, 20), torch.randn(30, 20)
+    with pytest.warns(UserWarning, match=r"use more samples or fewer components$"):
+        similarity.svcca(x, y)
+    with pytest.warns(UserWarning, match=r"use more samples or svcca$"):
+        similarity.cca(x, y)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("rsa", {}), ("mutual_knn", {}), ("intrinsic_multiscale_distance", {})],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_a_gradient_that_is_not_there_is_said(name, options):
+    x, y = torch.randn(30, 4, requires_grad=True), torch.randn(30, 4)
+    with pytest.warns(UserWarning, match="has no gradient"):
+        value = getattr(similarity, name)(x, y, **options)
+    assert not value.requires_grad
+    with pytest.warns(UserWarning, match="has no gradient"):
+        similarity.grid(name, [y], [x], **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with torch.no_grad():
+            getattr(similarity, name)(x, y, **options)
+        getattr(similarity, name)(x.detach(), y, **options)
+        assert similarity.rsa(x, y, comparison="pearson").requires_grad

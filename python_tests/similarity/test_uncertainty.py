@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from repsim_fast import similarity
 from repsim_fast.similarity import (
     bootstrap,
     get_measure,
@@ -158,3 +159,26 @@ def test_permutations_that_change_nothing_count_as_alike(name, dtype):
 def test_distances_are_small_for_alike_representations():
     x, y = signal(40, noise=0.1)
     assert permutation_test("procrustes_distance", x, y, permutations=50).p_value < 0.02
+
+
+@pytest.mark.parametrize("name", ["cka", "procrustes_similarity", "rsa"])
+def test_a_resample_without_a_value_is_drawn_again(name):
+    """Of four samples one resample in 64 is a single one four times."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(4, 5, generator=generator) for _ in range(2))
+    result = bootstrap(name, [x], [y], resamples=300)
+    assert bool(torch.isfinite(result.standard_error).all())
+    layers = bootstrap(name, [x, y], resamples=300)
+    assert bool(torch.isfinite(layers.standard_error).all())
+
+
+def test_a_measure_without_a_value_for_any_resample_says_so():
+    class OnlyWhole(type(get_measure("rv_coefficient"))):
+        def view(self, x):
+            if len(torch.unique(x.features[:, 0])) < 30:
+                raise similarity.UndefinedError("x: of whole samples only")
+            return super().view(x)
+
+    x, y = torch.randn(30, 2), torch.randn(30, 2)
+    with pytest.raises(similarity.UndefinedError, match="of whole samples only"):
+        bootstrap(OnlyWhole(), [x], [y], resamples=2)

@@ -117,7 +117,7 @@ def bures_distance(x: Matrix, y: Matrix) -> float:
 def shape_distance(x: Matrix, y: Matrix, alpha: float = 1.0) -> float:
     whitened = []
     for m in (centred(x), centred(y)):
-        root = scipy.linalg.inv(scipy.linalg.sqrtm(m.T @ m)).real
+        root = np.linalg.pinv(scipy.linalg.sqrtm(m.T @ m).real, rcond=1e-6, hermitian=True)
         whitened.append(m @ (alpha * np.eye(m.shape[1]) + (1 - alpha) * root))
     aligned, other = best_rotation(*whitened)
     cosine = (aligned * other).sum() / (np.linalg.norm(aligned) * np.linalg.norm(other))

@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repsim_fast.similarity.base.measure import Measure, as_measure, comparable
+from repsim_fast.similarity.base.measure import (
+    Measure,
+    as_measure,
+    comparable,
+    warn_of_no_gradient,
+)
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared, prepare
 from repsim_fast.similarity.base.store import Spill
@@ -60,6 +65,7 @@ def grid(
             raise ValueError(f"{argument}: expected at least one representation")
     everything = [prepare(x, name=f"xs[{i}]") for i, x in enumerate(xs)]
     everything += [prepare(y, name=f"ys[{i}]") for i, y in enumerate(() if ys is None else ys)]
+    warn_of_no_gradient(chosen, everything)
     everything = comparable(everything, chosen.min_samples)
     spill = Spill(memory)
     try:

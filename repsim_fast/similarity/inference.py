@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from repsim_fast.similarity.base.measure import Measure, as_measure, check_count, comparable
-from repsim_fast.similarity.base.prepared import Prepared, prepare
+from repsim_fast.similarity.base.prepared import Prepared, UndefinedError, prepare
 from repsim_fast.similarity.base.views import Number
 from repsim_fast.similarity.grid import between, within
 
 # Resamples of a pair that are compared in one batch.
 TOGETHER = 32
+
+# Draws of a resample, after which a measure counts as undefined for all of them.
+DRAWS = 1000
 
 # Values of permutations that differ by less than this, in units of rounding of the largest, are
 # equal: another order of the same sums must not make a tie look less alike.
@@ -105,9 +108,10 @@ def jackknife(
     count = int(number.max()) + 1
     check_count("groups", groups, 2, count, ", the independent samples")
     group = number % groups
+    value = _grid(chosen, _views(chosen, left, right))
     kept = ((group != g).nonzero().flatten() for g in range(groups))
-    value = _grid(chosen, left, right)
-    values = torch.stack(list(_resampled(chosen, left, right, kept)))
+    views = (_views(chosen, left, right, rows) for rows in kept)
+    values = _resampled(chosen, views, pair=right is not None and value.numel() == 1)
     bias = (groups - 1) * (values.mean(dim=0) - value)
     return Resampled(value, jackknife_error(values), bias, values)
 
@@ -135,6 +139,7 @@ def bootstrap(
 
     Resamples contain samples several times. Measures of neighbours and of canonical correlations
     take such copies for agreement and come out too high (see ``bias``); prefer `jackknife` there.
+    A resample for which the measure is undefined, such as one sample many times, is drawn again.
 
     Args:
         measure: Name, or a measure from `get_measure`.
@@ -150,6 +155,7 @@ def bootstrap(
 
     Raises:
         ValueError: As for `grid`; resamples out of range; clusters do not fit.
+        UndefinedError: Of no resample in a row of 1,000 is the measure defined. A ValueError.
 
     Example:
         >>> import torch
@@ -170,13 +176,21 @@ def bootstrap(
     )
     generator = torch.Generator().manual_seed(seed)
 
-    def draws() -> Iterator[Tensor]:
-        for _ in range(resamples):
+    def draw() -> _Views:
+        left_to_draw = DRAWS
+        while True:
             drawn = torch.randint(count, (count,), generator=generator)
-            yield torch.cat([members[c] for c in drawn.tolist()]) if members else drawn
+            rows = torch.cat([members[c] for c in drawn.tolist()]) if members else drawn
+            try:
+                return _views(chosen, left, right, rows)
+            except UndefinedError:
+                left_to_draw -= 1
+                if left_to_draw == 0:
+                    raise
 
-    value = _grid(chosen, left, right)
-    values = torch.stack(list(_resampled(chosen, left, right, draws())))
+    value = _grid(chosen, _views(chosen, left, right))
+    draws = (draw() for _ in range(resamples))
+    values = _resampled(chosen, draws, pair=right is not None and value.numel() == 1)
     return Resampled(value, values.std(dim=0), values.mean(dim=0) - value, values)
 
 
@@ -255,32 +269,47 @@ def _both(
     return everything[: len(left)], None if ys is None else everything[len(left) :]
 
 
-def _grid(measure: Measure[Any], left: list[Prepared], right: list[Prepared] | None) -> Tensor:
-    ours = [measure.view(x) for x in left]
-    if right is None:
-        return within(measure, ours)
-    return between(measure, ours, [measure.view(y) for y in right])
+class _Views(NamedTuple):
+    """Of all representations, from as many samples."""
+
+    samples: int
+    left: list[Any]
+    right: list[Any] | None
 
 
-def _resampled(
+def _views(
     measure: Measure[Any],
     left: list[Prepared],
     right: list[Prepared] | None,
-    samples: Iterator[Tensor],
-) -> Iterator[Tensor]:
-    """Grids from other samples; those of a single pair are computed many at a time."""
-    if right is None or len(left) * len(right) > 1:
-        for rows in samples:
-            taken = None if right is None else [y.take(rows) for y in right]
-            yield _grid(measure, [x.take(rows) for x in left], taken)
-        return
+    rows: Tensor | None = None,
+) -> _Views:
+    """Views of all samples, or of those of a resample."""
+
+    def of(several: list[Prepared]) -> list[Any]:
+        return [measure.view(x if rows is None else x.take(rows)) for x in several]
+
+    samples = left[0].n_samples if rows is None else len(rows)
+    return _Views(samples, of(left), None if right is None else of(right))
+
+
+def _grid(measure: Measure[Any], views: _Views) -> Tensor:
+    if views.right is None:
+        return within(measure, views.left)
+    return between(measure, views.left, views.right)
+
+
+def _resampled(measure: Measure[Any], resamples: Iterator[_Views], *, pair: bool) -> Tensor:
+    """Grids (R, L, M) of resamples; those of a single pair are computed many at a time."""
+    if not pair:
+        return torch.stack([_grid(measure, views) for views in resamples])
+    values = []
     # Groups and clusters differ in size, and only resamples of one size fit into a batch.
-    for _, run in groupby(samples, key=len):
+    for _, run in groupby(resamples, key=lambda views: views.samples):
         while some := list(islice(run, TOGETHER)):
-            ours = [measure.view(left[0].take(rows)) for rows in some]
-            theirs = [measure.view(right[0].take(rows)) for rows in some]
-            values = measure.pairs(ours, theirs, [(k, k) for k in range(len(some))])
-            yield from values.double().reshape(-1, 1, 1)
+            ours = [views.left[0] for views in some]
+            theirs = [views.right[0] for views in some if views.right is not None]
+            values.append(measure.pairs(ours, theirs, [(k, k) for k in range(len(some))]))
+    return torch.cat(values).double().reshape(-1, 1, 1)
 
 
 def _cluster_numbers(clusters: Tensor | None, n: int) -> Tensor:

@@ -14,11 +14,15 @@
 
 namespace repsim_fast {
 
-// A block as it is read, and the shift that is to be taken from it: the mean of some samples.
+// A block as it is read, and the shift that is to be taken from it: the middle one of three means
+// of some samples.
 //
 // Any shift of a feature is taken out by centring the Gram; what is shifted first only decides how
-// much of the precision is spent on it. The mean of kShiftSamples samples does: should it be off
-// the mean of all n by d, then the variance is at least d^2 kShiftSamples / n.
+// much of the precision is spent on it. Means of some of kShiftSamples samples do: should two of
+// three be off the mean of all n by d, then the variance is at least d^2 (kShiftSamples / 2) / n.
+// The middle one is not moved by a single sample that is 1e5 times as large as the others. A mean
+// would be, and products of what it leaves of the others, r^2 times theirs, would leave float32
+// nothing of the Gram's entries off the diagonal, which the debiased HSIC consists of.
 template <typename T, int64_t kDepth, int64_t kUnit>
 class Source {
  public:
@@ -38,7 +42,7 @@ class Source {
     if (with_shift) {
       const int64_t step = shift_step();
       const int64_t count = std::min(kShiftSamples, ceil_div(n_, step));
-      tile_kernels<T>().mean(rows_, step * stride_, count, depth_, shift_);
+      tile_kernels<T>().middle_mean(rows_, step * stride_, count, depth_, shift_);
     } else {
       std::fill_n(shift_, depth_, T{0});
     }
@@ -50,10 +54,11 @@ class Source {
   const T* shift() const { return shift_; }
 
  private:
-  // Samples whose mean is removed before the products, at most, and the distance between them: they
-  // come from all over, for neighbours may be alike, and are those that Staging has fetched.
+  // Samples whose means are taken, at most, and the distance between them: they come from all over,
+  // for neighbours may be alike, and where there are enough are those that Staging has fetched.
   static constexpr int64_t kShiftSamples = 16;
   int64_t shift_step() const {
+    if (n_ <= kShiftSamples) return 1;
     constexpr int64_t kTogether = Staging<T>::kTogether;
     return std::max(kTogether, n_ / kShiftSamples / kTogether * kTogether);
   }

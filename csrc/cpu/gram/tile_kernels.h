@@ -106,8 +106,10 @@ struct TileKernels {
   void (*stage)(Staging<T>& rest);
   // out[i] = x[i], given as the bits of float16 numbers; i < count.
   void (*from_half)(const uint16_t* x, int64_t count, T* out);
-  // mean[k] = mean of x[r * row_stride + k] over r < count; k < depth, a multiple of kDepthUnit.
-  void (*mean)(const T* x, int64_t row_stride, int64_t count, int64_t depth, T* mean);
+  // middle[k] = middle one of the means of x[r * row_stride + k] over r = 0, 3, ..., r = 1, 4, ...
+  // and r = 2, 5, ... < count, of fewer rows than three the mean; k < depth, a multiple of
+  // kDepthUnit.
+  void (*middle_mean)(const T* x, int64_t row_stride, int64_t count, int64_t depth, T* middle);
   // panel[k * kPanel + r] = rows[r * row_stride + k], r < kPanel, k < depth.
   void (*pack)(const T* rows, int64_t row_stride, int64_t depth, T* panel);
   // tile[i * kPanel + j] += sum_k a[k, i] * b[k, j], i < rows; later rows may be left out. With

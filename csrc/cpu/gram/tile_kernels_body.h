@@ -154,15 +154,25 @@ void from_half(const uint16_t* x, int64_t count, T* out) {
 }
 
 template <typename T>
-void mean(const T* x, int64_t row_stride, int64_t count, int64_t depth, T* mean) {
+void middle_mean(const T* x, int64_t row_stride, int64_t count, int64_t depth, T* middle) {
   using V = Vector<T>;
   using Vec = typename V::Type;
+  const int64_t groups = count < 3 ? 1 : 3;
   for (int64_t k = 0; k < depth; k += V::kLanes) {
-    Vec sum = {};
-    for (int64_t r = 0; r < count; ++r) {
-      sum += *reinterpret_cast<const typename Vector<T>::Memory*>(x + r * row_stride + k);
+    Vec means[3] = {};
+    for (int64_t g = 0; g < groups; ++g) {
+      for (int64_t r = g; r < count; r += groups) {
+        means[g] += *reinterpret_cast<const typename Vector<T>::Memory*>(x + r * row_stride + k);
+      }
+      means[g] /= static_cast<T>((count - g + groups - 1) / groups);
     }
-    *reinterpret_cast<typename Vector<T>::Memory*>(mean + k) = sum / static_cast<T>(count);
+    if (groups == 3) {
+      const Vec low = means[0] < means[1] ? means[0] : means[1];
+      const Vec high = means[0] < means[1] ? means[1] : means[0];
+      const Vec below = high < means[2] ? high : means[2];
+      means[0] = low < below ? below : low;
+    }
+    *reinterpret_cast<typename Vector<T>::Memory*>(middle + k) = means[0];
   }
 }
 
@@ -300,5 +310,5 @@ void write_centred(const T* row, double row_offset, const double* column_offset,
 }
 
 template <typename T>
-inline constexpr TileKernels<T> kKernels = {&stage<T>,    &from_half<T>, &mean<T>,         &pack<T>,
+inline constexpr TileKernels<T> kKernels = {&stage<T>,    &from_half<T>, &middle_mean<T>,  &pack<T>,
                                             &multiply<T>, &add_sums<T>,  &write_centred<T>};

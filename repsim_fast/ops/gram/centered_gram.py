@@ -9,6 +9,7 @@ from torch import Tensor
 
 from repsim_fast import _C
 from repsim_fast._core.checks import check_choice, check_matrix
+from repsim_fast._core.precision import full_precision
 from repsim_fast.ops.centering import (
     CENTERINGS,
     MIN_SAMPLES,
@@ -141,6 +142,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(x)
 
 
+@full_precision()
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     # Centring is a self-adjoint projection C of symmetric matrices, hence the gradient with
     # respect to K is C(G), G symmetrised, and with respect to X of K = X Xᵀ it is 2 C(G) X.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import check_matrix
+from repsim_fast._core.precision import full_precision
 from repsim_fast.ops.checks import check_same_device
 
 _ops = torch.ops.repsim_fast
@@ -61,10 +62,9 @@ def _fake(x: Tensor, y: Tensor) -> Tensor:
     return x.new_empty((x.shape[1], y.shape[1]))
 
 
+@full_precision()
 def _cuda(x: Tensor, y: Tensor) -> Tensor:
-    # In the dtype of x as on the CPU, also where a forward pass is under autocast.
-    with torch.autocast(x.device.type, enabled=False):
-        return x.mT @ y
+    return x.mT @ y
 
 
 torch.library.register_kernel("repsim_fast::cross_gram", "cuda", _cuda)
@@ -74,6 +74,7 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
+@full_precision()
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
     x, y = ctx.saved_tensors
     return y @ grad.mT, x @ grad

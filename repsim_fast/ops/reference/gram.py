@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from repsim_fast._core.precision import full_precision
+
 
 def center_gram(
     gram: Tensor,  # (n, n)
@@ -42,6 +44,7 @@ def pack_gram(
     return torch.cat(parts)
 
 
+@full_precision()
 def centered_gram(
     x: Tensor,  # (n, p)
     *,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repsim_fast._core.precision import full_precision
 from repsim_fast.ops.checks import check_matrices
 
 _ops = torch.ops.repsim_fast
@@ -63,6 +64,7 @@ def _save(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> Non
     ctx.save_for_backward(*output)
 
 
+@full_precision()
 def _backward(ctx: Any, values_grad: Tensor, vectors_grad: Tensor) -> Tensor:
     # dwᵢ = vᵢᵀ dA vᵢ and dV = V (F * Vᵀ dA V) with Fᵢⱼ = 1 / (wⱼ - wᵢ), i ≠ j
     values, vectors = ctx.saved_tensors

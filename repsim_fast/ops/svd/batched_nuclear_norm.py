@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repsim_fast._core.precision import full_precision
 from repsim_fast.ops.svd.matrices import Lengths, check_lengths_on_cpu, save_input, svd_arguments
 
 _ops = torch.ops.repsim_fast
@@ -53,6 +54,7 @@ def _fake(a: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
     return a.new_empty((a.shape[0],))
 
 
+@full_precision()
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     u, _, vh = _ops.batched_svd(*ctx.saved_tensors)
     return (u * grad[:, None, None]) @ vh, None, None

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repsim_fast._core.precision import full_precision
 from repsim_fast.ops.svd.matrices import Lengths, check_lengths_on_cpu, svd_arguments
 
 _ops = torch.ops.repsim_fast
@@ -77,6 +78,7 @@ def _counted(lengths: Tensor | None, size: int, like: Tensor) -> Tensor:
     return (positions < lengths.to(like.device)[:, None]).to(like.dtype)
 
 
+@full_precision()
 def _backward(
     ctx: Any, u_grad: Tensor, s_grad: Tensor, vh_grad: Tensor
 ) -> tuple[Tensor, None, None]:

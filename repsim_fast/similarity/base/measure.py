@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from repsim_fast._core.precision import full_precision
 from repsim_fast.ops import Precision
 from repsim_fast.similarity.base.accumulator import Accumulator
 from repsim_fast.similarity.base.pairs import Pairs
@@ -84,6 +86,18 @@ class Measure(ABC, Generic[View]):
     info: ClassVar[Info]
     min_samples: ClassVar[int] = 3
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keeps autocast out of both computations, wherever they are asked for."""
+        super().__init_subclass__(**kwargs)
+        for name in ("view", "pairs"):
+            if name in vars(cls):
+                setattr(cls, name, full_precision()(vars(cls)[name]))
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether the value has a gradient with respect to features anywhere."""
+        return self.info.differentiable != "no"
+
     @abstractmethod
     def view(self, x: Prepared) -> View:
         """All that pairs need of one representation. Raises UndefinedError where it has none."""
@@ -113,9 +127,23 @@ class Measure(ABC, Generic[View]):
 
     def __call__(self, x: Tensor | Prepared, y: Tensor | Prepared) -> Tensor:
         """Value of one pair, a scalar."""
-        first, second = comparable([prepare(x, name="x"), prepare(y, name="y")], self.min_samples)
+        both = [prepare(x, name="x"), prepare(y, name="y")]
+        warn_of_no_gradient(self, both)
+        first, second = comparable(both, self.min_samples)
         value = self.pairs([self.view(first)], [self.view(second)], [(0, 0)])[0]
         return value.to(torch.promote_types(first.dtype, second.dtype))
+
+
+def warn_of_no_gradient(measure: Measure[Any], representations: Sequence[Prepared]) -> None:
+    """Warns where a gradient is expected of a measure that has none."""
+    if measure.has_gradient or not torch.is_grad_enabled():
+        return
+    if any(x.features.requires_grad for x in representations):
+        warnings.warn(
+            f"{measure!r} has no gradient, and its value none of the features that require one; "
+            "detach them or use torch.no_grad() where none is wanted",
+            stacklevel=3,
+        )
 
 
 def comparable(representations: Sequence[Prepared], least: int) -> list[Prepared]:

@@ -86,6 +86,11 @@ class Prepared:
         """
         return factor.cutoff(self._raw_norm, self.n_samples, self.n_features, self._eps_dtype)
 
+    @property
+    def rounding(self) -> float:
+        """What rounding may have left of a unit vector: of features as given, and of products."""
+        return torch.finfo(self._eps_dtype).eps + 4 * torch.finfo(torch.float64).eps
+
     @cached_property
     def centered(self) -> Tensor:
         """Features without their means (n, p).

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import check_choice
+from repsim_fast._core.precision import full_precision
 from repsim_fast.ops import cross_gram
 from repsim_fast.similarity.base import spectral
 from repsim_fast.similarity.base.measure import (
@@ -36,10 +37,11 @@ def orthonormal(x: Prepared, basis: Tensor, measure: str) -> Factor:
 
 
 def summarised(
-    left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs, summary: Summary
+    left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs, summary: Summary, instead: str
 ) -> Tensor:
-    """Mean (squared) canonical correlation of pairs of orthonormal bases."""
-    _warn_of_forced(left, right, pairs)
+    """Mean (squared) canonical correlation of pairs of orthonormal bases; ``instead`` is what a
+    warning advises."""
+    _warn_of_forced(left, right, pairs, instead)
 
     def mean(batch: Batch) -> Tensor:
         chosen = [pairs[k] for k in batch.numbers]
@@ -50,7 +52,9 @@ def summarised(
     return from_products(*factors(left, right), pairs, mean)
 
 
-def _warn_of_forced(left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> None:
+def _warn_of_forced(
+    left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs, instead: str
+) -> None:
     """Two subspaces of dimensions k and l in one of n - 1 share at least k + l - (n - 1)."""
     n = left[0].factor.shape[0]
     widths = [(left[i].factor.shape[1], right[j].factor.shape[1]) for i, j in pairs]
@@ -58,7 +62,7 @@ def _warn_of_forced(left: Sequence[Factor], right: Sequence[Factor], pairs: Pair
     if forced > 0:
         warnings.warn(
             f"{forced} canonical correlations are 1 whatever the data: {k} and {m} independent "
-            f"features do not fit into {n} samples; use more samples or svcca",
+            f"features do not fit into {n} samples; use more samples or {instead}",
             stacklevel=5,
         )
 
@@ -93,7 +97,7 @@ class CCA(SampleMeasure[Factor]):
 
     def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
         """Summaries of canonical correlations."""
-        return summarised(left, right, pairs, self.summary)
+        return summarised(left, right, pairs, self.summary, "svcca")
 
 
 def cca(
@@ -144,6 +148,7 @@ def cca(
     return CCA(summary=summary)(x, y)
 
 
+@full_precision()
 def canonical_correlations(
     x: Tensor | Prepared,  # (n, p)
     y: Tensor | Prepared,  # (n, q)
@@ -167,7 +172,7 @@ def canonical_correlations(
     measure = CCA()
     both = comparable([prepare(x, name="x"), prepare(y, name="y")], measure.min_samples)
     ours, theirs = (measure.view(one) for one in both)
-    _warn_of_forced([ours], [theirs], [(0, 0)])
+    _warn_of_forced([ours], [theirs], [(0, 0)], "svcca")
     products = cross_gram(ours.factor, theirs.factor)[None]
     values = spectral.singular_values(Batch([0], products))[0]
     return values.to(torch.promote_types(both[0].dtype, both[1].dtype))

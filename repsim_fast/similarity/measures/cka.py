@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import check_choice, check_finite, check_matrix
+from repsim_fast._core.precision import full_precision
 from repsim_fast.ops import MIN_SAMPLES, Precision, centered_gram, cross_gram
 from repsim_fast.similarity.base.estimator import CENTERING, ESTIMATORS, Estimator
+from repsim_fast.similarity.base.hsic import resolved, without_diagonal
 from repsim_fast.similarity.base.prepared import Prepared
 
 # Largest entries of features whose Grams, and their squares, float32 holds.
@@ -39,6 +41,7 @@ def check_pair(x: Tensor, y: Tensor, estimator: Estimator) -> int:
     return x.shape[0]
 
 
+@full_precision()
 def cka(
     x: Tensor | Prepared,  # (n, p)
     y: Tensor | Prepared,  # (n, q)
@@ -53,7 +56,8 @@ def cka(
     for unrelated representations, may be slightly negative, and is not clamped.
 
     Computed from the (p, q) products of features when these are few against the samples, otherwise
-    from the (n, n) Grams; both are exact.
+    from the (n, n) Grams; both are exact, in float32 also where one sample is 1e5 times as large as
+    the others: products of features are then taken in float64.
 
     Args:
         x: Representation of n samples with p features, or a prepared one.
@@ -86,14 +90,15 @@ def cka(
     scaled = _scaled(x), _scaled(y)
     # Multiplications: p q + (p² + q²)/2 a sample against (p + q) n / 2 of two half Grams.
     if precision is None and 2 * p * q + p * p + q * q < n * (p + q):
-        xy, xx, yy = _feature_side(*scaled, n, estimator)
+        xy, xx, yy = _feature_side(*scaled, estimator)
     else:
         centering = CENTERING[estimator]
         gram_x, gram_y = (
             centered_gram(z, centering=centering, packed=True, precision=precision) for z in scaled
         )
         xy, xx, yy = gram_x @ gram_y, gram_x @ gram_x, gram_y @ gram_y
-    value = xy / (xx.sqrt() * yy.sqrt())
+    dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
+    value = (xy / (xx.sqrt() * yy.sqrt())).to(dtype)
     if not bool(torch.isfinite(value.detach())):
         check_finite("x", x)
         check_finite("y", y)
@@ -115,29 +120,20 @@ def _scaled(
 def _feature_side(
     x: Tensor,  # (n, p)
     y: Tensor,  # (n, q)
-    n: int,
     estimator: Estimator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """<K, L>, <K, K> and <L, L> of the centred Grams without forming them.
-
-    With centred features the Gram K has zero row sums, so those of K without its diagonal k are
-    -k, and HSIC₁ (Song et al. 2012, eq. 5) becomes
-    ‖XᵀY‖² - k·l + (Σk)(Σl)/((n-1)(n-2)) - 2 k·l/(n-2), up to 1/(n(n-3)).
-    """
+    """<K, L>, <K, K> and <L, L> of the centred Grams without forming them."""
     dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
-    x, y = x.to(dtype), y.to(dtype)
-    x, y = _centered(x), _centered(y)
-    products = [cross_gram(x, y), cross_gram(x, x), cross_gram(y, y)]
-    energies = [product.square().sum() for product in products]
+    a, b = _centered(x.to(dtype)), _centered(y.to(dtype))
+    products = [cross_gram(a, b), cross_gram(a, a), cross_gram(b, b)]
+    xy, xx, yy = (product.square().sum() for product in products)
     if estimator == "biased":
-        return energies[0], energies[1], energies[2]
-    k, l = x.square().sum(dim=1), y.square().sum(dim=1)  # noqa: E741  (K and L in the formula)
-    pairs = [(k, l), (k, k), (l, l)]
-    debiased = [
-        energy - (a @ b) * (n / (n - 2)) + a.sum() * b.sum() / ((n - 1) * (n - 2))
-        for energy, (a, b) in zip(energies, pairs, strict=True)
-    ]
-    return debiased[0], debiased[1], debiased[2]
+        return xy, xx, yy
+    k, l = a.square().sum(dim=1), b.square().sum(dim=1)  # noqa: E741  (K and L in the formula)
+    own_x, own_y = without_diagonal(xx, k, k), without_diagonal(yy, l, l)
+    if dtype == torch.float32 and not (resolved(own_x, xx) and resolved(own_y, yy)):
+        return _feature_side(x.double(), y.double(), estimator)
+    return without_diagonal(xy, k, l), own_x, own_y
 
 
 def _centered(x: Tensor) -> Tensor:

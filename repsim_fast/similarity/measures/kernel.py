@@ -11,24 +11,21 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import check_choice
-from repsim_fast.ops import Precision, centered_gram
+from repsim_fast.ops import Precision
 from repsim_fast.ops.centering import center_gram, pack_gram
 from repsim_fast.similarity.base.accumulator import Accumulator
 from repsim_fast.similarity.base.distances import squared_distances, squared_median
 from repsim_fast.similarity.base.estimator import CENTERING, ESTIMATORS, Estimator
+from repsim_fast.similarity.base.hsic import Linear, alignments, linear
 from repsim_fast.similarity.base.measure import Info, Measure, check_range, register
-from repsim_fast.similarity.base.pairs import Batch, Pairs
+from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
-from repsim_fast.similarity.base.views import (
-    Factor,
-    Triangle,
-    energy,
-    factors,
-    from_products,
-    inner_products,
-)
+from repsim_fast.similarity.base.views import Triangle, inner_products
 from repsim_fast.similarity.streaming.gram import GramAccumulator
 from repsim_fast.similarity.streaming.samples import SampleMeasure
+
+# A kernel of which centring leaves less than this, in units of rounding of the whole, is constant.
+EQUAL_ULPS = 8
 
 
 def unit_triangle(
@@ -39,39 +36,18 @@ def unit_triangle(
     """A kernel matrix, centred, packed and scaled to norm 1."""
     packed = pack_gram(center_gram(gram, centering), centering)
     norm = torch.linalg.vector_norm(packed, dtype=torch.float64)
-    if not 0.0 < float(norm.detach()) < math.inf:  # also for NaN, of a bandwidth that underflows
+    whole = torch.linalg.vector_norm(gram.detach(), dtype=torch.float64)
+    if centering == "unbiased":  # which does not see the diagonal
+        whole = (whole.square() - gram.detach().diagonal().double().square().sum()).sqrt()
+    rounding = EQUAL_ULPS * torch.finfo(gram.dtype).eps * float(whole)
+    if not rounding < float(norm.detach()) < math.inf:  # also for NaN, of a vanishing bandwidth
         raise UndefinedError(f"{x.name}: expected a kernel that varies, got a constant one")
     return Triangle(packed / norm.to(packed.dtype), x.n_samples)
 
 
-@dataclass(frozen=True, eq=False)
-class _Linear:
-    """What <K, L> of centred linear Grams needs: features, or the packed Gram where n is smaller.
-
-    With centred features the row sums of K are 0 and those of K without its diagonal k are -k, so
-    the debiased inner product is ‖XᵀY‖² - k·l n/(n - 2) + Σk Σl / ((n - 1)(n - 2)).
-    """
-
-    scores: Factor
-    diagonal: Tensor  # (n,) float64
-    estimator: Estimator
-
-    def take(self, rows: Tensor) -> _Linear:
-        """The view after a permutation of samples."""
-        return _Linear(self.scores.take(rows), self.diagonal[rows], self.estimator)
-
-    def debiased(self, energy: Tensor, other: _Linear) -> Tensor:
-        """<K, L>, centred for the estimator, from ‖XᵀY‖²."""
-        if self.estimator == "biased":
-            return energy
-        n = len(self.diagonal)
-        k, l = self.diagonal, other.diagonal  # noqa: E741  (K and L in the formula)
-        return energy - (k @ l) * (n / (n - 2)) + k.sum() * l.sum() / ((n - 1) * (n - 2))
-
-
 @register
 @dataclass(frozen=True)
-class CKA(Measure[_Linear]):
+class CKA(Measure[Linear]):
     """Linear CKA, see `cka`; this form is for grids and prepared representations."""
 
     info: ClassVar[Info] = Info(
@@ -84,7 +60,7 @@ class CKA(Measure[_Linear]):
         high=1.0,
         invariant_to=("permutation", "rotation", "scale", "translation"),
         differentiable="yes",
-        cost="n p²; n p²",
+        cost="n p² (n² p for p ≥ n/2); n p² (n²)",
         source="Kornblith et al. 2019, eq. 3-4; Song et al. 2012, eq. 5",
         of_itself=1.0,
     )
@@ -94,33 +70,13 @@ class CKA(Measure[_Linear]):
     def __post_init__(self) -> None:
         check_choice("estimator", self.estimator, ESTIMATORS)
 
-    def view(self, x: Prepared) -> _Linear:
-        """Scaled features, squared norms of samples and HSIC with itself."""
-        factor = x.scores / x.norm.to(x.scores.dtype)
-        diagonal = factor.double().square().sum(dim=1)
-        view = _Linear(Factor(factor, diagonal.new_tensor(1.0)), diagonal, self.estimator)
-        own = view.debiased(energy(centered_gram(factor.mT, centering="none")), view)
-        if float(own.detach()) <= 0.0:
-            raise UndefinedError(
-                f"{x.name}: HSIC of the representation with itself is not positive"
-            )
-        return _Linear(Factor(factor, own.sqrt()), diagonal, self.estimator)
+    def view(self, x: Prepared) -> Linear:
+        """The centred Gram, or features that it comes from."""
+        return linear(x, CENTERING[self.estimator])
 
-    def pairs(self, left: Sequence[_Linear], right: Sequence[_Linear], pairs: Pairs) -> Tensor:
+    def pairs(self, left: Sequence[Linear], right: Sequence[Linear], pairs: Pairs) -> Tensor:
         """CKA."""
-        ours = [view.scores for view in left]
-        theirs = ours if left is right else [view.scores for view in right]
-
-        def ratio(batch: Batch) -> Tensor:
-            energies = energy(batch.products)
-            return torch.stack(
-                [
-                    left[i].debiased(energies[b], right[j]) / (ours[i].size * theirs[j].size)
-                    for b, (i, j) in enumerate(pairs[k] for k in batch.numbers)
-                ]
-            )
-
-        return from_products(*factors(ours, theirs), pairs, ratio)
+        return alignments(left, right, pairs)
 
     def accumulator(
         self,
@@ -140,7 +96,7 @@ class CKA(Measure[_Linear]):
 
 @register
 @dataclass(frozen=True)
-class RVCoefficient(SampleMeasure[_Linear], CKA):
+class RVCoefficient(SampleMeasure[Linear], CKA):
     """See `rv_coefficient`."""
 
     info: ClassVar[Info] = Info(
@@ -152,7 +108,7 @@ class RVCoefficient(SampleMeasure[_Linear], CKA):
         high=1.0,
         invariant_to=("permutation", "rotation", "scale", "translation"),
         differentiable="yes",
-        cost="n p²; n p²",
+        cost="n p² (n² p for p ≥ n/2); n p² (n²)",
         source="Robert and Escoufier 1976",
         of_itself=1.0,
     )

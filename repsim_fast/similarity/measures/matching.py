@@ -10,12 +10,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from repsim_fast.ops import cross_gram
 from repsim_fast.similarity.base import spectral
 from repsim_fast.similarity.base.measure import Info, Invariance, register
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.base.views import Factor, Rows, factors, from_products
 from repsim_fast.similarity.streaming.samples import SampleMeasure
+
+# Share of the largest singular value of XᵀY below which float32 products leave a rotation too few
+# digits in the direction of the smallest; every sample counts alike, large ones and small ones.
+RESOLVED = 1e-2
 
 # Features that vary by less than this, in units of rounding of their own size, are constant.
 CONSTANT_ULPS = 8
@@ -198,13 +203,19 @@ class AlignedCosine(SampleMeasure[_Samples]):
         """Means over the samples that are not zero on either side."""
 
         def mean(batch: Batch) -> Tensor:
-            u, _, vt = spectral.singular_vectors(batch)
-            rotations = u @ vt
+            u, sizes, vt = spectral.singular_vectors(batch)
             values = []
-            for rotation, (i, j) in zip(rotations, (pairs[k] for k in batch.numbers), strict=True):
+            for b, (i, j) in enumerate(pairs[k] for k in batch.numbers):
                 x, y = left[i], right[j]
-                rotation = rotation[: x.factor.shape[1], : y.factor.shape[1]]
-                dots = ((x.factor @ rotation) * y.factor).sum(dim=1, dtype=torch.float64)
+                width, height = x.factor.shape[1], y.factor.shape[1]
+                rotation = u[b, :width] @ vt[b, :, :height]
+                smallest = sizes[b, min(width, height) - 1].detach()
+                single = x.factor.dtype == torch.float32
+                if single and float(smallest) < RESOLVED * float(sizes[b, 0].detach()):
+                    rotation = _rotation(x.factor.double(), y.factor.double())
+                dots = ((x.factor @ rotation.to(x.factor.dtype)) * y.factor).sum(
+                    dim=1, dtype=torch.float64
+                )
                 norms = x.size * y.size
                 known = norms > 0
                 if not bool(known.any()):
@@ -213,6 +224,12 @@ class AlignedCosine(SampleMeasure[_Samples]):
             return torch.stack(values)
 
         return from_products(*factors(left, right), pairs, mean)
+
+
+def _rotation(x: Tensor, y: Tensor) -> Tensor:
+    """The rotation (p, q) that brings x (n, p) next to y (n, q)."""
+    u, _, vt = spectral.singular_vectors(Batch([0], cross_gram(x, y)[None]))
+    return u[0] @ vt[0]
 
 
 def hard_correlation_match(

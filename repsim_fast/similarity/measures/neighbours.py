@@ -13,6 +13,7 @@ from torch import Tensor
 from repsim_fast._core.checks import check_choice
 from repsim_fast.similarity.base.distances import unit_rows
 from repsim_fast.similarity.base.measure import Info, Invariance, check_count, register
+from repsim_fast.similarity.base.nearest import nearest
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared
 from repsim_fast.similarity.streaming.samples import SampleMeasure
@@ -21,16 +22,16 @@ Metric = Literal["cosine", "euclidean"]
 
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
 
-# Entries of the (rows, n) matrices of nearness, or of gathered features, that are held at once.
+# Entries of gathered features that are held at once.
 ENTRIES = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbourhood:
-    """The k nearest other samples of every sample, nearest first, and the features."""
+    """The k nearest other samples of every sample, and the features."""
 
     neighbours: Tensor  # (n, k) int64
-    features: Tensor  # (n, p) rows of norm 1 for the cosine metric
+    features: Tensor  # (n, p), rows of norm 1 for the cosine metric
 
     def take(self, rows: Tensor) -> Neighbourhood:
         """The view after a permutation of samples."""
@@ -44,6 +45,7 @@ class Neighbourhood:
 class _Neighbours(SampleMeasure[Neighbourhood]):
     """Mean over samples of a comparison of two neighbourhoods."""
 
+    ordered: ClassVar[bool] = False  # whether the order of neighbours matters
     k: int = 10
     metric: Metric = "cosine"
 
@@ -52,29 +54,19 @@ class _Neighbours(SampleMeasure[Neighbourhood]):
         check_choice("metric", self.metric, METRICS)
 
     def view(self, x: Prepared) -> Neighbourhood:
-        """Neighbours by partial sort of a block of rows after the other."""
-        n = x.n_samples
-        check_count("k", self.k, 1, n - 1, f", the other samples of {x.name}")
-        detached = x.centered.detach()  # raises where all samples are equal
+        """Neighbours, and features as the metric sees them."""
+        check_count("k", self.k, 1, x.n_samples - 1, f", the other samples of {x.name}")
+        dtype = x.centered.dtype  # raises where all samples are equal
+        features = x.features.detach()
         if self.metric == "euclidean":
-            # The nearest to a has the largest <a, b> - ‖b‖²/2.
-            features = rows = detached
-            offset = rows.square().sum(dim=1) / 2
-        else:
-            # That of unit vectors <a, b>, and with their mean m taken away <a, b> + <m, b>, which
-            # tells apart cosines that are all near 1.
-            unit = unit_rows(x.features.detach().double())
-            mean = unit.mean(dim=0)
-            features, rows = (wide.to(detached.dtype) for wide in (unit, unit - mean))
-            offset = -((unit - mean) @ mean).to(detached.dtype)
-        found = []
-        for start in range(0, n, max(1, ENTRIES // n)):
-            block = rows[start : start + max(1, ENTRIES // n)]
-            near = block @ rows.mT - offset
-            own = torch.arange(len(block), device=near.device)
-            near[own, start + own] = -torch.inf
-            found.append(near.topk(self.k, dim=1).indices)
-        return Neighbourhood(torch.cat(found), features)
+            found = nearest(features, self.k, ordered=self.ordered, products=dtype)
+            return Neighbourhood(found, features)
+        # The nearest unit vectors are those of the largest cosine; samples of zeros, whose cosine
+        # is 0, are as far from all as orthogonal ones.
+        unit = unit_rows(features.double())
+        zero = (unit == 0).all(dim=1).double()
+        found = nearest(unit, self.k, apart=zero, ordered=self.ordered, products=dtype)
+        return Neighbourhood(found, unit.to(dtype))
 
     def pairs(
         self, left: Sequence[Neighbourhood], right: Sequence[Neighbourhood], pairs: Pairs
@@ -162,6 +154,7 @@ class JaccardSimilarity(_Neighbours):
 class RankSimilarity(_Neighbours):
     """See `rank_similarity`."""
 
+    ordered: ClassVar[bool] = True
     info: ClassVar[Info] = Info(
         name="rank_similarity",
         kind="similarity",
@@ -186,6 +179,7 @@ class RankSimilarity(_Neighbours):
 class JointRankJaccard(_Neighbours):
     """See `joint_rank_jaccard`."""
 
+    ordered: ClassVar[bool] = True
     info: ClassVar[Info] = Info(
         name="joint_rank_jaccard",
         title="joint rank and Jaccard similarity",

@@ -196,8 +196,8 @@ class ShapeDistance(SampleMeasure[Factor]):
         """Left singular vectors, each as long as its value after partial whitening."""
         if self.alpha == 1.0:
             return _sized(x.scores)
-        check_not_saturated(x, x.rank, f"shape_distance with alpha {self.alpha:g}")
         if self.alpha == 0.0:
+            check_not_saturated(x, x.rank, "shape_distance with alpha 0")
             factor = x.basis
         else:
             values = self.alpha * x.eigen.values[: x.rank] + (1 - self.alpha)
@@ -315,7 +315,8 @@ def shape_distance(
 ) -> Tensor:
     """Angular shape metric between rotation (alpha 1) and any linear map (alpha 0).
 
-    A metric in [0, π/2]: arccos c of the partly whitened X (αI + (1 - α)(XᵀX)^-½) and Y. With alpha
+    A metric in [0, π/2]: arccos c of the partly whitened X (αI + (1 - α)(XᵀX)^-½) and Y, the root
+    inverted where XᵀX is not zero, so that X may have more features than samples. With alpha
     1 it is `angular_procrustes_distance`; with alpha 0 and equal ranks arccos of `cca`, and then
     invariant to linear maps. Between the two it depends on the scale of the features.
 
@@ -329,7 +330,7 @@ def shape_distance(
 
     Raises:
         TypeError: An input is not a floating-point tensor.
-        UndefinedError: A representation is constant, or for alpha < 1 of rank n - 1. A ValueError.
+        UndefinedError: A representation is constant, or for alpha 0 of rank n - 1. A ValueError.
         ValueError: Shapes do not fit, NaN or Inf, alpha out of range.
 
     Example:

@@ -24,59 +24,65 @@ from repsim_fast.similarity.base.views import Triangle, inner_products
 from repsim_fast.similarity.measures.kernel import unit_triangle
 from repsim_fast.similarity.streaming.samples import SampleMeasure
 
-RDM = Literal["correlation", "euclidean", "cosine"]
+RDM = Literal["correlation", "euclidean", "sqeuclidean", "cosine"]
 Comparison = Literal["spearman", "pearson", "cosine"]
 
-RDMS: tuple[RDM, ...] = ("correlation", "euclidean", "cosine")
+RDMS: tuple[RDM, ...] = ("correlation", "euclidean", "sqeuclidean", "cosine")
 COMPARISONS: tuple[Comparison, ...] = ("spearman", "pearson", "cosine")
 
-# Features of a sample that differ by less than this, in units of rounding, are equal.
+# Features of a sample, and dissimilarities, that differ by less than this, in units of rounding,
+# are equal.
 EQUAL_ULPS = 8
 
-# Step of dissimilarities that count as equal, as a share of the largest.
-TIE = 2.0**-40
+# Dissimilarities that differ by at most this share of themselves count as equal: about sixteen
+# times what products in float64 leave of them (base/distances.py).
+TIE = 2.0**-36
 
 
 def dissimilarities(x: Prepared, rdm: RDM) -> Tensor:
     """Representational dissimilarity matrix (n, n)."""
     if rdm == "euclidean":
         return distances(x)
+    if rdm == "sqeuclidean":
+        return squared_distances(x)
     features = x.features.double()
+    sizes = torch.linalg.vector_norm(features.detach(), dim=1)
+    left = sizes
     if rdm == "correlation":
         if x.n_features == 2:
             raise UndefinedError(
                 f"{x.name}: correlations of samples need at least 3 features, those of 2 are 1 "
                 "or -1; use rdm 'cosine' or 'euclidean'"
             )
-        sizes = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True)
         features = features - features.mean(dim=1, keepdim=True)
-        left = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True)
+        left = torch.linalg.vector_norm(features.detach(), dim=1)
         # Equal features leave the rounding of their mean, which is no direction.
-        features = features.where(left > EQUAL_ULPS * torch.finfo(features.dtype).eps * sizes, 0.0)
-    return cosine_dissimilarities(features, x.features.dtype)
+        varied = left > EQUAL_ULPS * torch.finfo(features.dtype).eps * sizes
+        features = features.where(varied[:, None], 0.0)
+        left = left.where(varied, sizes)
+    rounding = x.rounding * sizes / left.where(left > 0, 1.0)
+    return cosine_dissimilarities(features, x.features.dtype, rounding)
 
 
 def ranks(
-    values: Tensor,  # (m,)
+    values: Tensor,  # (m,) float64, not negative
 ) -> Tensor:
-    """Ranks from 1 in float64; equal values share the mean of theirs."""
+    """Ranks from 1 in float64; values that differ by rounding share the mean of theirs."""
     ordered, order = values.sort()
-    _, group, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    mean = last - (counts - 1) / 2
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[1:] = ordered[1:] - ordered[:-1] > TIE * ordered[1:]
+    group = new.cumsum(0) - 1
+    last = torch.bincount(group).cumsum(0)
+    first = torch.cat([last.new_zeros(1), last[:-1]])
+    mean = (first + last + 1).double() / 2
     result = torch.empty(values.shape, dtype=torch.float64, device=values.device)
     result[order] = mean[group]
     return result
 
 
-def _ranked(x: Prepared, rdm: RDM) -> Tensor:
-    """Ranks of the dissimilarities (n(n-1)/2,), of float64 ones rounded to a step well above their
-    errors: those of binary features, or of samples that come twice, are equal, and must be ties."""
-    wide = x.double()
-    # Squares rank the same, and rounding near 0 is not magnified by the root.
-    matrix = squared_distances(wide) if rdm == "euclidean" else dissimilarities(wide, rdm)
-    values = below_diagonal(matrix.detach())
-    return ranks((values / (TIE * values.max().clamp_min(1e-300))).round_())
+def _centred(values: Tensor) -> Tensor:
+    values = values - values.mean()
+    return values - values.mean()
 
 
 @register
@@ -89,7 +95,7 @@ class RSA(SampleMeasure[Triangle]):
         title="RSA",
         kind="similarity",
         formula="Spearman or Pearson correlation or cosine of the dissimilarities of all pairs of "
-        "samples: 1 - correlation, 1 - cosine or Euclidean distance of their features",
+        "samples: 1 - correlation, 1 - cosine, Euclidean distance or its square of their features",
         low=-1.0,
         high=1.0,
         invariant_to=("permutation", "scale"),
@@ -101,6 +107,11 @@ class RSA(SampleMeasure[Triangle]):
     rdm: RDM = "correlation"
     comparison: Comparison = "spearman"
 
+    @property
+    def has_gradient(self) -> bool:
+        """Ranks have none."""
+        return self.comparison != "spearman"
+
     def __post_init__(self) -> None:
         check_choice("rdm", self.rdm, RDMS)
         check_choice("comparison", self.comparison, COMPARISONS)
@@ -109,16 +120,23 @@ class RSA(SampleMeasure[Triangle]):
         """Dissimilarities, ranked or centred or as they are, scaled to norm 1."""
         dtype = x.centered.dtype  # raises where all samples are equal
         if self.comparison == "spearman":
-            values = _ranked(x, self.rdm).to(dtype)
+            # In float64, and of distances their squares, which rank the same: those of binary
+            # features, or of samples that come twice, are equal, and must be ties.
+            rdm = "sqeuclidean" if self.rdm == "euclidean" else self.rdm
+            values = below_diagonal(dissimilarities(x.double(), rdm).detach())
         else:
             values = below_diagonal(dissimilarities(x, self.rdm))
-        if self.comparison != "cosine":
-            values = values - values.mean()
-            values = values - values.mean()
-        norm = torch.linalg.vector_norm(values, dtype=torch.float64)
-        if float(norm.detach()) == 0.0:
+        varied = _centred(values) if self.comparison != "cosine" else values
+        left, whole = (
+            float(torch.linalg.vector_norm(each.detach(), dtype=torch.float64))
+            for each in (varied, values)
+        )
+        if left <= EQUAL_ULPS * torch.finfo(x.dtype).eps * whole:
             raise UndefinedError(f"{x.name}: expected dissimilarities that vary, got equal ones")
-        return Triangle(values / norm.to(values.dtype), x.n_samples)
+        if self.comparison == "spearman":
+            varied = _centred(ranks(values)).to(dtype)
+        norm = torch.linalg.vector_norm(varied, dtype=torch.float64)
+        return Triangle(varied / norm.to(dtype), x.n_samples)
 
     def pairs(self, left: Sequence[Triangle], right: Sequence[Triangle], pairs: Pairs) -> Tensor:
         """Correlations."""
@@ -205,18 +223,20 @@ def rsa(
         y: Representation of the same n samples with q features, or a prepared one.
         rdm: Dissimilarity of two samples: ``"correlation"``, 1 - Pearson correlation of their
             features; ``"cosine"``, 1 - cosine of the features as they are (a sample of zeros, or of
-            equal features for correlation, has dissimilarity 1 to all); ``"euclidean"``.
+            equal features for correlation, has dissimilarity 1 to all); ``"euclidean"``, the
+            distance, not squared; ``"sqeuclidean"``, its square, which RSA tools such as rsatoolbox
+            call Euclidean (there divided by the number of features, which no comparison sees).
         comparison: ``"spearman"`` rank correlation (ties share mean ranks), ``"pearson"``
             correlation, or ``"cosine"``.
 
     Returns:
         Scalar, float64 if either representation is, otherwise float32. Differentiable except for
-        Spearman.
+        Spearman, which warns where a gradient is asked for.
 
     Raises:
         TypeError: An input is not a floating-point tensor.
-        UndefinedError: All samples are equal, or all dissimilarities, or correlations are those
-            of 2 features. A ValueError.
+        UndefinedError: All samples are equal, or all dissimilarities (as of collinear samples for
+            cosine), or correlations are those of 2 features. A ValueError.
         ValueError: Shapes do not fit, fewer than 3 samples, NaN or Inf, an unknown option.
 
     Example:

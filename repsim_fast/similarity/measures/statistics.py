@@ -59,7 +59,7 @@ class MagnitudeDifference(_Difference):
 
     def statistic(self, x: Prepared) -> Tensor:
         """Norm of the mean sample."""
-        norm: Tensor = torch.linalg.vector_norm(x.features.mean(dim=0), dtype=torch.float64)
+        norm: Tensor = torch.linalg.vector_norm(x.features.mean(dim=0, dtype=torch.float64))
         return norm
 
 

@@ -68,7 +68,7 @@ class SVCCA(SampleMeasure[Factor]):
 
     def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
         """Summaries of canonical correlations."""
-        return summarised(left, right, pairs, self.summary)
+        return summarised(left, right, pairs, self.summary, "fewer components")
 
 
 def svcca(
