@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import erfc, inf, nan, sqrt
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import numpy.typing as npt
 __all__ = [
     "Array",
     "Estimate",
+    "Interval",
     "difference",
     "jackknife",
     "jackknife_error",
@@ -23,6 +25,7 @@ __all__ = [
     "ratio",
     "share",
     "spread_over_seeds",
+    "student_interval",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -49,6 +52,51 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ± {self.standard_error:.3f}"
+
+
+class Interval(NamedTuple):
+    """Limits between which a quantity lies with the confidence that was asked for."""
+
+    low: Array
+    high: Array
+
+
+def student_interval(
+    value: npt.ArrayLike, standard_error: npt.ArrayLike, groups: int, level: float = 0.95
+) -> Interval:
+    """value ± t √(jackknife variance), t Student's quantile for G - 1 degrees of freedom.
+
+    With few groups a standard error is itself uncertain: ±1.96 of them covers 80 to 88 % with four
+    groups in place of 95.
+
+    Args:
+        value: (...) estimates.
+        standard_error: (...) their jackknife standard errors.
+        groups: Groups that were left out in turn.
+        level: Confidence, in (0, 1).
+
+    Returns:
+        Lower and upper limits (...), NaN where there is no standard error or are no two groups.
+
+    Raises:
+        ValueError: ``level`` outside of (0, 1).
+
+    Example:
+        >>> low, high = student_interval(0.5, 0.01, groups=10)
+        >>> print(f"{low:.4f} {high:.4f}")
+        0.4774 0.5226
+
+    References:
+        Tukey, "Bias and confidence in not quite large samples", 1958.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number in (0, 1), got {level!r}")
+    from scipy.stats import t  # takes a while
+
+    middle = np.asarray(value, np.float64)
+    quantile = float(t.ppf((1 + level) / 2, groups - 1)) if groups > 1 else nan
+    half = quantile * np.asarray(standard_error, np.float64)
+    return Interval(middle - half, middle + half)
 
 
 def jackknife_error(left_out: npt.ArrayLike) -> Array:

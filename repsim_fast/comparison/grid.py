@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from repsim_fast._core.extras import extra
-from repsim_fast.analysis.estimates import Estimate, jackknife_error
+from repsim_fast.analysis.estimates import Estimate, Interval, jackknife_error, student_interval
 from repsim_fast.similarity import measure_info, measure_names
 
 if TYPE_CHECKING:
@@ -148,6 +148,18 @@ class Grid:
         bare = replace(self, standard_error=unknown, replicates=None)
         left_out = () if self.replicates is None else self.replicates
         return error_of(function(self), [function(replace(bare, value=v)) for v in left_out])
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Confidence interval of every cell, by Student's t; NaN where there is no error.
+
+        Args:
+            level: Confidence, in (0, 1).
+
+        Returns:
+            Lower and upper limits, (rows, columns) each.
+        """
+        groups = 0 if self.replicates is None else len(self.replicates)
+        return student_interval(self.value, self.standard_error, groups, level)
 
     def mean_with_error(self) -> Estimate:
         """The mean over pairs of different layers, with its standard error.
