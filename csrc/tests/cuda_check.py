@@ -73,7 +73,7 @@ def short_names(mangled: list[str]) -> list[str]:
     names = []
     for line in text.splitlines():
         name = line.replace("(anonymous namespace)::", "").replace("repsim_fast::", "")
-        name = re.sub(r"\(\w+\)(?=\d)", "", name)  # (int)64 in template arguments
+        name = re.sub(r"\([\w:]+\)(?=\d)", "", name)  # (int)64 in template arguments
         names.append(re.sub(r"\(.*", "", name).removeprefix("void ").replace(" ", ""))
     return names
 
