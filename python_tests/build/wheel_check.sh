@@ -75,7 +75,7 @@ echo "== tests of the installed package"
 # Not from the repository's root: the installed package is the one under test.
 mkdir tests && cp -r "$source/python_tests" "$source/pyproject.toml" tests/
 (cd tests && "$env/pytest" -q python_tests/ops/test_centered_gram.py \
-  python_tests/similarity/test_cka.py python_tests/similarity/test_minibatch.py)
+  python_tests/similarity/test_cka.py python_tests/similarity/streaming/test_minibatch.py)
 
 echo "== pip install with build isolation, torch $other_torch in the build environment"
 "$env/pip" uninstall -q -y repsim_fast
