@@ -87,7 +87,7 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         command = [sys.executable, *prefix, str(script), str(tmp_path / name)]
         result = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=140, check=False
+            command, env=environment, capture_output=True, text=True, timeout=280, check=False
         )
         assert result.returncode == 0, result.stderr[-2000:]
     for kind in ("memory", "loader"):
