@@ -1,0 +1,44 @@
+"""Runs the tests of the CPU kernels once with each instruction set of this processor.
+
+    python python_tests/build/simd_levels.py
+
+A level that the processor lacks is named as not run. What tests torch's side of an operator
+(gradients, tracing, refusals) is the same with all levels, and left out. Status 1 if a test fails.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from repsim_fast import build_info
+
+ROOT = Path(__file__).resolve().parents[2]
+LEVELS = ("baseline", "avx2", "avx512", "avx512_vnni")
+FILES = [f"python_tests/ops/test_{op}.py" for op in ("centered_gram", "cross_gram", "batched_svd")]
+FILES += ["python_tests/ops/test_pgd_steps.py"]
+LEFT_OUT = "opcheck or torch_checks or gradients or compile or bad_input or errors or misuse"
+
+
+def run(level: str) -> int:
+    print(f"\n== {level}", flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not cuda"]
+    environment = {**os.environ, "REPSIM_SIMD": level}
+    done = subprocess.run([*command, "-k", f"not ({LEFT_OUT})", *FILES], cwd=ROOT, env=environment)
+    return done.returncode
+
+
+def main() -> int:
+    """Status 0 if every level passes."""
+    have = build_info()["simd_levels"].split(", ")
+    failed = [level for level in have if run(level) != 0]
+    for level in LEVELS:
+        said = "failed" if level in failed else "passed" if level in have else "NOT RUN"
+        print(f"{level:12} {said}{'' if level in have else ': this processor does not have it'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
