@@ -22,6 +22,7 @@ GPU_SANITIZERS := memcheck racecheck initcheck synccheck
 GPU_BENCHES := operators study paths steps svd attacks end-to-end
 
 .PHONY: demo test build lint lint-python lint-cpp format doctest bench experiment-smoke cuda-check \
+        compiler-check test-levels \
         sanitize sanitize-cpu torch-check sdist wheel-check clean help \
         gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-learning gpu-experiment \
         $(GPU_TESTS:%=gpu-test-%) $(GPU_SANITIZERS:%=gpu-sanitize-%) $(GPU_BENCHES:%=gpu-bench-%)
@@ -65,16 +66,21 @@ lint-python: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-lint-cpp: $(VENV)/.installed
+lint-cpp: compiler-check
 	find csrc benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \
 	  | xargs $(BIN)/clang-format --dry-run --Werror
-	$(BIN)/python python_tests/build/syntax.py
 
 format: $(VENV)/.installed  ## formats Python and C++
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	find csrc benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \
 	  | xargs $(BIN)/clang-format -i
+
+compiler-check: $(VENV)/.installed  ## our C++ with every g++ and clang++ that is here
+	$(BIN)/python python_tests/build/check_compilers.py
+
+test-levels: $(VENV)/.built  ## CPU kernels with each instruction set of this processor
+	$(BIN)/python python_tests/build/simd_levels.py
 
 cuda-check:  ## compiles every kernel for every architecture; registers and spills within budget
 	$(PYTHON) csrc/tests/cuda_check.py

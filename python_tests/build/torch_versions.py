@@ -22,7 +22,7 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from syntax import ROOT, problems
+from check_compilers import ROOT, problems
 
 OLDEST = "2.11.0"
 FETCH_SECONDS = 150  # of a registry that is fast, ten times over

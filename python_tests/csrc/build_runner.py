@@ -18,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -72,15 +73,20 @@ def _nvcc() -> str:
     return str(Path(cpp_extension.CUDA_HOME) / "bin" / "nvcc")
 
 
+def runner_commands(compiler: Sequence[str]) -> list[tuple[Path, list[str]]]:
+    """Each source of the module for the CPU, with the command that compiles it."""
+    command = [*compiler, *CXX_FLAGS, *INCLUDES, "-x", "c++"]
+    return [(source, command) for source in (*KERNELS, *BINDINGS, *CPU_ONLY)]
+
+
 def _commands(device: str) -> tuple[list[tuple[Path, list[str]]], tuple[list[str], list[str]]]:
     """Each source with the command that compiles it, and what comes before and after the names of
     the objects to link them."""
     cxx = [_compiler(), *CXX_FLAGS, *INCLUDES, "-x", "c++"]
     if device == "cpu":
         libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
-        sources = [*KERNELS, *BINDINGS, *CPU_ONLY]
         libraries += ["-ltorch", "-ltorch_cpu", "-lc10"]
-        return [(source, cxx) for source in sources], ([_compiler(), "-shared"], libraries)
+        return runner_commands([_compiler()]), ([_compiler(), "-shared"], libraries)
     major, minor = torch.cuda.get_device_capability()
     # Products by warpgroups are of sm_90a alone, not of later architectures.
     hopper = (major, minor) == (9, 0)
