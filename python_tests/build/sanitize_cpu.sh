@@ -21,5 +21,7 @@ runtimes=""
 for name in asan ubsan stdc++; do runtimes+="$(gcc -print-file-name=lib$name.so) "; done
 export LD_PRELOAD=$runtimes ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 PYTHONPATH=$work
 "$python" -c "import repsim_fast; assert repsim_fast.__file__.startswith('$work/')"
+# Documents, which are no part of the copy, and processes of their own have tests elsewhere.
 "$python" -m pytest -q -x -s -o addopts= -p no:cacheprovider python_tests/ops \
-  -k "not every_instruction and not compile"
+  --ignore=python_tests/ops/test_contributing.py -m "not cuda" \
+  -k "not instruction_set and not compile"

@@ -1,7 +1,7 @@
 """The CUDA attack steps and random starts, executed on the CPU, against the reference in float64.
 
 The operators' own checks and layouts are those of the CPU operators (common/pgd_operators.h), which
-python_tests/ops/test_pgd.py covers; here are the kernels: row lengths around packs, registers,
+ops/test_pgd_steps.py covers; here are the kernels: row lengths around packs, registers,
 shared memory and chunks, alignment, dtypes, bounds, and the same random stream as on the CPU.
 """
 
@@ -50,26 +50,26 @@ def doubles(*tensors: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("d", SHORT + LONG)
-def test_linf_has_the_bits_of_the_written_out_step(d: int, dtype: torch.dtype) -> None:
-    x, x_adv, grad = rows(3, d, dtype)
-    for size in (0.05, -0.05):
+def test_linf_has_the_bits_of_the_written_out_step(dtype: torch.dtype) -> None:
+    for d, size in itertools.product(SHORT + LONG, (0.05, -0.05)):
+        x, x_adv, grad = rows(3, d, dtype)
         got = kernels("pgd_linf_step")(x_adv, grad, x, size, None, EPS, None, 0.0, None, 1.0, None)
-        assert torch.equal(got, reference.pgd_linf_step(x_adv, grad, x, size, EPS, 0.0, 1.0))
+        want = reference.pgd_linf_step(x_adv, grad, x, size, EPS, 0.0, 1.0)
+        assert torch.equal(got, want), (d, size)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("clip_first", [True, False])
-@pytest.mark.parametrize("d", SHORT + LONG)
-def test_l2(d: int, clip_first: bool, dtype: torch.dtype) -> None:
-    x, x_adv, grad = rows(3, d, dtype)
-    eps = torch.tensor([0.01, 0.5, 100.0], dtype=dtype)  # outside, mostly outside, inside
-    got = kernels("pgd_l2_step")(
-        x_adv, grad, x, 0.7, None, 0.0, eps, 0.0, None, 1.0, None, clip_first
-    )
+def test_l2(clip_first: bool, dtype: torch.dtype) -> None:
     order = "clip_project" if clip_first else "project_clip"
-    want = reference.pgd_l2_step(*doubles(x_adv, grad, x), 0.7, eps.double(), 0.0, 1.0, order)
-    assert (got.double() - want).abs().max() <= TOLERANCE[dtype]
+    eps = torch.tensor([0.01, 0.5, 100.0], dtype=dtype)  # outside, mostly outside, inside
+    for d in SHORT + LONG:
+        x, x_adv, grad = rows(3, d, dtype)
+        got = kernels("pgd_l2_step")(
+            x_adv, grad, x, 0.7, None, 0.0, eps, 0.0, None, 1.0, None, clip_first
+        )
+        want = reference.pgd_l2_step(*doubles(x_adv, grad, x), 0.7, eps.double(), 0.0, 1.0, order)
+        assert (got.double() - want).abs().max() <= TOLERANCE[dtype], d
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -117,12 +117,14 @@ def test_l1_selection_with_ties_few_positive_and_none() -> None:
 
 
 @pytest.mark.parametrize("operator", ["pgd_linf_step", "pgd_l2_step", "pgd_l1_step"])
-@pytest.mark.parametrize(
-    "layout", ["contiguous", "channels_last", "unaligned", "expanded gradient"]
-)
-@pytest.mark.parametrize("bounds", ["numbers", "channels", "image"])
 @pytest.mark.parametrize("side", [6, 53])  # 3 x 53 x 53 = 8427: beyond registers
-def test_bounds_and_layouts(operator: str, layout: str, bounds: str, side: int) -> None:
+def test_bounds_and_layouts(operator: str, side: int) -> None:
+    layouts = ("contiguous", "channels_last", "unaligned", "expanded gradient")
+    for layout, bounds in itertools.product(layouts, ("numbers", "channels", "image")):
+        check_bounds_and_layout(operator, side, layout, bounds)
+
+
+def check_bounds_and_layout(operator: str, side: int, layout: str, bounds: str) -> None:
     shape = (2, 3, side, side)
     x, x_adv, grad = (t.view(shape) for t in rows(2, 3 * side * side))
     if layout == "channels_last":
@@ -147,8 +149,9 @@ def test_bounds_and_layouts(operator: str, layout: str, bounds: str, side: int) 
     low, high = (b.double() if isinstance(b, Tensor) else b for b in (low, high))
     extra = (0.1,) if operator == "pgd_l1_step" else ()
     want = step(*doubles(x_adv, grad, x), 0.4, EPS, low, high, *extra)
-    assert (got.double() - want).abs().max() <= (1e-6 if operator == "pgd_l1_step" else 2e-7)
-    assert got.stride() == x.stride()
+    tolerance = 1e-6 if operator == "pgd_l1_step" else 2e-7
+    assert (got.double() - want).abs().max() <= tolerance, (layout, bounds)
+    assert got.stride() == x.stride(), (layout, bounds)
 
 
 @pytest.mark.parametrize("operator", ["pgd_linf_step", "pgd_l2_step", "pgd_l1_step"])
