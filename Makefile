@@ -66,9 +66,10 @@ lint-python: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-lint-cpp: compiler-check
+lint-cpp: $(VENV)/.installed
 	find csrc benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \
 	  | xargs $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/python python_tests/build/check_compilers.py --quick
 
 format: $(VENV)/.installed  ## formats Python and C++
 	$(BIN)/ruff check --fix .

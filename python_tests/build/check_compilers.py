@@ -1,6 +1,7 @@
 """Every C++ source with each compiler that is here, warnings as errors.
 
     python python_tests/build/check_compilers.py [COMPILER ...]
+    python python_tests/build/check_compilers.py --quick    # the package alone, read by $CXX
 
 g++ and clang++ under every name that they have on PATH, $CXX, and cross compilers to aarch64. CPU
 operators are compiled down to assembly, for some errors come no earlier (instructions that a
@@ -8,7 +9,8 @@ function may not use); operators of CUDA tensors, and kernels with the runner th
 on the CPU, are read only. Nothing is written. Operators of CUDA tensors need the CUDA runtime's
 headers (CUDA_HOME or nvcc on PATH) and are left out, by name, without them.
 
-`problems` does the same for the package alone, with the headers of any torch.
+A hundred seconds of one core for each compiler. `problems` is the quick check, with the headers of
+any torch.
 """
 
 from __future__ import annotations
@@ -94,8 +96,11 @@ def problem(command: Sequence[str], source: Path) -> str:
     return "" if done.returncode == 0 else f"{source.relative_to(ROOT)}:\n{done.stderr}"
 
 
-def package_commands(torch: Path, compiler: Sequence[str]) -> list[tuple[list[str], Path]]:
-    """For each source of the package, with the headers of this torch, a package's folder."""
+def package_commands(
+    torch: Path, compiler: Sequence[str], *, assembly: bool
+) -> list[tuple[list[str], Path]]:
+    """For each source of the package, with the headers of this torch, a package's folder. CPU
+    operators are read only, or compiled down to assembly."""
     # torch comes with a pybind11 of its own, which refuses to be included.
     headers = [Path(pybind11.get_include()), Path(sysconfig.get_path("include"))]
     headers += [torch / "include", torch / "include/torch/csrc/api/include"]
@@ -108,7 +113,7 @@ def package_commands(torch: Path, compiler: Sequence[str]) -> list[tuple[list[st
     command = [*compiler, *FLAGS, *(f"-isystem{folder}" for folder in headers)]
     read, compiled = [*command, "-fsyntax-only"], [*command, "-S", "-o", os.devnull]
     return [
-        (compiled if CSRC / "cpu" in source.parents else read, source)
+        (compiled if assembly and CSRC / "cpu" in source.parents else read, source)
         for source in sources(cuda is not None)
     ]
 
@@ -120,17 +125,20 @@ def run(jobs: Sequence[tuple[list[str], Path]]) -> list[str]:
 
 
 def problems(torch: Path) -> list[str]:
-    """What $CXX says of the package with the headers of this torch, a package's folder."""
-    return run(package_commands(torch, [os.environ.get("CXX", "c++")]))
+    """What $CXX says of the package, read with the headers of this torch, a package's folder."""
+    return run(package_commands(torch, [os.environ.get("CXX", "c++")], assembly=False))
 
 
 def main() -> int:
     """Status 1, and the compilers' messages, if there is one."""
     import torch
 
+    if sys.argv[1:] == ["--quick"]:
+        print(*(found := problems(Path(torch.__file__).parent)), sep="\n", end="")
+        return int(bool(found))
     failed = False
     for compiler in compilers(sys.argv[1:]):
-        jobs = package_commands(Path(torch.__file__).parent, compiler.command)
+        jobs = package_commands(Path(torch.__file__).parent, compiler.command, assembly=True)
         runner = runner_commands(compiler.command)
         threads = [CSRC / "tests" / f"{name}.cpp" for name in ("runner_threads", "sanitize_main")]
         runner += [(source, runner[0][1]) for source in threads]

@@ -15,7 +15,6 @@ namespace repsim_fast {
 namespace {
 
 constexpr int kMostJacobiWarps = 8;
-constexpr int kJacobiThreads = kMostJacobiWarps * static_cast<int>(kWarpSize);
 
 int64_t jacobi_elements(int64_t rows, int64_t columns) {
   return rows * columns + columns * columns  // A, later W; R^T
@@ -239,7 +238,7 @@ __device__ void apply_reflectors(const JacobiBlock<T>& block, const T* reflector
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kJacobiThreads, 3)
+__global__ void __launch_bounds__(kMostJacobiWarps* static_cast<int>(kWarpSize), 3)
     jacobi_kernel(SvdSource source, int most_rows, int most_columns, int maximum_sweeps,
                   T* u,                   // (B, m, rank)
                   T* s,                   // (B, rank)
