@@ -185,6 +185,14 @@ def test_workflows_call_targets_that_exist() -> None:
         assert re.search(rf"^{target}:", MAKEFILE, re.M), f"make {target}"
 
 
+def test_small_suites_are_of_tests_that_exist() -> None:
+    for script in ("torch_versions.py", "wheel_check.sh"):
+        named = re.findall(r"(?:ops|similarity)/[\w/]+\.py", text(f"python_tests/build/{script}"))
+        assert len(named) == 3
+        for name in named:
+            assert (ROOT / "python_tests" / name).is_file(), f"{script}: {name}"
+
+
 def test_one_version_number() -> None:
     version = re.search(r'^version = "(.*)"$', text("pyproject.toml"), re.M)
     assert version is not None

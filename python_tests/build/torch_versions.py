@@ -25,7 +25,7 @@ import torch
 from check_compilers import ROOT, problems
 
 OLDEST = "2.11.0"
-FETCH_SECONDS = 150  # of a registry that is fast, ten times over
+FETCH_SECONDS = 150  # ten times what a fast registry takes
 BUILD_SECONDS = 600
 SUITE = [
     "ops/test_centered_gram.py",

@@ -40,7 +40,7 @@ awk '/environment of your own/ { found = 1 } found && /^```/ { if (inside) exit;
      inside' README.md >"$work/commands"
 cat "$work/commands"
 grep -q -- --no-build-isolation "$work/commands"
-PATH=$env:$PATH bash -e "$work/commands"
+PIP_QUIET=1 PATH=$env:$PATH bash -e "$work/commands"
 
 echo "== what a plain installation does, and what it does without"
 cd "$work"
