@@ -23,6 +23,11 @@ OPTIONS = {
         {"components": 4, "summary": "mean_squared"},
     ],
     "pwcca": [{"side": side} for side in ("x", "y", "mean", "smaller")],
+    "cross_validated_cca": [{}, {"folds": 3, "seed": 4}],
+    "cross_validated_svcca": [{}, {"components": 3}, {"variance": 0.7, "folds": 4}],
+    "cross_validated_pwcca": [{}, {"folds": 3, "seed": 4}],
+    "linear_predictivity": [{}, {"folds": 2}, {"folds": 20, "seed": 4}],
+    "ridge_predictivity": [{}, {"ridge": 0.1}, {"ridge": 1e-5}, {"folds": 3, "seed": 4}],
     "shape_distance": [{}, {"alpha": 0.0}, {"alpha": 0.4}],
     "gulp_distance": [{}, {"ridge": 0.0}, {"ridge": 1.0}],
     "rsa": [
@@ -223,7 +228,7 @@ def test_squares_that_leave_float32(name, wide, scale):
     if name == "uniformity_difference":
         pytest.skip("is 0 or infinite there")
     x, y = (m.float() for m in (related(30, 50, 80) if wide else related()))
-    options = {"svcca": {"components": 5}}.get(name, {})
+    options = {"components": 5} if name.endswith("svcca") else {}
     measure = get_measure(name, **options)
     try:
         value = float(measure(x, y))
@@ -245,8 +250,14 @@ def test_wider_than_samples_where_that_is_defined(name):
         "svcca",
         "linear_regression",
         "eigenspace_overlap",
+        "cross_validated_cca",
+        "cross_validated_pwcca",
+        "cross_validated_svcca",
+        "linear_predictivity",
     }
-    options = {"svcca": {"components": 5}, "gulp_distance": {"ridge": 0.1}}.get(name, {})
+    options = {"ridge": 0.1} if name == "gulp_distance" else {}
+    if name.endswith("svcca"):
+        options = {"components": 5}
     if name in refuses and not options:
         with pytest.raises(similarity.UndefinedError, match="more samples than independent"):
             getattr(similarity, name)(x, y)

@@ -191,7 +191,7 @@ def test_a_warning_of_svcca_does_not_advise_svcca():
     x, y = torch.randn(30, 20), torch.randn(30, 20)
     with pytest.warns(UserWarning, match=r"use more samples or fewer components$"):
         similarity.svcca(x, y)
-    with pytest.warns(UserWarning, match=r"use more samples or svcca$"):
+    with pytest.warns(UserWarning, match=r"use more samples or svcca with fewer components$"):
         similarity.cca(x, y)
 
 

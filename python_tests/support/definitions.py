@@ -167,6 +167,111 @@ def linear_regression(x: Matrix, y: Matrix) -> float:
     return float(1 - ((x - fitted) ** 2).sum() / (centred(x) ** 2).sum())
 
 
+def splits(n: int, folds: int, seed: int) -> list[tuple[Matrix, Matrix]]:
+    """Samples fitted and samples held out: in a random order, every folds-th to the same fold."""
+    import torch
+
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
+    held_out = [np.sort(order[f::folds]) for f in range(folds)]
+    return [(np.setdiff1d(np.arange(n), held), held) for held in held_out]
+
+
+def variates(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix]:
+    """Directions of canonical variates in each set of features, most correlated first."""
+    x, y = centred(x), centred(y)
+    sxx, syy, sxy = x.T @ x, y.T @ y, x.T @ y
+    squares, a = scipy.linalg.eigh(sxy @ np.linalg.solve(syy, sxy.T), sxx)
+    a = a[:, np.argsort(squares)[::-1]][:, : min(x.shape[1], y.shape[1])]
+    return a, np.linalg.solve(syy, sxy.T @ a)
+
+
+def cross_validated_cca(
+    x: Matrix, y: Matrix, folds: int = 5, seed: int = 0, weighted: bool = False, reduce=None
+) -> float:
+    total = 0.0
+    for fitted, held in splits(len(x), folds, seed):
+        axes = [np.eye(m.shape[1]) if reduce is None else reduce(m[fitted]) for m in (x, y)]
+        a, b = (m @ axis for m, axis in zip((x, y), axes, strict=True))
+        of_a, of_b = variates(a[fitted], b[fitted])
+        found = [
+            np.corrcoef(a[held] @ u, b[held] @ v)[0, 1] for u, v in zip(of_a.T, of_b.T, strict=True)
+        ]
+        weights = np.ones(len(found))
+        if weighted:
+            h = centred(a[fitted]) @ of_a
+            h /= np.linalg.norm(h, axis=0)
+            weights = np.abs(h.T @ centred(x[fitted])).sum(axis=1)
+        total += len(held) / len(x) * float(weights @ found / weights.sum())
+    return total
+
+
+def cross_validated_pwcca(x: Matrix, y: Matrix, folds: int = 5, seed: int = 0) -> float:
+    return cross_validated_cca(x, y, folds, seed, weighted=True)
+
+
+def cross_validated_svcca(
+    x: Matrix,
+    y: Matrix,
+    variance: float | None = None,
+    components: int | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> float:
+    def axes(fitted: Matrix) -> Matrix:
+        scores = principal(fitted, variance, components)
+        return np.linalg.lstsq(centred(fitted), scores, rcond=None)[0]
+
+    return cross_validated_cca(x, y, folds, seed, reduce=axes)
+
+
+def predictivity(x: Matrix, y: Matrix, folds: int, seed: int, fit) -> float:
+    errors, total = 0.0, 0.0
+    for fitted, held in splits(len(x), folds, seed):
+        mean_x, mean_y = x[fitted].mean(axis=0), y[fitted].mean(axis=0)
+        coefficients = fit(x[fitted], y[fitted])
+        predicted = mean_x + (y[held] - mean_y) @ coefficients
+        errors += ((x[held] - predicted) ** 2).sum()
+        total += ((x[held] - mean_x) ** 2).sum()
+    return float(1 - errors / total)
+
+
+def linear_predictivity(x: Matrix, y: Matrix, folds: int = 5, seed: int = 0) -> float:
+    def fit(x: Matrix, y: Matrix) -> Matrix:
+        return np.linalg.lstsq(centred(y), centred(x), rcond=None)[0]
+
+    return predictivity(x, y, folds, seed, fit)
+
+
+def ridge_coefficients(x: Matrix, y: Matrix, penalty: float) -> Matrix:
+    x, y = centred(x), centred(y)
+    return np.linalg.solve(y.T @ y + penalty * np.eye(y.shape[1]), y.T @ x)
+
+
+def ridge_predictivity(
+    x: Matrix, y: Matrix, ridge: float | None = None, folds: int = 5, seed: int = 0
+) -> float:
+    """The ridge of the smallest error when every sample is left out in turn and all fitted anew."""
+
+    def fit(x: Matrix, y: Matrix) -> Matrix:
+        size = (centred(y) ** 2).sum()
+        chosen = ridge
+        if chosen is None:
+            candidates = [10 ** (-6 + k / 2) for k in range(15)]
+            errors = []
+            for candidate in candidates:
+                error = 0.0
+                for i in range(len(x)):
+                    a, b = np.delete(x, i, axis=0), np.delete(y, i, axis=0)
+                    coefficients = ridge_coefficients(a, b, candidate * size)
+                    predicted = a.mean(axis=0) + (y[i] - b.mean(axis=0)) @ coefficients
+                    error += ((x[i] - predicted) ** 2).sum()
+                errors.append(error)
+            chosen = candidates[int(np.argmin(errors))]
+        return ridge_coefficients(x, y, chosen * size)
+
+    return predictivity(x, y, folds, seed, fit)
+
+
 def eigenspace_overlap(x: Matrix, y: Matrix) -> float:
     u = np.linalg.svd(x, full_matrices=False)[0][:, : np.linalg.matrix_rank(x)]
     v = np.linalg.svd(y, full_matrices=False)[0][:, : np.linalg.matrix_rank(y)]

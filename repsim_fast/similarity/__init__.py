@@ -15,6 +15,7 @@ from repsim_fast.similarity.base.measure import (
 )
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError, prepare
 from repsim_fast.similarity.base.store import FeatureStore
+from repsim_fast.similarity.chance import Calibration, calibrate, calibrated, chance_level
 from repsim_fast.similarity.grid import grid
 from repsim_fast.similarity.inference import (
     PermutationTest,
@@ -25,6 +26,13 @@ from repsim_fast.similarity.inference import (
 )
 from repsim_fast.similarity.measures.cca import canonical_correlations, cca
 from repsim_fast.similarity.measures.cka import cka
+from repsim_fast.similarity.measures.cross_validated import (
+    cross_validated_cca,
+    cross_validated_pwcca,
+    cross_validated_svcca,
+    linear_predictivity,
+    ridge_predictivity,
+)
 from repsim_fast.similarity.measures.kernel import cka_rbf, rv_coefficient
 from repsim_fast.similarity.measures.matching import (
     aligned_cosine,
@@ -64,6 +72,7 @@ from repsim_fast.similarity.streaming.minibatch import CKAEstimate, MinibatchCKA
 
 __all__ = [
     "CKAEstimate",
+    "Calibration",
     "FeatureStore",
     "Info",
     "Measure",
@@ -76,11 +85,17 @@ __all__ = [
     "angular_procrustes_distance",
     "bootstrap",
     "bures_distance",
+    "calibrate",
+    "calibrated",
     "canonical_correlations",
     "cca",
+    "chance_level",
     "cka",
     "cka_rbf",
     "concentricity_difference",
+    "cross_validated_cca",
+    "cross_validated_pwcca",
+    "cross_validated_svcca",
     "distance_correlation",
     "eigenspace_overlap",
     "get_measure",
@@ -91,6 +106,7 @@ __all__ = [
     "jaccard_similarity",
     "jackknife",
     "joint_rank_jaccard",
+    "linear_predictivity",
     "linear_regression",
     "magnitude_difference",
     "measure_info",
@@ -104,6 +120,7 @@ __all__ = [
     "procrustes_similarity",
     "pwcca",
     "rank_similarity",
+    "ridge_predictivity",
     "rsa",
     "rsm_norm_difference",
     "rv_coefficient",
