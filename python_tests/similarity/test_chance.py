@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from python_tests.support import definitions
 from repsim_fast import compare, similarity
 from repsim_fast.similarity import (
     calibrate,
@@ -18,11 +19,12 @@ from repsim_fast.similarity import (
     get_measure,
     grid,
     measure_info,
-    measure_names,
     permutation_test,
 )
 
-PAIRED = [n for n in measure_names() if "multiscale" not in n and "difference" not in n]
+PAIRED = [
+    n for n in definitions.of_few_features() if "multiscale" not in n and "difference" not in n
+]
 
 
 def gaussians(n: int, *widths: int) -> list[torch.Tensor]:
@@ -76,7 +78,7 @@ def by_formula(name, x, y, permutations, alpha, seed):
     best = 1.0 if info.kind == "similarity" else 0.0
     if info.kind == "similarity":
         threshold = sorted([value, *null])[math.ceil((1 - alpha) * (permutations + 1)) - 1]
-        calibrated = (value - threshold) / (best - threshold)
+        calibrated = (value - threshold) / (best - threshold) if threshold < best else 0.0
     else:
         from_far = sorted([value, *null], reverse=True)
         threshold = from_far[math.ceil((1 - alpha) * (permutations + 1)) - 1]

@@ -4,21 +4,17 @@ features give what float64 gives, of every measure."""
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.spatial
 import torch
 
+from python_tests.support import definitions
 from repsim_fast import similarity
-from repsim_fast.similarity import get_measure, measure_info, measure_names, prepare
+from repsim_fast.similarity import get_measure, measure_info, prepare
 from repsim_fast.similarity.base.distances import squared_distances
 from repsim_fast.similarity.base.nearest import nearest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from python_tests.support import definitions
 
 NEIGHBOURS = ("mutual_knn", "jaccard_similarity", "rank_similarity", "joint_rank_jaccard")
 
@@ -170,7 +166,7 @@ UNEVEN = {
 
 
 @pytest.mark.parametrize("case", UNEVEN)
-@pytest.mark.parametrize("name", measure_names())
+@pytest.mark.parametrize("name", definitions.of_few_features())
 def test_every_measure_in_float32(name, case):
     """To 1e-5 of the range, or of the size of the features where a distance is in their unit."""
     x, y = UNEVEN[case]

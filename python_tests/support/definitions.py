@@ -154,6 +154,24 @@ def cka_rbf(x: Matrix, y: Matrix, bandwidth: float = 0.5, estimator: str = "unbi
     return cka_of_kernels(rbf(x, bandwidth), rbf(y, bandwidth), estimator)
 
 
+def cka_sampled_features(x: Matrix, y: Matrix, population: int | None = None) -> float:
+    """HSIC₁ of the kernels of single features, one pair of features after the other."""
+
+    def of_pairs(a: Matrix, b: Matrix) -> Matrix:
+        of_a, of_b = ([np.outer(u, u) for u in m.T] for m in (a, b))
+        return np.array([[hsic(k, other, "unbiased") for other in of_b] for k in of_a])
+
+    def own(a: Matrix) -> float:
+        p = a.shape[1]
+        table = of_pairs(a, a)
+        apart = (table.sum() - np.trace(table)) / (p * (p - 1))
+        if population is None:
+            return apart
+        return ((population - 1) * apart + np.trace(table) / p) / population
+
+    return float(of_pairs(x, y).mean() / np.sqrt(own(x) * own(y)))
+
+
 def rv_coefficient(x: Matrix, y: Matrix) -> float:
     n = len(x)
     sxx, syy, sxy = (centred(a).T @ centred(b) / (n - 1) for a, b in ((x, x), (y, y), (x, y)))
@@ -292,19 +310,62 @@ def gulp_distance(x: Matrix, y: Matrix, ridge: float = 1e-2) -> float:
     return float(np.sqrt(max(squared, 0)))
 
 
+def covariance_of_distances(n: int) -> Matrix:
+    """Of squared distances of unrelated samples, up to a factor (Diedrichsen et al. 2021): squares
+    of the inner products of the contrasts of pairs of samples, in the order of pdist."""
+    contrasts = np.array([np.eye(n)[i] - np.eye(n)[j] for i in range(n) for j in range(i + 1, n)])
+    return (contrasts @ contrasts.T) ** 2
+
+
 def rsa(x: Matrix, y: Matrix, rdm: str = "correlation", comparison: str = "spearman") -> float:
     a, b = (scipy.spatial.distance.pdist(m, rdm) for m in (x, y))
+    m = len(a)
     if comparison == "spearman":
         return float(scipy.stats.spearmanr(a, b).statistic)
+    if comparison == "rho_a":
+        ranks = scipy.stats.rankdata(a) @ scipy.stats.rankdata(b)
+        return float(12 * ranks / (m**3 - m) - 3 * (m + 1) / (m - 1))
+    if comparison == "tau_a":
+        total = sum(float(np.sign(a[i] - a[:i]) @ np.sign(b[i] - b[:i])) for i in range(m))
+        return total / (m * (m - 1) / 2)
     if comparison == "pearson":
         return float(np.corrcoef(a, b)[0, 1])
-    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+    if comparison == "cosine":
+        return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+    if comparison == "whitened_pearson":
+        a, b = a - a.mean(), b - b.mean()
+    of_a, of_b = np.linalg.solve(covariance_of_distances(len(x)), np.stack([a, b], axis=1)).T
+    return float(a @ of_b / np.sqrt((a @ of_a) * (b @ of_b)))
 
 
 def distance_correlation(x: Matrix, y: Matrix) -> float:
     a, b = (scipy.spatial.distance.cdist(m, m) for m in (x, y))
     a, b = (d - d.mean(0) - d.mean(1)[:, None] + d.mean() for d in (a, b))
     return float(np.sqrt((a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean())))
+
+
+def bias_corrected_distance_correlation(x: Matrix, y: Matrix) -> float:
+    """As Székely and Rizzo write it: A*, with its diagonal apart, and n(n - 3)/2 degrees."""
+    n = len(x)
+
+    def starred(m: Matrix) -> Matrix:
+        d = scipy.spatial.distance.cdist(m, m)
+        means, mean = d.sum(axis=1) / n, d.mean()
+        centred = d - means[:, None] - means[None, :] + mean
+        centred = n / (n - 1) * (centred - d / n)
+        np.fill_diagonal(centred, n / (n - 1) * (means - mean))
+        return centred
+
+    def product(a: Matrix, b: Matrix) -> float:
+        total = (a * b).sum()
+        return float(total - n / (n - 2) * np.diag(a) @ np.diag(b))
+
+    a, b = starred(x), starred(y)
+    return product(a, b) / np.sqrt(product(a, a) * product(b, b))
+
+
+def angular_cka_distance(x: Matrix, y: Matrix) -> float:
+    return float(np.arccos(min(1.0, cka(x, y, "biased"))))
 
 
 def rsm_norm_difference(x: Matrix, y: Matrix) -> float:
@@ -357,6 +418,52 @@ def joint_rank_jaccard(x: Matrix, y: Matrix, k: int = 10, metric: str = "cosine"
     return over_neighbours(x, y, k, metric, lambda a, b: jaccard(a, b) * rank(a, b))
 
 
+def cycle_knn(x: Matrix, y: Matrix, k: int = 10, metric: str = "cosine") -> float:
+    of_x, of_y = nearest(x, k, metric), nearest(y, k, metric)
+    return float(np.mean([any(i in of_x[j] for j in of_y[i]) for i in range(len(x))]))
+
+
+def longest_common(a: list[int], b: list[int]) -> int:
+    table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    for i, left in enumerate(a):
+        for j, right in enumerate(b):
+            both = table[i][j] + 1 if left == right else 0
+            table[i + 1][j + 1] = max(both, table[i][j + 1], table[i + 1][j])
+    return table[-1][-1]
+
+
+def lcs_knn(x: Matrix, y: Matrix, k: int = 10, metric: str = "cosine") -> float:
+    return over_neighbours(x, y, k, metric, lambda a, b: longest_common(a, b) / k)
+
+
+def edits(a: list[int], b: list[int]) -> int:
+    table = {(i, 0): i for i in range(len(a) + 1)} | {(0, j): j for j in range(len(b) + 1)}
+    for i, left in enumerate(a, start=1):
+        for j, right in enumerate(b, start=1):
+            replaced = table[i - 1, j - 1] + (left != right)
+            table[i, j] = min(replaced, table[i - 1, j] + 1, table[i, j - 1] + 1)
+    return table[len(a), len(b)]
+
+
+def edit_distance_knn(x: Matrix, y: Matrix, k: int = 10, metric: str = "cosine") -> float:
+    return over_neighbours(x, y, k, metric, lambda a, b: 1 - edits(a, b) / k)
+
+
+def cknna(x: Matrix, y: Matrix, k: int = 10) -> float:
+    kernels = [1 - scipy.spatial.distance.cdist(m, m, "cosine") for m in (x, y)]
+    kernels = [kernel - kernel.mean(axis=1, keepdims=True) for kernel in kernels]
+    lists = [nearest(m, k, "cosine") for m in (x, y)]
+
+    def align(a: int, b: int) -> float:
+        return sum(
+            kernels[a][i, j] * kernels[b][i, j]
+            for i in range(len(x))
+            for j in set(lists[a][i]) & set(lists[b][i])
+        )
+
+    return float(align(0, 1) / np.sqrt(align(0, 0) * align(1, 1)))
+
+
 def cosine(a: Matrix, b: Matrix) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
@@ -398,6 +505,17 @@ def aligned_cosine(x: Matrix, y: Matrix) -> float:
     return float(np.mean([cosine(a, b) for a, b in zip(aligned, y, strict=True)]))
 
 
+def soft_matching_distance(x: Matrix, y: Matrix, standardise: bool = False) -> float:
+    """By assignment of as many copies of each feature as make both sides equal."""
+    if standardise:
+        x, y = (centred(m) / np.linalg.norm(centred(m), axis=0) for m in (x, y))
+    p, q = x.shape[1], y.shape[1]
+    size = np.lcm(p, q)
+    x, y = np.repeat(x, size // p, axis=1), np.repeat(y, size // q, axis=1)
+    costs = scipy.spatial.distance.cdist(x.T, y.T, "sqeuclidean")
+    return float(np.sqrt(costs[scipy.optimize.linear_sum_assignment(costs)].mean()))
+
+
 def magnitude_difference(x: Matrix, y: Matrix) -> float:
     return float(abs(np.linalg.norm(x.mean(axis=0)) - np.linalg.norm(y.mean(axis=0))))
 
@@ -428,6 +546,14 @@ def intrinsic_multiscale_distance(x: Matrix, y: Matrix, k: int = 5) -> float:
         eigenvalues = np.linalg.eigvalsh(laplacian)
         traces.append(np.array([np.exp(-t * eigenvalues).mean() for t in times]))
     return float(max(np.exp(-2 * (times + 1 / times)) * np.abs(traces[0] - traces[1])))
+
+
+def of_few_features() -> list[str]:
+    """Measures that have a value for any features; another estimates what those of a population
+    have in common, which a few that are independent have not."""
+    from repsim_fast.similarity import measure_names
+
+    return [name for name in measure_names() if name != "cka_sampled_features"]
 
 
 def all_definitions() -> dict[str, Callable[..., float]]:

@@ -33,14 +33,25 @@ from repsim_fast.similarity.measures.cross_validated import (
     linear_predictivity,
     ridge_predictivity,
 )
-from repsim_fast.similarity.measures.kernel import cka_rbf, rv_coefficient
+from repsim_fast.similarity.measures.kernel import (
+    angular_cka_distance,
+    cka_rbf,
+    rv_coefficient,
+)
 from repsim_fast.similarity.measures.matching import (
     aligned_cosine,
     hard_correlation_match,
     permutation_procrustes_distance,
     soft_correlation_match,
+    soft_matching_distance,
 )
 from repsim_fast.similarity.measures.multiscale import intrinsic_multiscale_distance
+from repsim_fast.similarity.measures.neighbour_variants import (
+    cknna,
+    cycle_knn,
+    edit_distance_knn,
+    lcs_knn,
+)
 from repsim_fast.similarity.measures.neighbours import (
     jaccard_similarity,
     joint_rank_jaccard,
@@ -61,7 +72,13 @@ from repsim_fast.similarity.measures.regression import (
     gulp_distance,
     linear_regression,
 )
-from repsim_fast.similarity.measures.rsa import distance_correlation, rsa, rsm_norm_difference
+from repsim_fast.similarity.measures.rsa import (
+    bias_corrected_distance_correlation,
+    distance_correlation,
+    rsa,
+    rsm_norm_difference,
+)
+from repsim_fast.similarity.measures.sampled_features import cka_sampled_features
 from repsim_fast.similarity.measures.statistics import (
     concentricity_difference,
     magnitude_difference,
@@ -82,7 +99,9 @@ __all__ = [
     "Resampled",
     "UndefinedError",
     "aligned_cosine",
+    "angular_cka_distance",
     "angular_procrustes_distance",
+    "bias_corrected_distance_correlation",
     "bootstrap",
     "bures_distance",
     "calibrate",
@@ -92,11 +111,15 @@ __all__ = [
     "chance_level",
     "cka",
     "cka_rbf",
+    "cka_sampled_features",
+    "cknna",
     "concentricity_difference",
     "cross_validated_cca",
     "cross_validated_pwcca",
     "cross_validated_svcca",
+    "cycle_knn",
     "distance_correlation",
+    "edit_distance_knn",
     "eigenspace_overlap",
     "get_measure",
     "grid",
@@ -106,6 +129,7 @@ __all__ = [
     "jaccard_similarity",
     "jackknife",
     "joint_rank_jaccard",
+    "lcs_knn",
     "linear_predictivity",
     "linear_regression",
     "magnitude_difference",
@@ -127,6 +151,7 @@ __all__ = [
     "second_order_cosine",
     "shape_distance",
     "soft_correlation_match",
+    "soft_matching_distance",
     "svcca",
     "uniformity_difference",
 ]

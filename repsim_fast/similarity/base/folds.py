@@ -33,6 +33,8 @@ def splits(n: int, folds: int, seed: int) -> Iterator[Split]:
 class Fold:
     """One split of a representation.
 
+    All in float64.
+
     Attributes:
         samples: The split.
         basis: (m, k) orthonormal, of the samples to fit without their mean.
@@ -47,20 +49,17 @@ class Fold:
 
 
 def fold(x: Prepared, samples: Split, basis_of: Callable[[Prepared], Tensor]) -> Fold:
-    """A split of a representation, by a basis of the samples to fit."""
+    """A split of a representation in float64, by a basis of the samples to fit."""
     fitted = x.take(samples.fitted)
     basis = basis_of(fitted)
-    coordinates = basis.double().mT @ fitted.centered.double()
-    held_out = centred_like(x, samples)
-    scores = torch.linalg.lstsq(coordinates.mT, held_out.double().mT).solution.mT
+    coordinates = basis.mT @ fitted.centered
+    scores = torch.linalg.lstsq(coordinates.mT, centred_like(x, samples).mT).solution.mT
     return Fold(samples, basis, coordinates, scores)
 
 
 def centred_like(x: Prepared, samples: Split) -> Tensor:
-    """Features held out (h, p) without the mean of those to fit, float64."""
-    rows = samples.held_out.to(x.features.device)
-    mean = x.take(samples.fitted).features.mean(dim=0, dtype=torch.float64)
-    return x.features[rows].double() - mean
+    """Features held out (h, p) without the mean of those to fit."""
+    return x.take(samples.held_out).features - x.take(samples.fitted).features.mean(dim=0)
 
 
 @dataclass(frozen=True, eq=False)

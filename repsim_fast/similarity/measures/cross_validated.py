@@ -46,9 +46,11 @@ class _CrossValidated(SampleMeasure[Folds]):
     def view(self, x: Prepared) -> Folds:
         """Bases of the samples of all but one fold, and where the others lie in them."""
         check_count("folds", self.folds, 2, x.n_samples // 3, f", three samples each of {x.name}")
+        # Coordinates of samples held out in a basis of others take more digits than float32 has.
+        wide = x.double()
         split = splits(x.n_samples, self.folds, self.seed)
-        found = tuple(fold(x, samples, self.basis) for samples in split)
-        return Folds(x, found, self.view)
+        found = tuple(fold(wide, samples, self.basis) for samples in split)
+        return Folds(wide, found, self.view)
 
     @abstractmethod
     def basis(self, fitted: Prepared) -> Tensor:
@@ -75,10 +77,7 @@ class _CrossValidatedCCA(_CrossValidated):
                 u, _, vt = spectral.singular_vectors(batch)
                 chosen = [pairs[k] for k in batch.numbers]
                 return torch.stack(
-                    [
-                        self._mean(ours[i], u[b].double(), theirs[j], vt[b].double())
-                        for b, (i, j) in enumerate(chosen)
-                    ]
+                    [self._mean(ours[i], u[b], theirs[j], vt[b]) for b, (i, j) in enumerate(chosen)]
                 )
 
             share = len(ours[0].samples.held_out) / left[0].prepared.n_samples
@@ -217,7 +216,7 @@ class _Predictivity(_CrossValidated):
             targets: dict[int, tuple[Tensor, Tensor]] = {}
             for i in sorted({i for i, _ in pairs}):
                 samples = left[i].folds[number].samples
-                fitted = left[i].prepared.take(samples.fitted).centered.double()
+                fitted = left[i].prepared.take(samples.fitted).centered
                 targets[i] = fitted, centred_like(left[i].prepared, samples)
             found = [
                 (self._error(right[j].folds[number], *targets[i]), targets[i][1].square().sum())
@@ -229,7 +228,7 @@ class _Predictivity(_CrossValidated):
 
     def _error(self, y: Fold, fitted: Tensor, held_out: Tensor) -> Tensor:
         """Sum of squared errors of the samples held out."""
-        along = y.basis.double().mT @ fitted
+        along = y.basis.mT @ fitted
         predicted = y.scores @ (self.kept(y, fitted, along)[:, None] * along)
         return (held_out - predicted).square().sum()
 
@@ -312,7 +311,7 @@ class RidgePredictivity(_Predictivity):
         if self.ridge is not None:
             return squares / (squares + self.ridge * squares.sum())
         shrunk = squares / (squares + squares.new_tensor(RIDGES)[:, None] * squares.sum())
-        errors = _left_out(y.basis.double(), shrunk, fitted, along)
+        errors = _left_out(y.basis, shrunk, fitted, along)
         return shrunk[int(errors.argmin())]
 
 
