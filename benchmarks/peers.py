@@ -1,16 +1,18 @@
 """Other packages, for comparison where they are installed: none is needed.
 
-``pip install pytorch-cka torchmetrics rsatoolbox`` gets those that the registry has. A ``Peer``
-computes a value that its package and this one define alike, from two NumPy matrices (n, p); the
-benchmark checks that before it times anything. A grid's error is recorded beside its time.
+``pip install pytorch-cka torchmetrics rsatoolbox dcor`` gets those that the registry has. A
+``Peer`` computes a value that its package and this one define alike, from two NumPy matrices
+(n, p); the benchmark checks that before it times anything. A grid's error is recorded beside its
+time.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -20,11 +22,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Peer:
-    """A function of another package, and the measure of ours that it should equal."""
+    """A function of another package, and our measure, with options, that it should equal."""
 
     name: str
     measure: str
     function: Callable[[np.ndarray, np.ndarray], float]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def scipy_procrustes(x: np.ndarray, y: np.ndarray) -> float:
@@ -48,7 +51,7 @@ def available() -> list[Peer]:
             scipy_orthogonal_procrustes,
         ),
     ]
-    for find in (_netrep, _torchmetrics, _rsatoolbox):
+    for find in (_netrep, _torchmetrics, _rsatoolbox, _dcor):
         with contextlib.suppress(ImportError):
             peers += find()
     return peers
@@ -83,11 +86,47 @@ def _rsatoolbox() -> list[Peer]:
     from rsatoolbox.data import Dataset
     from rsatoolbox.rdm import calc_rdm, compare
 
-    def rsa(x: np.ndarray, y: np.ndarray) -> float:
-        rdms = [calc_rdm(Dataset(m.astype(np.float64)), method="correlation") for m in (x, y)]
-        return float(compare(*rdms, method="spearman")[0, 0])
+    def rsa(rdm: str, comparison: str) -> Callable[[np.ndarray, np.ndarray], float]:
+        def compared(x: np.ndarray, y: np.ndarray) -> float:
+            rdms = [calc_rdm(Dataset(m.astype(np.float64)), method=rdm) for m in (x, y)]
+            return float(compare(*rdms, method=comparison)[0, 0])
 
-    return [Peer("rsatoolbox correlation, spearman", "rsa", rsa)]
+        return compared
+
+    # Their Euclidean distances are squared, and divided by the number of features.
+    rdms = {"correlation": "correlation", "euclidean": "sqeuclidean"}
+    comparisons = {
+        "spearman": "spearman",
+        "rho-a": "rho_a",
+        "tau-a": "tau_a",
+        "corr": "pearson",
+        "cosine": "cosine",
+        "corr_cov": "whitened_pearson",
+        "cosine_cov": "whitened_cosine",
+    }
+    return [
+        Peer(
+            f"rsatoolbox {rdm}, {comparison}",
+            "rsa",
+            rsa(rdm, comparison),
+            {"rdm": rdms[rdm], "comparison": comparisons[comparison]},
+        )
+        for rdm in rdms
+        for comparison in comparisons
+    ]
+
+
+def _dcor() -> list[Peer]:
+    import dcor
+
+    return [
+        Peer("dcor distance_correlation", "distance_correlation", dcor.distance_correlation),
+        Peer(
+            "dcor u_distance_correlation_sqr",
+            "bias_corrected_distance_correlation",
+            dcor.u_distance_correlation_sqr,
+        ),
+    ]
 
 
 def layer_grids() -> dict[str, Callable[..., Tensor]]:

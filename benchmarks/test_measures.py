@@ -166,7 +166,7 @@ def test_single_pair(benchmark, record, name):
         alternatives["plain torch"] = lambda: PLAIN[name]([x], [y])
     arrays = x.numpy(), y.numpy()
     for peer in peers.available():
-        if peer.measure == name:
+        if get_measure(peer.measure, **peer.options) == measure:
             assert peer.function(*arrays) == pytest.approx(ours, abs=1e-4), peer.name
             alternatives[peer.name] = lambda f=peer.function: f(*arrays)
     times = side_by_side(alternatives, rounds=5, warmup=1)

@@ -150,6 +150,7 @@ class TestNumbers:
         assert mixed.settings["autocast"] == "bfloat16"
 
 
+@pytest.mark.filterwarnings("ignore:cca. p = ")  # few samples, of which not much is asked
 def test_memory_goes_with_the_comparison(net_a: nn.Module, images: Tensor) -> None:
     # Grams, or features of all samples, should not wait for the collector of cycles.
     def accumulators() -> list[object]:

@@ -53,6 +53,7 @@ def test_a_measure_with_options():
     assert "svcca" in repr(result)
 
 
+@pytest.mark.filterwarnings("ignore:cca. p = ")  # few samples, of which not much is asked
 def test_standard_errors_by_jackknife():
     data = torch.randn(60, 6)
     a, b = networks()

@@ -11,9 +11,20 @@ from python_tests.support import definitions
 from repsim_fast import similarity
 from repsim_fast.similarity import get_measure, grid, measure_names
 
+COMPARISONS = (
+    "spearman",
+    "rho_a",
+    "tau_a",
+    "pearson",
+    "cosine",
+    "whitened_pearson",
+    "whitened_cosine",
+)
+
 OPTIONS = {
     "cca": [{}, {"summary": "mean_squared"}],
     "cka": [{}, {"estimator": "biased"}],
+    "cka_sampled_features": [{}, {"population": 11}, {"population": 1000}],
     "cka_rbf": [{}, {"estimator": "biased"}, {"bandwidth": 0.2}, {"bandwidth": 0.8}],
     "svcca": [
         {},
@@ -23,14 +34,24 @@ OPTIONS = {
         {"components": 4, "summary": "mean_squared"},
     ],
     "pwcca": [{"side": side} for side in ("x", "y", "mean", "smaller")],
+    "cross_validated_cca": [{}, {"folds": 3, "seed": 4}],
+    "cross_validated_svcca": [{}, {"components": 3}, {"variance": 0.7, "folds": 4}],
+    "cross_validated_pwcca": [{}, {"folds": 3, "seed": 4}],
+    "linear_predictivity": [{}, {"folds": 2}, {"folds": 20, "seed": 4}],
+    "ridge_predictivity": [{}, {"ridge": 0.1}, {"ridge": 1e-5}, {"folds": 3, "seed": 4}],
     "shape_distance": [{}, {"alpha": 0.0}, {"alpha": 0.4}],
     "gulp_distance": [{}, {"ridge": 0.0}, {"ridge": 1.0}],
     "rsa": [
         {"rdm": rdm, "comparison": comparison}
         for rdm in ("correlation", "euclidean", "sqeuclidean", "cosine")
-        for comparison in ("spearman", "pearson", "cosine")
+        for comparison in COMPARISONS
     ],
     "mutual_knn": [{}, {"k": 3}, {"k": 1}, {"metric": "euclidean"}, {"k": 59}],
+    "cycle_knn": [{}, {"k": 3, "metric": "euclidean"}, {"k": 1}],
+    "lcs_knn": [{}, {"k": 3, "metric": "euclidean"}, {"k": 59}],
+    "edit_distance_knn": [{}, {"k": 3, "metric": "euclidean"}, {"k": 59}],
+    "cknna": [{}, {"k": 3}, {"k": 59}],
+    "soft_matching_distance": [{}, {"standardise": True}],
     "jaccard_similarity": [{}, {"k": 3, "metric": "euclidean"}],
     "rank_similarity": [{}, {"k": 3, "metric": "euclidean"}],
     "joint_rank_jaccard": [{}, {"k": 3, "metric": "euclidean"}],
@@ -127,9 +148,6 @@ def test_partly_whitened_shapes_of_more_features_than_samples(alpha):
         similarity.shape_distance(x, y, alpha=0)
 
 
-COMPARISONS = ("spearman", "pearson", "cosine")
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("comparison", COMPARISONS)
 @pytest.mark.parametrize("rdm", ["correlation", "cosine"])
@@ -147,7 +165,9 @@ def test_collinear_samples_have_no_dissimilarities(rdm, comparison, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("comparison", ["spearman", "pearson"])
+@pytest.mark.parametrize(
+    "comparison", ["spearman", "rho_a", "tau_a", "pearson", "whitened_pearson"]
+)
 @pytest.mark.parametrize("rdm", ["correlation", "cosine", "euclidean", "sqeuclidean"])
 def test_equal_dissimilarities_do_not_correlate(rdm, comparison, dtype):
     x = torch.linalg.qr(torch.randn(20, 20).double())[0].to(dtype)  # each as far from each
@@ -163,8 +183,11 @@ def test_opposite_samples_vary():
     x = torch.tensor([1.0, 2.0, -1.0, 3.0, -2.0, 0.5])[:, None] * torch.randn(9)
     y = torch.tensor([1.0, 1.0, -1.0, 1.0, -1.0, 1.0])[:, None] * torch.randn(4)
     for comparison in COMPARISONS:
-        value = similarity.rsa(x, y, rdm="cosine", comparison=comparison)
-        assert float(value) == pytest.approx(1.0)
+        value = float(similarity.rsa(x, y, rdm="cosine", comparison=comparison))
+        # Of 15 pairs of samples 7 are alike and 8 opposite: all the others tie.
+        tied = {"tau_a": 1 - (7 * 6 + 8 * 7) / (15 * 14)}
+        tied["rho_a"] = 1 - (7**3 - 7 + 8**3 - 8) / (15**3 - 15)
+        assert value == pytest.approx(tied.get(comparison, 1.0))
 
 
 @pytest.mark.parametrize("features", [7, 200])
@@ -223,7 +246,7 @@ def test_squares_that_leave_float32(name, wide, scale):
     if name == "uniformity_difference":
         pytest.skip("is 0 or infinite there")
     x, y = (m.float() for m in (related(30, 50, 80) if wide else related()))
-    options = {"svcca": {"components": 5}}.get(name, {})
+    options = {"components": 5} if name.endswith("svcca") else {}
     measure = get_measure(name, **options)
     try:
         value = float(measure(x, y))
@@ -245,8 +268,14 @@ def test_wider_than_samples_where_that_is_defined(name):
         "svcca",
         "linear_regression",
         "eigenspace_overlap",
+        "cross_validated_cca",
+        "cross_validated_pwcca",
+        "cross_validated_svcca",
+        "linear_predictivity",
     }
-    options = {"svcca": {"components": 5}, "gulp_distance": {"ridge": 0.1}}.get(name, {})
+    options = {"ridge": 0.1} if name == "gulp_distance" else {}
+    if name.endswith("svcca"):
+        options = {"components": 5}
     if name in refuses and not options:
         with pytest.raises(similarity.UndefinedError, match="more samples than independent"):
             getattr(similarity, name)(x, y)

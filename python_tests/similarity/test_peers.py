@@ -12,14 +12,14 @@ import torch
 from repsim_fast import similarity
 
 PEERS = peers.available()
-OPTIONAL = ("netrep", "torchmetrics", "rsatoolbox")
+OPTIONAL = ("netrep", "torchmetrics", "rsatoolbox", "dcor")
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_agreement(peer):
     x = torch.randn(80, 6, dtype=torch.float64) + 1
     y = x @ torch.randn(6, 6, dtype=torch.float64) + torch.randn(80, 6)
-    ours = float(getattr(similarity, peer.measure)(x, y))
+    ours = float(getattr(similarity, peer.measure)(x, y, **peer.options))
     assert peer.function(x.numpy(), y.numpy()) == pytest.approx(ours, abs=1e-6)
 
 

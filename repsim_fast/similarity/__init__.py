@@ -15,6 +15,7 @@ from repsim_fast.similarity.base.measure import (
 )
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError, prepare
 from repsim_fast.similarity.base.store import FeatureStore
+from repsim_fast.similarity.chance import Calibration, calibrate, calibrated, chance_level
 from repsim_fast.similarity.grid import grid
 from repsim_fast.similarity.inference import (
     PermutationTest,
@@ -25,14 +26,32 @@ from repsim_fast.similarity.inference import (
 )
 from repsim_fast.similarity.measures.cca import canonical_correlations, cca
 from repsim_fast.similarity.measures.cka import cka
-from repsim_fast.similarity.measures.kernel import cka_rbf, rv_coefficient
+from repsim_fast.similarity.measures.cross_validated import (
+    cross_validated_cca,
+    cross_validated_pwcca,
+    cross_validated_svcca,
+    linear_predictivity,
+    ridge_predictivity,
+)
+from repsim_fast.similarity.measures.kernel import (
+    angular_cka_distance,
+    cka_rbf,
+    rv_coefficient,
+)
 from repsim_fast.similarity.measures.matching import (
     aligned_cosine,
     hard_correlation_match,
     permutation_procrustes_distance,
     soft_correlation_match,
+    soft_matching_distance,
 )
 from repsim_fast.similarity.measures.multiscale import intrinsic_multiscale_distance
+from repsim_fast.similarity.measures.neighbour_variants import (
+    cknna,
+    cycle_knn,
+    edit_distance_knn,
+    lcs_knn,
+)
 from repsim_fast.similarity.measures.neighbours import (
     jaccard_similarity,
     joint_rank_jaccard,
@@ -53,7 +72,13 @@ from repsim_fast.similarity.measures.regression import (
     gulp_distance,
     linear_regression,
 )
-from repsim_fast.similarity.measures.rsa import distance_correlation, rsa, rsm_norm_difference
+from repsim_fast.similarity.measures.rsa import (
+    bias_corrected_distance_correlation,
+    distance_correlation,
+    rsa,
+    rsm_norm_difference,
+)
+from repsim_fast.similarity.measures.sampled_features import cka_sampled_features
 from repsim_fast.similarity.measures.statistics import (
     concentricity_difference,
     magnitude_difference,
@@ -64,6 +89,7 @@ from repsim_fast.similarity.streaming.minibatch import CKAEstimate, MinibatchCKA
 
 __all__ = [
     "CKAEstimate",
+    "Calibration",
     "FeatureStore",
     "Info",
     "Measure",
@@ -73,15 +99,27 @@ __all__ = [
     "Resampled",
     "UndefinedError",
     "aligned_cosine",
+    "angular_cka_distance",
     "angular_procrustes_distance",
+    "bias_corrected_distance_correlation",
     "bootstrap",
     "bures_distance",
+    "calibrate",
+    "calibrated",
     "canonical_correlations",
     "cca",
+    "chance_level",
     "cka",
     "cka_rbf",
+    "cka_sampled_features",
+    "cknna",
     "concentricity_difference",
+    "cross_validated_cca",
+    "cross_validated_pwcca",
+    "cross_validated_svcca",
+    "cycle_knn",
     "distance_correlation",
+    "edit_distance_knn",
     "eigenspace_overlap",
     "get_measure",
     "grid",
@@ -91,6 +129,8 @@ __all__ = [
     "jaccard_similarity",
     "jackknife",
     "joint_rank_jaccard",
+    "lcs_knn",
+    "linear_predictivity",
     "linear_regression",
     "magnitude_difference",
     "measure_info",
@@ -104,12 +144,14 @@ __all__ = [
     "procrustes_similarity",
     "pwcca",
     "rank_similarity",
+    "ridge_predictivity",
     "rsa",
     "rsm_norm_difference",
     "rv_coefficient",
     "second_order_cosine",
     "shape_distance",
     "soft_correlation_match",
+    "soft_matching_distance",
     "svcca",
     "uniformity_difference",
 ]

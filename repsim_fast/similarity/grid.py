@@ -12,6 +12,7 @@ from repsim_fast.similarity.base.measure import (
     Measure,
     as_measure,
     comparable,
+    warn_of_caution,
     warn_of_no_gradient,
 )
 from repsim_fast.similarity.base.pairs import Pairs
@@ -71,9 +72,9 @@ def grid(
     try:
         # Each is let go of once its view is there, and with it the rest of what was factorised.
         views = [spill.keep(chosen.view(everything.pop(0))) for _ in range(len(everything))]
-        if ys is None:
-            return within(chosen, views)
-        return between(chosen, views[: len(xs)], views[len(xs) :])
+        left, right = (views, views) if ys is None else (views[: len(xs)], views[len(xs) :])
+        warn_of_caution(chosen, left, right, stacklevel=3)
+        return within(chosen, left) if ys is None else between(chosen, left, right)
     finally:
         spill.close()
 

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from repsim_fast.similarity.base.measure import Measure, as_measure, check_count, comparable
+from repsim_fast.similarity.base.measure import (
+    Measure,
+    as_measure,
+    check_count,
+    comparable,
+    warn_of_caution,
+)
+from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError, prepare
 from repsim_fast.similarity.base.views import Number
 from repsim_fast.similarity.grid import between, within
@@ -60,6 +67,11 @@ class PermutationTest:
     p_value: float
     null: Tensor
 
+    @property
+    def chance(self) -> Tensor:
+        """Mean of the permutations: the value that unrelated samples have, scalar float64."""
+        return self.null.mean()
+
 
 def jackknife(
     measure: str | Measure[Any],
@@ -103,12 +115,12 @@ def jackknife(
         Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 11.
     """
     chosen = as_measure(measure, options)
-    left, right = _both(chosen, xs, ys)
+    left, right = representations(chosen, xs, ys)
     number = _cluster_numbers(clusters, left[0].n_samples)
     count = int(number.max()) + 1
     check_count("groups", groups, 2, count, ", the independent samples")
     group = number % groups
-    value = _grid(chosen, _views(chosen, left, right))
+    value = _grid(chosen, _views(chosen, left, right), warn=True)
     kept = ((group != g).nonzero().flatten() for g in range(groups))
     views = (_views(chosen, left, right, rows) for rows in kept)
     values = _resampled(chosen, views, pair=right is not None and value.numel() == 1)
@@ -167,7 +179,7 @@ def bootstrap(
         Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 6.
     """
     chosen = as_measure(measure, options)
-    left, right = _both(chosen, xs, ys)
+    left, right = representations(chosen, xs, ys)
     check_count("resamples", resamples, 2, 2**31)
     number = _cluster_numbers(clusters, left[0].n_samples)
     count = int(number.max()) + 1
@@ -188,7 +200,7 @@ def bootstrap(
                 if left_to_draw == 0:
                     raise
 
-    value = _grid(chosen, _views(chosen, left, right))
+    value = _grid(chosen, _views(chosen, left, right), warn=True)
     draws = (draw() for _ in range(resamples))
     values = _resampled(chosen, draws, pair=right is not None and value.numel() == 1)
     return Resampled(value, values.std(dim=0), values.mean(dim=0) - value, values)
@@ -240,27 +252,53 @@ def permutation_test(
     check_count("permutations", permutations, 1, 2**31)
     first, second = comparable([prepare(x, name="x"), prepare(y, name="y")], chosen.min_samples)
     ours, theirs = [chosen.view(first)], chosen.view(second)
-    if isinstance(theirs, Number):
-        raise ValueError(f"measure: {chosen.info.name} does not depend on which samples correspond")
-    generator = torch.Generator().manual_seed(seed)
     value = between(chosen, ours, [theirs])[0, 0]
-    null: list[Tensor] = []
-    for start in range(0, permutations, TOGETHER):
-        count = min(TOGETHER, permutations - start)
-        orders = [torch.randperm(first.n_samples, generator=generator) for _ in range(count)]
-        null.append(between(chosen, ours, [theirs.take(order) for order in orders])[0])
-    values = torch.cat(null)
-    ahead = values - value if chosen.info.kind == "similarity" else value - values
-    largest = torch.maximum(value.abs(), values.abs().max())
-    alike = ahead >= -TIE_ULPS * torch.finfo(first.features.dtype).eps * largest
+    orders = permuted(first.n_samples, permutations, seed)
+    values = torch.cat(list(null_values(chosen, ours, [theirs], [(0, 0)], orders))).flatten()
+    alike = as_alike(chosen, value, values, first.features.dtype)
     return PermutationTest(value, (1 + int(alike.sum())) / (1 + permutations), values)
 
 
-def _both(
+def permuted(n: int, permutations: int, seed: int) -> Iterator[Tensor]:
+    """Random orders of n samples."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randperm(n, generator=generator) for _ in range(permutations))
+
+
+def null_values(
+    measure: Measure[Any],
+    left: Sequence[Any],
+    right: Sequence[Any],
+    pairs: Pairs,
+    orders: Iterator[Tensor],
+) -> Iterator[Tensor]:
+    """Values (some, len(pairs)) float64 of pairs of views whose right samples come in other orders.
+
+    Nothing is factorised again: permuting samples permutes the rows of every factorisation.
+    """
+    if any(isinstance(view, Number) for view in right):
+        raise ValueError(
+            f"measure: {measure.info.name} does not depend on which samples correspond"
+        )
+    while some := list(islice(orders, max(1, TOGETHER // len(pairs)))):
+        moved = [view.take(order) for order in some for view in right]
+        shifted = [(i, j + k * len(right)) for k in range(len(some)) for i, j in pairs]
+        yield measure.pairs(left, moved, shifted).double().reshape(len(some), len(pairs))
+
+
+def as_alike(measure: Measure[Any], value: Tensor, null: Tensor, dtype: torch.dtype) -> Tensor:
+    """Which values of a null distribution (K, ...) are at least as alike as the value (...)."""
+    ahead = null - value if measure.info.kind == "similarity" else value - null
+    largest = torch.maximum(value.abs(), null.abs().amax(dim=0))
+    return ahead >= -TIE_ULPS * torch.finfo(dtype).eps * largest
+
+
+def representations(
     measure: Measure[Any],
     xs: Sequence[Tensor | Prepared],
     ys: Sequence[Tensor | Prepared] | None,
 ) -> tuple[list[Prepared], list[Prepared] | None]:
+    """Both sides prepared, checked and in one dtype; None for ``xs`` among themselves."""
     left = [prepare(x, name=f"xs[{i}]") for i, x in enumerate(xs)]
     right = [] if ys is None else [prepare(y, name=f"ys[{i}]") for i, y in enumerate(ys)]
     if not left or (ys is not None and not right):
@@ -292,7 +330,10 @@ def _views(
     return _Views(samples, of(left), None if right is None else of(right))
 
 
-def _grid(measure: Measure[Any], views: _Views) -> Tensor:
+def _grid(measure: Measure[Any], views: _Views, *, warn: bool = False) -> Tensor:
+    if warn:
+        theirs = views.left if views.right is None else views.right
+        warn_of_caution(measure, views.left, theirs, stacklevel=4)
     if views.right is None:
         return within(measure, views.left)
     return between(measure, views.left, views.right)

@@ -25,7 +25,8 @@ def feed(accumulator: SampleAccumulator, features: list[torch.Tensor], size: int
         accumulator.end_batch(len(batch[0]))
 
 
-@pytest.mark.parametrize("name", measure_names())
+# cka_sampled_features has no value for features that have nothing in common.
+@pytest.mark.parametrize("name", [n for n in measure_names() if n != "cka_sampled_features"])
 def test_estimate_is_the_grid_of_all_samples(name):
     features = layers()
     accumulator = SampleAccumulator(get_measure(name))

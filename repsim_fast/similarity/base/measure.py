@@ -106,6 +106,10 @@ class Measure(ABC, Generic[View]):
     def pairs(self, left: Sequence[View], right: Sequence[View], pairs: Pairs) -> Tensor:
         """Values (len(pairs),). ``left is right`` for pairs within one set."""
 
+    def caution(self, left: Sequence[View], right: Sequence[View], pairs: Pairs) -> str:
+        """What one must know to read the values of these pairs; for most measures nothing."""
+        return ""
+
     @abstractmethod
     def accumulator(
         self,
@@ -130,7 +134,9 @@ class Measure(ABC, Generic[View]):
         both = [prepare(x, name="x"), prepare(y, name="y")]
         warn_of_no_gradient(self, both)
         first, second = comparable(both, self.min_samples)
-        value = self.pairs([self.view(first)], [self.view(second)], [(0, 0)])[0]
+        ours, theirs = [self.view(first)], [self.view(second)]
+        warn_of_caution(self, ours, theirs, stacklevel=4)
+        value = self.pairs(ours, theirs, [(0, 0)])[0]
         return value.to(torch.promote_types(first.dtype, second.dtype))
 
 
@@ -144,6 +150,15 @@ def warn_of_no_gradient(measure: Measure[Any], representations: Sequence[Prepare
             "detach them or use torch.no_grad() where none is wanted",
             stacklevel=3,
         )
+
+
+def warn_of_caution(
+    measure: Measure[View], left: Sequence[View], right: Sequence[View], *, stacklevel: int
+) -> None:
+    """Warns once of what must be known of the values of all pairs."""
+    pairs = [(i, j) for i in range(len(left)) for j in range(len(right))]
+    if text := measure.caution(left, right, pairs):
+        warnings.warn(f"{measure.info.name}: {text}", stacklevel=stacklevel)
 
 
 def comparable(representations: Sequence[Prepared], least: int) -> list[Prepared]:

@@ -212,6 +212,8 @@ class Spill:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
             return dataclasses.replace(value, **{k: self._moved(v) for k, v in fields.items()})
+        if isinstance(value, tuple):
+            return tuple(self._moved(part) for part in value)
         return value
 
 
@@ -224,4 +226,6 @@ def _tensors(value: Any) -> list[Tensor]:
         return [value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [t for f in dataclasses.fields(value) for t in _tensors(getattr(value, f.name))]
+    if isinstance(value, tuple):
+        return [tensor for part in value for tensor in _tensors(part)]
     return []

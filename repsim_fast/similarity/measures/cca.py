@@ -29,6 +29,9 @@ Summary = Literal["mean", "mean_squared"]
 
 SUMMARIES: tuple[Summary, ...] = ("mean", "mean_squared")
 
+# What to use where samples are few for measures of canonical correlations.
+INSTEAD = "svcca with fewer components"
+
 
 def orthonormal(x: Prepared, basis: Tensor, measure: str) -> Factor:
     """View of an orthonormal basis (n, k), after checking that it is not everything there is."""
@@ -37,11 +40,9 @@ def orthonormal(x: Prepared, basis: Tensor, measure: str) -> Factor:
 
 
 def summarised(
-    left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs, summary: Summary, instead: str
+    left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs, summary: Summary
 ) -> Tensor:
-    """Mean (squared) canonical correlation of pairs of orthonormal bases; ``instead`` is what a
-    warning advises."""
-    _warn_of_forced(left, right, pairs, instead)
+    """Mean (squared) canonical correlation of pairs of orthonormal bases."""
 
     def mean(batch: Batch) -> Tensor:
         chosen = [pairs[k] for k in batch.numbers]
@@ -52,19 +53,39 @@ def summarised(
     return from_products(*factors(left, right), pairs, mean)
 
 
-def _warn_of_forced(
-    left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs, instead: str
-) -> None:
-    """Two subspaces of dimensions k and l in one of n - 1 share at least k + l - (n - 1)."""
+# Features of both sides over samples, above which unrelated representations are far from 0. Of
+# independent Gaussians with p = q the mean canonical correlation is 0.27 there.
+MANY = 0.2
+
+
+def caution_of_few_samples(
+    left: Sequence[Factor],
+    right: Sequence[Factor],
+    pairs: Pairs,
+    *,
+    instead: str,
+    held_out: str = "",
+) -> str:
+    """Of the pair with most features for its samples: two subspaces of dimensions p and q of one of
+    n - 1 share at least p + q - (n - 1), and always come near each other by chance. Names what to
+    use instead, and the form whose values are of samples held out."""
     n = left[0].factor.shape[0]
     widths = [(left[i].factor.shape[1], right[j].factor.shape[1]) for i, j in pairs]
-    forced, k, m = max((k + m - (n - 1), k, m) for k, m in widths)
+    p, q = max(widths, key=sum)
+    forced = p + q - (n - 1)
     if forced > 0:
-        warnings.warn(
-            f"{forced} canonical correlations are 1 whatever the data: {k} and {m} independent "
-            f"features do not fit into {n} samples; use more samples or {instead}",
-            stacklevel=5,
+        return (
+            f"{forced} canonical correlations are 1 whatever the data: p = {p} and q = {q} "
+            f"independent features do not fit into n = {n} samples; use more samples or {instead}"
         )
+    if p + q > MANY * n:
+        others = [held_out, instead] if held_out else [instead]
+        return (
+            f"p = {p} and q = {q} independent features of n = {n} samples: with (p + q)/n = "
+            f"{(p + q) / n:.2f} above {MANY} unrelated representations look alike, see "
+            f"chance_level; use more samples, calibrated(...) or {' or '.join(others)}"
+        )
+    return ""
 
 
 @register
@@ -97,7 +118,13 @@ class CCA(SampleMeasure[Factor]):
 
     def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
         """Summaries of canonical correlations."""
-        return summarised(left, right, pairs, self.summary, "svcca")
+        return summarised(left, right, pairs, self.summary)
+
+    def caution(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> str:
+        """Of few samples."""
+        return caution_of_few_samples(
+            left, right, pairs, instead=INSTEAD, held_out="cross_validated_cca"
+        )
 
 
 def cca(
@@ -130,8 +157,8 @@ def cca(
         ValueError: Shapes do not fit, NaN or Inf.
 
     Warns:
-        UserWarning: Some, not all, correlations are 1 whatever the data: the ranks add up to more
-            than n - 1.
+        UserWarning: The ranks add up to more than n / 5, so that unrelated representations are far
+            from 0, or to more than n - 1, so that some correlations are 1 whatever the data.
 
     Example:
         >>> import torch
@@ -172,7 +199,8 @@ def canonical_correlations(
     measure = CCA()
     both = comparable([prepare(x, name="x"), prepare(y, name="y")], measure.min_samples)
     ours, theirs = (measure.view(one) for one in both)
-    _warn_of_forced([ours], [theirs], [(0, 0)], "svcca")
+    if text := measure.caution([ours], [theirs], [(0, 0)]):
+        warnings.warn(f"canonical_correlations: {text}", stacklevel=2)
     products = cross_gram(ours.factor, theirs.factor)[None]
     values = spectral.singular_values(Batch([0], products))[0]
     return values.to(torch.promote_types(both[0].dtype, both[1].dtype))

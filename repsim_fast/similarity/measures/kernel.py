@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -28,21 +28,27 @@ from repsim_fast.similarity.streaming.samples import SampleMeasure
 EQUAL_ULPS = 8
 
 
-def unit_triangle(
-    x: Prepared,
-    gram: Tensor,  # (n, n) symmetric
-    centering: str,
-) -> Triangle:
-    """A kernel matrix, centred, packed and scaled to norm 1."""
-    packed = pack_gram(center_gram(gram, centering), centering)
-    norm = torch.linalg.vector_norm(packed, dtype=torch.float64)
-    whole = torch.linalg.vector_norm(gram.detach(), dtype=torch.float64)
-    if centering == "unbiased":  # which does not see the diagonal
-        whole = (whole.square() - gram.detach().diagonal().double().square().sum()).sqrt()
-    rounding = EQUAL_ULPS * torch.finfo(gram.dtype).eps * float(whole)
-    if not rounding < float(norm.detach()) < math.inf:  # also for NaN, of a vanishing bandwidth
+# Share of a kernel's norm that centring must leave for float32 to hold it, and else float64 does.
+VARIED = 1e-2
+
+
+def unit_triangle(x: Prepared, kernel: Callable[[Prepared], Tensor], centering: str) -> Triangle:
+    """A kernel matrix, centred, packed and scaled to norm 1, in the dtype of the features."""
+    packed, left = _centred(kernel(x), centering)
+    if x.features.dtype == torch.float32 and left < VARIED:
+        packed, left = _centred(kernel(x.double()), centering)
+    if not EQUAL_ULPS * torch.finfo(x.dtype).eps < left < math.inf:  # also for NaN
         raise UndefinedError(f"{x.name}: expected a kernel that varies, got a constant one")
-    return Triangle(packed / norm.to(packed.dtype), x.n_samples)
+    norm = torch.linalg.vector_norm(packed, dtype=torch.float64)
+    return Triangle((packed / norm.to(packed.dtype)).to(x.features.dtype), x.n_samples)
+
+
+def _centred(gram: Tensor, centering: str) -> tuple[Tensor, float]:
+    """A symmetric matrix, centred and packed, and its norm as a share of that before."""
+    packed = pack_gram(center_gram(gram, centering), centering)
+    whole = torch.linalg.vector_norm(pack_gram(gram.detach(), centering), dtype=torch.float64)
+    left = torch.linalg.vector_norm(packed.detach(), dtype=torch.float64)
+    return packed, float(left / whole)
 
 
 @register
@@ -116,6 +122,53 @@ class RVCoefficient(SampleMeasure[Linear], CKA):
     estimator: Estimator = field(default="biased", init=False)
 
 
+# From this CKA on an angle comes from the difference of the Grams: 1 - CKA has too few digits left.
+CLOSE = 0.999
+
+
+@register
+@dataclass(frozen=True)
+class AngularCKADistance(SampleMeasure[Linear]):
+    """See `angular_cka_distance`."""
+
+    info: ClassVar[Info] = Info(
+        name="angular_cka_distance",
+        title="angular CKA distance",
+        kind="distance",
+        formula="arccos of biased linear CKA",
+        low=0.0,
+        high=math.pi / 2,
+        invariant_to=("permutation", "rotation", "scale", "translation"),
+        differentiable="where it is not 0",
+        cost="n p² (n² p for p ≥ n/2); n p² (n²)",
+        source="Williams et al. 2021; Lange et al. 2023",
+        of_itself=0.0,
+        metric=True,
+    )
+    min_samples: ClassVar[int] = 2
+
+    def view(self, x: Prepared) -> Linear:
+        """The centred Gram, or features that it comes from."""
+        return linear(x, "double")
+
+    def pairs(self, left: Sequence[Linear], right: Sequence[Linear], pairs: Pairs) -> Tensor:
+        """Angles between Grams."""
+        cosines = alignments(left, right, pairs)
+        close = (cosines.detach() > CLOSE).nonzero().flatten().tolist()
+        angles = torch.arccos(cosines.clamp(0.0, CLOSE))
+        if not close:
+            return angles
+        halves = [
+            torch.linalg.vector_norm(
+                left[i].triangle().vector.double() - right[j].triangle().vector.double()
+            )
+            / 2
+            for i, j in (pairs[k] for k in close)
+        ]
+        which = torch.tensor(close, device=angles.device)
+        return angles.index_put((which,), 2 * torch.arcsin(torch.stack(halves)))
+
+
 @register
 @dataclass(frozen=True)
 class RBFCKA(SampleMeasure[Triangle]):
@@ -145,14 +198,16 @@ class RBFCKA(SampleMeasure[Triangle]):
 
     def view(self, x: Prepared) -> Triangle:
         """Centred kernel."""
+        return unit_triangle(x, self._kernel, CENTERING[self.estimator])
+
+    def _kernel(self, x: Prepared) -> Tensor:
         distances = squared_distances(x)
         median = squared_median(distances)
         if float(median.detach()) == 0.0:
             raise UndefinedError(
                 f"{x.name}: the median distance of samples is 0, so that it gives no bandwidth"
             )
-        kernel = torch.exp(distances / (-2 * self.bandwidth**2 * median))
-        return unit_triangle(x, kernel, CENTERING[self.estimator])
+        return torch.exp(distances / (-2 * self.bandwidth**2 * median))
 
     def pairs(self, left: Sequence[Triangle], right: Sequence[Triangle], pairs: Pairs) -> Tensor:
         """CKA."""
@@ -190,6 +245,42 @@ def rv_coefficient(
         RV-coefficient", 1976.
     """
     return RVCoefficient()(x, y)
+
+
+def angular_cka_distance(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+) -> Tensor:
+    """Angle between centred linear Grams: arccos of biased linear CKA.
+
+    A metric in [0, π/2], 0 for representations equal up to rotation, isotropic scaling and
+    translation. (CKA itself, and 1 - CKA, break the triangle inequality.)
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32; differentiable where it is
+        not 0.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor.
+        UndefinedError: A representation is constant. A ValueError.
+        ValueError: Shapes do not fit, NaN or Inf.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import angular_cka_distance
+        >>> x = torch.randn(100, 5)
+        >>> bool(angular_cka_distance(x, 2 * x + 1) < 1e-5)
+        True
+
+    References:
+        Williams et al., "Generalized shape metrics on neural representations", 2021.
+        Lange et al., "Deep networks as paths on the manifold of neural representations", 2023.
+    """
+    return AngularCKADistance()(x, y)
 
 
 def cka_rbf(

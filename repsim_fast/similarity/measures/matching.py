@@ -15,6 +15,7 @@ from repsim_fast.similarity.base import spectral
 from repsim_fast.similarity.base.measure import Info, Invariance, register
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
+from repsim_fast.similarity.base.transport import transport
 from repsim_fast.similarity.base.views import Factor, Rows, factors, from_products
 from repsim_fast.similarity.streaming.samples import SampleMeasure
 
@@ -46,20 +47,26 @@ def unpadded(batch: Batch) -> list[Tensor]:
     return [product[:height, :width] for product, height, width in sizes]
 
 
+def unit_features(x: Prepared) -> Tensor:
+    """Features of mean 0 and norm 1; constant ones, which correlate with nothing, left out."""
+    norms = torch.linalg.vector_norm(x.centered, dim=0, dtype=torch.float64)
+    sizes = torch.linalg.vector_norm(x.features.detach(), dim=0, dtype=torch.float64)
+    ulps = CONSTANT_ULPS * torch.finfo(x.features.dtype).eps
+    varied = (norms.detach() > ulps * sizes).nonzero().flatten()
+    if not len(varied):
+        raise UndefinedError(f"{x.name}: expected features that vary, got constant ones")
+    unit: Tensor = x.centered[:, varied] / norms[varied].to(x.centered.dtype)
+    return unit
+
+
 @dataclass(frozen=True)
 class _CorrelationMatch(SampleMeasure[Factor]):
     """A function of the correlations of features."""
 
     def view(self, x: Prepared) -> Factor:
-        """Features of mean 0 and norm 1; constant ones, which correlate with nothing, left out."""
-        norms = torch.linalg.vector_norm(x.centered, dim=0, dtype=torch.float64)
-        sizes = torch.linalg.vector_norm(x.features.detach(), dim=0, dtype=torch.float64)
-        ulps = CONSTANT_ULPS * torch.finfo(x.features.dtype).eps
-        varied = (norms.detach() > ulps * sizes).nonzero().flatten()
-        if not len(varied):
-            raise UndefinedError(f"{x.name}: expected features that vary, got constant ones")
-        unit = x.centered[:, varied] / norms[varied].to(x.centered.dtype)
-        return Factor(unit, norms.new_tensor(len(varied)))
+        """Features of mean 0 and norm 1."""
+        unit = unit_features(x)
+        return Factor(unit, unit.new_tensor(unit.shape[1], dtype=torch.float64))
 
 
 _MATCHED: tuple[Invariance, ...] = ("permutation", "scale", "translation")
@@ -160,6 +167,51 @@ class PermutationProcrustesDistance(SampleMeasure[Rows]):
                 parts.append(side[:, rest])
             norms = [torch.linalg.vector_norm(part, dtype=torch.float64) for part in parts]
             values.append(torch.linalg.vector_norm(torch.stack(norms)))
+        return torch.stack(values)
+
+
+@register
+@dataclass(frozen=True)
+class SoftMatchingDistance(SampleMeasure[Rows]):
+    """See `soft_matching_distance`."""
+
+    info: ClassVar[Info] = Info(
+        name="soft_matching_distance",
+        title="soft-matching distance",
+        kind="distance",
+        formula="√min Σ P_uv ‖x_u - y_v‖² over P ≥ 0 with rows summing to 1/p and columns to 1/q, "
+        "features not centred (`standardise`: of mean 0 and norm 1)",
+        low=0.0,
+        high=math.inf,
+        invariant_to=("permutation",),
+        differentiable="almost everywhere",
+        cost="0; n p² + p³ (more for unequal widths)",
+        source="Khosla and Williams 2024",
+        of_itself=0.0,
+        metric=True,
+    )
+    standardise: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.standardise, bool):
+            kind = type(self.standardise).__name__
+            raise TypeError(f"standardise: expected a bool, got {kind}")
+
+    def view(self, x: Prepared) -> Rows:
+        """The features."""
+        _ = x.cutoff  # raises for NaN and Inf
+        return Rows(Prepared(unit_features(x), name=x.name) if self.standardise else x)
+
+    def pairs(self, left: Sequence[Rows], right: Sequence[Rows], pairs: Pairs) -> Tensor:
+        """Roots of the costs of the best plans."""
+        values = []
+        for i, j in pairs:
+            x, y = (view.prepared.features.double() for view in (left[i], right[j]))
+            sizes = [side.detach().square().sum(dim=0) for side in (x, y)]
+            products = cross_gram(x.detach(), y.detach())
+            rows, columns, weights = transport(sizes[0][:, None] + sizes[1] - 2 * products)
+            apart = x[:, rows] - y[:, columns]
+            values.append(torch.linalg.vector_norm(apart * weights.sqrt()))
         return torch.stack(values)
 
 
@@ -320,6 +372,49 @@ def permutation_procrustes_distance(
         Klabunde et al., "Similarity of neural network models: a survey", 2023.
     """
     return PermutationProcrustesDistance()(x, y)
+
+
+def soft_matching_distance(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+    *,
+    standardise: bool = False,
+) -> Tensor:
+    """Distance of features matched softly: the optimal transport between the two sets of them.
+
+    A metric in [0, ∞) for representations of any widths: the root of the least Σ P_uv ‖x_u - y_v‖²,
+    where each of p features of x hands out 1/p and each of q of y takes 1/q. For equal widths it is
+    `permutation_procrustes_distance` over √p. Exact, by assignment where the least common multiple
+    of the widths is at most four times the larger, and by a linear program otherwise.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+        standardise: Whether features are first centred and scaled to norm 1, so that the square is
+            2 less twice the soft-matching correlation; constant features are left out. Otherwise
+            they are neither centred nor scaled.
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32. Differentiable almost
+        everywhere.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor, or standardise not a bool.
+        UndefinedError: Standardised, and a representation is constant. A ValueError.
+        ValueError: Shapes do not fit, NaN or Inf.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import soft_matching_distance
+        >>> x = torch.randn(50, 5)
+        >>> float(soft_matching_distance(x, x.repeat(1, 2)))  # every feature twice
+        0.0
+
+    References:
+        Khosla and Williams, "Soft matching distance: a metric on neural representations that
+        captures single-neuron tuning", 2024.
+    """
+    return SoftMatchingDistance(standardise=standardise)(x, y)
 
 
 def aligned_cosine(

@@ -42,7 +42,7 @@ class Neighbourhood:
 
 
 @dataclass(frozen=True)
-class _Neighbours(SampleMeasure[Neighbourhood]):
+class Neighbours(SampleMeasure[Neighbourhood]):
     """Mean over samples of a comparison of two neighbourhoods."""
 
     ordered: ClassVar[bool] = False  # whether the order of neighbours matters
@@ -96,13 +96,13 @@ def rank_agreement(both: Tensor) -> Tensor:
     return agreement
 
 
-_INVARIANT: tuple[Invariance, ...] = ("permutation", "rotation", "scale")
-_COST = "n² p; n k²"
+INVARIANT: tuple[Invariance, ...] = ("permutation", "rotation", "scale")
+COST = "n² p; n k²"
 
 
 @register
 @dataclass(frozen=True)
-class MutualKNN(_Neighbours):
+class MutualKNN(Neighbours):
     """See `mutual_knn`."""
 
     info: ClassVar[Info] = Info(
@@ -112,9 +112,9 @@ class MutualKNN(_Neighbours):
         formula="mean over samples of |N ∩ N'| / k, N the k nearest other samples",
         low=0.0,
         high=1.0,
-        invariant_to=_INVARIANT,
+        invariant_to=INVARIANT,
         differentiable="no",
-        cost=_COST,
+        cost=COST,
         source="Huh et al. 2024",
         of_itself=1.0,
     )
@@ -126,7 +126,7 @@ class MutualKNN(_Neighbours):
 
 @register
 @dataclass(frozen=True)
-class JaccardSimilarity(_Neighbours):
+class JaccardSimilarity(Neighbours):
     """See `jaccard_similarity`."""
 
     info: ClassVar[Info] = Info(
@@ -136,9 +136,9 @@ class JaccardSimilarity(_Neighbours):
         formula="mean over samples of s / (2k - s), s = |N ∩ N'| (intersection over union)",
         low=0.0,
         high=1.0,
-        invariant_to=_INVARIANT,
+        invariant_to=INVARIANT,
         differentiable="no",
-        cost=_COST,
+        cost=COST,
         source="Klabunde et al. 2023 (k-NN Jaccard)",
         of_itself=1.0,
     )
@@ -151,7 +151,7 @@ class JaccardSimilarity(_Neighbours):
 
 @register
 @dataclass(frozen=True)
-class RankSimilarity(_Neighbours):
+class RankSimilarity(Neighbours):
     """See `rank_similarity`."""
 
     ordered: ClassVar[bool] = True
@@ -162,9 +162,9 @@ class RankSimilarity(_Neighbours):
         "neighbours of ranks r and r', m = 1 … their number; 0 if there is none",
         low=0.0,
         high=1.0,
-        invariant_to=_INVARIANT,
+        invariant_to=INVARIANT,
         differentiable="no",
-        cost=_COST,
+        cost=COST,
         source="Wang et al. 2022; Klabunde et al. 2023",
         of_itself=1.0,
     )
@@ -176,7 +176,7 @@ class RankSimilarity(_Neighbours):
 
 @register
 @dataclass(frozen=True)
-class JointRankJaccard(_Neighbours):
+class JointRankJaccard(Neighbours):
     """See `joint_rank_jaccard`."""
 
     ordered: ClassVar[bool] = True
@@ -187,9 +187,9 @@ class JointRankJaccard(_Neighbours):
         formula="mean over samples of their Jaccard similarity times their rank similarity",
         low=0.0,
         high=1.0,
-        invariant_to=_INVARIANT,
+        invariant_to=INVARIANT,
         differentiable="no",
-        cost=_COST,
+        cost=COST,
         source="Wang et al. 2022; Klabunde et al. 2023",
         of_itself=1.0,
     )
@@ -214,7 +214,7 @@ class SecondOrderCosine(SampleMeasure[Neighbourhood]):
         "cosine similarity of samples",
         low=-1.0,
         high=1.0,
-        invariant_to=_INVARIANT,
+        invariant_to=INVARIANT,
         differentiable="no",
         cost="n² p; n k p",
         source="Hamilton et al. 2016",

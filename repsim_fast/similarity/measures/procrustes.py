@@ -25,6 +25,7 @@ from repsim_fast.similarity.base.measure import (
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared
 from repsim_fast.similarity.base.views import Factor, factors, from_products, sizes
+from repsim_fast.similarity.measures.cca import caution_of_few_samples
 from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 # Distances are differences of numbers of order 1. Where c is nearer to 1 than this, rounding of
@@ -207,6 +208,12 @@ class ShapeDistance(SampleMeasure[Factor]):
     def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
         """arccos c."""
         return arc_cosine(coefficient(left, right, pairs, precise=True))
+
+    def caution(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> str:
+        """Of few samples, with alpha 0 only."""
+        if self.alpha > 0.0:
+            return ""
+        return caution_of_few_samples(left, right, pairs, instead="an alpha above 0")
 
 
 def procrustes_similarity(

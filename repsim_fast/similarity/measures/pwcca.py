@@ -15,7 +15,7 @@ from repsim_fast.similarity.base.measure import Info, register
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared
 from repsim_fast.similarity.base.views import Factor, factors, from_products
-from repsim_fast.similarity.measures.cca import orthonormal
+from repsim_fast.similarity.measures.cca import INSTEAD, caution_of_few_samples, orthonormal
 from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 Side = Literal["x", "y", "mean", "smaller"]
@@ -79,6 +79,12 @@ class PWCCA(SampleMeasure[Weighted]):
             return torch.where(torch.tensor(narrower, device=of_x.device), of_x, of_y)
 
         return from_products(*factors(left, right), pairs, weighted)
+
+    def caution(self, left: Sequence[Weighted], right: Sequence[Weighted], pairs: Pairs) -> str:
+        """Of few samples."""
+        return caution_of_few_samples(
+            left, right, pairs, instead=INSTEAD, held_out="cross_validated_pwcca"
+        )
 
 
 def _means(batch: Batch, coordinates: list[Tensor]) -> Tensor:

@@ -20,6 +20,7 @@ from repsim_fast.similarity.base.measure import (
 from repsim_fast.similarity.base.pairs import Batch, Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.base.views import Factor, energy, factors, from_products, sizes
+from repsim_fast.similarity.measures.cca import MANY, caution_of_few_samples
 from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 
@@ -72,6 +73,18 @@ class LinearRegression(SampleMeasure[_Predictor]):
             lambda batch: energy(batch.products),
         )
         return explained / torch.stack([left[i].target.size for i, _ in pairs]).square()
+
+    def caution(self, left: Sequence[_Predictor], right: Sequence[_Predictor], pairs: Pairs) -> str:
+        """Of few samples for the features that predict, each of which explains 1/(n - 1)."""
+        n = left[0].basis.shape[0]
+        q = max(right[j].basis.shape[1] for _, j in pairs)
+        if 2 * q <= MANY * n:
+            return ""
+        return (
+            f"q = {q} independent features of n = {n} samples explain {q / (n - 1):.2f} of the "
+            "variance of any others, see chance_level; use more samples, calibrated(...) or "
+            "linear_predictivity, which is cross-validated"
+        )
 
 
 def linear_regression(
@@ -138,6 +151,19 @@ class EigenspaceOverlap(SampleMeasure[Factor]):
         """Overlaps."""
         overlap = from_products(*factors(left, right), pairs, lambda b: energy(b.products))
         return overlap / torch.maximum(*sizes(left, right, pairs))
+
+    def caution(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> str:
+        """Of few samples for the narrower representation, of which 1/n lies in any direction."""
+        n = left[0].factor.shape[0]
+        widths = [(left[i].factor.shape[1], right[j].factor.shape[1]) for i, j in pairs]
+        p, q = max(widths, key=min)
+        if 2 * min(p, q) <= MANY * n:
+            return ""
+        return (
+            f"p = {p} and q = {q} independent features of n = {n} samples overlap by "
+            f"{min(p, q) / n:.2f} whatever they are, see chance_level; use more samples or "
+            "calibrated(...)"
+        )
 
 
 def eigenspace_overlap(
@@ -229,6 +255,12 @@ class GULPDistance(SampleMeasure[Factor]):
         )
         ours, theirs = sizes(left, right, pairs)
         return (share * (ours + theirs)).clamp_min(0.0).sqrt() / self._scale
+
+    def caution(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> str:
+        """Of few samples, without ridge only."""
+        if self.ridge > 0.0:
+            return ""
+        return caution_of_few_samples(left, right, pairs, instead="a ridge")
 
     def _counts_rounding(self, x: Prepared, columns: int) -> bool:
         """Whether directions that the cut-off calls zero would weigh as much as any other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +26,24 @@ from repsim_fast.similarity.measures.kernel import unit_triangle
 from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 RDM = Literal["correlation", "euclidean", "sqeuclidean", "cosine"]
-Comparison = Literal["spearman", "pearson", "cosine"]
+Comparison = Literal[
+    "spearman", "rho_a", "tau_a", "pearson", "cosine", "whitened_pearson", "whitened_cosine"
+]
 
 RDMS: tuple[RDM, ...] = ("correlation", "euclidean", "sqeuclidean", "cosine")
-COMPARISONS: tuple[Comparison, ...] = ("spearman", "pearson", "cosine")
+COMPARISONS: tuple[Comparison, ...] = (
+    "spearman",
+    "rho_a",
+    "tau_a",
+    "pearson",
+    "cosine",
+    "whitened_pearson",
+    "whitened_cosine",
+)
+
+# Those that see the order of dissimilarities only, and those of dissimilarities less their mean.
+OF_RANKS: tuple[Comparison, ...] = ("spearman", "rho_a", "tau_a")
+OF_DEVIATIONS: tuple[Comparison, ...] = (*OF_RANKS, "pearson", "whitened_pearson")
 
 # Features of a sample, and dissimilarities, that differ by less than this, in units of rounding,
 # are equal.
@@ -80,11 +95,6 @@ def ranks(
     return result
 
 
-def _centred(values: Tensor) -> Tensor:
-    values = values - values.mean()
-    return values - values.mean()
-
-
 @register
 @dataclass(frozen=True)
 class RSA(SampleMeasure[Triangle]):
@@ -94,14 +104,16 @@ class RSA(SampleMeasure[Triangle]):
         name="rsa",
         title="RSA",
         kind="similarity",
-        formula="Spearman or Pearson correlation or cosine of the dissimilarities of all pairs of "
-        "samples: 1 - correlation, 1 - cosine, Euclidean distance or its square of their features",
+        formula="Spearman or Pearson correlation, rho-a, tau-a or cosine, whitened or not, of the "
+        "dissimilarities of all pairs of samples: 1 - correlation, 1 - cosine, Euclidean distance "
+        "or its square of their features",
         low=-1.0,
         high=1.0,
         invariant_to=("permutation", "scale"),
-        differentiable="yes, except spearman",
-        cost="n² p + n² log n; n²",
-        source="Kriegeskorte et al. 2008",
+        differentiable="yes, except of ranks (spearman, rho_a, tau_a)",
+        cost="n² p + n² log n; n² (n² log n for tau_a)",
+        source="Kriegeskorte et al. 2008; Nili et al. 2014 (tau-a); Schütt et al. 2023 (rho-a); "
+        "Diedrichsen et al. 2021 (whitened)",
         of_itself=1.0,
     )
     rdm: RDM = "correlation"
@@ -110,37 +122,69 @@ class RSA(SampleMeasure[Triangle]):
     @property
     def has_gradient(self) -> bool:
         """Ranks have none."""
-        return self.comparison != "spearman"
+        return self.comparison not in OF_RANKS
 
     def __post_init__(self) -> None:
         check_choice("rdm", self.rdm, RDMS)
         check_choice("comparison", self.comparison, COMPARISONS)
+        if self.comparison in ("rho_a", "tau_a"):  # ties count as disagreement, also with itself
+            object.__setattr__(self, "info", dataclasses.replace(self.info, of_itself=None))
 
     def view(self, x: Prepared) -> Triangle:
-        """Dissimilarities, ranked or centred or as they are, scaled to norm 1."""
+        """Dissimilarities as the comparison sees them, scaled so that it is an inner product; for
+        tau_a their ranks."""
         dtype = x.centered.dtype  # raises where all samples are equal
-        if self.comparison == "spearman":
+        if self.comparison in OF_RANKS:
             # In float64, and of distances their squares, which rank the same: those of binary
             # features, or of samples that come twice, are equal, and must be ties.
             rdm = "sqeuclidean" if self.rdm == "euclidean" else self.rdm
-            values = below_diagonal(dissimilarities(x.double(), rdm).detach())
+            matrix = dissimilarities(x.double(), rdm).detach()
         else:
-            values = below_diagonal(dissimilarities(x, self.rdm))
-        varied = _centred(values) if self.comparison != "cosine" else values
+            matrix = dissimilarities(x, self.rdm)
+        values = below_diagonal(matrix)
+        mean = values.mean() if self.comparison in OF_DEVIATIONS else values.new_zeros(())
+        varied = values - mean
         left, whole = (
             float(torch.linalg.vector_norm(each.detach(), dtype=torch.float64))
             for each in (varied, values)
         )
         if left <= EQUAL_ULPS * torch.finfo(x.dtype).eps * whole:
             raise UndefinedError(f"{x.name}: expected dissimilarities that vary, got equal ones")
-        if self.comparison == "spearman":
-            varied = _centred(ranks(values)).to(dtype)
+        if self.comparison.startswith("whitened"):
+            # The covariance of squared distances of independent samples, inverted, is a constant
+            # times what double centring does to their inner products.
+            return unit_triangle(x, lambda _: (matrix - mean).fill_diagonal_(0.0), "double")
+        if self.comparison in OF_RANKS:
+            varied = ranks(values)
+            if self.comparison == "tau_a":
+                return Triangle(varied, x.n_samples)
+        varied = varied - varied.mean() if self.comparison in OF_DEVIATIONS else varied
         norm = torch.linalg.vector_norm(varied, dtype=torch.float64)
-        return Triangle(varied / norm.to(dtype), x.n_samples)
+        if self.comparison == "rho_a":  # as if there were no ties
+            norm = norm.new_tensor((len(varied) ** 3 - len(varied)) / 12).sqrt()
+        return Triangle((varied / norm.to(varied.dtype)).to(dtype), x.n_samples)
 
     def pairs(self, left: Sequence[Triangle], right: Sequence[Triangle], pairs: Pairs) -> Tensor:
         """Correlations."""
+        if self.comparison == "tau_a":
+            return torch.stack([tau_a(left[i].vector, right[j].vector) for i, j in pairs])
         return inner_products(left, right, pairs)
+
+
+def tau_a(
+    ours: Tensor,  # (m,)
+    theirs: Tensor,  # (m,)
+) -> Tensor:
+    """Kendall's τ_a: (concordant - discordant pairs of entries) / all, scalar float64."""
+    from scipy.stats import kendalltau  # here, as it takes longer to import than this package
+
+    of_untied = 1.0
+    for values in (ours, theirs):
+        tied = torch.unique(values, return_counts=True)[1].double()
+        total = len(values) * (len(values) - 1)
+        of_untied *= float((total - (tied * (tied - 1)).sum()) / total) ** 0.5
+    tau_b = kendalltau(ours.cpu().numpy(), theirs.cpu().numpy(), variant="b").statistic
+    return torch.tensor(tau_b * of_untied, dtype=torch.float64, device=ours.device)
 
 
 @register
@@ -163,11 +207,40 @@ class DistanceCorrelation(SampleMeasure[Triangle]):
 
     def view(self, x: Prepared) -> Triangle:
         """Double-centred distances."""
-        return unit_triangle(x, distances(x), "double")
+        return unit_triangle(x, distances, "double")
 
     def pairs(self, left: Sequence[Triangle], right: Sequence[Triangle], pairs: Pairs) -> Tensor:
         """Roots of distance covariances, which are not negative up to rounding."""
         return inner_products(left, right, pairs).clamp_min(0.0).sqrt()
+
+
+@register
+@dataclass(frozen=True)
+class BiasCorrectedDistanceCorrelation(SampleMeasure[Triangle]):
+    """See `bias_corrected_distance_correlation`."""
+
+    info: ClassVar[Info] = Info(
+        name="bias_corrected_distance_correlation",
+        title="bias-corrected distance correlation",
+        kind="similarity",
+        formula="<A, B> / (‖A‖ ‖B‖), A and B the U-centred Euclidean distance matrices",
+        low=-1.0,
+        high=1.0,
+        invariant_to=("permutation", "rotation", "scale", "translation"),
+        differentiable="yes",
+        cost="n² p; n²",
+        source="Székely and Rizzo 2013, 2014",
+        of_itself=1.0,
+    )
+    min_samples: ClassVar[int] = 4
+
+    def view(self, x: Prepared) -> Triangle:
+        """U-centred distances."""
+        return unit_triangle(x, distances, "unbiased")
+
+    def pairs(self, left: Sequence[Triangle], right: Sequence[Triangle], pairs: Pairs) -> Tensor:
+        """Cosines."""
+        return inner_products(left, right, pairs)
 
 
 @register
@@ -226,12 +299,17 @@ def rsa(
             equal features for correlation, has dissimilarity 1 to all); ``"euclidean"``, the
             distance, not squared; ``"sqeuclidean"``, its square, which RSA tools such as rsatoolbox
             call Euclidean (there divided by the number of features, which no comparison sees).
-        comparison: ``"spearman"`` rank correlation (ties share mean ranks), ``"pearson"``
-            correlation, or ``"cosine"``.
+        comparison: ``"spearman"`` rank correlation (ties share mean ranks); ``"rho_a"``, that as
+            expected if ties were broken at random; ``"tau_a"``, Kendall's, in which a tie agrees
+            with nothing; ``"pearson"`` correlation; ``"cosine"``; ``"whitened_pearson"`` and
+            ``"whitened_cosine"``, less what dissimilarities of the same sample have in common:
+            vᵀV⁻¹w / √(vᵀV⁻¹v wᵀV⁻¹w), V the covariance of squared distances of unrelated samples.
+            Whitened cosine of squared Euclidean distances is biased linear CKA.
 
     Returns:
         Scalar, float64 if either representation is, otherwise float32. Differentiable except for
-        Spearman, which warns where a gradient is asked for.
+        ranks, which warn where a gradient is asked for. With ties ρ_a and τ_a of a representation
+        with itself are below 1.
 
     Raises:
         TypeError: An input is not a floating-point tensor.
@@ -247,6 +325,10 @@ def rsa(
     References:
         Kriegeskorte et al., "Representational similarity analysis - connecting the branches of
         systems neuroscience", 2008.
+        Nili et al., "A toolbox for representational similarity analysis", 2014 (τ_a).
+        Schütt et al., "Statistical inference on representational geometries", 2023 (ρ_a).
+        Diedrichsen et al., "Comparing representational geometries using whitened unbiased-distance-
+        matrix similarity", 2021.
     """
     return RSA(rdm=rdm, comparison=comparison)(x, y)
 
@@ -281,6 +363,40 @@ def distance_correlation(
         Székely et al., "Measuring and testing dependence by correlation of distances", 2007.
     """
     return DistanceCorrelation()(x, y)
+
+
+def bias_corrected_distance_correlation(
+    x: Tensor | Prepared,  # (n, p)
+    y: Tensor | Prepared,  # (n, q)
+) -> Tensor:
+    """Bias-corrected distance correlation: <A, B> / (‖A‖ ‖B‖) of U-centred distance matrices.
+
+    A similarity in [-1, 1], an estimate of the square of `distance_correlation` of many samples:
+    about 0 for independent representations however few samples and many features there are.
+
+    Args:
+        x: Representation of n samples with p features, or a prepared one.
+        y: Representation of the same n samples with q features, or a prepared one.
+
+    Returns:
+        Scalar, float64 if either representation is, otherwise float32; differentiable.
+
+    Raises:
+        TypeError: An input is not a floating-point tensor.
+        UndefinedError: A representation is constant, or all its distances are equal. A ValueError.
+        ValueError: Shapes do not fit, fewer than 4 samples, NaN or Inf.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.similarity import bias_corrected_distance_correlation
+        >>> value = bias_corrected_distance_correlation(torch.randn(50, 5), torch.randn(50, 8))
+
+    References:
+        Székely and Rizzo, "The distance correlation t-test of independence in high dimension",
+        2013.
+        Székely and Rizzo, "Partial distance correlation with methods for dissimilarities", 2014.
+    """
+    return BiasCorrectedDistanceCorrelation()(x, y)
 
 
 def rsm_norm_difference(

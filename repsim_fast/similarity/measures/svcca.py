@@ -13,7 +13,13 @@ from repsim_fast.similarity.base.measure import Info, check_count, check_range, 
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared
 from repsim_fast.similarity.base.views import Factor
-from repsim_fast.similarity.measures.cca import SUMMARIES, Summary, orthonormal, summarised
+from repsim_fast.similarity.measures.cca import (
+    SUMMARIES,
+    Summary,
+    caution_of_few_samples,
+    orthonormal,
+    summarised,
+)
 from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 DEFAULT_VARIANCE = 0.99
@@ -68,7 +74,13 @@ class SVCCA(SampleMeasure[Factor]):
 
     def pairs(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> Tensor:
         """Summaries of canonical correlations."""
-        return summarised(left, right, pairs, self.summary, "fewer components")
+        return summarised(left, right, pairs, self.summary)
+
+    def caution(self, left: Sequence[Factor], right: Sequence[Factor], pairs: Pairs) -> str:
+        """Of few samples for the components that are kept."""
+        return caution_of_few_samples(
+            left, right, pairs, instead="fewer components", held_out="cross_validated_svcca"
+        )
 
 
 def svcca(

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from repsim_fast.ops import Precision
 from repsim_fast.similarity.base.accumulator import Accumulator, NotFiniteError, Similarities
-from repsim_fast.similarity.base.measure import Measure, View, need_float64, options
+from repsim_fast.similarity.base.measure import (
+    Measure,
+    View,
+    need_float64,
+    options,
+    warn_of_caution,
+)
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.base.store import GIB, FeatureStore, Spill
 from repsim_fast.similarity.grid import within
@@ -111,7 +117,10 @@ class SampleAccumulator:
         defined = [i for i in range(size) if i not in undefined]
         if not defined:
             raise undefined[0]
-        value = _spread(within(self.measure, [views[i] for i in defined]), defined, size)
+        known = [views[i] for i in defined]
+        if self.groups is None:  # otherwise the jackknife does
+            warn_of_caution(self.measure, known, known, stacklevel=3)
+        value = _spread(within(self.measure, known), defined, size)
         spill.close()
         error, left_out = self._jackknife(defined, size)
         groups = () if self.groups is None else range(self.groups)

@@ -1,0 +1,95 @@
+"""CKA of populations from samples of their features, against populations that are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from repsim_fast.similarity import (
+    UndefinedError,
+    cka,
+    cka_sampled_features,
+    get_measure,
+    grid,
+    permutation_test,
+    prepare,
+)
+
+
+def populations(units: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
+    """Responses of two populations to the same 24 latent variables."""
+    latent = torch.randn(400, 24)
+    return latent @ torch.randn(24, units), latent @ torch.randn(24, units)
+
+
+def some(x: torch.Tensor, units: int) -> torch.Tensor:
+    return x[:, torch.randperm(x.shape[1])[:units]]
+
+
+@pytest.mark.parametrize(("units", "plain"), [(100, 0.80), (30, 0.55), (10, 0.29)])
+def test_mean_over_samples_of_units_is_that_of_the_population(units, plain):
+    x, y = populations()
+    truth = float(cka(x, y))
+    assert truth == pytest.approx(0.988, abs=0.002)
+    drawn = [(some(x, units), some(y, units)) for _ in range(200)]
+    uncorrected = torch.stack([cka(a, b) for a, b in drawn]).mean()
+    assert float(uncorrected) == pytest.approx(plain, abs=0.02)
+    for population, expected in ((2000, truth), (None, float(cka_sampled_features(x, y)))):
+        values = torch.stack([cka_sampled_features(a, b, population=population) for a, b in drawn])
+        error = values.std() / len(drawn) ** 0.5
+        # Of a ratio of unbiased estimates, whose own bias falls with the square of their spread.
+        assert abs(float(values.mean()) - expected) < float(3 * error + values.std() ** 2 / 2)
+
+
+def test_of_the_whole_population_it_is_cka():
+    x, y = populations(50)
+    assert float(cka_sampled_features(x, y, population=50)) == pytest.approx(float(cka(x, y)))
+    assert float(cka_sampled_features(x, y)) > float(cka(x, y))
+
+
+def test_unrelated_populations():
+    drawn = [(populations(50)[0], populations(50)[1]) for _ in range(60)]
+    values = torch.stack([cka_sampled_features(x, y) for x, y in drawn])
+    assert abs(float(values.mean())) < 4 * float(values.std()) / 60**0.5
+
+
+def test_properties():
+    """Those of its Info, for features that have something in common."""
+    x, y = (m.double()[:50, :40] for m in populations())
+    value = float(cka_sampled_features(x, y))
+    for other in (x.flip(1), 3 * x, x + torch.randn(40)):
+        assert float(cka_sampled_features(other, y)) == pytest.approx(value)
+    rotation = torch.linalg.qr(torch.randn(40, 40).double())[0]
+    assert float(cka_sampled_features(x @ rotation, y)) != pytest.approx(value, abs=1e-3)
+    x, y = ((m + 3 * m[:, :1])[:12, :5].clone().requires_grad_() for m in (x, y))
+    assert torch.autograd.gradcheck(cka_sampled_features, (x, y), atol=1e-5)
+
+
+def test_permutations_of_samples():
+    x, y = (m[:, :30] for m in populations())
+    measure = get_measure("cka_sampled_features")
+    rows = torch.randperm(400)
+    moved = measure.view(prepare(y)).take(rows)
+    value = measure.pairs([measure.view(prepare(x))], [moved], [(0, 0)])[0]
+    expected = float(cka_sampled_features(x, y[rows]))
+    assert float(value) == pytest.approx(expected, abs=1e-5)
+    assert permutation_test("cka_sampled_features", x, y, permutations=19).p_value == 0.05
+
+
+@pytest.mark.parametrize("units", [20, 300])
+@pytest.mark.parametrize("ratio", [1, 1e5])
+def test_both_forms_and_a_large_sample(units, ratio):
+    latent = torch.randn(100, 3)
+    latent[0] *= ratio
+    x, y = latent @ torch.randn(3, units), latent @ torch.randn(3, 30)
+    wide = grid("cka_sampled_features", [x.double()], [y.double()])
+    torch.testing.assert_close(grid("cka_sampled_features", [x], [y]), wide, atol=1e-5, rtol=0)
+
+
+def test_refusals():
+    x, y = torch.randn(30, 1), torch.randn(30, 5)
+    with pytest.raises(UndefinedError, match=r"x: HSIC of the population .* from 1 features"):
+        cka_sampled_features(x, y)
+    with pytest.raises(ValueError, match="population: expected at least the 5 features of x, got"):
+        cka_sampled_features(y, x, population=4)
+    assert float(cka_sampled_features(y, y + torch.randn(30, 1), population=5)) > 0
