@@ -204,6 +204,18 @@ class TestHygiene:
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         assert hooks_of(model) == 0
 
+    def test_list_layers_leaves_buffers_and_random_state(self, images: Tensor) -> None:
+        class AlwaysTraining(nn.BatchNorm2d):
+            def forward(self, x: Tensor) -> Tensor:
+                self.running_mean.add_(x.mean())
+                return nn.functional.dropout(super().forward(x), 0.5)
+
+        model = nn.Sequential(AlwaysTraining(3), nn.ReLU())
+        before, state = model[0].running_mean.clone(), torch.get_rng_state()
+        assert len(list_layers(model, images)) == 3
+        assert torch.equal(model[0].running_mean, before)
+        assert torch.equal(torch.get_rng_state(), state)
+
     def test_can_be_used_again_but_not_twice_at_once(self, images: Tensor) -> None:
         model = seeded(InPlace)
         capture = Capture(model)

@@ -2,12 +2,13 @@
 
 from repsim_fast.capture.capture import Capture, list_layers, run
 from repsim_fast.capture.features import Maps, feature_map
+from repsim_fast.capture.kinds import layer_kind
 from repsim_fast.capture.layers import (
     ROOT,
     LayerInfo,
     LayerSpec,
     LayerTable,
-    layer_kind,
+    left_out_by_default,
     select_layers,
 )
 
@@ -20,6 +21,7 @@ __all__ = [
     "Maps",
     "feature_map",
     "layer_kind",
+    "left_out_by_default",
     "list_layers",
     "run",
     "select_layers",

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.model_state import check_hookable, eager, evaluating, unwrap
+from repsim_fast._core.model_state import (
+    buffers_kept,
+    check_hookable,
+    eager,
+    evaluating,
+    unwrap,
+)
+from repsim_fast._core.randomness import private_rng
 from repsim_fast.capture.features import Maps, feature_map, first_tensor
 from repsim_fast.capture.layers import (
     LayerInfo,
     LayerSpec,
     LayerTable,
     SelectedLayer,
-    layer_kind,
     layer_table,
+    left_out_by_default,
     named_layers,
     select_layers,
 )
@@ -51,7 +59,9 @@ class Capture:
             ``"relu#2"`` is the second call alone), or a callable ``(name, module) -> bool``.
             ``"(model)"`` names the model's own output.
             Default: every convolution, normalisation, activation, pooling, linear, recurrent and
-            attention layer and every residual block, see :func:`layer_kind`.
+            attention layer and every residual block, see :func:`layer_kind`; of a layer made of
+            others, such as one with a low-rank adapter, the whole and not its parts. A warning
+            says what is left out of layers with weights.
         maps: What becomes of activations with more than two dimensions: "flatten" (N, ...) to
             (N, p); "pool", the mean over positions, (N, C, H, W) to (N, C) and tokens (N, T, D) to
             (N, D); "positions", which makes each position a sample, (N, C, H, W) to (N*H*W, C) and
@@ -97,6 +107,9 @@ class Capture:
         check_hookable(self.model)
         self.activations: dict[str, Tensor] = {}
         self._selected = select_layers(self.model, layers)
+        if layers is None:
+            for text in left_out_by_default(self.model):
+                warnings.warn(text, stacklevel=2)
         self._to_features = None if maps is None else feature_map(maps)
         self._first_only = calls == "first"
         self._on_activation = self._record if on_activation is None else on_activation
@@ -171,10 +184,11 @@ def _is_time_first(module: nn.Module) -> bool:
 def list_layers(model: nn.Module, example_input: Any = None) -> LayerTable:
     """What there is to capture: name, type, kind and, given an example, output shape.
 
-    Layers whose kind is not None are those that :class:`Capture` and ``compare`` take by default.
+    Layers whose kind is not None are those that :class:`Capture` and ``compare`` take by default,
+    without those inside a linear or convolutional layer, which are its parts.
 
     Args:
-        model: The model; comes back as it was.
+        model: The model; comes back as it was, buffers and the global random state too.
         example_input: A batch to run once in eval mode (a tuple or mapping is spread over the
             model's arguments). Layers then come in order of execution, once for each call;
             without it, in order of declaration.
@@ -192,20 +206,28 @@ def list_layers(model: nn.Module, example_input: Any = None) -> LayerTable:
         (model)  Sequential  -           2 x 3
     """
     inner = unwrap(check_hookable(model))
-    layers = named_layers(inner)
+    declared = layer_table(named_layers(inner))
     if example_input is None:
-        return layer_table(layers)
+        return declared
+    by_name = {layer.name: layer for layer in declared}
     found = LayerTable()
 
-    def add(name: str, activation: Tensor) -> None:
-        module = layers[name.partition("#")[0]]
-        kind = layer_kind(module)
-        found.append(LayerInfo(name, type(module).__name__, kind, tuple(activation.shape)))
+    def add(call: str, activation: Tensor) -> None:
+        layer = by_name[call if call in by_name else call.rpartition("#")[0]]
+        found.append(layer._replace(name=call, shape=tuple(activation.shape)))
 
-    capture = Capture(inner, list(layers), maps=None, on_activation=add)
-    with evaluating([inner]), torch.no_grad(), capture:
+    capture = Capture(inner, list(by_name), maps=None, on_activation=add)
+    with untouched(inner), torch.no_grad(), capture:
         run(inner, example_input)
     return found
+
+
+@contextlib.contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode inside; modes, buffers and random states as before afterwards."""
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    with evaluating([model]), buffers_kept([model]), private_rng(devices, seed=0):
+        yield
 
 
 def run(model: nn.Module, batch: Any) -> Any:

@@ -15,9 +15,12 @@ def first_tensor(output: object) -> Tensor | None:
     """The first floating-point tensor in a layer's output, or None.
 
     Tuples, lists and mappings (also the outputs of Hugging Face models) are searched in order and
-    in depth: the hidden state of an LSTM or attention layer comes before its extras.
+    in depth: the hidden state of an LSTM or attention layer comes before its extras. Quantised
+    tensors count with the numbers that they stand for.
     """
     if isinstance(output, Tensor):
+        if output.is_quantized:
+            return output.dequantize()
         return output if output.is_floating_point() else None
     parts = output.values() if isinstance(output, Mapping) else output
     if isinstance(output, (Mapping, tuple, list)):
