@@ -118,7 +118,8 @@ class TestMaps:
     tokens = torch.arange(2 * 7 * 3, dtype=torch.float32).reshape(2, 7, 3)
 
     def features(self, x: Tensor, maps: object) -> Tensor:
-        return recorded(nn.ReLU(), x, [ROOT], maps=maps)[ROOT]
+        channels = "last" if x.ndim == 3 else "first"
+        return recorded(nn.ReLU(), x, [ROOT], maps=maps, channels=channels)[ROOT]
 
     @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
     def test_maps(self, memory_format: torch.memory_format) -> None:
@@ -144,8 +145,8 @@ class TestMaps:
             assert self.features(torch.ones(4), maps).shape == (4, 1)
 
     def test_unknown(self) -> None:
-        with pytest.raises(ValueError, match="maps must be 'flatten', 'pool', 'positions' or"):
-            Capture(nn.ReLU(), maps="mean")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"maps must be 'flatten', 'pool', .* or a callable"):
+            Capture(nn.ReLU(), maps="average")  # type: ignore[arg-type]
 
 
 class TestHygiene:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from python_tests.capture.networks import seeded
-from python_tests.capture.wrapped import (
+from python_tests.support.capture_networks import seeded
+from python_tests.support.wrapped_layers import (
     GCN,
     Adapted,
     AdaptedLinear,

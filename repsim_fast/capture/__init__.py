@@ -1,7 +1,7 @@
 """Which layers of a model to watch, in what form their features come, and the hooks for it."""
 
 from repsim_fast.capture.capture import Capture, list_layers, run
-from repsim_fast.capture.features import Maps, feature_map
+from repsim_fast.capture.forms import Forms, Maps
 from repsim_fast.capture.kinds import layer_kind
 from repsim_fast.capture.layers import (
     ROOT,
@@ -11,15 +11,22 @@ from repsim_fast.capture.layers import (
     left_out_by_default,
     select_layers,
 )
+from repsim_fast.capture.layout import ChannelsOf
+from repsim_fast.capture.masks import MaskSpec, find_mask
+from repsim_fast.capture.samples import UnfitError
 
 __all__ = [
     "ROOT",
     "Capture",
+    "ChannelsOf",
+    "Forms",
     "LayerInfo",
     "LayerSpec",
     "LayerTable",
     "Maps",
-    "feature_map",
+    "MaskSpec",
+    "UnfitError",
+    "find_mask",
     "layer_kind",
     "left_out_by_default",
     "list_layers",

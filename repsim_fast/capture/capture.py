@@ -19,9 +19,9 @@ from repsim_fast._core.model_state import (
     unwrap,
 )
 from repsim_fast._core.randomness import private_rng
-from repsim_fast.capture.features import Maps, feature_map, first_tensor
+from repsim_fast.capture.features import first_tensor
+from repsim_fast.capture.forms import Forms, Maps
 from repsim_fast.capture.layers import (
-    LayerInfo,
     LayerSpec,
     LayerTable,
     SelectedLayer,
@@ -30,6 +30,9 @@ from repsim_fast.capture.layers import (
     named_layers,
     select_layers,
 )
+from repsim_fast.capture.layout import ChannelsOf
+from repsim_fast.capture.masks import MaskSpec
+from repsim_fast.capture.samples import UnfitError
 
 OnActivation = Callable[[str, Tensor], None]
 
@@ -62,19 +65,35 @@ class Capture:
             attention layer and every residual block, see :func:`layer_kind`; of a layer made of
             others, such as one with a low-rank adapter, the whole and not its parts. A warning
             says what is left out of layers with weights.
-        maps: What becomes of activations with more than two dimensions: "flatten" (N, ...) to
-            (N, p); "pool", the mean over positions, (N, C, H, W) to (N, C) and tokens (N, T, D) to
-            (N, D); "positions", which makes each position a sample, (N, C, H, W) to (N*H*W, C) and
-            (N, T, D) to (N*T, D). Three dimensions are read as tokens, four and more as
-            channels-first maps; a callable (Tensor) -> (n, p) serves other layouts. None leaves
-            activations as they are.
+        maps: What becomes of activations with more than two dimensions:
+
+            - "flatten": all numbers of a sample are features, (N, ...) to (N, p);
+            - "pool": the mean over positions, (N, C, H, W) to (N, C), (N, T, D) to (N, D);
+            - "positions": each position is a sample, (N, C, H, W) to (N*H*W, C), (N, T, D) to
+              (N*T, D);
+            - "tokens": each real token is a sample, (N, T, D) to (n, D);
+            - "mean", "cls", "last": the mean over the real tokens of a sample, the first or the
+              last of them, (N, T, D) to (N, D);
+            - a callable (Tensor) -> (n, p) that is given what the layer returned.
+
+            None leaves activations as they are. A batch with padding and a form that would count
+            it are an error.
+        mask: Which tokens are real, (N, T), not zero where they are: a key of the model's inputs,
+            or a callable that makes it of them (a tensor, or a mapping by the names that the
+            model's ``forward`` gives them) or returns None where there is no padding. Default:
+            "attention_mask" where the inputs have it.
+        channels: Where layers have their channels, "first" (N, C, ...) or "last" (N, ..., C): for
+            all, or a callable (name, module, tensor) that says it of one, None for the default.
+            Default: as the layer that returned the tensor has them, and for what only passes
+            tensors on, as the layer before; a warning names layers of which nothing tells.
         calls: Of a layer called several times, "all" calls or only the "first".
         on_activation: Called as ``on_activation(name, features)`` inside the forward pass with
             each activation, which is not copied and is valid during the call only; nothing is
             recorded then.
 
     Raises:
-        ValueError: No layer matched; the message shows what there is.
+        ValueError: No layer matched; the message shows what there is. Padding would count, or a
+            layer that was asked for has no features of the form.
         TypeError: ``model`` is no module, is scripted, or runs replicas on several devices.
 
     Example:
@@ -93,6 +112,8 @@ class Capture:
         layers: LayerSpec = None,
         *,
         maps: Maps | None = "flatten",
+        mask: MaskSpec = None,
+        channels: ChannelsOf = None,
         calls: Literal["all", "first"] = "all",
         on_activation: OnActivation | None = None,
     ) -> None:
@@ -110,7 +131,11 @@ class Capture:
         if layers is None:
             for text in left_out_by_default(self.model):
                 warnings.warn(text, stacklevel=2)
-        self._to_features = None if maps is None else feature_map(maps)
+        self._forms = (
+            None if maps is None else Forms(self.model, maps, mask=mask, channels=channels)
+        )
+        self._by_default = layers is None
+        self._left_out: dict[str, str] = {}  # reasons by layer
         self._first_only = calls == "first"
         self._on_activation = self._record if on_activation is None else on_activation
         self._counts: dict[str, int] = {}
@@ -127,6 +152,8 @@ class Capture:
             raise RuntimeError("this Capture is active already")
         with contextlib.ExitStack() as hooks:
             hooks.enter_context(eager())
+            if self._forms is not None:
+                hooks.enter_context(self._forms.watching())
             hooks.callback(self.model.register_forward_pre_hook(self._start_pass).remove)
             for name, selected in self._selected.items():
                 hook = self._hook(name, selected)
@@ -143,6 +170,18 @@ class Capture:
     ) -> None:
         self.active = False
         self._hooks.close()
+        if error is None:
+            for text in self._notes():
+                warnings.warn(text, stacklevel=2)
+
+    def _notes(self) -> list[str]:
+        """What the user should know of the passes."""
+        notes = [] if self._forms is None else self._forms.notes()
+        if self._left_out:
+            some = [f"{name!r} ({why})" for name, why in list(self._left_out.items())[:5]]
+            some += ["..."] * (len(self._left_out) > 5)
+            notes.append(f"{len(self._left_out)} layers left out: {', '.join(some)}")
+        return notes
 
     def _start_pass(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._counts.clear()
@@ -151,7 +190,7 @@ class Capture:
     def _hook(
         self, name: str, selected: SelectedLayer
     ) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        counts, to_features, on_activation = self._counts, self._to_features, self._on_activation
+        counts, on_activation = self._counts, self._on_activation
         time_first = _is_time_first(selected.module)
         wanted_calls = frozenset({1}) if self._first_only else selected.calls
 
@@ -164,11 +203,26 @@ class Capture:
                 return
             if time_first and activation.ndim == 3:
                 activation = activation.transpose(0, 1)
-            if to_features is not None:
-                activation = to_features(activation)
-            on_activation(name if call == 1 else f"{name}#{call}", activation)
+            label = name if call == 1 else f"{name}#{call}"
+            features = self._features(label, activation)
+            if features is not None:
+                on_activation(label, features)
 
         return hook
+
+    def _features(self, label: str, activation: Tensor) -> Tensor | None:
+        """Features in the form that was asked for, None for a layer that has none."""
+        if self._forms is None:
+            return activation
+        try:
+            return self._forms.features(label, activation)
+        except UnfitError as error:
+            if not self._by_default:
+                raise ValueError(
+                    f"layer {label!r} has no maps={self._forms.maps!r}: {error}"
+                ) from None
+            self._left_out[label] = str(error)
+            return None
 
     def _record(self, name: str, activation: Tensor) -> None:
         self.activations[name] = activation.clone()
