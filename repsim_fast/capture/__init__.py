@@ -13,6 +13,7 @@ from repsim_fast.capture.layers import (
 )
 from repsim_fast.capture.layout import ChannelsOf
 from repsim_fast.capture.masks import MaskSpec, find_mask
+from repsim_fast.capture.probe import find_places
 from repsim_fast.capture.samples import UnfitError
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "MaskSpec",
     "UnfitError",
     "find_mask",
+    "find_places",
     "layer_kind",
     "left_out_by_default",
     "list_layers",

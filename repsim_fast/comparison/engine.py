@@ -17,6 +17,7 @@ from repsim_fast.capture import (
     Maps,
     MaskSpec,
     find_mask,
+    find_places,
     left_out_by_default,
     run,
 )
@@ -159,6 +160,8 @@ class Engine:
             x = inputs.of(r)
             middle = perf_counter()
             forms.n = inputs.batch.n
+            if self.n_batches == 0:
+                self._find_places(r, forms, x, number)
             r.taken.clear()
             r.running = True
             try:
@@ -172,6 +175,18 @@ class Engine:
             diagnosis.check_any_layer(r)
             self.seconds["inputs"] += middle - start
             self.seconds["forward"] += perf_counter() - middle
+
+    def _find_places(self, r: Run, forms: Forms, x: Any, number: int) -> None:
+        """Find where layers have their samples; a callable takes what a layer returns as it is."""
+        if not callable(forms.maps):
+            forms.places = find_places(
+                r.model,
+                r.hooked,
+                x,
+                forms.n,
+                lambda some: self._forward(r, some, number),
+                strict=r.layers is None,
+            )
 
     def _forward(self, r: Run, x: Any, number: int) -> None:
         with contextlib.ExitStack() as stack:
