@@ -114,10 +114,13 @@ def channels_first(network: str, layer: str) -> bool:
 
 def adapter() -> Values:
     """The same projection with two adapters, as the default selection takes it."""
-    networks = {label: seeded(lambda: nn.Sequential(Adapted(nn.Linear(6, 5))), 0) for label in "ab"}
-    for seed, network in enumerate(networks.values()):
-        for factor in network[0].up.parameters():
-            nn.init.normal_(factor, std=3, generator=torch.Generator().manual_seed(seed))
+    base = seeded(lambda: nn.Linear(6, 5))
+    networks = {}
+    for seed, label in ((1, "a"), (2, "b")):
+        networks[label] = nn.Sequential(seeded(lambda: Adapted(base), seed))
+        factors = [*networks[label][0].down.parameters(), *networks[label][0].up.parameters()]
+        for factor in factors:
+            nn.init.normal_(factor, generator=torch.Generator().manual_seed(seed))
     x = numbers(256, 6)
     value = compare(networks, [x]).between("a", "b").value[0, 0]
     with torch.no_grad():

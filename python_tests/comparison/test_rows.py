@@ -21,6 +21,7 @@ from python_tests.support.row_networks import (
     TimeFirst,
     Windows,
 )
+from python_tests.support.wrapped_layers import GCN, Adapted
 from python_tests.support.written_out import minibatch_cka
 from repsim_fast.comparison.compare import compare
 from repsim_fast.comparison.result import SimilarityResult
@@ -266,6 +267,31 @@ class TestLaterBatches:
         model = seeded(lambda: self.Halving(what))
         with pytest.raises(ValueError, match="layer 'b' of model 'Halving': "):
             compare([model], self.data(), layers=lambda name, module: True)
+
+
+class TestLayersMadeOfOthers:
+    def test_what_is_left_out_is_said_once(self) -> None:
+        model = seeded(lambda: nn.Sequential(Adapted(nn.Linear(4, 5)), nn.ReLU()))
+        with pytest.warns(UserWarning, match="left out") as caught:
+            result = compare({"m": model}, batches(numbers(48, 4)))
+        (warning,) = caught
+        assert "model 'm': 3 layers are left out that are parts of other" in str(warning.message)
+        assert warning.filename == __file__
+        assert result.layers == (("0", "1"),)
+
+    def test_graph_convolutions_whose_samples_are_nodes(self) -> None:
+        links = torch.rand(40, 40, generator=torch.Generator().manual_seed(1)) < 0.1
+        adjacency = (links | links.T | torch.eye(40, dtype=torch.bool)).float()
+        graph = {"x": numbers(40, 6), "adjacency": adjacency}
+        with pytest.warns(UserWarning, match="left out|only counted"):
+            result = compare([seeded(GCN)], [graph])
+        assert result.layers == (("conv1", "conv2"),)
+        model = seeded(GCN).double()
+        with torch.no_grad():
+            double = {name: value.double() for name, value in graph.items()}
+            first = model.conv1(**double)
+            truth = minibatch_cka([[first, model(**double)]]).numpy()
+        np.testing.assert_allclose(result.value, truth, atol=1e-5)
 
 
 class TestNoTrace:

@@ -26,7 +26,7 @@ from repsim_fast.capture.samples import (
 
 # Modules whose code is known to keep samples in rows, one each.
 _KNOWN = ("torch.nn.", "torchvision.models.", "torchvision.ops.", "repsim_fast.models.")
-_UNKNOWN = ("torchvision.models.detection.",)
+_UNKNOWN = ("torchvision.models.detection.", "torchvision.models.optical_flow.")
 
 # Layers that are most likely given a choice of rows, if these do not behave as samples.
 _EXPERT = re.compile("expert", re.IGNORECASE)
@@ -122,7 +122,7 @@ def _keeps_rows(module: nn.Module) -> bool:
         return isinstance(dim, int) and dim > 0
     if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
         return bool(module.batch_first)
-    return True
+    return not isinstance(module, nn.AdaptiveLogSoftmaxWithLoss)  # gives rows to its tails
 
 
 def _is_known(cls: type) -> bool:
