@@ -43,7 +43,7 @@ STOPS = (
     Stop("Inputs", "comparison.inputs:BatchInputs", "attack or corruption, once a batch", row=2),
     Stop("Forward pass", "comparison.engine:Engine", "every model, hooks in place", row=3),
     Stop("Activation", "capture.capture:Capture", "what a layer returns, by its name", row=4),
-    Stop("Features", "capture.features:feature_map", "maps and tokens to rows (n, p)", row=5),
+    Stop("Features", "capture.forms:Forms", "maps and tokens to rows (n, p)", row=5),
     Stop("Intake", "comparison.intake:Intake", "a row of the accumulator for each layer", row=6),
     Stop(
         "Centred Gram",

@@ -118,7 +118,8 @@ class TestMaps:
     tokens = torch.arange(2 * 7 * 3, dtype=torch.float32).reshape(2, 7, 3)
 
     def features(self, x: Tensor, maps: object) -> Tensor:
-        return recorded(nn.ReLU(), x, [ROOT], maps=maps)[ROOT]
+        channels = "last" if x.ndim == 3 else "first"
+        return recorded(nn.ReLU(), x, [ROOT], maps=maps, channels=channels)[ROOT]
 
     @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
     def test_maps(self, memory_format: torch.memory_format) -> None:
@@ -144,8 +145,8 @@ class TestMaps:
             assert self.features(torch.ones(4), maps).shape == (4, 1)
 
     def test_unknown(self) -> None:
-        with pytest.raises(ValueError, match="maps must be 'flatten', 'pool', 'positions' or"):
-            Capture(nn.ReLU(), maps="mean")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"maps must be 'flatten', 'pool', .* or a callable"):
+            Capture(nn.ReLU(), maps="average")  # type: ignore[arg-type]
 
 
 class TestHygiene:
@@ -203,6 +204,18 @@ class TestHygiene:
         ]
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         assert hooks_of(model) == 0
+
+    def test_list_layers_leaves_buffers_and_random_state(self, images: Tensor) -> None:
+        class AlwaysTraining(nn.BatchNorm2d):
+            def forward(self, x: Tensor) -> Tensor:
+                self.running_mean.add_(x.mean())
+                return nn.functional.dropout(super().forward(x), 0.5)
+
+        model = nn.Sequential(AlwaysTraining(3), nn.ReLU())
+        before, state = model[0].running_mean.clone(), torch.get_rng_state()
+        assert len(list_layers(model, images)) == 3
+        assert torch.equal(model[0].running_mean, before)
+        assert torch.equal(torch.get_rng_state(), state)
 
     def test_can_be_used_again_but_not_twice_at_once(self, images: Tensor) -> None:
         model = seeded(InPlace)

@@ -158,12 +158,14 @@ class Halving(nn.Module):
 
 class TestSamplesThatDiffer:
     def test_layers_left_out_by_default_with_a_warning(self, good: nn.Module, x: Tensor) -> None:
-        with pytest.warns(UserWarning, match=r"'h': 1 layers left out.*each of the 24.*'b' \(12\)"):
+        with pytest.warns(
+            UserWarning, match=r"'h': 1 layers left out.*'b' \(2 rows for 4 samples\)"
+        ):
             result = compare({"good": good, "h": Halving()}, x)
         assert result.layers[1] == ("a",)
 
     def test_layers_asked_for(self, good: nn.Module, x: Tensor) -> None:
-        with pytest.raises(ValueError, match="'b' of model 'h' gives 12 rows where 24"):
+        with pytest.raises(ValueError, match="'b' of model 'h': 2 rows for 4 samples"):
             compare({"good": good, "h": Halving()}, x, layers={"h": ["a", "b"]})
 
     def test_a_layer_that_returns_one_number(self, good: nn.Module, x: Tensor) -> None:
@@ -172,20 +174,20 @@ class TestSamplesThatDiffer:
                 return super().forward(x).mean()
 
         model = nn.Sequential(nn.Linear(4, 4), Mean(4, 3))
-        with pytest.warns(UserWarning, match=r"1 layers left out.*'1' \(1\)"):
+        with pytest.warns(UserWarning, match=r"1 layers left out.*'1' \(a single number\)"):
             assert compare({"good": good, "m": model}, x).layers[1] == ("0",)
-        with pytest.raises(ValueError, match=r"'1' of model 'm' gives 1 rows where 24"):
+        with pytest.raises(ValueError, match=r"'1' of model 'm': a single number; .* same samples"):
             compare({"good": good, "m": model}, x, layers=["0", "1"])
 
     def test_a_model_with_no_such_layer(self, good: nn.Module, x: Tensor) -> None:
         half = nn.Sequential(Halving(), nn.Tanh())[1:]
         model = nn.Sequential(Every2nd(), *half)
-        with pytest.raises(ValueError, match=r"no layer of model 'h'.*24 samples; rows were '1'"):
+        with pytest.raises(ValueError, match=r"no layer of model 'h'.*each sample.*'1' \(2 rows"):
             compare({"good": good, "h": model}, x)
 
     def test_positions_of_maps_of_different_sizes(self) -> None:
         model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2))
-        message = r"'1' of model 'Sequential' gives 16 rows where 64 .*choose .* layers="
+        message = r"'1' of model 'Sequential': 16 rows where 64 .*choose .* layers="
         with pytest.raises(ValueError, match=message):
             compare([model], torch.rand(4, 1, 6, 6), maps="positions")
 
@@ -207,8 +209,12 @@ class TestSamplesThatDiffer:
                 self.calls += 1
                 return self[self.calls % 2](x)
 
-        with pytest.raises(ValueError, match="'0' of model 'Moody' was not called in the first"):
-            compare([Moody(nn.Linear(4, 4), nn.Linear(4, 4))], x, batch_size=12)
+        model = Moody(nn.Linear(4, 4), nn.Linear(4, 4))
+        with pytest.raises(ValueError, match=r"no layer .*'0' .not called in the first batch, but"):
+            compare([model], x, batch_size=12)
+        model.calls = 0
+        with pytest.raises(ValueError, match="'0' of model 'Moody': not called in the first"):
+            compare([model], x, layers=lambda name, module: True, batch_size=12)
 
 
 class Stream(torch.utils.data.IterableDataset[Tensor]):

@@ -1,25 +1,36 @@
 """Which layers of a model to watch, in what form their features come, and the hooks for it."""
 
 from repsim_fast.capture.capture import Capture, list_layers, run
-from repsim_fast.capture.features import Maps, feature_map
+from repsim_fast.capture.forms import Forms, Maps
+from repsim_fast.capture.kinds import layer_kind
 from repsim_fast.capture.layers import (
     ROOT,
     LayerInfo,
     LayerSpec,
     LayerTable,
-    layer_kind,
+    left_out_by_default,
     select_layers,
 )
+from repsim_fast.capture.layout import ChannelsOf
+from repsim_fast.capture.masks import MaskSpec, find_mask
+from repsim_fast.capture.probe import find_places
+from repsim_fast.capture.samples import UnfitError
 
 __all__ = [
     "ROOT",
     "Capture",
+    "ChannelsOf",
+    "Forms",
     "LayerInfo",
     "LayerSpec",
     "LayerTable",
     "Maps",
-    "feature_map",
+    "MaskSpec",
+    "UnfitError",
+    "find_mask",
+    "find_places",
     "layer_kind",
+    "left_out_by_default",
     "list_layers",
     "run",
     "select_layers",

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.model_state import check_hookable, eager, evaluating, unwrap
-from repsim_fast.capture.features import Maps, feature_map, first_tensor
+from repsim_fast._core.model_state import (
+    buffers_kept,
+    check_hookable,
+    eager,
+    evaluating,
+    unwrap,
+)
+from repsim_fast._core.randomness import private_rng
+from repsim_fast.capture.features import first_tensor
+from repsim_fast.capture.forms import Forms, Maps
 from repsim_fast.capture.layers import (
-    LayerInfo,
     LayerSpec,
     LayerTable,
     SelectedLayer,
-    layer_kind,
     layer_table,
+    left_out_by_default,
     named_layers,
     select_layers,
 )
+from repsim_fast.capture.layout import ChannelsOf
+from repsim_fast.capture.masks import MaskSpec
+from repsim_fast.capture.samples import UnfitError
 
 OnActivation = Callable[[str, Tensor], None]
 
@@ -51,20 +62,38 @@ class Capture:
             ``"relu#2"`` is the second call alone), or a callable ``(name, module) -> bool``.
             ``"(model)"`` names the model's own output.
             Default: every convolution, normalisation, activation, pooling, linear, recurrent and
-            attention layer and every residual block, see :func:`layer_kind`.
-        maps: What becomes of activations with more than two dimensions: "flatten" (N, ...) to
-            (N, p); "pool", the mean over positions, (N, C, H, W) to (N, C) and tokens (N, T, D) to
-            (N, D); "positions", which makes each position a sample, (N, C, H, W) to (N*H*W, C) and
-            (N, T, D) to (N*T, D). Three dimensions are read as tokens, four and more as
-            channels-first maps; a callable (Tensor) -> (n, p) serves other layouts. None leaves
-            activations as they are.
+            attention layer and every residual block, see :func:`layer_kind`; of a layer made of
+            others, such as one with a low-rank adapter, the whole and not its parts. A warning
+            says what is left out of layers with weights.
+        maps: What becomes of activations with more than two dimensions:
+
+            - "flatten": all numbers of a sample are features, (N, ...) to (N, p);
+            - "pool": the mean over positions, (N, C, H, W) to (N, C), (N, T, D) to (N, D);
+            - "positions": each position is a sample, (N, C, H, W) to (N*H*W, C), (N, T, D) to
+              (N*T, D);
+            - "tokens": each real token is a sample, (N, T, D) to (n, D);
+            - "mean", "cls", "last": the mean over the real tokens of a sample, the first or the
+              last of them, (N, T, D) to (N, D);
+            - a callable (Tensor) -> (n, p) that is given what the layer returned.
+
+            None leaves activations as they are. A batch with padding and a form that would count
+            it are an error.
+        mask: Which tokens are real, (N, T), not zero where they are: a key of the model's inputs,
+            or a callable that makes it of them (a tensor, or a mapping by the names that the
+            model's ``forward`` gives them) or returns None where there is no padding. Default:
+            "attention_mask" where the inputs have it.
+        channels: Where layers have their channels, "first" (N, C, ...) or "last" (N, ..., C): for
+            all, or a callable (name, module, tensor) that says it of one, None for the default.
+            Default: as the layer that returned the tensor has them, and for what only passes
+            tensors on, as the layer before; a warning names layers of which nothing tells.
         calls: Of a layer called several times, "all" calls or only the "first".
         on_activation: Called as ``on_activation(name, features)`` inside the forward pass with
             each activation, which is not copied and is valid during the call only; nothing is
             recorded then.
 
     Raises:
-        ValueError: No layer matched; the message shows what there is.
+        ValueError: No layer matched; the message shows what there is. Padding would count, or a
+            layer that was asked for has no features of the form.
         TypeError: ``model`` is no module, is scripted, or runs replicas on several devices.
 
     Example:
@@ -83,6 +112,8 @@ class Capture:
         layers: LayerSpec = None,
         *,
         maps: Maps | None = "flatten",
+        mask: MaskSpec = None,
+        channels: ChannelsOf = None,
         calls: Literal["all", "first"] = "all",
         on_activation: OnActivation | None = None,
     ) -> None:
@@ -97,7 +128,14 @@ class Capture:
         check_hookable(self.model)
         self.activations: dict[str, Tensor] = {}
         self._selected = select_layers(self.model, layers)
-        self._to_features = None if maps is None else feature_map(maps)
+        if layers is None:
+            for text in left_out_by_default(self.model):
+                warnings.warn(text, stacklevel=2)
+        self._forms = (
+            None if maps is None else Forms(self.model, maps, mask=mask, channels=channels)
+        )
+        self._by_default = layers is None
+        self._left_out: dict[str, str] = {}  # reasons by layer
         self._first_only = calls == "first"
         self._on_activation = self._record if on_activation is None else on_activation
         self._counts: dict[str, int] = {}
@@ -114,6 +152,8 @@ class Capture:
             raise RuntimeError("this Capture is active already")
         with contextlib.ExitStack() as hooks:
             hooks.enter_context(eager())
+            if self._forms is not None:
+                hooks.enter_context(self._forms.watching())
             hooks.callback(self.model.register_forward_pre_hook(self._start_pass).remove)
             for name, selected in self._selected.items():
                 hook = self._hook(name, selected)
@@ -130,6 +170,18 @@ class Capture:
     ) -> None:
         self.active = False
         self._hooks.close()
+        if error is None:
+            for text in self._notes():
+                warnings.warn(text, stacklevel=2)
+
+    def _notes(self) -> list[str]:
+        """What the user should know of the passes."""
+        notes = [] if self._forms is None else self._forms.notes()
+        if self._left_out:
+            some = [f"{name!r} ({why})" for name, why in list(self._left_out.items())[:5]]
+            some += ["..."] * (len(self._left_out) > 5)
+            notes.append(f"{len(self._left_out)} layers left out: {', '.join(some)}")
+        return notes
 
     def _start_pass(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._counts.clear()
@@ -138,7 +190,7 @@ class Capture:
     def _hook(
         self, name: str, selected: SelectedLayer
     ) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        counts, to_features, on_activation = self._counts, self._to_features, self._on_activation
+        counts, on_activation = self._counts, self._on_activation
         time_first = _is_time_first(selected.module)
         wanted_calls = frozenset({1}) if self._first_only else selected.calls
 
@@ -151,11 +203,26 @@ class Capture:
                 return
             if time_first and activation.ndim == 3:
                 activation = activation.transpose(0, 1)
-            if to_features is not None:
-                activation = to_features(activation)
-            on_activation(name if call == 1 else f"{name}#{call}", activation)
+            label = name if call == 1 else f"{name}#{call}"
+            features = self._features(label, activation)
+            if features is not None:
+                on_activation(label, features)
 
         return hook
+
+    def _features(self, label: str, activation: Tensor) -> Tensor | None:
+        """Features in the form that was asked for, None for a layer that has none."""
+        if self._forms is None:
+            return activation
+        try:
+            return self._forms.features(label, activation)
+        except UnfitError as error:
+            if not self._by_default:
+                raise ValueError(
+                    f"layer {label!r} has no maps={self._forms.maps!r}: {error}"
+                ) from None
+            self._left_out[label] = str(error)
+            return None
 
     def _record(self, name: str, activation: Tensor) -> None:
         self.activations[name] = activation.clone()
@@ -171,10 +238,11 @@ def _is_time_first(module: nn.Module) -> bool:
 def list_layers(model: nn.Module, example_input: Any = None) -> LayerTable:
     """What there is to capture: name, type, kind and, given an example, output shape.
 
-    Layers whose kind is not None are those that :class:`Capture` and ``compare`` take by default.
+    Layers whose kind is not None are those that :class:`Capture` and ``compare`` take by default,
+    without those inside a linear or convolutional layer, which are its parts.
 
     Args:
-        model: The model; comes back as it was.
+        model: The model; comes back as it was, buffers and the global random state too.
         example_input: A batch to run once in eval mode (a tuple or mapping is spread over the
             model's arguments). Layers then come in order of execution, once for each call;
             without it, in order of declaration.
@@ -192,20 +260,28 @@ def list_layers(model: nn.Module, example_input: Any = None) -> LayerTable:
         (model)  Sequential  -           2 x 3
     """
     inner = unwrap(check_hookable(model))
-    layers = named_layers(inner)
+    declared = layer_table(named_layers(inner))
     if example_input is None:
-        return layer_table(layers)
+        return declared
+    by_name = {layer.name: layer for layer in declared}
     found = LayerTable()
 
-    def add(name: str, activation: Tensor) -> None:
-        module = layers[name.partition("#")[0]]
-        kind = layer_kind(module)
-        found.append(LayerInfo(name, type(module).__name__, kind, tuple(activation.shape)))
+    def add(call: str, activation: Tensor) -> None:
+        layer = by_name[call if call in by_name else call.rpartition("#")[0]]
+        found.append(layer._replace(name=call, shape=tuple(activation.shape)))
 
-    capture = Capture(inner, list(layers), maps=None, on_activation=add)
-    with evaluating([inner]), torch.no_grad(), capture:
+    capture = Capture(inner, list(by_name), maps=None, on_activation=add)
+    with untouched(inner), torch.no_grad(), capture:
         run(inner, example_input)
     return found
+
+
+@contextlib.contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode inside; modes, buffers and random states as before afterwards."""
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    with evaluating([model]), buffers_kept([model]), private_rng(devices, seed=0):
+        yield
 
 
 def run(model: nn.Module, batch: Any) -> Any:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
-Maps: TypeAlias = 'Literal["flatten", "pool", "positions"] | Callable[[Tensor], Tensor]'
-"""How activations of more than two dimensions become a matrix; a callable does it itself."""
+from repsim_fast.capture.masks import TokenMask
+
+Channels: TypeAlias = Literal["first", "last"]
+"""Where the channels are: (N, C, ...) or (N, ..., C)."""
 
 
 def first_tensor(output: object) -> Tensor | None:
     """The first floating-point tensor in a layer's output, or None.
 
     Tuples, lists and mappings (also the outputs of Hugging Face models) are searched in order and
-    in depth: the hidden state of an LSTM or attention layer comes before its extras.
+    in depth: the hidden state of an LSTM or attention layer comes before its extras. Quantised
+    tensors count with the numbers that they stand for.
     """
     if isinstance(output, Tensor):
+        if output.is_quantized:
+            return output.dequantize()
         return output if output.is_floating_point() else None
     parts = output.values() if isinstance(output, Mapping) else output
     if isinstance(output, (Mapping, tuple, list)):
@@ -47,37 +53,50 @@ def samples_first(x: Tensor) -> Tensor:
     return x.permute(0, *order).flatten(1)
 
 
-def pool(x: Tensor) -> Tensor:
-    """Mean over positions: maps (N, C, ...) to (N, C), tokens (N, T, D) to (N, D)."""
+def pool(x: Tensor, channels: Channels) -> Tensor:
+    """Mean over positions: (N, C, ...) or (N, ..., C) to (N, C)."""
     if x.ndim <= 2:
         return flatten(x)
-    return x.mean(1) if x.ndim == 3 else x.flatten(2).mean(2)
+    return x.flatten(2).mean(2) if channels == "first" else x.flatten(1, -2).mean(1)
 
 
-def positions(x: Tensor) -> Tensor:
-    """Positions as samples: maps (N, C, H, W) to (N*H*W, C), tokens (N, T, D) to (N*T, D)."""
+def positions(x: Tensor, channels: Channels) -> Tensor:
+    """Positions as samples: (N, C, ...) or (N, ..., C) to (N * positions, C)."""
     if x.ndim <= 2:
         return flatten(x)
-    return (x if x.ndim == 3 else x.movedim(1, -1)).flatten(0, -2)
+    return (x.movedim(1, -1) if channels == "first" else x).flatten(0, -2)
 
 
-_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
-    "flatten": flatten,
-    "pool": pool,
-    "positions": positions,
-}
+def real_tokens(
+    x: Tensor,  # (N, T, D)
+    mask: TokenMask,
+) -> Tensor:
+    """Each real token as a sample, (n, D)."""
+    return x[mask.tokens]
 
 
-def feature_map(maps: Maps, *, any_order: bool = False) -> Callable[[Tensor], Tensor]:
-    """The function behind the ``maps`` argument.
+def mean_of_tokens(
+    x: Tensor,  # (N, T, D)
+    mask: TokenMask,
+) -> Tensor:
+    """Mean over the real tokens of each sample, (N, D)."""
+    # Filled, not multiplied: padding may hold NaN. Half precision is summed as float32.
+    wide = torch.promote_types(x.dtype, torch.float32)
+    total = x.masked_fill(~mask.tokens[..., None], 0).sum(1, dtype=wide)
+    return (total / mask.counts[:, None]).to(x.dtype)
 
-    Args:
-        maps: "flatten", "pool", "positions" or a callable (Tensor) -> (n, p).
-        any_order: The order of the features does not matter, and they may have several dimensions:
-            "flatten" is then ``samples_first``.
-    """
-    if callable(maps):
-        return maps
-    if maps not in _MAPS:
-        raise ValueError(f"maps must be {', '.join(map(repr, _MAPS))} or a callable, got {maps!r}")
-    return samples_first if any_order and maps == "flatten" else _MAPS[maps]
+
+def first_token(
+    x: Tensor,  # (N, T, D)
+    mask: TokenMask,
+) -> Tensor:
+    """The first real token of each sample, (N, D)."""
+    return x[torch.arange(len(x), device=x.device), mask.first]
+
+
+def last_token(
+    x: Tensor,  # (N, T, D)
+    mask: TokenMask,
+) -> Tensor:
+    """The last real token of each sample, (N, D)."""
+    return x[torch.arange(len(x), device=x.device), mask.last]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import inspect
-import re
 from collections.abc import Callable, Iterable, Sequence
-from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
+
+from repsim_fast.capture.kinds import has_unknown_weights, layer_kind, parts
 
 LayerSpec: TypeAlias = "str | Sequence[str] | Callable[[str, nn.Module], bool] | None"
 """Names or ``fnmatch`` patterns, a predicate (name, module) -> bool, or None for the default."""
@@ -62,68 +61,6 @@ def _shape_text(shape: tuple[int, ...] | None) -> str:
     return "" if shape is None else " x ".join(map(str, shape))
 
 
-def _classes(module: ModuleType, *, without: tuple[type, ...] = ()) -> tuple[type, ...]:
-    """Layer classes that a ``torch.nn.modules`` file defines."""
-    return tuple(
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value)
-        and issubclass(value, nn.Module)
-        and value.__module__ == module.__name__
-        and value not in without
-    )
-
-
-_KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
-    ("attention", (nn.MultiheadAttention,)),
-    ("recurrent", (nn.RNNBase,)),
-    ("conv", _classes(nn.modules.conv)),
-    (
-        "norm",
-        _classes(nn.modules.batchnorm)
-        + _classes(nn.modules.instancenorm)
-        + _classes(nn.modules.normalization),
-    ),
-    ("activation", _classes(nn.modules.activation, without=(nn.MultiheadAttention,))),
-    ("pooling", _classes(nn.modules.pooling)),
-    ("linear", _classes(nn.modules.linear, without=(nn.Identity,))),
-)
-
-# Layers that libraries and users write themselves, known by the words in their class names.
-_CONTAINER_WORDS = (
-    ("attention", re.compile("Attention|Attn")),
-    ("block", re.compile("Block|Bottleneck|Residual|Layer")),
-)
-_LEAF_WORDS = (
-    ("attention", re.compile("Attention|Attn")),
-    ("norm", re.compile("Norm")),
-    ("conv", re.compile("Conv")),
-    ("pooling", re.compile("Pool")),
-    ("linear", re.compile("Linear")),
-    ("activation", re.compile("ReLU|GELU|ELU|GLU|SiLU|Swish|Mish|Sigmoid|Tanh|Activation")),
-)
-
-
-def layer_kind(module: nn.Module) -> str | None:
-    """Kind of a layer, or None for a module that the default selection leaves out.
-
-    The rule: a subclass of one of torch's own convolution, normalisation, activation, pooling,
-    linear, recurrent or attention classes is of that kind. Any other class goes by its name. With
-    submodules: "attention" if the name says Attention or Attn, "block" if it says Block,
-    Bottleneck, Residual or Layer. Without: the kind whose word the name contains
-    (``FrozenBatchNorm2d`` is a "norm").
-    Containers, dropout, identity, flatten and embedding are of no kind.
-    """
-    for kind, classes in _KINDS:
-        if isinstance(module, classes):
-            return kind
-    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
-        return None
-    words = _CONTAINER_WORDS if next(module.children(), None) is not None else _LEAF_WORDS
-    name = type(module).__name__
-    return next((kind for kind, pattern in words if pattern.search(name)), None)
-
-
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Every module that can be captured, by name, in the order of declaration.
 
@@ -145,8 +82,9 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def layer_table(layers: dict[str, nn.Module]) -> LayerTable:
     """The layers as a table, without shapes."""
+    default = _default_layers(layers)
     return LayerTable(
-        LayerInfo(name, type(module).__name__, layer_kind(module))
+        LayerInfo(name, type(module).__name__, layer_kind(module) if name in default else None)
         for name, module in layers.items()
     )
 
@@ -165,9 +103,7 @@ def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, Selec
     found = named_layers(model)
     inner = {name: module for name, module in found.items() if name != ROOT}
     if layers is None:
-        # A model that is one layer, a bare nn.Linear say, has no other layer than itself.
-        candidates = inner or found
-        chosen = {n: SelectedLayer(m) for n, m in candidates.items() if layer_kind(m) is not None}
+        chosen = {n: SelectedLayer(m) for n, m in _default_layers(found).items()}
     elif callable(layers) and not isinstance(layers, nn.Module):
         chosen = {n: SelectedLayer(m) for n, m in inner.items() if layers(n, m)}
     else:
@@ -189,6 +125,50 @@ def _patterns(layers: object) -> list[str]:
             f"None, got {layers!r}"
         )
     return patterns
+
+
+def _default_layers(found: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """Modules of a kind that are no parts of another, the model itself only if it is a layer."""
+    model = found[ROOT]
+    inside = set(map(id, _parts_of(found).values()))
+    is_layer = len(found) == 1 or bool(parts(model))
+    return {
+        name: module
+        for name, module in found.items()
+        if layer_kind(module) is not None
+        and id(module) not in inside
+        and (name != ROOT or is_layer)
+    }
+
+
+def _parts_of(found: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """Layers that are only parts of another one, by name."""
+    inside = {id(part) for module in found.values() for part in parts(module)}
+    return {name: module for name, module in found.items() if id(module) in inside}
+
+
+def left_out_by_default(model: nn.Module) -> list[str]:
+    """What the default selection leaves out although it has weights, and how to have it."""
+    found = named_layers(model)
+    inside = list(_parts_of(found))
+    unknown = [name for name, module in found.items() if has_unknown_weights(module)]
+    texts = []
+    if inside:
+        texts.append(
+            f"{len(inside)} layers are left out that are parts of other layers, whose whole output "
+            f"counts: {_some(inside)}"
+        )
+    if unknown:
+        types = sorted({type(found[name]).__name__ for name in unknown})
+        texts.append(
+            f"{len(unknown)} layers with weights are left out because their types are not known "
+            f"as layers ({', '.join(types)}): {_some(unknown)}"
+        )
+    return [f"{text}; name them by layers= to have them" for text in texts]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def _matching(

@@ -24,10 +24,10 @@ from repsim_fast._core.model_state import (
 )
 from repsim_fast._core.randomness import private_rng
 from repsim_fast._core.versions import versions
-from repsim_fast.capture.features import Maps
-from repsim_fast.capture.layers import LayerSpec
+from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.engine import Engine
+from repsim_fast.comparison.intake import TooFewRowsError
 from repsim_fast.comparison.plan import (
     Models,
     Plan,
@@ -65,6 +65,8 @@ class Options(TypedDict, total=False):
     autocast: torch.dtype | None
     precision: Precision | None
     maps: Maps
+    mask: MaskSpec
+    channels: ChannelsOf
     calls: Literal["all", "first"]
     cuda_graph: bool
     names: Sequence[str] | None
@@ -103,6 +105,8 @@ def compare(
     autocast: torch.dtype | None = None,
     precision: Precision | None = None,
     maps: Maps = "flatten",
+    mask: MaskSpec = None,
+    channels: ChannelsOf = None,
     calls: Literal["all", "first"] = "all",
     cuda_graph: bool = False,
     names: Sequence[str] | None = None,
@@ -159,7 +163,18 @@ def compare(
         precision: Precision of the Gram products: None for float32 (float64 for float64
             features), "bfloat16" (or better, on the CPU), or "tf32" on CUDA; see
             ``ops.centered_gram``.
-        maps: Features of convolutional maps and tokens, as for ``Capture``.
+        maps: Features of convolutional maps and tokens, as for ``Capture``: "flatten", "pool",
+            "positions"; "tokens" (each real token a sample), "mean", "cls" and "last" (one row a
+            sample, from its real tokens); or a callable. But for callables, layers that return
+            their samples elsewhere are put right first: time before samples, the windows or tokens
+            of a sample as rows (they become positions), views of all samples one after the other
+            (they become channels). Before the first batch, models whose code is not known are run
+            on four samples of it, one of them twice, to find out. By default, layers whose rows are
+            not samples, as those of experts, are left out with a warning that says why.
+        mask: Which tokens are real, as for ``Capture``. Default: "attention_mask" among the inputs.
+            Padding in a form that would count it is an error.
+        channels: Where layers have their channels, "first", "last" or a callable, as for
+            ``Capture``. Default: as the layers have them.
         calls: "all" calls of a layer that is called several times in a pass, or only the "first".
         cuda_graph: Capture the forward passes and their Grams as a CUDA graph at the second batch,
             and replay it for batches like the one before. That saves the time between layers in
@@ -209,12 +224,21 @@ def compare(
     _check_fit(chosen, accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
     place = None if device is None else usable_device(device)
     engine = Engine(
-        plan.runs, accumulator, maps=maps, calls=calls, autocast=autocast, cuda_graph=cuda_graph
+        plan.runs,
+        accumulator,
+        maps=maps,
+        mask=mask,
+        channels=channels,
+        calls=calls,
+        autocast=autocast,
+        cuda_graph=cuda_graph,
     )
     settings = {
         "data": feed.description,
         **plan.settings,
         "maps": describe(maps),
+        "mask": None if mask is None else describe(mask),
+        "channels": None if channels is None else describe(channels),
         "calls": calls,
         "batch_size": feed.batch_size,
         "order": feed.order,
@@ -291,7 +315,10 @@ def _loop(
                 if engine.is_too_small(batch):
                     dropped.append(batch.n)
                 else:
-                    engine.step(batch, number)
+                    try:
+                        engine.step(batch, number)
+                    except TooFewRowsError as error:
+                        dropped.append(error.rows)
                 bar.update()
     except BaseException as error:
         if engine.n_batches:
@@ -321,7 +348,7 @@ def _result(
 ) -> SimilarityResult:
     """What the batches so far give, with the names of models and layers."""
     found = engine.accumulator.compute()
-    rows = [row for run in plan.run_of.values() for row in run.rows.values()]
+    rows = [row for run in plan.run_of.values() for row in run.kept.values()]
     first, second = np.ix_(rows, rows)
 
     def labelled(values: Tensor | None) -> Any:
@@ -329,7 +356,7 @@ def _result(
 
     return SimilarityResult(
         models=tuple(plan.run_of),
-        layers=tuple(tuple(run.rows) for run in plan.run_of.values()),
+        layers=tuple(tuple(run.kept) for run in plan.run_of.values()),
         value=labelled(found.value),
         standard_error=labelled(found.standard_error),
         measure=measure.info.name,
@@ -346,7 +373,7 @@ def _result(
         undefined={
             name: {
                 layer: found.undefined[row]
-                for layer, row in run.rows.items()
+                for layer, row in run.kept.items()
                 if row in found.undefined
             }
             for name, run in plan.run_of.items()

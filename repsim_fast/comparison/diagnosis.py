@@ -42,54 +42,39 @@ def check_features(run: Run, name: str, features: Any) -> None:
         )
 
 
-def other_rows(run: Run, name: str, rows: int, expected: int, hint: str) -> ValueError:
-    """A layer that does not bring one row for each sample."""
+def unfit(run: Run, name: str, why: str, hint: str = "") -> ValueError:
+    """A layer that does not bring features of every sample in every batch, and was asked for."""
     return ValueError(
-        f"layer {name!r} of model {run.name!r} gives {rows} rows where {expected} are expected; "
-        f"all layers of all models must have the same samples{hint}"
+        f"layer {name!r} of model {run.name!r}: {why}; in every batch, all layers of all models "
+        f"must have the same samples{hint}"
     )
 
 
-def new_layer(run: Run, name: str, number: int) -> ValueError:
-    """A layer that was not there before."""
-    return ValueError(
-        f"layer {name!r} of model {run.name!r} was not called in the first batch but is in batch "
-        f"{number}; every batch must run the same layers"
-    )
-
-
-def check_every_layer(run: Run, number: int) -> None:
-    """Raises ValueError where a pass has not called the layers that the first one called."""
-    if run.taken != len(run.rows):
-        raise ValueError(
-            f"model {run.name!r} ran {run.taken} of its {len(run.rows)} layers in batch {number}; "
-            "every batch must run the same layers"
-        )
-
-
-def check_first_pass(run: Run, expected: int | None) -> None:
-    """Raises ValueError where layers that were asked for by name are missing, or all are."""
+def check_first_pass(run: Run) -> None:
+    """Raises ValueError where layers that were asked for by name are missing."""
     for name in _missing(run):
         raise ValueError(
             f"layers: {name!r} of model {run.name!r} was never called, or returned no "
             "floating-point tensor"
         )
-    if not run.rows:
-        raise ValueError(
-            f"no layer of model {run.name!r} returned "
-            + (
-                f"one row for each of the {expected} samples; rows were {_some_skipped(run)}"
-                if run.skipped
-                else "a floating-point tensor: none was called, or they return others"
-            )
+
+
+def check_any_layer(run: Run) -> None:
+    """Raises ValueError where no layer is left."""
+    if not run.kept:
+        why = (
+            f"features of each sample in every batch: {_some_skipped(run)}"
+            if run.skipped
+            else "a floating-point tensor: none was called, or they return others"
         )
+        raise ValueError(f"no layer of model {run.name!r} returned {why}")
 
 
-def left_out(run: Run, expected: int | None) -> str:
+def left_out(run: Run) -> str:
     """That some layers of a model are left out."""
     return (
-        f"model {run.name!r}: {len(run.skipped)} layers left out because they do not return one "
-        f"row for each of the {expected} samples: {_some_skipped(run)}"
+        f"model {run.name!r}: {len(run.skipped)} layers left out, which do not return features of "
+        f"each sample in every batch: {_some_skipped(run)}"
     )
 
 
@@ -116,7 +101,7 @@ def not_finite(
         if called == name:
             found.append(_anomaly(activation))
 
-    with Capture(run.model, run.layers, maps=None, on_activation=note):
+    with Capture(run.model, run.hooked, maps=None, on_activation=note):
         forward(run)
     others = f"; {len(error.layers) - 1} later layers too" if len(error.layers) > 1 else ""
     return ValueError(
@@ -180,7 +165,7 @@ def _missing(run: Run) -> list[str]:
 
 
 def _some_skipped(run: Run) -> str:
-    some = ", ".join(f"{name!r} ({rows})" for name, rows in list(run.skipped.items())[:5])
+    some = ", ".join(f"{name!r} ({why})" for name, why in list(run.skipped.items())[:5])
     return some + (", ..." if len(run.skipped) > 5 else "")
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any, Literal
 
 import torch
 
 from repsim_fast._core.model_state import device_of
-from repsim_fast.capture import Capture, run
-from repsim_fast.capture.features import Maps
+from repsim_fast.capture import (
+    Capture,
+    ChannelsOf,
+    Forms,
+    Maps,
+    MaskSpec,
+    find_mask,
+    find_places,
+    left_out_by_default,
+    run,
+)
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.inputs import BatchInputs
 from repsim_fast.comparison.intake import Intake
@@ -30,13 +39,14 @@ class Engine:
         runs: What to run on every batch, in this order.
         accumulator: Where features go.
         maps: What becomes of maps and tokens, as in ``Capture``.
+        mask: Which tokens are real, as in ``Capture``.
+        channels: Where layers have their channels, as in ``Capture``.
         calls: Which calls of a layer count, as in ``Capture``.
         autocast: Dtype of automatic mixed precision, or None for none.
         cuda_graph: Whether the passes of batches like the one before are replayed as a CUDA graph.
 
     Attributes:
         seconds: Wall time of transformed inputs, forward passes and the combination of pairs.
-        notes: What the caller of a comparison should be warned of.
     """
 
     def __init__(
@@ -45,6 +55,8 @@ class Engine:
         accumulator: Accumulator,
         *,
         maps: Maps,
+        mask: MaskSpec = None,
+        channels: ChannelsOf = None,
         calls: Literal["all", "first"],
         autocast: torch.dtype | None,
         cuda_graph: bool = False,
@@ -52,12 +64,22 @@ class Engine:
         self.runs = runs
         self.accumulator = accumulator
         self.seconds = {"inputs": 0.0, "forward": 0.0, "pairs": 0.0}
-        self.notes: list[str] = []
         self._autocast = autocast
-        self._intake = Intake(accumulator, maps)
+        self._mask = mask
+        order = accumulator.any_feature_order
+        self._forms = [
+            Forms(r.model, maps, mask=mask, channels=channels, any_order=order) for r in runs
+        ]
+        self._intake = Intake(accumulator, rows_are_samples=self._forms[0].rows_are_samples)
         self._captures = [
-            Capture(r.model, r.layers, maps=None, calls=calls, on_activation=self._intake.taker(r))
-            for r in runs
+            Capture(
+                r.model,
+                r.hooked if r.layers is None else r.layers,
+                maps=None,
+                calls=calls,
+                on_activation=self._intake.taker(r, forms),
+            )
+            for r, forms in zip(runs, self._forms, strict=True)
         ]
         self._hooked = contextlib.ExitStack()  # captures that stay from batch to batch
         self._cuda_graph = cuda_graph
@@ -74,8 +96,8 @@ class Engine:
             self._replay = Replay(_one_gpu({device_of(r.model) for r in self.runs}))
         if all(r.transform is None for r in self.runs):
             with contextlib.ExitStack() as hooked:
-                for capture in self._captures:
-                    hooked.enter_context(capture)
+                for forms, capture in zip(self._forms, self._captures, strict=True):
+                    hooked.enter_context(_hooks(forms, capture))
                 self._hooked = hooked.pop_all()
         return self
 
@@ -85,12 +107,26 @@ class Engine:
         self._captures.clear()
         self._replay = None
 
+    @property
+    def notes(self) -> list[str]:
+        """What the caller of a comparison should be warned of."""
+        notes = []
+        for r, forms in zip(self.runs, self._forms, strict=True):
+            own = left_out_by_default(r.model) if r.layers is None else []
+            notes += [f"model {r.name!r}: {note}" for note in (*own, *forms.notes())]
+            notes += [diagnosis.left_out(r)] if r.skipped else []
+        return notes
+
     def is_too_small(self, batch: Batch) -> bool:
         """Whether the batch has too few samples for the measure."""
         return self._intake.rows_are_samples and batch.n < self.accumulator.min_samples
 
     def step(self, batch: Batch, number: int) -> None:
-        """Run every model on one batch. A batch that raises leaves no trace in the result."""
+        """Run every model on one batch. A batch that raises leaves no trace in the result.
+
+        Raises:
+            TooFewRowsError: The batch has too few tokens or positions for the measure.
+        """
         inputs = BatchInputs(batch)
         self._run_all(inputs, number)
         start = perf_counter()
@@ -111,6 +147,7 @@ class Engine:
         if self._replay is None:
             self._passes(inputs, number)
             return
+        _check_no_mask(batch.x, self._mask)
         start, before = perf_counter(), self.seconds["forward"]
         if self._replay.run(batch, lambda b: self._passes(BatchInputs(b), number)):
             self._intake.expected = rows_before  # a replay runs no hooks
@@ -118,20 +155,38 @@ class Engine:
 
     def _passes(self, inputs: BatchInputs, number: int) -> None:
         """Forward passes of all models on a batch."""
-        for r, capture in zip(self.runs, self._captures, strict=True):
+        for r, forms, capture in zip(self.runs, self._forms, self._captures, strict=True):
             start = perf_counter()
             x = inputs.of(r)
             middle = perf_counter()
-            r.taken = 0
+            forms.n = inputs.batch.n
+            if self.n_batches == 0:
+                self._find_places(r, forms, x, number)
+            r.taken.clear()
             r.running = True
             try:
-                with contextlib.nullcontext() if capture.active else capture:
+                with contextlib.nullcontext() if capture.active else _hooks(forms, capture):
                     self._forward(r, x, number)
             finally:
                 r.running = False
-            self._check(r, number)
+            if self.n_batches == 0:
+                diagnosis.check_first_pass(r)
+            self._intake.end_pass(r, number)
+            diagnosis.check_any_layer(r)
             self.seconds["inputs"] += middle - start
             self.seconds["forward"] += perf_counter() - middle
+
+    def _find_places(self, r: Run, forms: Forms, x: Any, number: int) -> None:
+        """Find where layers have their samples; a callable takes what a layer returns as it is."""
+        if not callable(forms.maps):
+            forms.places = find_places(
+                r.model,
+                r.hooked,
+                x,
+                forms.n,
+                lambda some: self._forward(r, some, number),
+                strict=r.layers is None,
+            )
 
     def _forward(self, r: Run, x: Any, number: int) -> None:
         with contextlib.ExitStack() as stack:
@@ -146,13 +201,18 @@ class Engine:
             except (RuntimeError, AssertionError) as error:
                 raise diagnosis.failed(r, x, number, error) from error
 
-    def _check(self, r: Run, number: int) -> None:
-        """Whether the pass brought the layers that it should."""
-        if self.n_batches == 0:
-            diagnosis.check_first_pass(r, self._intake.expected)
-            if r.skipped:
-                self.notes.append(diagnosis.left_out(r, self._intake.expected))
-        diagnosis.check_every_layer(r, number)
+
+@contextlib.contextmanager
+def _hooks(forms: Forms, capture: Capture) -> Iterator[None]:
+    """Hooks of both, in the order in which they need each other."""
+    with forms.watching(), capture:
+        yield
+
+
+def _check_no_mask(x: Any, spec: MaskSpec) -> None:
+    """A replayed graph runs no hooks, so that nothing would look at the masks of its batches."""
+    if (mask := find_mask(x, spec)) is not None:
+        raise ValueError(f"cuda_graph: expected inputs without a mask of tokens, got {mask.name}")
 
 
 def _one_gpu(devices: set[torch.device]) -> torch.device:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from repsim_fast._core.model_state import check_hookable, unwrap
-from repsim_fast.capture.layers import LayerSpec, select_layers
+from repsim_fast.capture import LayerSpec, select_layers
 from repsim_fast.similarity import Measure, get_measure
 from repsim_fast.similarity.base.estimator import Estimator
 from repsim_fast.similarity.base.measure import as_measure, options
@@ -26,8 +26,9 @@ class Run:
     """One forward pass a batch: a model, its inputs and its layers.
 
     Attributes:
+        hooked: Names of the modules whose outputs are watched.
         rows: The accumulator's number of each layer, in order of execution.
-        skipped: Rows of the features of layers that are left out, by name.
+        skipped: Why layers are left out, by name.
         taken: Layers of the current batch so far.
         running: Whether this is its own forward pass, the only one whose activations count.
     """
@@ -36,11 +37,16 @@ class Run:
     name: str
     layers: LayerSpec
     transform: Transform | None
-    n_layers: int  # that are hooked; a layer called twice counts once
+    hooked: tuple[str, ...]
     rows: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
-    taken: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
     running: bool = False
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """Rows of the layers that every batch brought."""
+        return {name: row for name, row in self.rows.items() if name not in self.skipped}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +67,8 @@ class Plan:
 
     @property
     def n_layers(self) -> int:
-        """Layers that are hooked, of all runs."""
-        return sum(run.n_layers for run in self.runs)
+        """Layers that are hooked, of all runs; one that is called twice counts once."""
+        return sum(len(run.hooked) for run in self.runs)
 
     @property
     def transforms(self) -> bool:
@@ -116,7 +122,7 @@ def make_plan(
             chosen = select_layers(model, chosen_layers[name])
         except ValueError as error:
             raise ValueError(f"model {name!r}: {error}") from None
-        run = Run(model, name, chosen_layers[name], transforms[name], len(chosen))
+        run = Run(model, name, chosen_layers[name], transforms[name], tuple(chosen))
         same = (id(model), id(transforms[name]), tuple(chosen.items()), paired and name)
         run_of[name] = runs.setdefault(same, run)
     settings = {

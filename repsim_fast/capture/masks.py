@@ -1,0 +1,129 @@
+"""Which tokens of a batch are real, and which only pad sentences to one length."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+MaskSpec: TypeAlias = "str | Callable[[Any], Tensor | None] | None"
+"""Key of the mask among a model's inputs, or a callable inputs -> mask; None: attention_mask."""
+
+DEFAULT = "attention_mask"
+
+
+class TokenMask:
+    """Which of T tokens of each of N samples are real.
+
+    Attributes:
+        tokens: (N, T) bool.
+        name: What the mask is called in messages.
+    """
+
+    def __init__(self, tokens: Tensor, name: str) -> None:
+        self.tokens = tokens
+        self.name = name
+
+    @functools.cached_property
+    def counts(self) -> Tensor:
+        """(N,) real tokens of each sample."""
+        return self.tokens.sum(1)
+
+    @functools.cached_property
+    def padded(self) -> bool:
+        """Whether any token is none."""
+        return not bool(self.tokens.all())
+
+    @functools.cached_property
+    def first(self) -> Tensor:
+        """(N,) position of the first real token of each sample."""
+        return self.tokens.int().argmax(1)
+
+    @functools.cached_property
+    def last(self) -> Tensor:
+        """(N,) position of the last real token of each sample."""
+        return self.tokens.shape[1] - 1 - self.tokens.int().flip(1).argmax(1)
+
+    def on(self, device: torch.device) -> TokenMask:
+        """The mask on a device."""
+        if self.tokens.device == device:
+            return self
+        return TokenMask(self.tokens.to(device), self.name)
+
+    def check_every_sample(self) -> None:
+        """Raises ValueError where a sample has no real token."""
+        if not bool(self.counts.all()):
+            empty = int((self.counts == 0).int().argmax())
+            raise ValueError(f"mask: sample {empty} of a batch has no real token in {self.name}")
+
+
+def find_mask(inputs: Any, spec: MaskSpec) -> TokenMask | None:
+    """The mask of a batch, or None where it has none.
+
+    Args:
+        inputs: What the model was called with: a tensor, or a tuple or mapping of inputs.
+        spec: As ``mask`` of ``Capture``.
+
+    Raises:
+        ValueError: No mask under the name that was given, one of another shape than (N, T), or one
+            for inputs that two kinds of tokens of the same number share.
+        TypeError: Something else than a tensor.
+    """
+    name = spec if isinstance(spec, str) else DEFAULT if spec is None else "mask="
+    if callable(spec):
+        mask = spec(inputs)
+    elif isinstance(inputs, Mapping):
+        mask = inputs.get(name)
+    else:
+        mask = None
+    if mask is None:
+        if isinstance(spec, str):
+            there = list(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__
+            raise ValueError(f"mask: the model's inputs have no {spec!r}; they are {there}")
+        return None
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask: expected a tensor (N, T), got {type(mask).__name__}")
+    if mask.ndim != 2:
+        raise ValueError(
+            f"mask: expected {name} to have shape (N, T), got {tuple(mask.shape)}; give "
+            "mask=callable, inputs -> (N, T) or None for no padding"
+        )
+    if spec is None:
+        _check_one_kind(inputs, mask)
+    return TokenMask(mask != 0, name)
+
+
+def _check_one_kind(inputs: Mapping[str, Any], mask: Tensor) -> None:
+    """Encoder and decoder have masks of their own, told apart by their numbers of tokens only."""
+    for name in ("decoder_input_ids", "decoder_inputs_embeds"):
+        tokens = inputs.get(name)
+        if isinstance(tokens, Tensor) and tokens.ndim > 1 and tokens.shape[1] == mask.shape[1]:
+            raise ValueError(
+                f"mask: {DEFAULT} and {name} have {mask.shape[1]} tokens both, so that nothing "
+                "tells whose they are; choose layers= of the encoder or of the decoder, and its "
+                "mask by mask="
+            )
+
+
+def inputs_of_call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What a model was called with: one tensor as it is, named inputs as a mapping."""
+    if not kwargs:
+        return args[0] if len(args) == 1 else _named(model, args, {}) or args
+    return _named(model, args, kwargs) or dict(kwargs)
+
+
+def _named(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Arguments by the names that the model's ``forward`` gives them, if it tells."""
+    if not args:
+        return dict(kwargs)
+    try:
+        bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return None
+    return {**bound.arguments, **kwargs}

@@ -1,0 +1,164 @@
+"""A small batch in which a sample comes twice tells which layers' rows are samples, and how.
+
+Rows may have the number of the samples by chance, as those that an expert is given, or the tokens
+of time-first layers; or be the samples' windows or views in one order or another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast.capture.capture import Capture, untouched
+from repsim_fast.capture.samples import (
+    EQUAL_SAMPLES_DIFFER,
+    Place,
+    Places,
+    by_sample,
+    find_place,
+    rows_follow_samples,
+)
+
+# Modules whose code is known to keep samples in rows, one each.
+_KNOWN = ("torch.nn.", "torchvision.models.", "torchvision.ops.", "repsim_fast.models.")
+_UNKNOWN = ("torchvision.models.detection.", "torchvision.models.optical_flow.")
+
+# Layers that are most likely given a choice of rows, if these do not behave as samples.
+_EXPERT = re.compile("expert", re.IGNORECASE)
+
+
+def find_places(
+    model: nn.Module,
+    layers: Sequence[str],
+    inputs: Any,
+    n: int,
+    forward: Callable[[Any], None],
+    *,
+    strict: bool,
+) -> Places:
+    """Where the layers of a model have their samples, from one pass over four samples of a batch.
+
+    Nothing is run where the code of every module is known. There is another pass where equal
+    samples did not give equal rows: because random numbers were drawn, which are the same again,
+    because samples interact, or because the rows are no samples. The model comes back as it was.
+
+    Args:
+        model: The model.
+        layers: Names of the layers.
+        inputs: What the model is called with: a tensor, or a tuple or mapping of inputs.
+        n: Samples in it.
+        forward: Runs the model on such inputs.
+        strict: Leave layers out whose rows are no samples or are those of experts; else they are
+            taken for samples where there is one for each, and the note says so.
+    """
+    if n < 2 or keeps_rows(model):
+        return Places()
+    picks = [0, n // 2, 0, n - 1]
+    found: dict[str, tuple[Place | None, str]] = {}
+    middle: dict[str, Tensor] = {}
+    doubtful: dict[str, Tensor] = {}
+    counted: list[str] = []
+
+    def look(name: str, x: Tensor) -> None:
+        place, reason = found[name] = find_place(x, picks)
+        if place == "parts":
+            middle[name] = by_sample(x, place, len(picks), None)[1].clone()
+        elif reason == EQUAL_SAMPLES_DIFFER and not (strict and _EXPERT.search(name)):
+            doubtful[name] = x.clone()
+
+    def look_again(name: str, x: Tensor) -> None:
+        if name in doubtful and (not strict or len(x) == len(picks)):
+            found[name] = "first", ""
+            if not rows_follow_samples(doubtful[name], x):
+                counted.append(name)
+
+    def run_on(picks: Sequence[int], look: Callable[[str, Tensor], None]) -> None:
+        capture = Capture(model, layers, maps=None, on_activation=look)
+        with untouched(model), _attributes_kept(model), capture:
+            forward(_rows(inputs, torch.tensor(picks), n))
+
+    try:
+        run_on(picks, look)
+        if doubtful:
+            run_on([0, n // 2, n // 2, n - 1], look_again)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        why = str(error.__cause__ or error).partition("\n")[0]
+        return Places(note=_counted(f"the model does not run on four samples of a batch: {why}"))
+    return Places(
+        {name: place for name, (place, _) in found.items() if place is not None},
+        {name: reason for name, (place, reason) in found.items() if place is None},
+        middle,
+        _counted(f"{EQUAL_SAMPLES_DIFFER} of {_some(counted)}") if counted else "",
+    )
+
+
+def _some(layers: Sequence[str]) -> str:
+    some = ", ".join(map(repr, layers[:5])) + ", ..." * (len(layers) > 5)
+    return f"{len(layers)} layers: {some}"
+
+
+def _counted(why: str) -> str:
+    return f"rows are only counted, not seen to be samples, because {why}"
+
+
+def keeps_rows(model: nn.Module) -> bool:
+    """Whether the code of every module is known, and gives one row for each sample."""
+    return all(_keeps_rows(module) for module in model.modules())
+
+
+def _keeps_rows(module: nn.Module) -> bool:
+    classes = type(module).__mro__
+    if "forward" in vars(module) or not all(map(_is_known, classes[: classes.index(nn.Module)])):
+        return False
+    if isinstance(module, (nn.Flatten, nn.Unflatten)):
+        dim = module.start_dim if isinstance(module, nn.Flatten) else module.dim
+        return isinstance(dim, int) and dim > 0
+    if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
+        return bool(module.batch_first)
+    return not isinstance(module, nn.AdaptiveLogSoftmaxWithLoss)  # gives rows to its tails
+
+
+def _is_known(cls: type) -> bool:
+    """Whether a class comes with one of the libraries, or adds no more than a constructor."""
+    where = cls.__module__ + "."
+    if where.startswith(_KNOWN):
+        return not where.startswith(_UNKNOWN)
+    return not any(
+        callable(v) or isinstance(v, property) for k, v in vars(cls).items() if k != "__init__"
+    )
+
+
+def _rows(inputs: Any, rows: Tensor, n: int) -> Any:
+    """The same inputs for some of the n samples."""
+    if isinstance(inputs, Tensor):
+        return inputs[rows.to(inputs.device)] if inputs.ndim and len(inputs) == n else inputs
+    if isinstance(inputs, Mapping):
+        return {name: _rows(value, rows, n) for name, value in inputs.items()}
+    if type(inputs) in (tuple, list):
+        return type(inputs)(_rows(value, rows, n) for value in inputs)
+    return inputs
+
+
+@contextlib.contextmanager
+def _attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Attributes of modules, such as counters and caches, as before afterwards."""
+    kept = [
+        (vars(m), dict(vars(m)), {k: list(v) for k, v in vars(m).items() if type(v) is list})
+        for m in model.modules()
+    ]
+    try:
+        yield
+    finally:
+        for own, before, lists in kept:
+            for name in own.keys() - before.keys():
+                del own[name]
+            own.update(before)
+            for name, values in lists.items():
+                before[name][:] = values
