@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 from repsim_fast.similarity import (
     canonical_correlations,
     cca,
+    cknna,
     get_measure,
     grid,
     gulp_distance,
@@ -202,3 +203,30 @@ def test_second_order_cosine_compares_similarities():
     assert np.mean(definition) > 0.9999
     assert np.mean(theirs) < 0.95
     assert float(second_order_cosine(x, y, k=5)) == pytest.approx(np.mean(definition), abs=1e-9)
+
+
+def test_cknna_is_symmetric():
+    """platonic-rep: HSIC₁ of kernels with zeros where samples are not common neighbours, which are
+    no symmetric matrices."""
+
+    def hsic1(k: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+        n = len(k)
+        corner = k.sum() * m.sum() / ((n - 1) * (n - 2))
+        return (k * m.T).sum() + corner - 2 * (k @ m).sum() / (n - 2)
+
+    def near(kernel: torch.Tensor, k: int) -> torch.Tensor:
+        nearest = kernel.clone().fill_diagonal_(-torch.inf).topk(k, dim=1).indices
+        return torch.zeros_like(kernel).scatter(1, nearest, 1.0)
+
+    def platonic(x: torch.Tensor, y: torch.Tensor) -> float:
+        kernels = [torch.nn.functional.normalize(m) for m in (x, y)]
+        kernels = [m @ m.T for m in kernels]
+        masks = [near(kernel, 5) for kernel in kernels]
+        own = [hsic1(m * k, m * k) for m, k in zip(masks, kernels, strict=True)]
+        both = masks[0] * masks[1]
+        return float(hsic1(both * kernels[0], both * kernels[1]) / (own[0] * own[1]).sqrt())
+
+    x = torch.randn(60, 6, dtype=torch.float64)
+    y = x @ torch.randn(6, 8, dtype=torch.float64) + 0.5 * torch.randn(60, 8)
+    assert abs(platonic(x, y) - platonic(y, x)) > 1e-6
+    torch.testing.assert_close(cknna(x, y, k=5), cknna(y, x, k=5))
