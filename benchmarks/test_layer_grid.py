@@ -79,6 +79,7 @@ def test_layer_grid(benchmark, record):
             layers=is_counted,
             calls="first",
             batch_size=BATCH,
+            shuffle=False,  # the batches of the oracle
             precision=precision,
             names=["resnet18", "resnet34"],
         )
