@@ -21,7 +21,7 @@ GPU_TESTS := kernels similarity attacks rest
 GPU_SANITIZERS := memcheck racecheck initcheck synccheck
 GPU_BENCHES := operators study paths steps svd attacks end-to-end
 
-.PHONY: demo test build lint lint-python lint-cpp format doctest bench experiment-smoke cuda-check \
+.PHONY: demo test build lint lint-python lint-cpp format doctest bench bench-check experiment-smoke cuda-check \
         compiler-check test-levels \
         sanitize sanitize-cpu torch-check sdist wheel-check clean help \
         gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-learning gpu-experiment \
@@ -42,6 +42,9 @@ experiment-smoke: $(VENV)/.built  ## the experiment on robust representations, o
 
 bench: $(VENV)/.built  ## benchmarks; correctness is checked before anything is timed
 	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-json=$(OUT)/benchmarks.json
+
+bench-check: $(VENV)/.built  ## the benchmarks' checks of correctness, without their times
+	$(PYTEST) benchmarks
 
 $(VENV)/.installed: pyproject.toml tools/environment.sh
 	PYTHON="$(PYTHON)" sh tools/environment.sh $(VENV)

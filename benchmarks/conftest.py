@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timing
 import torch
 from timing import Row, machine, machine_name, merged, write_json
 
@@ -23,6 +24,11 @@ _machine = functools.cache(machine)  # before the first file changes the working
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write the figures to results/<machine>")
     parser.addoption("--record-to", type=Path, help="write the figures to this folder")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where benchmarks are disabled, as they are unless asked for, only correctness is checked."""
+    timing.timed = not config.getoption("benchmark_disable", False)
 
 
 if importlib.util.find_spec("pytest_benchmark") is None:
@@ -53,6 +59,8 @@ def record(request: pytest.FixtureRequest) -> Callable[..., None]:
     name = Path(request.node.path).stem.removeprefix("test_")
 
     def add(case: str, **figures: Any) -> None:
+        if not timing.timed:
+            return
         row = {"case": case, **figures}
         _rows.setdefault(name, []).append(row)
         _write(request.config, name)  # at once: a part that is stopped keeps what it has

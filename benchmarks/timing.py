@@ -19,6 +19,9 @@ import repsim_fast
 
 Row = dict[str, Any]
 
+timed = True
+"""False in a run that checks correctness alone."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -36,7 +39,9 @@ def side_by_side(
     alternatives: dict[str, Callable[[], Any]], *, rounds: int = 7, warmup: int = 2
 ) -> dict[str, Timing]:
     """Times alternatives in turn, round by round, so that a change of the machine's load hits all
-    of them; synchronises the GPU when there is one."""
+    of them; synchronises the GPU when there is one. Once each where only correctness is checked."""
+    if not timed:
+        rounds, warmup = 1, 0
     for _ in range(warmup):
         for function in alternatives.values():
             function()
