@@ -123,20 +123,66 @@ def test_attack_changes_what_the_models_see(
     assert "its own adversarial images" in report
 
 
-def test_only_cka_has_errors_from_its_batches(run: Run, tmp_path: Path) -> None:
-    arguments = [
-        "compare", "resnet-8", "--data", "digits", "--limit", 40, "--threads", 1,
-        "--layers", "conv1", "--layers", "fc", "--measure", "procrustes_distance",
-    ]  # fmt: skip
-    result = run(*arguments, "--out", tmp_path)
+COMPARE = ["compare", "resnet-8", "--data", "digits", "--limit", 40, "--threads", 1]
+TWO_LAYERS = ["--layers", "conv1", "--layers", "fc"]
+
+
+def test_errors_and_chance_levels_of_other_measures(run: Run, tmp_path: Path) -> None:
+    arguments = [*COMPARE, *TWO_LAYERS, "--measure", "procrustes_distance", "--out", tmp_path]
+    result = run(*arguments)
     assert result.exit_code == 0, result.output
-    assert "smaller --batch-size" not in result.output
-    assert "--jackknife 10 gives standard errors" in result.output
-    result = run(*arguments, "--jackknife", 4, "--out", tmp_path)
-    assert result.exit_code == 0, result.output
-    assert "--jackknife" not in result.output
     found = SimilarityResult.load(tmp_path / "result.safetensors")
+    assert len(found.group_samples) == 10
     assert found.standard_error[0, 1] > 0
+    assert f"{found.between(0, 0).figures()[0].chance:.3f}" in result.output
+    assert "chance level: mean over 10 random orders of the samples" in result.output
+    result = run(*arguments, "--jackknife", 4, "--permutations", 3, "--minus-chance")
+    assert result.exit_code == 0, result.output
+    found = SimilarityResult.load(tmp_path / "result.safetensors")
+    assert len(found.group_samples) == 4
+    assert "mean over 3 random orders" in found.chance_note
+    assert (tmp_path / "heatmaps-minus-chance.png").is_file()
+    result = run(*arguments, "--jackknife", 0, "--permutations", 0)
+    assert "no standard errors: none were asked for; --jackknife 10 gives them" in result.output
+    assert "no chance level: none was asked for; --permutations 10 gives it" in result.output
+    result = run(*arguments, "--permutations", 0, "--minus-chance")
+    assert result.exit_code == 1
+    assert "--minus-chance needs chance levels" in result.output
+
+
+@pytest.mark.filterwarnings("default::UserWarning:repsim_fast")
+def test_notes_are_below_the_figures(run: Run, tmp_path: Path) -> None:
+    result = run(*COMPARE, "--layers", "fc", "--measure", "cca", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    below = result.stdout.partition("mean off-diagonal")[2]
+    assert "note: cca: p = 10 and q = 10 independent features of n = 40 samples" in below
+
+
+def test_forms_of_features(run: Run, tmp_path: Path) -> None:
+    def compare(name: str, *options: object) -> SimilarityResult:
+        result = run(*COMPARE, "--layers", "conv1", *options, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        return SimilarityResult.load(tmp_path / name / "result.safetensors")
+
+    cells = {
+        name: compare(name, "--layers", "fc", *options).value[0, 1]
+        for name, options in {
+            "flatten": [],
+            "pool": ["--maps", "pool"],
+            "channels": ["--maps", "pool", "--channels", "last"],
+            "biased": ["--estimator", "biased"],
+            "in order": ["--no-shuffle"],
+        }.items()
+    }
+    assert len(set(cells.values())) == 5
+    positions = compare("positions", "--maps", "positions", "--calls", "first")
+    assert positions.n_samples == 40 * 64
+    assert positions.settings["calls"] == "first"
+    for option, value in (("--maps", "tape"), ("--channels", "middle"), ("--calls", "none")):
+        result = run(*COMPARE, option, value, "--out", tmp_path / "none")
+        assert result.exit_code == 1
+        assert f"{option[2:]} must be 'f" in result.output or "calls must be" in result.output
+        assert repr(value) in result.output
 
 
 def test_low_precision_where_asked_for(run: Run, tmp_path: Path) -> None:
@@ -181,7 +227,7 @@ def test_one_batch_is_told_that_smaller_ones_give_errors(run: Run, tmp_path: Pat
         "--layers", "fc", "--batch-size", 40, "--out", tmp_path,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "smaller --batch-size gives several batches" in result.output
+    assert "one batch; several, by a smaller --batch-size, give standard errors" in result.output
 
 
 def test_torchvision_by_name(run: Run, tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ class TestArguments:
     def test_jackknife(self, good: nn.Module, x: Tensor) -> None:
         with pytest.raises(TypeError, match="jackknife: expected an int, got float"):
             compare([good], x, measure="procrustes_similarity", jackknife=2.5)
-        with pytest.raises(ValueError, match="jackknife: expected at least 2 groups, got 1"):
+        with pytest.raises(ValueError, match=r"jackknife: expected at least 2 groups.* got 1"):
             compare([good], x, measure="procrustes_similarity", jackknife=1)
         with pytest.raises(ValueError, match="jackknife: expected at most the 24 samples, got 25"):
             compare([good], x, measure="procrustes_similarity", jackknife=25)

@@ -181,7 +181,8 @@ class TestOfOtherMeasures:
         assert result.group_samples == (8,) * 5
 
     def test_are_none_without_a_jackknife(self, net_a: nn.Module, images: Tensor) -> None:
-        result = compare([net_a], images, layers=LAYERS, maps="pool", measure="procrustes_distance")
+        options = {"layers": LAYERS, "maps": "pool", "measure": "procrustes_distance"}
+        result = compare([net_a], images, **options, jackknife=0)
         assert result.replicates is None
         assert np.isnan(result.between(0, 0).standard_error_of(Grid.mean))
 

@@ -61,7 +61,7 @@ class TestGrids:
         for method in (grid.mean_off_diagonal, grid.mean_same_layer, grid.mean_by_distance):
             with pytest.raises(ValueError, match="got 3 layers of 'a' and 2 of 'b'"):
                 method()
-        assert list(grid.summary()) == ["mean"]
+        assert list(grid.summary()) == ["mean of all pairs"]
 
     def test_grid_as_a_table(self) -> None:
         table = self.result.between("a", "b").to_dataframe()
@@ -87,7 +87,7 @@ class TestResult:
         path = result.to_csv(tmp_path / "grid.csv")
         expected = result.to_dataframe().to_csv(index=False, lineterminator="\n")
         assert path.read_text() == expected
-        assert ",,0.01\n" in expected
+        assert ",,0.01,\n" in expected
 
     @pytest.mark.parametrize("table", [make().to_dataframe, make().grids()[0].to_dataframe])
     def test_tables_without_pandas_say_what_to_install(
@@ -178,7 +178,7 @@ class TestFiles:
 
     def test_later_formats_and_wrong_contents(self, tmp_path: Path) -> None:
         path = tmp_path / "x.safetensors"
-        metadata = {"format": "repsim_fast.SimilarityResult", "format_version": "3", "result": "{}"}
+        metadata = {"format": "repsim_fast.SimilarityResult", "format_version": "4", "result": "{}"}
         save_file({"value": np.zeros((1, 1))}, path, metadata)
         with pytest.raises(ValueError, match="later version"):
             SimilarityResult.load(path)

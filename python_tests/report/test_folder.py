@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,13 @@ def test_has_report_pictures_table_and_result(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 25
     assert float(rows[1]["value"]) == result.value[0, 1]
+
+
+def test_pictures_minus_chance_where_asked_for(tmp_path: Path) -> None:
+    result = replace(make((2,)), chance=np.full((2, 2), 0.3))
+    report = write_folder(tmp_path, result, minus_chance=True)
+    assert (tmp_path / "heatmaps-minus-chance.png").is_file()
+    assert "minus chance level" in report.read_text(encoding="utf-8")
 
 
 def test_names_of_pictures_differ(tmp_path: Path) -> None:

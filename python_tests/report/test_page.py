@@ -106,6 +106,47 @@ class TestReport:
         assert "Bures distance" in text("bures_distance")
         assert "0 (dark) means that they do" in text("bures_distance")
 
+    def test_cards_can_be_compared(self, tmp_path: Path) -> None:
+        """Of every square grid the mean off-diagonal; others say that theirs is of all pairs."""
+        result = make((3, 2, 3))
+        html = write_report(tmp_path / "r.html", result).read_text(encoding="utf-8")
+        cards = re.findall(
+            r'<span class="name">([^<]*)</span><b>([^<]*)</b><span>([^<]*)</span>', html
+        )
+        expected = []
+        for grid in result.grids():
+            square = len(grid.rows) == len(grid.columns)
+            mean = grid.mean_off_diagonal() if square else grid.mean()
+            name = "mean off-diagonal" if square else "mean of all pairs"
+            expected.append((grid.title, f"{mean:.2f}", name))
+        assert cards == expected
+
+    def test_each_figure_under_its_own_name(self, tmp_path: Path) -> None:
+        result = make((3, 2, 3))
+        text = Page(write_report(tmp_path / "r.html", result).read_text(encoding="utf-8")).text
+        assert f"a / c3 x 3mean same layer{result.between(0, 2).mean_same_layer():.3f}" in text
+        assert f"a / b3 x 2mean of all pairs{result.between(0, 1).mean():.3f}" in text
+
+    def test_chance_levels_errors_and_notes_are_told(self, tmp_path: Path) -> None:
+        result = replace(
+            make((3, 3)),
+            chance=np.full((6, 6), 0.25),
+            chance_note="mean over 10 orders",
+            no_error="none were asked for",
+            notes=("few samples",),
+        )
+        path = write_report(tmp_path / "r.html", result, minus_chance=True)
+        page = Page(path.read_text(encoding="utf-8"))
+        for needed in (
+            "by chance 0.25", "Chance level: mean over 10 orders.", "Note: few samples.",
+            "No standard errors: none were asked for.", "minus its chance level",
+            "unrelated layers are not at 0 but at their chance level, 0.25 on average",
+        ):  # fmt: skip
+            assert needed in page.text
+        assert len([tag for tag, _ in page.tags if tag == "img"]) == 3
+        with pytest.raises(ValueError, match="expected the chance levels"):
+            write_report(tmp_path / "r.html", make(), minus_chance=True)
+
     def test_several_results_and_no_square_grid(self, tmp_path: Path) -> None:
         results = {"First": make((3, 2)), "Second": make((1,))}
         text = write_report(tmp_path / "r.html", results, standard_error=True).read_text("utf-8")

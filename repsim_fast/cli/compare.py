@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -68,10 +69,65 @@ MeasureName = Annotated[
 Jackknife = Annotated[
     int | None,
     typer.Option(
-        min=2,
+        min=0,
         metavar="N",
         help="Groups of images that are left out in turn for the standard errors of measures "
-        "other than cka, whose errors come from its batches (default: no errors).",
+        "other than cka, whose errors come from its batches; 0 for none (default: ten, where they "
+        "take a minute at most).",
+    ),
+]
+Permutations = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Random orders of the images that give the chance level of measures other than cka, "
+        "whose level is known; 0 for none (default: ten, where they take a minute at most).",
+    ),
+]
+MinusChance = Annotated[
+    bool,
+    typer.Option(
+        "--minus-chance", help="Draw heat maps of the values minus their chance levels as well."
+    ),
+]
+EstimatorName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Estimator of measures of kernels such as cka: 'unbiased' or 'biased' (default: the "
+        "measure's own).",
+    ),
+]
+MapsForm = Annotated[
+    str,
+    typer.Option(
+        metavar="FORM",
+        help="What becomes of maps and tokens: 'flatten', 'pool' (mean over positions), "
+        "'positions' (each of them a sample); of transformers 'tokens' (each of them a sample), "
+        "'mean' (over tokens), 'cls' (the first token), 'last'.",
+    ),
+]
+ChannelsPlace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PLACE",
+        help="Where layers have their channels, 'first' or 'last', where that is not found from "
+        "the layers themselves; 'flatten' does not ask.",
+    ),
+]
+Calls = Annotated[
+    str,
+    typer.Option(
+        metavar="WHICH",
+        help="Of a layer that is called several times in a pass, 'all' calls or the 'first'.",
+    ),
+]
+Shuffle = Annotated[
+    bool,
+    typer.Option(
+        help="Read images in random order, by the seed, or in the order of the data, which makes "
+        "layers look less alike where that follows classes."
     ),
 ]
 BatchSize = Annotated[
@@ -123,10 +179,17 @@ def compare(
     size: Size = None,
     limit: Limit = None,
     layers: Layers = None,
+    maps: MapsForm = "flatten",
+    channels: ChannelsPlace = None,
+    calls: Calls = "all",
     measure: MeasureName = "cka",
+    estimator: EstimatorName = None,
     jackknife: Jackknife = None,
+    permutations: Permutations = None,
+    minus_chance: MinusChance = False,
     batch_size: BatchSize = None,
     passes: Passes = 1,
+    shuffle: Shuffle = True,
     attack: Attack = None,
     eps: Eps = DEFAULT_EPS,
     attack_steps: AttackSteps = 10,
@@ -153,6 +216,8 @@ def compare(
 
     if attack is not None and attack not in _ATTACKS:
         raise ValueError(f"--attack must be one of {', '.join(_ATTACKS)}, got {attack!r}")
+    if minus_chance and permutations == 0:
+        raise ValueError("--minus-chance needs chance levels, got --permutations 0")
     mixed = choose_autocast(autocast)
     where = choose_device(device)
     threads_used = choose_threads(threads)
@@ -169,13 +234,20 @@ def compare(
             networks,
             data=images,
             layers=layers,
+            # compare names those there are
+            maps=cast(Any, maps),
+            channels=cast(Any, channels),
+            calls=cast(Any, calls),
             measure=measure,
+            estimator=cast(Any, estimator),
             jackknife=jackknife,
+            permutations=permutations,
             inputs=_attacks(attack, networks, eps=eps, steps=attack_steps, seed=seed),
             batch_size=batch_size,
             passes=passes,
+            shuffle=shuffle,
             autocast=mixed,
-            precision=cast(Any, precision),  # compare names those there are
+            precision=cast(Any, precision),
             cuda_graph=cuda_graph,
             device=where,
             progress=progress,
@@ -185,6 +257,7 @@ def compare(
     report = write_folder(
         out,
         result,
+        minus_chance=minus_chance,
         introduction=_introduction(attack, eps, attack_steps),
         tables={"Models": [model.about for model in opened.values()]},
     )
@@ -196,13 +269,16 @@ def _show(result: SimilarityResult, report: Path) -> None:
     seconds = result.seconds["total"]
     typer.echo(f"\n{result.n_samples:,} images in {seconds:.1f} s; {result.measure}:\n")
     typer.echo(format_table(result.summary()))
-    if result.no_error:
-        typer.echo(
-            "\nA smaller --batch-size gives several batches and so standard errors."
-            if result.hsic is not None
-            else "\n--jackknife 10 gives standard errors."
-        )
+    about = [_as_option(text) for text in result.about_values()]
+    typer.echo("".join(f"\n{text}" for text in about))
     typer.echo(f"\nOpen {report}; beside it are heat maps (PNG), table (CSV) and result.")
+
+
+def _as_option(text: str) -> str:
+    """A text for Python in the words of the command line."""
+    return re.sub(r"\b(jackknife|permutations)=(\d+)", r"--\1 \2", text).replace(
+        "batch_size", "--batch-size"
+    )
 
 
 def _attacks(

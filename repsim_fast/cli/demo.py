@@ -65,10 +65,11 @@ def demo(
             [
                 {
                     "networks": row["comparison"],
-                    "CKA": row["mean off-diagonal"],
+                    "CKA": row["value"],
                     "standard error": row["standard error"],
                 }
                 for row in found.result.summary()
+                if row["figure"] == "mean off-diagonal"
             ]
         )
     )

@@ -57,6 +57,7 @@ class Options(TypedDict, total=False):
     measure: str | Measure[Any]
     estimator: Estimator | None
     jackknife: int | None
+    permutations: int | None
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None
     batch_size: int | None
     passes: int
@@ -97,6 +98,7 @@ def compare(
     measure: str | Measure[Any] = "cka",
     estimator: Estimator | None = None,
     jackknife: int | None = None,
+    permutations: int | None = None,
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None = None,
     batch_size: int | None = None,
     passes: int = 1,
@@ -144,8 +146,15 @@ def compare(
         estimator: Of kernel alignments, "unbiased" (HSIC₁, needs 4 samples a batch) or "biased".
             Default: the measure's own, unbiased where none was chosen.
         jackknife: Groups of samples to leave out in turn for the standard errors of measures other
-            than "cka", which takes as many times as long. Default: none for those, while those of
-            "cka" come from its batches.
+            than "cka", whose errors come from its batches; each group takes as long as the values
+            themselves. 0 for none. Default: ten, where that is expected to take at most a minute;
+            the result's ``no_error`` says where not. Samples with several rows each, as positions
+            have, are left out by whole batches.
+        permutations: Random orders of the samples of one layer of each pair, whose mean value is
+            the pair's chance level; each takes as long as comparing all pairs, and nothing is
+            factorised again. 0 for none. Default: ten, where that is expected to take at most a
+            minute; the result's ``chance_note`` says where not. Not for "cka", whose level is known
+            exactly: 0 for the unbiased estimator.
         inputs: What a model sees in place of the images: a callable (x, y) -> x, such as an attack
             ``functools.partial(attack, model)`` or a corruption, for all models, or one for each
             (None: the data as they are). It runs with gradients enabled, once a batch and before
@@ -182,13 +191,14 @@ def compare(
             without ``inputs``.
         names: Names of the models. Default: their class names, numbered if they are equal.
         progress: Show a progress bar.
-        seed: Seed of the random order, and of random numbers that models draw; the global
-            generators come back as they were.
+        seed: Seed of the random order, of permutations, and of random numbers that models draw;
+            the global generators come back as they were.
 
     Returns:
-        The similarities of all pairs of layers, with standard errors from a jackknife over
-        batches and its replicates. An exception after one or more completed batches, also a
-        keyboard interrupt, has an attribute ``partial_result``: the result up to there.
+        The similarities of all pairs of layers, with standard errors and replicates from a
+        jackknife, chance levels, and all that was warned of as ``notes``. An exception after one or
+        more completed batches, also a keyboard interrupt, has an attribute ``partial_result``: the
+        result up to there.
 
     Raises:
         ValueError: Unusable argument, no layer matched (the message shows what there is), empty
@@ -219,9 +229,18 @@ def compare(
     )
     plan = make_plan(named, layers=layers, inputs=inputs, paired=feed.paired)
     accumulator = chosen.accumulator(
-        precision=precision, jackknife=jackknife, capacity=plan.n_layers
+        precision=precision,
+        jackknife=jackknife,
+        permutations=permutations,
+        seed=seed,
+        capacity=plan.n_layers,
     )
     _check_fit(chosen, accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
+    if permutations and maps in ("positions", "tokens"):
+        raise ValueError(
+            f"permutations: expected None for maps={maps!r}, whose rows cannot be permuted without "
+            f"those of the same sample, got {permutations}"
+        )
     place = None if device is None else usable_device(device)
     engine = Engine(
         plan.runs,
@@ -251,13 +270,16 @@ def compare(
         "threads": torch.get_num_threads(),
     }
 
+    dropped: list[int] = []  # samples of batches too small for the measure
+
     def result() -> SimilarityResult:
-        return _result(chosen, plan, engine, settings, start)
+        notes = tuple(_notes(engine, feed, dropped))
+        return _result(chosen, plan, engine, settings, start, notes)
 
     with _borrowed(plan, place, seed), engine:
-        dropped = _loop(engine, feed, result, progress=progress)
+        _loop(engine, feed, result, dropped, progress=progress)
     final = result()
-    for note in _notes(engine, feed, dropped, final):
+    for note in (*final.notes, *diagnosis.undefined(final.undefined)):
         warnings.warn(note, stacklevel=2)
     return final
 
@@ -305,10 +327,14 @@ def _borrowed(plan: Plan, place: torch.device | None, seed: int) -> Iterator[Non
 
 
 def _loop(
-    engine: Engine, feed: Feed, result: Callable[[], SimilarityResult], *, progress: bool
-) -> list[int]:
-    """Run all batches; returns the sizes of those too small for the measure, left out."""
-    dropped: list[int] = []
+    engine: Engine,
+    feed: Feed,
+    result: Callable[[], SimilarityResult],
+    dropped: list[int],
+    *,
+    progress: bool,
+) -> None:
+    """Run all batches; the sizes of those too small for the measure, left out, go to dropped."""
     try:
         with tqdm(total=feed.n_batches, desc="compare", unit="batch", disable=not progress) as bar:
             for number, batch in enumerate(feed.batches):
@@ -327,24 +353,25 @@ def _loop(
         raise
     if engine.n_batches == 0:
         raise diagnosis.no_batch(dropped, engine.accumulator.min_samples)
-    return dropped
 
 
-def _notes(
-    engine: Engine, feed: Feed, dropped: Sequence[int], result: SimilarityResult
-) -> Iterator[str]:
-    """What the caller should be warned of."""
+def _notes(engine: Engine, feed: Feed, dropped: Sequence[int]) -> Iterator[str]:
+    """What a reader must know of the way in which the values were found."""
     yield from engine.notes
     if feed.check is not None and engine.accumulator.samples_may_return and engine.n_batches > 1:
         yield from diagnosis.sorted_data(feed.check)
     if dropped:
         estimator, least = engine.accumulator.description, engine.accumulator.min_samples
         yield diagnosis.dropped(dropped, engine.n_batches, estimator, least)
-    yield from diagnosis.undefined(result.undefined)
 
 
 def _result(
-    measure: Measure[Any], plan: Plan, engine: Engine, settings: Mapping[str, Any], start: float
+    measure: Measure[Any],
+    plan: Plan,
+    engine: Engine,
+    settings: Mapping[str, Any],
+    start: float,
+    notes: tuple[str, ...],
 ) -> SimilarityResult:
     """What the batches so far give, with the names of models and layers."""
     found = engine.accumulator.compute()
@@ -353,6 +380,12 @@ def _result(
 
     def labelled(values: Tensor | None) -> Any:
         return None if values is None else values.cpu().numpy()[..., first, second]
+
+    def by_layer(reasons: Mapping[int, str]) -> dict[str, dict[str, str]]:
+        return {
+            name: {layer: reasons[row] for layer, row in run.kept.items() if row in reasons}
+            for name, run in plan.run_of.items()
+        }
 
     return SimilarityResult(
         models=tuple(plan.run_of),
@@ -370,12 +403,8 @@ def _result(
         left_out=labelled(found.left_out),
         group_samples=found.group_samples,
         no_error=found.no_error,
-        undefined={
-            name: {
-                layer: found.undefined[row]
-                for layer, row in run.kept.items()
-                if row in found.undefined
-            }
-            for name, run in plan.run_of.items()
-        },
+        undefined=by_layer(found.undefined),
+        chance=labelled(found.chance),
+        chance_note=found.chance_note,
+        notes=(*notes, *found.notes, *diagnosis.without_error(by_layer(found.no_error_of))),
     )

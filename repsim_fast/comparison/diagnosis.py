@@ -139,16 +139,31 @@ def sorted_data(check: OrderCheck) -> list[str]:
 
 def undefined(reasons: Mapping[str, Mapping[str, str]]) -> list[str]:
     """That layers have no value, and why, by model and layer; one text for each reason."""
-    by_reason: dict[str, list[str]] = {}
+    return [
+        f"similarity is undefined (NaN) for layers {layers}: {reason}"
+        for reason, layers in _by_reason(reasons, " (.undefined)").items()
+    ]
+
+
+def without_error(reasons: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """That layers have values without a standard error, and why; one text for each reason."""
+    return [
+        f"standard errors of layers {layers} are not known (NaN): {reason}"
+        for reason, layers in _by_reason(reasons).items()
+    ]
+
+
+def _by_reason(reasons: Mapping[str, Mapping[str, str]], rest: str = "") -> dict[str, str]:
+    """For each reason the layers that have it, the first ten by name, and where the rest is."""
+    found: dict[str, list[str]] = {}
     for model, layers in reasons.items():
         for layer, reason in layers.items():
-            by_reason.setdefault(reason, []).append(f"{layer!r} of model {model!r}")
-    texts = []
-    for reason, some in by_reason.items():
-        named = ", ".join(some[:10])
-        named += f" and {len(some) - 10} more (.undefined)" if len(some) > 10 else ""
-        texts.append(f"similarity is undefined (NaN) for layers {named}: {reason}")
-    return texts
+            found.setdefault(reason, []).append(f"{layer!r} of model {model!r}")
+    return {
+        reason: ", ".join(some[:10])
+        + (f" and {len(some) - 10} more{rest}" if len(some) > 10 else "")
+        for reason, some in found.items()
+    }
 
 
 def _missing(run: Run) -> list[str]:

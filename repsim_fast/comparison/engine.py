@@ -131,7 +131,7 @@ class Engine:
         self._run_all(inputs, number)
         start = perf_counter()
         try:
-            self.accumulator.end_batch(self._intake.expected or batch.n)
+            self.accumulator.end_batch(self._intake.expected or batch.n, of=batch.n)
         except NotFiniteError as error:
             self._hooked.close()
             raise diagnosis.not_finite(

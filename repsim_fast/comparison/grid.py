@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ __all__ = [
     "Array",
     "Grid",
     "Matrix",
+    "Mean",
     "Number",
     "error_of",
     "is_distance",
@@ -39,6 +40,28 @@ Number = TypeVar("Number", float, Array)
 """What is made of cells: a number, or an array of them."""
 
 
+class Mean(NamedTuple):
+    """A mean over cells of a grid.
+
+    Attributes:
+        name: Which cells.
+        value: The mean, NaN cells left out.
+        standard_error: Of the mean; NaN where it is not known.
+        chance: Mean chance level of the same cells; NaN where it is not known.
+    """
+
+    name: str
+    value: float
+    standard_error: float
+    chance: float
+
+    def in_words(self, digits: int) -> str:
+        """Name and value, and the chance level where that is not 0."""
+        beside = abs(self.chance) >= 0.5 * 10**-digits
+        chance = f" (by chance {self.chance:.{digits}f})" if beside else ""
+        return f"{self.name} {self.value:.{digits}f}{chance}"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Grid:
     """Similarity of the layers of one model (rows) with those of another, or its own (columns).
@@ -51,6 +74,8 @@ class Grid:
         measure: What the values are.
         replicates: (G, rows, columns) float64, values with one of G groups of the batches (or of
             the samples) left out in turn; None where they are not known.
+        chance: (rows, columns) float64, mean value of samples that do not correspond; None where
+            it is not known.
     """
 
     row_model: str
@@ -61,12 +86,12 @@ class Grid:
     standard_error: Matrix
     measure: str
     replicates: Array | None = None
+    chance: Matrix | None = None
 
     def __repr__(self) -> str:
-        summary = ", ".join(f"{key} {value:.3f}" for key, value in self.summary().items())
         return (
             f"Grid({self.measure}: {self.row_model} ({len(self.rows)} layers) x "
-            f"{self.column_model} ({len(self.columns)} layers); {summary})"
+            f"{self.column_model} ({len(self.columns)} layers); {self.in_words()})"
         )
 
     @property
@@ -166,19 +191,53 @@ class Grid:
 
         Pairs at the same position are left out of square grids: within a model they are 1.
         """
-        mean = Grid.mean_off_diagonal if self.is_square else Grid.mean
-        return Estimate(mean(self), self.standard_error_of(mean))
+        figure = self.figures()[-1]
+        return Estimate(figure.value, figure.standard_error)
+
+    def figures(self) -> list[Mean]:
+        """The means that make sense for this grid, each under its own name.
+
+        "mean off-diagonal" is over pairs of layers at different positions and the last one of every
+        square grid; before it, between two models, "mean same layer" is over those at the same
+        position. Grids that are not square have no diagonal, and "mean of all pairs" alone.
+        """
+        means = {"mean of all pairs": Grid.mean}
+        if self.is_square:
+            off_diagonal = {"mean off-diagonal": Grid.mean_off_diagonal}
+            same_layer = {} if self.within else {"mean same layer": Grid.mean_same_layer}
+            means = same_layer | off_diagonal
+        by_chance = None if self.chance is None else replace(self, value=self.chance)
+        return [
+            Mean(
+                name,
+                mean(self),
+                self.standard_error_of(mean),
+                float("nan") if by_chance is None else mean(by_chance),
+            )
+            for name, mean in means.items()
+        ]
 
     def summary(self) -> dict[str, float]:
-        """The figures that make sense for this grid, by name."""
-        if not self.is_square:
-            return {"mean": self.mean()}
-        if self.within:
-            return {"mean off-diagonal": self.mean_off_diagonal()}
-        return {
-            "mean same layer": self.mean_same_layer(),
-            "mean off-diagonal": self.mean_off_diagonal(),
-        }
+        """The values of :meth:`figures` by name."""
+        return {figure.name: figure.value for figure in self.figures()}
+
+    def in_words(self, digits: int = 3) -> str:
+        """The figures as a text, with their chance levels where these are not 0."""
+        return ", ".join(figure.in_words(digits) for figure in self.figures())
+
+    def minus_chance(self) -> Grid:
+        """The grid of values minus their chance levels, 0 for unrelated layers; errors as before.
+
+        Raises:
+            ValueError: The chance levels are not known.
+        """
+        if self.chance is None:
+            raise ValueError(
+                f"chance: expected the chance levels of {self.title}, got none (see permutations= "
+                "of compare, and chance_note of the result)"
+            )
+        left_out = None if self.replicates is None else self.replicates - self.chance
+        return replace(self, value=self.value - self.chance, replicates=left_out, chance=None)
 
     def to_dataframe(self) -> pd.DataFrame:
         """The values as a table with layer names along both sides.
@@ -206,6 +265,7 @@ class Grid:
         """What :func:`repsim_fast.plotting.plot_heat_maps` draws."""
         from repsim_fast.plotting import HeatMap
 
+        figures = [figure.in_words(digits=2) for figure in self.figures()]
         return HeatMap(
             value=self.value,
             rows=self.rows,
@@ -213,7 +273,8 @@ class Grid:
             row_label=f"{self.row_model}, depth →",
             column_label=f"{self.column_model}, depth →",
             title=self.title,
-            note=", ".join(f"{name} {value:.2f}" for name, value in self.summary().items()),
+            # More than one with its chance level is wider than a panel.
+            note=", ".join(figures[-1:] if "by chance" in figures[-1] else figures),
             standard_error=self.standard_error,
         )
 
@@ -253,7 +314,7 @@ def is_distance(measure: str) -> bool:
     return measure in measure_names() and measure_info(measure).kind == "distance"
 
 
-def plot_grids(grids: Sequence[Grid], **options: Any) -> Figure:
+def plot_grids(grids: Sequence[Grid], *, minus_chance: bool = False, **options: Any) -> Figure:
     """Heat maps of one or more grids on one colour scale: from 0 to 1, for distances to the
     largest one.
 
@@ -261,6 +322,8 @@ def plot_grids(grids: Sequence[Grid], **options: Any) -> Figure:
 
     Args:
         grids: From ``SimilarityResult.between`` or ``.grids()``.
+        minus_chance: Draw the values minus their chance levels. Distances are at most 0 then, from
+            the lowest one on.
         **options: Of :func:`repsim_fast.plotting.plot_heat_maps`: standard_error, columns, title,
             theme, colormap, path.
 
@@ -268,17 +331,23 @@ def plot_grids(grids: Sequence[Grid], **options: Any) -> Figure:
         A ``matplotlib.figure.Figure``, to be saved or drawn on; pyplot knows nothing of it.
 
     Raises:
-        ValueError: No grid, an unknown theme, or a suffix matplotlib cannot write.
+        ValueError: No grid, no chance levels, an unknown theme, or a suffix matplotlib cannot
+            write.
         OSError: The place cannot be written to.
     """
     from repsim_fast.plotting import plot_heat_maps
 
     if not grids:
         raise ValueError("grids must be at least one, got none")
+    label = measure_title(grids)
+    limits = (0.0, _largest(grids))
+    if minus_chance:
+        grids = [grid.minus_chance() for grid in grids]
+        label += " minus chance level"
+        if any(is_distance(grid.measure) for grid in grids):
+            limits = (-_largest([replace(grid, value=-grid.value) for grid in grids]), 0.0)
     maps = [grid.heat_map() for grid in grids]
-    return plot_heat_maps(
-        maps, label=measure_title(grids), limits=(0.0, _largest(grids)), **options
-    )
+    return plot_heat_maps(maps, label=label, limits=limits, **options)
 
 
 def plot_by_distance(

@@ -51,8 +51,12 @@ class SimilarityResult:
         left_out: (G, L, L) float64, of other measures the values without each of G groups of
             samples, where a jackknife was asked for.
         group_samples: Samples of each group.
-        no_error: Why there are no standard errors; empty where there are.
+        no_error: Why there are no standard errors, and what gives them; empty where there are.
         undefined: Why layers have no value, by model and layer.
+        chance: (L, L) float64, the chance level: mean value of samples that do not correspond; None
+            where it is not known.
+        chance_note: How the chance level was found, or why it is not known and what gives it.
+        notes: What one must know to read the values; ``compare`` has warned of it.
 
     Raises:
         ValueError: Names and matrices that do not fit together.
@@ -74,6 +78,9 @@ class SimilarityResult:
     group_samples: tuple[int, ...] = ()
     no_error: str = ""
     undefined: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    chance: Matrix | None = None
+    chance_note: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         size = sum(map(len, self.layers))
@@ -82,11 +89,12 @@ class SimilarityResult:
                 f"models must be different names, one for each of {len(self.layers)} lists of "
                 f"layers, got {self.models}"
             )
-        for name in ("value", "standard_error"):
-            if getattr(self, name).shape != (size, size):
+        for name in ("value", "standard_error", "chance"):
+            array = getattr(self, name)
+            if array is not None and array.shape != (size, size):
                 raise ValueError(
                     f"{name} must have shape ({size}, {size}), one row for each layer, "
-                    f"got {getattr(self, name).shape}"
+                    f"got {array.shape}"
                 )
         for name in ("hsic", "left_out"):
             array = getattr(self, name)
@@ -106,11 +114,25 @@ class SimilarityResult:
             f"{self.n_batches} batches",
             f"  models: {models}",
         ]
-        lines += [f"  {grid.title}: {_figures(grid)}" for grid in self.grids()]
-        if self.no_error:
-            lines.append(f"  no standard errors: {self.no_error}")
+        lines += [f"  {grid.title}: {grid.in_words()}" for grid in self.grids()]
+        lines += [f"  {about}" for about in self.about_values()]
         lines.append("  .plot()  .between(a, b)  .to_dataframe()  .save(path)")
         return "\n".join(lines)
+
+    def about_values(self) -> list[str]:
+        """What a reader must know of chance levels and errors, and the notes, one text each."""
+        if self.chance is None:
+            chance = f"no chance level: {self.chance_note}"
+        else:
+            chance = f"chance level: {self.chance_note}"
+        undefined = [f"{layer!r} of {model!r}" for model, layer in self.undefined_layers]
+        named = ", ".join(undefined[:5]) + ", ..." * (len(undefined) > 5)
+        return [
+            *([chance] if self.chance_note else []),
+            *([f"no standard errors: {self.no_error}"] if self.no_error else []),
+            *([f"no value (NaN): {len(undefined)} layers, {named}"] if undefined else []),
+            *(f"note: {note}" for note in self.notes),
+        ]
 
     @property
     def undefined_layers(self) -> tuple[tuple[str, str], ...]:
@@ -234,6 +256,7 @@ class SimilarityResult:
                 )
             )
         merged = states[0].merge(states[1]).compute()
+        chance = _merged_chance(self, other, merged.hsic.sum(dim=0).diagonal().numpy())
         constant = np.isnan(self.value.diagonal()) & np.isnan(other.value.diagonal())
         unknown = constant[:, None] | constant[None, :]
         return replace(
@@ -248,6 +271,9 @@ class SimilarityResult:
             hsic=merged.hsic.numpy(),
             group_samples=merged.group_samples,
             no_error="",
+            chance=None if chance is None else np.where(unknown, np.nan, chance),
+            chance_note=self.chance_note if chance is not None else "not known of both results",
+            notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
             undefined=_undefined_in_both(self.undefined, other.undefined),
         )
 
@@ -273,6 +299,7 @@ class SimilarityResult:
             standard_error=self.standard_error[cells],
             measure=self.measure,
             replicates=self._without_each_group(*cells),
+            chance=None if self.chance is None else self.chance[cells],
         )
 
     def grids(self) -> list[Grid]:
@@ -282,28 +309,27 @@ class SimilarityResult:
         return [self.between(i, j) for i, j in pairs]
 
     def summary(self) -> list[dict[str, Any]]:
-        """Key figures of each grid, for tables: means over layers at the same position and over
-        all others (over all, of grids that are not square), and the standard error of the latter.
+        """Key figures for tables: of each grid its means, see :meth:`Grid.figures`, one a row, with
+        standard error and, where it is known, chance level of that mean.
         """
-        rows = []
-        for grid in self.grids():
-            mean = grid.mean_with_error()
-            paired = grid.is_square and not grid.within
-            rows.append(
-                {
-                    "comparison": grid.title,
-                    "layers": f"{len(grid.rows)} x {len(grid.columns)}",
-                    "mean same layer": grid.mean_same_layer() if paired else None,
-                    "mean off-diagonal": mean.value,
-                    "standard error": mean.standard_error,
-                }
-            )
-        return rows
+        known = self.chance is not None
+        return [
+            {
+                "comparison": grid.title,
+                "layers": f"{len(grid.rows)} x {len(grid.columns)}",
+                "figure": figure.name,
+                "value": figure.value,
+                "standard error": figure.standard_error,
+                **({"by chance": figure.chance} if known else {}),
+            }
+            for grid in self.grids()
+            for figure in grid.figures()
+        ]
 
     def to_dataframe(self) -> pd.DataFrame:
         """One line for each ordered pair of layers.
 
-        Columns: model_a, layer_a, model_b, layer_b, value, standard_error.
+        Columns: model_a, layer_a, model_b, layer_b, value, standard_error, chance.
 
         Raises:
             ImportError: pandas is missing, which ``to_csv`` does without.
@@ -342,6 +368,7 @@ class SimilarityResult:
             "layer_b": np.tile(layer, size),
             "value": self.value.ravel(),
             "standard_error": self.standard_error.ravel(),
+            "chance": np.full(size * size, np.nan) if self.chance is None else self.chance.ravel(),
         }
 
     def plot(
@@ -350,6 +377,7 @@ class SimilarityResult:
         b: str | int | None = None,
         *,
         standard_error: bool = False,
+        minus_chance: bool = False,
         path: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Figure:
@@ -362,8 +390,12 @@ class SimilarityResult:
             a: Name or number of the model along the rows.
             b: Name or number of the model along the columns; default ``a``.
             standard_error: Add a panel with the standard errors.
+            minus_chance: Draw the values minus their chance levels.
             path: Also write the figure to this file.
             **options: Further options of :func:`repsim_fast.plotting.plot_heat_maps`.
+
+        Raises:
+            ValueError: No such model, no chance levels, or an option out of range.
         """
         if a is not None:
             grids = [self.between(a, a if b is None else b)]
@@ -373,7 +405,9 @@ class SimilarityResult:
             grids = [self.between(0, -1)]
         else:
             grids = self.grids()
-        return plot_grids(grids, standard_error=standard_error, path=path, **options)
+        return plot_grids(
+            grids, minus_chance=minus_chance, standard_error=standard_error, path=path, **options
+        )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write to a safetensors file, whole or not at all; ``.npz``-like but without pickle.
@@ -385,7 +419,8 @@ class SimilarityResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SimilarityResult:
-        """Read what :meth:`save` wrote; a file of format 1 has no replicates.
+        """Read what :meth:`save` wrote; a file of format 1 has no replicates, and one of formats 1
+        and 2 neither chance levels nor notes.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -408,8 +443,22 @@ class SimilarityResult:
         )
 
 
-def _figures(grid: Grid) -> str:
-    return ", ".join(f"{key} {value:.3f}" for key, value in grid.summary().items())
+def _merged_chance(
+    ours: SimilarityResult,
+    theirs: SimilarityResult,
+    own: Matrix,  # (L,) sums of HSIC of layers with themselves, of both results together
+) -> Matrix | None:
+    """The chance level (L, L) of two results of minibatch CKA as one; None where one has none."""
+    total: Matrix = np.zeros_like(ours.value)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for result in (ours, theirs):
+            if result.chance is None or result.hsic is None:
+                return None
+            sizes = np.sqrt(result.hsic.sum(axis=0).diagonal())
+            # Layers that are constant in one of the results add nothing to its sums.
+            total += np.nan_to_num(result.chance * np.outer(sizes, sizes))
+        total /= np.outer(np.sqrt(own), np.sqrt(own))
+    return total
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:

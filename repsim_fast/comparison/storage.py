@@ -14,8 +14,8 @@ from repsim_fast._core.files import replacing
 from repsim_fast.comparison.grid import Array
 
 _FORMAT = "repsim_fast.SimilarityResult"
-_FORMAT_VERSION = 2  # 1 had value and standard_error alone
-_ARRAYS = ("value", "standard_error", "hsic", "left_out")
+_FORMAT_VERSION = 3  # 1 had value and standard_error alone, 2 neither chance level nor notes
+_ARRAYS = ("value", "standard_error", "chance", "hsic", "left_out")
 
 
 def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> Path:
@@ -69,6 +69,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         fields["models"] = tuple(fields["models"])
         fields["layers"] = tuple(map(tuple, fields["layers"]))
         fields["group_samples"] = tuple(fields.get("group_samples", ()))
+        fields["notes"] = tuple(fields.get("notes", ()))
+        fields.setdefault("chance_note", f"not in a file of format {metadata['format_version']}")
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise unreadable(path, error) from error
     return fields

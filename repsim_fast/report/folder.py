@@ -17,9 +17,16 @@ RESULT = "result.safetensors"
 TABLE = "similarities.csv"
 REPORT = "report.html"
 ALL_HEAT_MAPS = "heatmaps.png"
+MINUS_CHANCE = "heatmaps-minus-chance.png"
 
 
-def write_folder(folder: str | os.PathLike[str], result: SimilarityResult, **report: Any) -> Path:
+def write_folder(
+    folder: str | os.PathLike[str],
+    result: SimilarityResult,
+    *,
+    minus_chance: bool = False,
+    **report: Any,
+) -> Path:
     """Write a comparison to ``folder``, over one that was there.
 
     ``report.html``, ``heatmaps.png`` with all heat maps and one PNG for each of them,
@@ -29,12 +36,15 @@ def write_folder(folder: str | os.PathLike[str], result: SimilarityResult, **rep
     Args:
         folder: Made where it is missing.
         result: The comparison.
+        minus_chance: Draw heat maps of the values minus their chance levels as well, in the report
+            and as ``heatmaps-minus-chance.png``.
         **report: Options of ``repsim_fast.report.write_report``.
 
     Returns:
         The report's path.
 
     Raises:
+        ValueError: ``minus_chance`` without chance levels.
         OSError: The folder cannot be written to.
     """
     path = check_writable(folder)
@@ -42,9 +52,11 @@ def write_folder(folder: str | os.PathLike[str], result: SimilarityResult, **rep
     result.to_csv(path / TABLE)
     grids = result.grids()
     plot_grids(grids, path=path / ALL_HEAT_MAPS)
+    if minus_chance:
+        plot_grids(grids, minus_chance=True, path=path / MINUS_CHANCE)
     for name, grid in zip(_picture_names(result), grids, strict=True):
         plot_grids([grid], path=path / name)
-    return write_report(path / REPORT, result, **report)
+    return write_report(path / REPORT, result, minus_chance=minus_chance, **report)
 
 
 def _picture_names(result: SimilarityResult) -> list[str]:

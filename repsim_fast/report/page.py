@@ -46,12 +46,13 @@ def write_report(
     introduction: str = "",
     tables: Mapping[str, Table] | None = None,
     standard_error: bool = False,
+    minus_chance: bool = False,
 ) -> Path:
     """Write a report that needs no network, no script and no other file.
 
-    It shows the key figures, heat maps of all grids on one scale with an explanation, similarity
-    by distance between layers, the best match of each layer, and under folds the settings, the
-    versions and the timing. Light or dark follows the reader's system.
+    It shows the key figures, what was warned of, heat maps of all grids on one scale with an
+    explanation, similarity by distance between layers, the best match of each layer, and under
+    folds the settings, the versions and the timing. Light or dark follows the reader's system.
 
     Args:
         path: The HTML file to write.
@@ -61,12 +62,13 @@ def write_report(
         tables: Further tables by heading, such as accuracies, shown before the results: data
             frames or sequences of rows {column: value}.
         standard_error: Show heat maps of the standard errors as well.
+        minus_chance: Show heat maps of the values minus their chance levels as well.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: There is no result.
+        ValueError: There is no result, or none of its chance levels for ``minus_chance``.
         OSError: The place cannot be written to.
 
     Example:
@@ -88,7 +90,12 @@ def write_report(
     for heading, rows in (tables or {}).items():
         body += [f"<h2>{_html.escape(heading)}</h2>", _html.table(_rows(rows))]
     for heading, result in named.items():
-        body += _section(heading or "Similarity of layers", result, standard_error)
+        body += _section(
+            heading or "Similarity of layers",
+            result,
+            standard_error=standard_error,
+            minus_chance=minus_chance,
+        )
     body.append(
         f"<footer>Written {now:%Y-%m-%d %H:%M} by repsim_fast "
         f"{next(iter(named.values())).versions.get('repsim_fast', '')}.</footer>"
@@ -120,33 +127,55 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _section(heading: str, result: SimilarityResult, standard_error: bool) -> list[str]:
+def _section(
+    heading: str, result: SimilarityResult, *, standard_error: bool, minus_chance: bool
+) -> list[str]:
     grids = result.grids()
     matches = [grid for grid in grids if not grid.within]
     seconds = {name: f"{value:.2f} s" for name, value in result.seconds.items()}
+    about = [text for text in result.about_values() if not text.startswith("no value")]
     return [
         f"<h2>{_html.escape(heading)}</h2>",
         _html.paragraph(_basis(result), kind="soft"),
         _html.cards(map(_card, grids)),
-        _heat_maps(grids, result.estimator, standard_error),
+        *(_html.paragraph(f"{text[0].upper()}{text[1:]}.", kind="note") for text in about),
+        _heat_maps(grids, result.estimator, standard_error=standard_error),
+        _heat_maps(grids, result.estimator, minus_chance=True) if minus_chance else "",
         _how_to_read(result),
         _undefined_layers(result),
         _by_distance([grid for grid in grids if grid.is_square]),
         "<h3>In figures</h3>",
-        _html.table([_figures_row(grid) for grid in grids]),
+        _html.table(result.summary()),
+        _html.table([_range(grid) for grid in grids]),
         *(_html.details(f"Best match of each layer: {g.title}", _matches(g)) for g in matches),
         _html.details("Settings", _html.pairs(result.settings)),
         _html.details("Versions and timing", _html.pairs({**result.versions, **seconds})),
     ]
 
 
-def _heat_maps(grids: Sequence[Grid], estimator: str, standard_error: bool) -> str:
+def _heat_maps(
+    grids: Sequence[Grid],
+    estimator: str,
+    *,
+    standard_error: bool = False,
+    minus_chance: bool = False,
+) -> str:
     name = measure_title(grids)
-    figures = "; ".join(f"{grid.title} {_figures(grid)}" for grid in grids)
+    shown = [grid.minus_chance() for grid in grids] if minus_chance else grids
+    what = f"{name}, {_ESTIMATORS.get(estimator, estimator)}"
+    if minus_chance:
+        what = f"{name} minus its chance level, so that unrelated layers are 0"
+    figures = "; ".join(f"{grid.title} {grid.in_words(digits=2)}" for grid in shown)
     return _pictures(
-        partial(plot_grids, grids, standard_error=standard_error, columns=_columns_that_fit(grids)),
-        alt=f"Heat maps of {name} between layers: {figures}",
-        caption=f"{name[0].upper()}{name[1:]}, {_ESTIMATORS.get(estimator, estimator)}.",
+        partial(
+            plot_grids,
+            grids,
+            standard_error=standard_error,
+            minus_chance=minus_chance,
+            columns=_columns_that_fit(grids),
+        ),
+        alt=f"Heat maps of {name}{' minus chance level' * minus_chance} between layers: {figures}",
+        caption=f"{what[0].upper()}{what[1:]}.",
     )
 
 
@@ -184,28 +213,22 @@ def _columns_that_fit(grids: Sequence[Grid]) -> int:
 
 
 def _card(grid: Grid) -> tuple[str, str, str]:
-    meaning, value = next(iter(grid.summary().items()))
-    return grid.title, f"{value:.2f}", meaning
+    """Of every square grid the mean off-diagonal, so that cards can be compared."""
+    mean = grid.figures()[-1]
+    error = "" if mean.standard_error != mean.standard_error else f" ± {mean.standard_error:.2g}"
+    chance = f", by chance {mean.chance:.2f}" if abs(mean.chance) >= 0.005 else ""
+    return grid.title, f"{mean.value:.2f}", f"{mean.name}{error}{chance}"
 
 
-def _figures(grid: Grid) -> str:
-    return ", ".join(f"{name} {value:.2f}" for name, value in grid.summary().items())
-
-
-def _figures_row(grid: Grid) -> dict[str, Any]:
-    mean = grid.mean_with_error()
+def _range(grid: Grid) -> dict[str, Any]:
+    """Of single cells, those of layers with themselves left out."""
     off = grid.value[~np.eye(len(grid.rows), dtype=bool)] if grid.within else grid.value.ravel()
     error = grid.standard_error[np.isfinite(grid.standard_error) & (grid.standard_error > 0)]
     return {
-        "models": grid.title,
-        "layers": f"{len(grid.rows)} x {len(grid.columns)}",
-        "mean same layer": grid.mean_same_layer() if grid.is_square and not grid.within else None,
-        "mean off-diagonal": mean.value if grid.is_square else None,
-        "mean": grid.mean(),
-        "standard error": mean.standard_error,
+        "single cells": grid.title,
         "lowest": float(np.nanmin(off)) if np.isfinite(off).any() else None,
         "highest": float(np.nanmax(off)) if np.isfinite(off).any() else None,
-        "typical error of a cell": float(np.median(error)) if error.size else None,
+        "median standard error of a cell": float(np.median(error)) if error.size else None,
     }
 
 
@@ -228,12 +251,20 @@ def _matches(grid: Grid) -> str:
 def _how_to_read(result: SimilarityResult) -> str:
     distance = is_distance(result.measure)
     alike, itself = ("dark", 0) if distance else ("bright", 1)
+    known = np.zeros(1) if result.chance is None else result.chance[np.isfinite(result.chance)]
+    level = float(known.mean()) if known.size else 0.0
     sentences = [
         "Each cell compares two layers: do they find the same samples alike? "
         + (
             "0 (dark) means that they do, the brighter the less."
             if distance
-            else "1 (bright) means that they do, 0 (dark) that they are unrelated."
+            else "1 (bright) means that they do"
+            + (
+                ", 0 (dark) that they are unrelated."
+                if level < 0.05
+                else f"; unrelated layers are not at 0 but at their chance level, {level:.2f} on "
+                "average."
+            )
         ),
         "Layers run from the input, lower left, to the output, upper right.",
         f"Within a model the diagonal compares each layer with itself and is {itself}; {alike} "

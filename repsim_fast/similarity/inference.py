@@ -19,6 +19,7 @@ from repsim_fast.similarity.base.measure import (
 )
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError, prepare
+from repsim_fast.similarity.base.store import Spill
 from repsim_fast.similarity.base.views import Number
 from repsim_fast.similarity.grid import between, within
 
@@ -271,19 +272,28 @@ def null_values(
     right: Sequence[Any],
     pairs: Pairs,
     orders: Iterator[Tensor],
+    *,
+    memory: int | None = None,
 ) -> Iterator[Tensor]:
     """Values (some, len(pairs)) float64 of pairs of views whose right samples come in other orders.
 
-    Nothing is factorised again: permuting samples permutes the rows of every factorisation.
+    Nothing is factorised again: permuting samples permutes the rows of every factorisation. Of the
+    permuted views ``memory`` bytes stay in memory, all if None.
     """
     if any(isinstance(view, Number) for view in right):
         raise ValueError(
             f"measure: {measure.info.name} does not depend on which samples correspond"
         )
+    if not all(hasattr(view, "take") for view in right):
+        raise ValueError(
+            f"measure: the views of {measure.info.name} have no take(rows), which permutes samples"
+        )
     while some := list(islice(orders, max(1, TOGETHER // len(pairs)))):
-        moved = [view.take(order) for order in some for view in right]
+        spill = Spill(memory)
+        moved = [spill.keep(view.take(order)) for order in some for view in right]
         shifted = [(i, j + k * len(right)) for k in range(len(some)) for i, j in pairs]
         yield measure.pairs(left, moved, shifted).double().reshape(len(some), len(pairs))
+        spill.close()
 
 
 def as_alike(measure: Measure[Any], value: Tensor, null: Tensor, dtype: torch.dtype) -> Tensor:

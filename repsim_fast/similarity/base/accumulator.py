@@ -9,6 +9,10 @@ from typing import Protocol
 
 from torch import Tensor
 
+# Notes on chance levels that all accumulators share.
+BY_CONSTRUCTION = "0 by construction of the unbiased estimator"
+SEVERAL_ROWS = "not known where samples have several rows, such as positions, that belong together"
+
 
 @dataclass(frozen=True, eq=False)
 class Similarities:
@@ -20,7 +24,11 @@ class Similarities:
         n_samples: Samples used.
         n_batches: Batches used.
         undefined: Why layers have no value, by their number.
-        no_error: Why there are no standard errors; empty where there are.
+        no_error: Why there are no standard errors, and what gives them; empty where there are.
+        no_error_of: Why layers that have a value have no standard error, by their number.
+        chance: (L, L) float64, mean value of samples that do not correspond; None where not known.
+        chance_note: How that was found, or why it is not known and what gives it.
+        notes: What one must know to read the values.
         hsic: (G, L, L) float64, sums Σ n HSIC over groups of batches, of minibatch CKA.
         left_out: (G, L, L) float64, values without each group of samples, of other measures.
         group_samples: Samples of each group.
@@ -33,6 +41,10 @@ class Similarities:
     n_batches: int
     undefined: Mapping[int, str]
     no_error: str
+    no_error_of: Mapping[int, str] = field(default_factory=dict)
+    chance: Tensor | None = None
+    chance_note: str = ""
+    notes: tuple[str, ...] = ()
     hsic: Tensor | None = None
     left_out: Tensor | None = None
     group_samples: tuple[int, ...] = ()
@@ -79,8 +91,9 @@ class Accumulator(Protocol):
     def repeat(self, layer: int, of: int) -> None:
         """Take for one layer the features that another one brought in this batch."""
 
-    def end_batch(self, n: int) -> None:
-        """Close a batch of n samples. Raises NotFiniteError and then forgets the batch."""
+    def end_batch(self, n: int, *, of: int | None = None) -> None:
+        """Close a batch of n rows, of so many samples where that is another number: those of
+        positions or tokens. Raises NotFiniteError and then forgets the batch."""
 
     def compute(self) -> Similarities:
         """Similarities of all pairs of layers, over the batches closed so far."""

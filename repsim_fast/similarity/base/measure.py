@@ -106,6 +106,11 @@ class Measure(ABC, Generic[View]):
     def pairs(self, left: Sequence[View], right: Sequence[View], pairs: Pairs) -> Tensor:
         """Values (len(pairs),). ``left is right`` for pairs within one set."""
 
+    @property
+    def known_chance(self) -> float | None:
+        """Mean value over all orders of the samples of one side, where no data change it."""
+        return None
+
     def caution(self, left: Sequence[View], right: Sequence[View], pairs: Pairs) -> str:
         """What one must know to read the values of these pairs; for most measures nothing."""
         return ""
@@ -116,13 +121,19 @@ class Measure(ABC, Generic[View]):
         *,
         precision: Precision | None = None,
         jackknife: int | None = None,
+        permutations: int | None = None,
+        seed: int = 0,
         capacity: int = 0,
     ) -> Accumulator:
         """The measure for layers of whole models, whose features come batch by batch.
 
         Args:
             precision: Precision of products of features, as in `ops.centered_gram`.
-            jackknife: Groups of samples to leave out in turn for standard errors.
+            jackknife: Groups of samples to leave out in turn for standard errors; 0 for none, None
+                for what the measure does by itself.
+            permutations: Random orders of samples that give the chance level; 0 for none, None for
+                what the measure does by itself.
+            seed: Seed of the permutations.
             capacity: Expected number of layers.
 
         Raises:
@@ -156,9 +167,15 @@ def warn_of_caution(
     measure: Measure[View], left: Sequence[View], right: Sequence[View], *, stacklevel: int
 ) -> None:
     """Warns once of what must be known of the values of all pairs."""
+    if text := caution_of_all(measure, left, right):
+        warnings.warn(text, stacklevel=stacklevel)
+
+
+def caution_of_all(measure: Measure[View], left: Sequence[View], right: Sequence[View]) -> str:
+    """What must be known of the values of all pairs, with the name of the measure."""
     pairs = [(i, j) for i in range(len(left)) for j in range(len(right))]
-    if text := measure.caution(left, right, pairs):
-        warnings.warn(f"{measure.info.name}: {text}", stacklevel=stacklevel)
+    text = measure.caution(left, right, pairs)
+    return f"{measure.info.name}: {text}" if text else ""
 
 
 def comparable(representations: Sequence[Prepared], least: int) -> list[Prepared]:

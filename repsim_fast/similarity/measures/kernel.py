@@ -15,7 +15,12 @@ from repsim_fast.ops import Precision
 from repsim_fast.ops.centering import center_gram, pack_gram
 from repsim_fast.similarity.base.accumulator import Accumulator
 from repsim_fast.similarity.base.distances import squared_distances, squared_median
-from repsim_fast.similarity.base.estimator import CENTERING, ESTIMATORS, Estimator
+from repsim_fast.similarity.base.estimator import (
+    CENTERING,
+    ESTIMATORS,
+    Estimator,
+    known_chance,
+)
 from repsim_fast.similarity.base.hsic import Linear, alignments, linear
 from repsim_fast.similarity.base.measure import Info, Measure, check_range, register
 from repsim_fast.similarity.base.pairs import Pairs
@@ -76,6 +81,11 @@ class CKA(Measure[Linear]):
     def __post_init__(self) -> None:
         check_choice("estimator", self.estimator, ESTIMATORS)
 
+    @property
+    def known_chance(self) -> float | None:
+        """That of the estimator."""
+        return known_chance(self.estimator)
+
     def view(self, x: Prepared) -> Linear:
         """The centred Gram, or features that it comes from."""
         return linear(x, CENTERING[self.estimator])
@@ -89,6 +99,8 @@ class CKA(Measure[Linear]):
         *,
         precision: Precision | None = None,
         jackknife: int | None = None,
+        permutations: int | None = None,
+        seed: int = 0,
         capacity: int = 0,
     ) -> Accumulator:
         """From Grams of batches: no features are kept; see `Measure.accumulator`."""
@@ -96,6 +108,11 @@ class CKA(Measure[Linear]):
             raise ValueError(
                 f"jackknife: expected None for {self.info.name}, which has errors from its "
                 f"batches, got {jackknife!r}"
+            )
+        if permutations is not None:
+            raise ValueError(
+                f"permutations: expected None for {self.info.name}, whose chance level is known "
+                f"without any, got {permutations!r}"
             )
         return GramAccumulator(estimator=self.estimator, precision=precision, capacity=capacity)
 
@@ -195,6 +212,11 @@ class RBFCKA(SampleMeasure[Triangle]):
     def __post_init__(self) -> None:
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_range("bandwidth", self.bandwidth, 0.0, math.inf, open_low=True)
+
+    @property
+    def known_chance(self) -> float | None:
+        """That of the estimator."""
+        return known_chance(self.estimator)
 
     def view(self, x: Prepared) -> Triangle:
         """Centred kernel."""

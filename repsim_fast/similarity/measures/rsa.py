@@ -18,6 +18,7 @@ from repsim_fast.similarity.base.distances import (
     distances,
     squared_distances,
 )
+from repsim_fast.similarity.base.estimator import known_chance
 from repsim_fast.similarity.base.measure import Info, register
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
@@ -233,6 +234,11 @@ class BiasCorrectedDistanceCorrelation(SampleMeasure[Triangle]):
         of_itself=1.0,
     )
     min_samples: ClassVar[int] = 4
+
+    @property
+    def known_chance(self) -> float | None:
+        """That of U-centred matrices."""
+        return known_chance("unbiased")
 
     def view(self, x: Prepared) -> Triangle:
         """U-centred distances."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from repsim_fast.similarity.base.estimator import known_chance
 from repsim_fast.similarity.base.factor import centred
 from repsim_fast.similarity.base.hsic import Linear, alignments, linear
 from repsim_fast.similarity.base.measure import Info, check_count, register
@@ -56,6 +57,11 @@ class CKASampledFeatures(SampleMeasure[Sampled]):
     def __post_init__(self) -> None:
         if self.population is not None:
             check_count("population", self.population, 1, 2**62)
+
+    @property
+    def known_chance(self) -> float | None:
+        """That of U-centred Grams."""
+        return known_chance("unbiased")
 
     def view(self, x: Prepared) -> Sampled:
         """The Gram, and what features of the same population would have in common less."""

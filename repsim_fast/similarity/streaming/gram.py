@@ -16,12 +16,19 @@ from repsim_fast.ops import (
     resolve_precision,
 )
 from repsim_fast.ops.gram.writer import GramWriter
-from repsim_fast.similarity.base.accumulator import NotFiniteError, Similarities
+from repsim_fast.similarity.base.accumulator import (
+    BY_CONSTRUCTION,
+    SEVERAL_ROWS,
+    NotFiniteError,
+    Similarities,
+)
 from repsim_fast.similarity.base.estimator import CENTERING, Estimator, hsic_scale
 from repsim_fast.similarity.streaming.minibatch import MinibatchCKA, least_entry
 
 _centered_gram_out = torch.ops.repsim_fast.centered_gram_out.default
 CONSTANT = "they do not vary over the data, or too little for their dtype"
+VARIES_ONCE = "without some of the batches they do not vary; use larger batches or more samples"
+EXACT = "exact, the mean over all orders of the samples of a batch"
 _EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
 
 
@@ -73,7 +80,11 @@ class GramAccumulator:
         self._products: set[str] = set()  # what those of any features were taken in
         self._writer: GramWriter | None = None  # of their Grams, on the CPU
         self._cka = MinibatchCKA(estimator=estimator)
+        # (L, L) of the biased form: Σ n HSIC of batches, on average over all orders of their
+        # samples in one of two layers.
+        self._by_chance: Tensor | None = None
         self._n_batches = 0
+        self._rows_are_samples = True
         self._size = 0  # layers seen
         self._scales: list[Tensor] = []  # Euclidean norm of one sample's features, by layer
         self._largest = torch.zeros(0)  # (L,) largest root mean square Gram entry of any batch
@@ -142,7 +153,7 @@ class GramAccumulator:
         self._rows = self._buffer.unbind()
         self._addresses = [row.data_ptr() for row in self._rows]
 
-    def end_batch(self, n: int) -> None:
+    def end_batch(self, n: int, *, of: int | None = None) -> None:
         """Add the HSIC of all pairs of layers; refuse the batch if a Gram is not finite."""
         hsic = self._cka.batch_hsic(self._buffer[: self._size], n=n)
         mean_square = hsic.diagonal() / (hsic_scale(n, self._cka.estimator) * self._width)
@@ -150,26 +161,56 @@ class GramAccumulator:
         if not bool(finite.all()):
             raise NotFiniteError((~finite).nonzero().flatten().tolist())
         self._cka.add(hsic, n=n)
+        if self._centering == "double":
+            by_chance = n * self._hsic_by_chance(n)
+            self._by_chance = by_chance + (0 if self._by_chance is None else self._by_chance)
         rms = mean_square.sqrt()
         self._largest = torch.maximum(self._largest, rms) if self._n_batches else rms
         self._n_batches += 1
+        self._rows_are_samples &= of in (None, n)
+
+    def _hsic_by_chance(self, n: int) -> Tensor:
+        """Mean HSIC (L, L) of a batch over all orders of samples: tr K tr L / (n - 1), scaled.
+
+        Permuted, a Gram L has tr L / n on its diagonal on average and, since its entries add up to
+        0, -tr L / (n(n - 1)) off it.
+        """
+        position = torch.arange(n, device=self._buffer.device)
+        diagonal = position * (position + 3) // 2  # of a packed triangle
+        traces = self._buffer[: self._size, diagonal].double().sum(dim=1)
+        return torch.outer(traces, traces) * (hsic_scale(n, self._cka.estimator) / (n - 1))
+
+    def _chance(self, constant: Tensor) -> tuple[Tensor | None, str]:
+        """Chance level (L, L), and how it was found or why not."""
+        if not self._rows_are_samples:
+            return None, SEVERAL_ROWS
+        if self._by_chance is None:
+            level, note = torch.zeros_like(self._cka.hsic()), BY_CONSTRUCTION
+        else:
+            sizes = (self._cka.hsic().diagonal() * self._cka.n_samples).sqrt()
+            level, note = self._by_chance / torch.outer(sizes, sizes), EXACT
+        return _without_value(level, constant), note
 
     def compute(self) -> Similarities:
         """CKA and jackknife standard errors; NaN for constant layers."""
         cka = self._cka.compute()
         constant = self._constant_layers()
-        value, error = cka.value.clone(), cka.standard_error.clone()
-        for matrix in (value, error):
-            matrix[constant.to(matrix.device)] = math.nan
-            matrix[:, constant.to(matrix.device)] = math.nan
+        value = _without_value(cka.value, constant)
+        error = _without_value(cka.standard_error, constant)
+        chance, chance_note = self._chance(constant)
         one_batch = len(cka.group_samples) < 2
+        unsure = ~value.diagonal().isnan() & error.diagonal().isnan() & (not one_batch)
         return Similarities(
             value,
             error,
             cka.n_samples,
             cka.n_batches,
             undefined=dict.fromkeys(constant.tolist(), CONSTANT),
-            no_error="all samples were one batch; several give standard errors" * one_batch,
+            no_error="all samples were one batch; several, by a smaller batch_size, give standard "
+            "errors" * one_batch,
+            no_error_of=dict.fromkeys(unsure.nonzero().flatten().tolist(), VARIES_ONCE),
+            chance=chance,
+            chance_note=chance_note,
             hsic=cka.hsic,
             group_samples=cka.group_samples,
             settings={"products": ", ".join(sorted(self._products))},
@@ -183,3 +224,14 @@ class GramAccumulator:
         resolution = (self._CONSTANT_ULPS * eps * scales).square()
         resolution = resolution.clamp_min(least_entry(self._buffer.dtype))
         return (self._largest <= resolution).nonzero().flatten()
+
+
+def _without_value(
+    matrix: Tensor,  # (L, L)
+    layers: Tensor,
+) -> Tensor:
+    """A copy with NaN in the rows and columns of some layers."""
+    matrix, layers = matrix.clone(), layers.to(matrix.device)
+    matrix[layers] = math.nan
+    matrix[:, layers] = math.nan
+    return matrix
