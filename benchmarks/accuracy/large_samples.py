@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from versions import compare_versions  # before repsim_fast: it finds the version
 
+from python_tests.support.written_out import debiased_cka
 from repsim_fast import compare
 from repsim_fast.ops import centered_gram
 from repsim_fast.similarity import MinibatchCKA, cka, grid, jackknife, permutation_test
@@ -34,17 +35,6 @@ def features(n: int, p: int, q: int, ratio: float) -> tuple[Tensor, Tensor]:
     x[0] *= ratio
     y[0] *= ratio
     return x, y
-
-
-def definition(x: Tensor, y: Tensor) -> float:
-    def u_centred(x: Tensor) -> Tensor:
-        n, x = len(x), x.double() - x.double().median(dim=0).values
-        k = (x @ x.T).fill_diagonal_(0)
-        rows = k.sum(dim=1) / (n - 2)
-        return (k - rows[:, None] - rows[None, :] + rows.sum() / (n - 1)).fill_diagonal_(0)
-
-    k, m = u_centred(x), u_centred(y)
-    return float((k * m).sum() / (k.norm() * m.norm()))
 
 
 def by_minibatch(x: Tensor, y: Tensor) -> Tensor:
@@ -104,6 +94,6 @@ def call(route: str, case: tuple[int, int, int, float]) -> object:
 if __name__ == "__main__":
     compare_versions(
         {name: functools.partial(call, *case) for name, case in CASES.items()},
-        {name: lambda c=case: definition(*features(*c)) for name, (_, case) in CASES.items()},
+        {name: lambda c=case: debiased_cka(*features(*c)) for name, (_, case) in CASES.items()},
         {name: functools.partial(call, *case) for name, case in TIMED.items()},
     )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from versions import compare_versions  # before repsim_fast: it finds the version
 
+from python_tests.support.written_out import debiased_cka
 from repsim_fast import similarity
 
 UNITS, DRAWS = (10, 30, 100, 300, 1000), 200
@@ -47,16 +48,7 @@ def mean(units: int, corrected: bool) -> float:
 
 
 def truth() -> float:
-    """Debiased CKA in float64, written out."""
-
-    def u_centred(x: Tensor) -> Tensor:
-        n, x = len(x), x.double()
-        k = (x @ x.T).fill_diagonal_(0)
-        rows = k.sum(dim=1) / (n - 2)
-        return (k - rows[:, None] - rows[None, :] + rows.sum() / (n - 1)).fill_diagonal_(0)
-
-    k, m = (u_centred(x) for x in populations())
-    return float((k * m).sum() / (k.norm() * m.norm()))
+    return debiased_cka(*populations())
 
 
 CASES = {

@@ -33,18 +33,12 @@ from python_tests.support.capture_networks import seeded  # noqa: E402
 from python_tests.support.row_networks import Experts, Siamese, TimeFirst, Windows  # noqa: E402
 from python_tests.support.sentences import Encoder, padded, sentences  # noqa: E402
 from python_tests.support.wrapped_layers import GCN, Adapted  # noqa: E402
-from python_tests.support.written_out import hsic1  # noqa: E402
+from python_tests.support.written_out import debiased_cka  # noqa: E402
 from repsim_fast import compare  # noqa: E402
 from repsim_fast.capture import Capture  # noqa: E402
 
 Values = dict[str, Any]
 NEW = "mask" in inspect.signature(compare).parameters
-
-
-def cka(x: Tensor, y: Tensor) -> float:
-    """Unbiased CKA written out, in float64."""
-    x, y = x.double(), y.double()
-    return hsic1(x, y) / (hsic1(x, x) * hsic1(y, y)) ** 0.5
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -72,7 +66,7 @@ def padding() -> Values:
             found.append(capture.activations["norm"][0])
         return torch.cat(found)
 
-    truth = cka(*(tokens(model) for model in models.values()))
+    truth = debiased_cka(*(tokens(model) for model in models.values()))
     return {"values": values, "truth": dict.fromkeys(values, truth)}
 
 
@@ -95,7 +89,7 @@ def layout(name: str) -> Values:
         }
     errors = torch.tensor(
         [
-            abs(grid.value[i, j] - cka(pooled["a"][row], pooled["b"][column]))
+            abs(grid.value[i, j] - debiased_cka(pooled["a"][row], pooled["b"][column]))
             for i, row in enumerate(grid.rows)
             for j, column in enumerate(grid.columns)
         ]
@@ -124,7 +118,7 @@ def adapter() -> Values:
     x = numbers(256, 6)
     value = compare(networks, [x]).between("a", "b").value[0, 0]
     with torch.no_grad():
-        truth = cka(*(network.eval()(x) for network in networks.values()))
+        truth = debiased_cka(*(network.eval()(x) for network in networks.values()))
     return {"values": {"first layer": value}, "truth": {"first layer": truth}}
 
 
@@ -186,7 +180,7 @@ def time_first() -> Values:
     layers = ["encoder.layers.0.linear1", "encoder.layers.1.linear2"]
     with torch.no_grad(), Capture(seeded(TimeFirst).eval(), layers, maps=None) as capture:
         capture.model(x)
-    truth = cka(*(a.transpose(0, 1).flatten(1) for a in capture.activations.values()))
+    truth = debiased_cka(*(a.transpose(0, 1).flatten(1) for a in capture.activations.values()))
     value = compare([seeded(TimeFirst)], [x], layers=layers).value[0, 1]
     return {"values": {"two layers": value}, "truth": {"two layers": truth}}
 

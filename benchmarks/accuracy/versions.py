@@ -75,12 +75,9 @@ def compare_versions(
             for _ in range(ROUNDS)
         ]
         for name in times:
-            before, after = (
-                statistics.median(each[side][name] for each in rounds) for side in sides
-            )
-            rows.append(
-                {"case": name, "before_s": before, "after_s": after, "ratio": after / before}
-            )
+            before, after = (_median([each[side][name] for each in rounds]) for side in sides)
+            ratio = None if before is None or after is None else after / before
+            rows.append({"case": name, "before_s": before, "after_s": after, "ratio": ratio})
     write_json(options.out, {"machine": machine(), "rows": rows})
     for row in rows:
         print(row)
@@ -117,9 +114,17 @@ def _said(case: Callable[[], Any]) -> Value:
     return number
 
 
-def _seconds(case: Callable[[], Any]) -> float:
-    """Median of a few runs after one."""
-    case()
+def _median(seconds: list[float | None]) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _seconds(case: Callable[[], Any]) -> float | None:
+    """Median of a few runs after one; None where the version has no value."""
+    try:
+        case()
+    except (ArithmeticError, RuntimeError, TypeError, ValueError):
+        return None
     seconds = []
     for _ in range(5):
         start = perf_counter()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from repsim_fast.comparison.compare import compare
 from repsim_fast.similarity.base.accumulator import Similarities
-from repsim_fast.similarity.measures.kernel import CKA
+from repsim_fast.similarity.measures.cka import CKA
 from repsim_fast.similarity.streaming.gram import GramAccumulator
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from python_tests.support.written_out import debiased_cka
 from repsim_fast import compare
 from repsim_fast.ops import centered_gram
 from repsim_fast.similarity import (
@@ -19,21 +20,6 @@ from repsim_fast.similarity import (
 
 # In both forms: products of features (n > p + q) and Grams, and one of each.
 SHAPES = [(512, 4096, 1024), (500, 64, 64), (500, 64, 500), (64, 8, 20_000), (20, 4, 4)]
-
-
-def definition(x: torch.Tensor, y: torch.Tensor) -> float:
-    """Debiased CKA in float64, U-centred Grams of features less their medians, written out."""
-
-    def u_centred(x: torch.Tensor) -> torch.Tensor:
-        x = x.double() - x.double().median(dim=0).values
-        n = len(x)
-        k = (x @ x.T).fill_diagonal_(0)
-        rows = k.sum(dim=1) / (n - 2)
-        k = k - rows[:, None] - rows[None, :] + rows.sum() / (n - 1)
-        return k.fill_diagonal_(0)
-
-    k, m = u_centred(x), u_centred(y)
-    return float((k * m).sum() / (k.norm() * m.norm()))
 
 
 def related(n: int, p: int, q: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,7 +74,7 @@ def test_every_route_agrees_with_float64(route, shape, ratio):
     x, y = related(*shape)
     x[0] *= ratio
     y[0] *= ratio
-    assert float(ROUTES[route](x, y)) == pytest.approx(definition(x, y), abs=1e-5)
+    assert float(ROUTES[route](x, y)) == pytest.approx(debiased_cka(x, y), abs=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -98,7 +84,7 @@ def test_one_feature_of_one_sample(route, shape):
     x, y = related(*shape)
     x[0, 3] = 1e5
     y[-1, 1] = -1e5
-    assert float(ROUTES[route](x, y)) == pytest.approx(definition(x, y), abs=1e-5)
+    assert float(ROUTES[route](x, y)) == pytest.approx(debiased_cka(x, y), abs=1e-5)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -108,7 +94,7 @@ def test_several_large_samples(route):
     for sample, ratio in ((0, 1e5), (32, 1e3), (64, 3e4), (96, 1e2)):
         x[sample] *= ratio
         y[sample] *= ratio
-    assert float(ROUTES[route](x, y)) == pytest.approx(definition(x, y), abs=1e-5)
+    assert float(ROUTES[route](x, y)) == pytest.approx(debiased_cka(x, y), abs=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(60, 20), (40, 300)])

@@ -24,19 +24,14 @@ from repsim_fast.similarity.inference import (
     jackknife,
     permutation_test,
 )
+from repsim_fast.similarity.measures.angular_cka import angular_cka_distance
 from repsim_fast.similarity.measures.cca import canonical_correlations, cca
 from repsim_fast.similarity.measures.cka import cka
-from repsim_fast.similarity.measures.cross_validated import (
+from repsim_fast.similarity.measures.cka_rbf import cka_rbf
+from repsim_fast.similarity.measures.cross_validated_cca import (
     cross_validated_cca,
     cross_validated_pwcca,
     cross_validated_svcca,
-    linear_predictivity,
-    ridge_predictivity,
-)
-from repsim_fast.similarity.measures.kernel import (
-    angular_cka_distance,
-    cka_rbf,
-    rv_coefficient,
 )
 from repsim_fast.similarity.measures.matching import (
     aligned_cosine,
@@ -59,6 +54,10 @@ from repsim_fast.similarity.measures.neighbours import (
     rank_similarity,
     second_order_cosine,
 )
+from repsim_fast.similarity.measures.predictivity import (
+    linear_predictivity,
+    ridge_predictivity,
+)
 from repsim_fast.similarity.measures.procrustes import (
     angular_procrustes_distance,
     bures_distance,
@@ -78,6 +77,7 @@ from repsim_fast.similarity.measures.rsa import (
     rsa,
     rsm_norm_difference,
 )
+from repsim_fast.similarity.measures.rv_coefficient import rv_coefficient
 from repsim_fast.similarity.measures.sampled_features import cka_sampled_features
 from repsim_fast.similarity.measures.statistics import (
     concentricity_difference,

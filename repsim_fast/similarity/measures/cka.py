@@ -1,8 +1,11 @@
-"""Linear centred kernel alignment of two representations."""
+"""Linear centred kernel alignment (CKA): of a pair, and in the form of grids and batches."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,12 +13,82 @@ from torch import Tensor
 from repsim_fast._core.checks import check_choice, check_finite, check_matrix
 from repsim_fast._core.precision import full_precision
 from repsim_fast.ops import MIN_SAMPLES, Precision, centered_gram, cross_gram
-from repsim_fast.similarity.base.estimator import CENTERING, ESTIMATORS, Estimator
-from repsim_fast.similarity.base.hsic import resolved, without_diagonal
+from repsim_fast.similarity.base.accumulator import Accumulator
+from repsim_fast.similarity.base.estimator import (
+    CENTERING,
+    ESTIMATORS,
+    Estimator,
+    known_chance,
+)
+from repsim_fast.similarity.base.hsic import Linear, alignments, linear, resolved, without_diagonal
+from repsim_fast.similarity.base.measure import Info, Measure, register
+from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared
+from repsim_fast.similarity.streaming.gram import GramAccumulator
 
 # Largest entries of features whose Grams, and their squares, float32 holds.
 SIZES = (1e-3, 1e3)
+
+
+@register
+@dataclass(frozen=True)
+class CKA(Measure[Linear]):
+    """Linear CKA, see `cka`; this form is for grids and prepared representations."""
+
+    info: ClassVar[Info] = Info(
+        name="cka",
+        title="linear CKA",
+        kind="similarity",
+        formula="HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)), K = XXᵀ, L = YYᵀ; HSIC₁ (unbiased) or "
+        "HSIC₀ (biased)",
+        low=0.0,
+        high=1.0,
+        invariant_to=("permutation", "rotation", "scale", "translation"),
+        differentiable="yes",
+        cost="n p² (n² p for p ≥ n/2); n p² (n²)",
+        source="Kornblith et al. 2019, eq. 3-4; Song et al. 2012, eq. 5",
+        of_itself=1.0,
+    )
+    min_samples: ClassVar[int] = 4
+    estimator: Estimator = "unbiased"
+
+    def __post_init__(self) -> None:
+        check_choice("estimator", self.estimator, ESTIMATORS)
+
+    @property
+    def known_chance(self) -> float | None:
+        """That of the estimator."""
+        return known_chance(self.estimator)
+
+    def view(self, x: Prepared) -> Linear:
+        """The centred Gram, or features that it comes from."""
+        return linear(x, CENTERING[self.estimator])
+
+    def pairs(self, left: Sequence[Linear], right: Sequence[Linear], pairs: Pairs) -> Tensor:
+        """CKA."""
+        return alignments(left, right, pairs)
+
+    def accumulator(
+        self,
+        *,
+        precision: Precision | None = None,
+        jackknife: int | None = None,
+        permutations: int | None = None,
+        seed: int = 0,
+        capacity: int = 0,
+    ) -> Accumulator:
+        """From Grams of batches: no features are kept; see `Measure.accumulator`."""
+        if jackknife is not None:
+            raise ValueError(
+                f"jackknife: expected None for {self.info.name}, which has errors from its "
+                f"batches, got {jackknife!r}"
+            )
+        if permutations is not None:
+            raise ValueError(
+                f"permutations: expected None for {self.info.name}, whose chance level is known "
+                f"without any, got {permutations!r}"
+            )
+        return GramAccumulator(estimator=self.estimator, precision=precision, capacity=capacity)
 
 
 def check_pair(x: Tensor, y: Tensor, estimator: Estimator) -> int:

@@ -19,11 +19,11 @@ from repsim_fast.similarity.base.distances import (
     squared_distances,
 )
 from repsim_fast.similarity.base.estimator import known_chance
+from repsim_fast.similarity.base.kernels import unit_triangle
 from repsim_fast.similarity.base.measure import Info, register
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.base.views import Triangle, inner_products
-from repsim_fast.similarity.measures.kernel import unit_triangle
 from repsim_fast.similarity.streaming.samples import SampleMeasure
 
 RDM = Literal["correlation", "euclidean", "sqeuclidean", "cosine"]
