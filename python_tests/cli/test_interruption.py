@@ -15,6 +15,7 @@ from torch import Tensor
 
 from python_tests.support.commands import TRAIN, Run
 from repsim_fast import SimilarityResult
+from repsim_fast._core.locks import only_writer
 from repsim_fast.data import ImageData
 from repsim_fast.models import load_checkpoint
 
@@ -60,6 +61,39 @@ def test_interrupted_training_resumes(run: Run, tmp_path: Path) -> None:
     states = [load_checkpoint(path)[0].state_dict() for path in (out, whole)]
     for name, value in states[0].items():
         assert np.array_equal(value.numpy(), states[1][name].numpy()), name
+
+
+def test_an_unfinished_training_is_not_overwritten(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "network.safetensors"
+    command = [*TRAIN, "--out", out]
+    assert run(*command).exit_code == 0
+    assert run(*command).exit_code == 0, "a finished one may be done again"
+
+    # One killed at any time since: in its epochs, or before its last lines wrote the checkpoint.
+    monkeypatch.setattr("repsim_fast.cli.train._save", lambda *_, **__: os.kill(os.getpid(), 2))
+    assert run(*command, "--epochs", 2).exit_code == 130
+    state = (tmp_path / "network.training" / "resume.safetensors").read_bytes()
+    monkeypatch.undo()
+    for further in ([], ["--epochs", 2]):
+        refused = run(*command, *further)
+        assert refused.exit_code == 1
+        assert "--resume goes on with it, --no-resume starts over" in refused.output
+    assert (tmp_path / "network.training" / "resume.safetensors").read_bytes() == state
+    assert run(*command, "--epochs", 2, "--resume").exit_code == 0
+    assert run(*command, "--epochs", 2).exit_code == 0
+
+
+def test_two_trainings_do_not_share_an_output(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "network.safetensors"
+    with only_writer(out):
+        refused = run(*TRAIN, "--out", out)
+    assert refused.exit_code == 1
+    assert f"is being written by another run (process {os.getpid()}" in refused.output
+    assert not out.exists()
+    assert run(*TRAIN, "--out", out).exit_code == 0
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 def test_resume_refuses_other_settings(run: Run, tmp_path: Path) -> None:
