@@ -81,7 +81,10 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
 
 
 def test_what_a_kill_left_is_swept(tmp_path: Path) -> None:
-    (tmp_path / ".network-01234567.part.safetensors").touch()
-    (tmp_path / ".hidden").touch()
-    with only_writer(tmp_path):
-        assert {path.name for path in tmp_path.iterdir()} == {".hidden", ".lock"}
+    left, others = ".network-01234567.part.safetensors", ".other-01234567.part.safetensors"
+    for names in ([tmp_path / "network.safetensors"], [tmp_path, "network.safetensors"]):
+        (tmp_path / left).touch()
+        (tmp_path / others).touch()
+        with only_writer(*names):
+            assert not (tmp_path / left).exists()
+            assert (tmp_path / others).exists(), "someone may be writing it now"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 import stat
@@ -57,9 +58,10 @@ def _temporary(target: Path) -> Path:
     return target.with_name(f".{stem}-{secrets.token_hex(4)}.part{target.suffix}")
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left in ``folder``. Of use to the one who alone writes there."""
-    for left in folder.glob(".*-????????.part*"):
+def sweep(target: Path) -> None:
+    """Remove what killed writers of ``target`` left. For the one who alone writes it."""
+    stem = glob.escape(target.stem[:_KEPT_OF_NAME])
+    for left in target.parent.glob(f".{stem}-????????.part{glob.escape(target.suffix)}"):
         with contextlib.suppress(OSError):
             left.unlink()
 

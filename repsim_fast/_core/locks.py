@@ -23,8 +23,10 @@ class Taken(OSError):
 
 
 @contextlib.contextmanager
-def only_writer(output: str | os.PathLike[str]) -> Iterator[None]:
+def only_writer(output: str | os.PathLike[str], *names: str) -> Iterator[None]:
     """Keep others away from a file or folder that is being written, and sweep what kills left.
+
+    Swept are the temporary files of the file, or of the files in the folder that have these names.
 
     The lock lies in the folder, or beside the file. The operating system drops it when the process
     ends, however it ends; where the file system knows no locks, a file with the process's number
@@ -44,7 +46,8 @@ def only_writer(output: str | os.PathLike[str]) -> Iterator[None]:
             "another place"
         ) from None
     with stack:
-        sweep(folder)
+        for target in (folder / name for name in names or [path.name]):
+            sweep(target)
         yield
 
 

@@ -25,6 +25,7 @@ from .history import Epoch, History
 from .state import TrainingState
 
 RESUME = "resume.safetensors"
+FILES = ("best.safetensors", "last.safetensors", RESUME, "log.jsonl")
 _HEADER = "repsim_fast_training"
 _FIGURE = headers.optional(headers.number())
 _EPOCH = headers.record(

@@ -160,7 +160,7 @@ def _place(model: nn.Module, device: torch.device | str | None) -> torch.device:
 def _written_alone(saving: Saving, group: Processes) -> contextlib.AbstractContextManager[None]:
     if saving.folder is None or not group.first:
         return contextlib.nullcontext()
-    return only_writer(check_writable(saving.folder))
+    return only_writer(check_writable(saving.folder), *checkpoints.FILES)
 
 
 def _resume(state: TrainingState, saving: Saving, settings: Mapping[str, Any]) -> None:
