@@ -15,6 +15,7 @@ from torch import Tensor
 
 from python_tests.support.commands import TRAIN, Run
 from repsim_fast import SimilarityResult
+from repsim_fast._core.locks import only_writer
 from repsim_fast.data import ImageData
 from repsim_fast.models import load_checkpoint
 
@@ -27,7 +28,10 @@ def _interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_interrupted_training_resumes(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_interrupted_training_resumes(run: Run, tmp_path: Path, number: int, code: int) -> None:
     out, whole = tmp_path / "network.safetensors", tmp_path / "whole.safetensors"
     command = [*TRAIN, "--epochs", "40", "--limit", "32", "--test-limit", "10"]
     command += ["--device", "cpu"]  # to the bit, which convolutions on a GPU are not
@@ -40,9 +44,9 @@ def test_interrupted_training_resumes(run: Run, tmp_path: Path) -> None:
     log, state = (out.with_suffix(".training") / n for n in ("log.jsonl", "resume.safetensors"))
     while process.poll() is None and not state.exists():
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert "the same command with --resume goes on" in errors
     assert "Traceback" not in errors
     assert not out.exists()
@@ -60,6 +64,39 @@ def test_interrupted_training_resumes(run: Run, tmp_path: Path) -> None:
     states = [load_checkpoint(path)[0].state_dict() for path in (out, whole)]
     for name, value in states[0].items():
         assert np.array_equal(value.numpy(), states[1][name].numpy()), name
+
+
+def test_an_unfinished_training_is_not_overwritten(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "network.safetensors"
+    command = [*TRAIN, "--out", out]
+    assert run(*command).exit_code == 0
+    assert run(*command).exit_code == 0, "a finished one may be done again"
+
+    # One killed at any time since: in its epochs, or before its last lines wrote the checkpoint.
+    monkeypatch.setattr("repsim_fast.cli.train._save", lambda *_, **__: os.kill(os.getpid(), 2))
+    assert run(*command, "--epochs", 2).exit_code == 130
+    state = (tmp_path / "network.training" / "resume.safetensors").read_bytes()
+    monkeypatch.undo()
+    for further in ([], ["--epochs", 2]):
+        refused = run(*command, *further)
+        assert refused.exit_code == 1
+        assert "--resume goes on with it, --no-resume starts over" in refused.output
+    assert (tmp_path / "network.training" / "resume.safetensors").read_bytes() == state
+    assert run(*command, "--epochs", 2, "--resume").exit_code == 0
+    assert run(*command, "--epochs", 2).exit_code == 0
+
+
+def test_two_trainings_do_not_share_an_output(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "network.safetensors"
+    with only_writer(out):
+        refused = run(*TRAIN, "--out", out)
+    assert refused.exit_code == 1
+    assert f"is being written by another run (process {os.getpid()}" in refused.output
+    assert not out.exists()
+    assert run(*TRAIN, "--out", out).exit_code == 0
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 def test_resume_refuses_other_settings(run: Run, tmp_path: Path) -> None:
@@ -104,6 +141,27 @@ def test_stopped_comparison_keeps_its_batches(
     assert f"partial.safetensors has the result of the {batches} batches before" in result.output
     assert SimilarityResult.load(tmp_path / "partial.safetensors").n_batches == batches
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_second_interrupt_does_not_lose_what_the_first_one_keeps(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = SimilarityResult.save
+
+    def interrupted(self: SimilarityResult, path: Path) -> Path:
+        os.kill(os.getpid(), signal.SIGINT)
+        return save(self, path)
+
+    monkeypatch.setattr(SimilarityResult, "save", interrupted)
+    stop_after(monkeypatch, 2, KeyboardInterrupt())
+    result = run(*compare_into(tmp_path))
+    assert result.exit_code == 130
+    assert "partial.safetensors has the result of the 2 batches before" in result.output
+    assert SimilarityResult.load(tmp_path / "partial.safetensors").n_batches == 2
+    # And a whole comparison leaves no older part of one beside it.
+    monkeypatch.undo()
+    assert run(*compare_into(tmp_path)).exit_code == 0
+    assert not (tmp_path / "partial.safetensors").exists()
 
 
 def test_comparison_stopped_at_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
@@ -110,11 +111,50 @@ def test_an_architecture_is_built_once_for_all_its_checkpoints(tmp_path, model, 
     checkpoint._built.cache_clear()
 
 
-@pytest.mark.parametrize("header", [None, {"repsim_fast": "{"}, {"repsim_fast": "3"}, {"a": "b"}])
-def test_files_of_others_are_told_apart(file, header):
+HEADER = {"name": NAME, "num_classes": 4, "in_channels": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "its header lacks name"),
+        ("{", "expected JSON"),
+        ("[" * 100_000, "expected JSON"),
+        ("9" * 5000, "expected JSON"),
+        ("3", "expected values by name, got 3"),
+        ({"name": NAME}, "its header lacks in_channels, num_classes"),
+        ({**HEADER, "name": 7}, "name: expected a text"),
+        ({**HEADER, "num_classes": "4"}, "num_classes: expected a whole number"),
+        ({**HEADER, "num_classes": 4.0}, "num_classes: expected a whole number"),
+        ({**HEADER, "num_classes": True}, "num_classes: expected a whole number"),
+        ({**HEADER, "in_channels": 0}, "in_channels: expected a whole number"),
+        ({**HEADER, "in_channels": 10**30}, "a larger number"),
+        ({**HEADER, "method_options": [1]}, "method_options: expected values by name, got a list"),
+        ({**HEADER, "clean_accuracy": "high"}, "clean_accuracy: expected a number"),
+        ({**HEADER, "classes": "0123"}, "classes: expected a list"),
+        ({**HEADER, "note": "\ud800"}, "whole characters"),
+        ({**HEADER, "note": json.loads("[" * 50 + "]" * 50)}, "levels"),
+    ],
+)
+def test_files_of_others_are_told_apart(file, text, message):
+    header = None
+    if text is not None:
+        header = {"repsim_fast": text if isinstance(text, str) else json.dumps(text)}
     save_file(load_file(file), file, header)
-    with pytest.raises(ValueError, match="is not a checkpoint of repsim_fast: its header lacks"):
+    with pytest.raises(ValueError, match=f"is not a checkpoint of repsim_fast.*{message}"):
         models.load_checkpoint(file)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"name": "resnet-30002"}, {"name": "wrn-16-10000"}, {"num_classes": 2**31 - 1}],
+)
+def test_a_small_file_cannot_ask_for_a_large_network(file, asked):
+    save_file({}, file, {"repsim_fast": json.dumps({**HEADER, **asked})})
+    before = time.monotonic()
+    with pytest.raises(ValueError, match=r"far more of them|cannot be built"):
+        models.load_checkpoint(file)
+    assert time.monotonic() - before < 2
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors here at all", None])
@@ -136,11 +176,10 @@ def test_metadata_that_json_cannot_hold(tmp_path, model):
     assert not file.exists()
 
 
-def test_missing_folder(tmp_path, model):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        models.save_checkpoint(
-            tmp_path / "nowhere" / "x", model, name=NAME, num_classes=4, in_channels=1
-        )
+def test_missing_folder_is_made(tmp_path, model):
+    file = tmp_path / "new" / "x"
+    models.save_checkpoint(file, model, name=NAME, num_classes=4, in_channels=1)
+    assert models.checkpoint_header(file)["name"] == NAME
 
 
 def test_failed_write_leaves_the_earlier_file_and_nothing_else(file, model, monkeypatch):

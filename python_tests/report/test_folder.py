@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from python_tests.comparison.made_result import make
 from repsim_fast import SimilarityResult
-from repsim_fast.report import write_folder
+from repsim_fast.report import load_folder, write_folder
 
 
 def test_has_report_pictures_table_and_result(tmp_path: Path) -> None:
@@ -19,7 +20,7 @@ def test_has_report_pictures_table_and_result(tmp_path: Path) -> None:
     assert "A title" in report.read_text(encoding="utf-8")
     assert {path.name for path in report.parent.iterdir()} == {
         *("report.html", "similarities.csv", "result.safetensors", "heatmaps.png"),
-        *("cka-a.png", "cka-b.png", "cka-a-b.png"),
+        *("cka-a.png", "cka-b.png", "cka-a-b.png", "manifest.json"),
     }
     loaded = SimilarityResult.load(report.parent / "result.safetensors")
     np.testing.assert_array_equal(loaded.value, result.value)
@@ -36,10 +37,93 @@ def test_pictures_minus_chance_where_asked_for(tmp_path: Path) -> None:
     assert "minus chance level" in report.read_text(encoding="utf-8")
 
 
-def test_names_of_pictures_differ(tmp_path: Path) -> None:
-    result = make((2, 2))
-    names = SimilarityResult(**{**vars(result), "models": ("a/b", "a b")})
-    write_folder(tmp_path, names)
-    assert {path.name for path in tmp_path.glob("cka-*.png")} == {
-        *("cka-a_b.png", "cka-a_b-2.png", "cka-a_b-a_b-2.png"),
+def called(*models: str, measure: str = "cka") -> SimilarityResult:
+    result = make((1,) * len(models))
+    return SimilarityResult(**{**vars(result), "models": models, "measure": measure})
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        ("a/b", "a b"),
+        ("a", "b", "a-b"),
+        ("a", "A"),
+        ("e\u0301", "\u00e9"),
+        ("x" * 300, "x" * 299),
+        ("ä" * 200, "ä"),
+        ("..", "../a"),
+        ("", "nul"),
+    ],
+)
+def test_every_grid_has_a_picture_of_its_own(tmp_path: Path, models: tuple[str, ...]) -> None:
+    result = called(*models)
+    write_folder(tmp_path / "in", result)
+    names = [path.name for path in (tmp_path / "in").glob("cka-*.png")]
+    assert len({name.casefold() for name in names}) == len(result.grids())
+    assert max(len(name.encode()) for name in names) < 200
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_measure_cannot_leave_the_folder(tmp_path: Path) -> None:
+    write_folder(tmp_path / "in", called("a", measure="../../out"))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert len(list((tmp_path / "in").glob("*out-a.png"))) == 1
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the code may handle it."""
+
+
+@pytest.mark.parametrize("moves", range(9))
+def test_a_folder_has_one_comparison_after_any_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    write_folder(tmp_path, called("a", "b"))
+    (tmp_path / "partial.safetensors").touch()
+    (tmp_path / "mine.txt").touch()
+    replace, made = Path.replace, []
+
+    def killed(self: Path, target: Path) -> Path:
+        if Path(target).parent == tmp_path:
+            if len(made) == moves:
+                raise Killed
+            made.append(target)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    try:
+        write_folder(tmp_path, called("a", "c"), outdated=["partial.safetensors"])
+    except Killed:
+        assert moves < 8
+    monkeypatch.undo()
+    assert load_folder(tmp_path).models == ("a", "c")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("report.html", "similarities.csv", "result.safetensors", "heatmaps.png"),
+        *("cka-a.png", "cka-c.png", "cka-a-c.png", "manifest.json", "mine.txt"),
     }
+
+
+def test_a_failure_before_the_change_leaves_the_old_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path, called("a", "b"))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / ".next").mkdir()  # as a kill in the middle of the writing leaves it
+    (tmp_path / ".next" / "result.safetensors").touch()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("repsim_fast.report.folder.write_report", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_folder(tmp_path, called("c"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_files_other_than_listed_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="manifest"):
+        load_folder(tmp_path)
+    write_folder(tmp_path, called("a"))
+    (tmp_path / "similarities.csv").write_text("changed")
+    with pytest.raises(ValueError, match=r"similarities\.csv is missing or not"):
+        load_folder(tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,23 +42,51 @@ def test_the_largest_matrix_goes_first_and_files_are_npy(tmp_path):
     with FeatureStore(memory=6000, folder=tmp_path / "new") as store:
         expected = filled(store)
         assert 0 < store.in_files == expected["b"].nbytes
-        (file,) = (tmp_path / "new").iterdir()
+        (file,) = (tmp_path / "new").rglob("*.npy")
         store.matrix("b")
         np.testing.assert_array_equal(np.load(file), expected["b"].numpy())
-    assert file.exists()  # a folder that was given stays
+    assert not list((tmp_path / "new").iterdir())  # what was given stays, what was made does not
 
 
 def test_a_temporary_folder_is_removed():
     store = FeatureStore(memory=0)
     store.append(0, torch.randn(5, 5))
-    folder = store._folder
-    assert folder is not None
+    assert store._scratch is not None
+    folder = store._scratch.path
     assert folder.is_dir()
     matrix = store.matrix(0)
     store.close()
     assert not folder.exists()
     assert matrix.shape == (5, 5)  # a mapped file lives as long as its map
     assert not Path(folder).exists()
+
+
+def test_stores_in_one_folder_keep_apart(tmp_path):
+    (tmp_path / "0.npy").write_text("someone's own")
+    with (
+        FeatureStore(memory=0, folder=tmp_path) as one,
+        FeatureStore(memory=0, folder=tmp_path) as two,
+    ):
+        first, second = filled(one), filled(two)
+        for key in first:
+            assert torch.equal(one.matrix(key), first[key])
+            assert torch.equal(two.matrix(key), second[key])
+    assert [path.name for path in tmp_path.iterdir()] == ["0.npy"]
+    assert (tmp_path / "0.npy").read_text() == "someone's own"
+
+
+def test_files_of_a_killed_process_are_swept(tmp_path):
+    code = (
+        "import os, sys, torch; from repsim_fast.similarity import FeatureStore\n"
+        "store = FeatureStore(memory=0, folder=sys.argv[1]); store.append(0, torch.ones(5, 5))\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    (left,) = tmp_path.rglob("*.npy")
+    with FeatureStore(memory=0, folder=tmp_path) as store:
+        filled(store)
+        assert not left.exists()
+        assert len(list(tmp_path.rglob("*.npy"))) == 3
 
 
 def test_dtypes():

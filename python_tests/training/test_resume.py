@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from repsim_fast import models
@@ -217,3 +218,33 @@ class TestBadCheckpoints:
         (folder / "last.safetensors").replace(folder / "resume.safetensors")
         with pytest.raises(ValueError, match="not a training checkpoint"):
             resume(small_net(), few, folder)
+
+    def test_header_of_another_form(self, small_net: Build, few: Pair, folder: Path) -> None:
+        path = folder / "resume.safetensors"
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["repsim_fast_training"])
+        for entry, value in (
+            ("settings", None), ("settings", {"epochs": "1"}), ("history", [3]), ("answered", 2),
+            ("history", [{"epoch": 5, "seconds": 0.0}]), ("ema_updates", -1), ("scaler", []),
+        ):  # fmt: skip
+            text = json.dumps({**header, entry: value})
+            save_file(load_file(path), path, {"repsim_fast_training": text})
+            with pytest.raises(ValueError, match=r"resume\.safetensors"):
+                resume(small_net(), few, folder)
+
+
+def test_an_unfinished_training_is_not_overwritten(
+    small_net: Build, few: Pair, tmp_path: Path
+) -> None:
+    def stop(*_: Any) -> None:
+        raise Stop
+
+    options: dict[str, Any] = {"epochs": 2, "progress": False}
+    with pytest.raises(RuntimeError, match="Stop"):
+        train(small_net(), few, saving=Saving(tmp_path), on_epoch=stop, **options)
+    kept = (tmp_path / "resume.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"1 of 2 epochs.*resume=True.*resume=False"):
+        train(small_net(), few, saving=Saving(tmp_path), **options)
+    assert (tmp_path / "resume.safetensors").read_bytes() == kept
+    assert len(train(small_net(), few, saving=Saving(tmp_path, resume=False), **options)) == 2
+    assert len(train(small_net(), few, saving=Saving(tmp_path), **options)) == 2

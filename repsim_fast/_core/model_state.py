@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
+import threading
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -52,14 +54,37 @@ def eager() -> Iterator[None]:
     ``nn.TransformerEncoder`` packs padded samples into nested tensors, which no layer outside the
     fast path takes, and a layer with a hook is outside it.
     """
-    fast = torch.backends.mha.get_fastpath_enabled()
-    with contextlib.ExitStack() as stack:
+    # Both are settings of the process: the first one in makes them, the last one out, which may be
+    # of another thread, takes them back.
+    with _eager_lock:
+        if _eager.users == 0:
+            _eager.fast = torch.backends.mha.get_fastpath_enabled()
+            torch.backends.mha.set_fastpath_enabled(False)
         # Nothing can have been compiled before torch._dynamo was imported, which takes seconds.
-        if "torch._dynamo" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
-        torch.backends.mha.set_fastpath_enabled(False)
+        if _eager.stance is None and "torch._dynamo" in sys.modules:
+            _eager.stance = torch.compiler.set_stance("force_eager")
+            _eager.stance.__enter__()
+        _eager.users += 1
+    try:
         yield
+    finally:
+        with _eager_lock:
+            _eager.users -= 1
+            if _eager.users == 0:
+                torch.backends.mha.set_fastpath_enabled(_eager.fast)
+                if _eager.stance is not None:
+                    _eager.stance.__exit__(None, None, None)
+                    _eager.stance = None
+
+
+@dataclass
+class _Eager:
+    users: int = 0
+    fast: bool = True
+    stance: Any = None
+
+
+_eager, _eager_lock = _Eager(), threading.Lock()
 
 
 @contextlib.contextmanager

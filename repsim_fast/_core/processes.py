@@ -66,6 +66,11 @@ def local_device(device: torch.device) -> torch.device:
     return device
 
 
+def is_first() -> bool:
+    """Whether torchrun, if it started this process, started it as the one that writes files."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def processes(device: torch.device) -> Processes:
     """The group of this run: an initialised default group, torchrun's, or this process alone.
 

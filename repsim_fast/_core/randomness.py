@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import os
+import threading
+import warnings
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -49,7 +52,47 @@ class Stream:
 
 @contextlib.contextmanager
 def private_rng(devices: torch.device | Iterable[torch.device], seed: int) -> Iterator[None]:
-    """Seed the global generators of the CPU and of ``devices``; restore their states on exit."""
+    """Seed the global generators of the CPU and of ``devices``; restore their states on exit.
+
+    Threads take turns: the generators are the process's, and what a second thread drew inside
+    would be missing from the first one's stream. Whoever borrows a model enters here first, so that
+    threads take turns at its modes, buffers and gradients, too.
+    """
+    with _turn():
+        yield from _seeded(devices, seed)
+
+
+_lock = threading.RLock()
+_WORTH_A_WORD = 30.0  # seconds
+
+
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    lock = _lock
+    if not lock.acquire(timeout=_WORTH_A_WORD):
+        warnings.warn(
+            "waiting for another thread that compares, trains or attacks: threads take turns at "
+            "it, processes do not (does that thread wait for this one?)",
+            stacklevel=2,
+        )
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _renew() -> None:
+    """In a forked child: the thread that had the lock is not there to give it back."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+def _seeded(devices: torch.device | Iterable[torch.device], seed: int) -> Iterator[None]:
     generators = [torch.default_generator]
     for device in [devices] if isinstance(devices, torch.device) else devices:
         if device.type == "cuda":

@@ -280,7 +280,7 @@ def list_layers(model: nn.Module, example_input: Any = None) -> LayerTable:
 def untouched(model: nn.Module) -> Iterator[None]:
     """The model in eval mode inside; modes, buffers and random states as before afterwards."""
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
-    with evaluating([model]), buffers_kept([model]), private_rng(devices, seed=0):
+    with private_rng(devices, seed=0), buffers_kept([model]), evaluating([model]):
         yield
 
 

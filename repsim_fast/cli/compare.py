@@ -13,6 +13,8 @@ from typing import Annotated, Any, cast
 import typer
 
 from repsim_fast._core.files import check_writable
+from repsim_fast._core.locks import only_writer
+from repsim_fast._core.signals import undisturbed
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.report.folder import write_folder
 from repsim_fast.similarity import measure_names
@@ -222,45 +224,48 @@ def compare(
     where = choose_device(device)
     threads_used = choose_threads(threads)
     check_writable(out)
-    progress = sys.stderr.isatty()
-    images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
-    opened = open_models(models, images, seed=seed)
-    networks = {name: model.module for name, model in opened.items()}
-    typer.echo(
-        f"comparing {', '.join(networks)} on {describe(images)}; device {where}, {threads_used}"
-    )
-    with _partial_result_kept(out):
-        result = compare_models(
-            networks,
-            data=images,
-            layers=layers,
-            # compare names those there are
-            maps=cast(Any, maps),
-            channels=cast(Any, channels),
-            calls=cast(Any, calls),
-            measure=measure,
-            estimator=cast(Any, estimator),
-            jackknife=jackknife,
-            permutations=permutations,
-            inputs=_attacks(attack, networks, eps=eps, steps=attack_steps, seed=seed),
-            batch_size=batch_size,
-            passes=passes,
-            shuffle=shuffle,
-            autocast=mixed,
-            precision=cast(Any, precision),
-            cuda_graph=cuda_graph,
-            device=where,
-            progress=progress,
-            seed=seed,
+    # write_folder has a lock of its own, for the time of the writing.
+    with only_writer(out / PARTIAL):
+        progress = sys.stderr.isatty()
+        images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
+        opened = open_models(models, images, seed=seed)
+        networks = {name: model.module for name, model in opened.items()}
+        typer.echo(
+            f"comparing {', '.join(networks)} on {describe(images)}; device {where}, {threads_used}"
         )
-    typer.echo("drawing heat maps and report")
-    report = write_folder(
-        out,
-        result,
-        minus_chance=minus_chance,
-        introduction=_introduction(attack, eps, attack_steps),
-        tables={"Models": [model.about for model in opened.values()]},
-    )
+        with _partial_result_kept(out):
+            result = compare_models(
+                networks,
+                data=images,
+                layers=layers,
+                # compare names those there are
+                maps=cast(Any, maps),
+                channels=cast(Any, channels),
+                calls=cast(Any, calls),
+                measure=measure,
+                estimator=cast(Any, estimator),
+                jackknife=jackknife,
+                permutations=permutations,
+                inputs=_attacks(attack, networks, eps=eps, steps=attack_steps, seed=seed),
+                batch_size=batch_size,
+                passes=passes,
+                shuffle=shuffle,
+                autocast=mixed,
+                precision=cast(Any, precision),
+                cuda_graph=cuda_graph,
+                device=where,
+                progress=progress,
+                seed=seed,
+            )
+        typer.echo("drawing heat maps and report")
+        report = write_folder(
+            out,
+            result,
+            outdated=[PARTIAL],
+            minus_chance=minus_chance,
+            introduction=_introduction(attack, eps, attack_steps),
+            tables={"Models": [model.about for model in opened.values()]},
+        )
     _show(result, report)
 
 
@@ -316,7 +321,8 @@ def _partial_result_kept(out: Path) -> Iterator[None]:
             if stopped:
                 raise Interrupted("interrupted before the first batch was done") from None
             raise
-        path = partial_result.save(out / PARTIAL)
+        with undisturbed():
+            path = partial_result.save(out / PARTIAL)
         kept = (
             f"{path} has the result of the {partial_result.n_batches} batches before "
             "(SimilarityResult.load reads it)"

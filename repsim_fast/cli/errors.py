@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import typer
 
+from repsim_fast._core.signals import Terminated, as_interrupts
+
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, what shells use
 # Wrong options and arguments end with typer's own 2.
@@ -17,6 +19,7 @@ INTERRUPTED = 130  # 128 + SIGINT, what shells use
 # What the package raises for bad input, a full disk, a missing device or package. AssertionError,
 # because torchvision's networks check the size of their images by it.
 _EXPLAINED = (ValueError, TypeError, OSError, ImportError, RuntimeError, AssertionError)
+_TOO_LARGE = (MemoryError, OverflowError)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -26,7 +29,7 @@ class Interrupted(KeyboardInterrupt):
 @contextlib.contextmanager
 def reported(*, debug: bool) -> Iterator[None]:
     """Turn exceptions into a line on stderr and an exit code, unless ``debug`` wants tracebacks."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), as_interrupts():
         warnings.showwarning = _show_warning
         try:
             yield
@@ -35,7 +38,7 @@ def reported(*, debug: bool) -> Iterator[None]:
                 raise
             what = str(interrupt) if isinstance(interrupt, Interrupted) else "interrupted"
             typer.echo(f"\n{what}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(_code(interrupt)) from None
         except Exception as error:
             # Exit, Abort and usage errors are typer's to handle, a closed pipe is no fault.
             typers_own = isinstance(error, typer.Abort) or hasattr(error, "exit_code")
@@ -45,10 +48,21 @@ def reported(*, debug: bool) -> Iterator[None]:
             raise typer.Exit(FAILED) from None
 
 
+def _code(error: BaseException | None) -> int:
+    """128 + the signal's number, as shells have it."""
+    while error is not None:
+        if isinstance(error, Terminated):
+            return 128 + error.number
+        error = error.__cause__ or error.__context__
+    return INTERRUPTED
+
+
 def _explain(error: Exception) -> str:
     text = str(error).strip()
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return f"{text.splitlines()[0]} (a smaller --batch-size needs less)"
+    if isinstance(error, _TOO_LARGE):
+        return f"a number is too large for this machine's memory ({text or 'no more to be had'})"
     if isinstance(error, _EXPLAINED) and text:
         # torch appends pages of advice to its RuntimeErrors; our messages may list what there is.
         return text.splitlines()[0] if isinstance(error, RuntimeError) else text

@@ -16,10 +16,13 @@ from tqdm import tqdm
 
 from repsim_fast import models
 from repsim_fast._core.files import check_writable
+from repsim_fast._core.locks import only_writer
+from repsim_fast._core.processes import is_first
 from repsim_fast.attacks import PGD
 from repsim_fast.data import ImageData
 from repsim_fast.training import Accuracy, Epoch, Evaluation, Saving, evaluate, methods
 from repsim_fast.training import train as train_network
+from repsim_fast.training.checkpoints import RESUME, mark
 
 from .errors import Interrupted
 from .options import (
@@ -58,7 +61,9 @@ from .train_setup import (
 
 TEST_STEPS = 20
 EPOCH_TEST_STEPS = 10
-_STATE, _LOG = "resume.safetensors", "log.jsonl"
+_LOG = "log.jsonl"
+# Of the checkpoint's header: which training's state it ended.
+_MARK = "training_state"
 
 
 def train(
@@ -105,22 +110,23 @@ def train(
         setup = of_recipe(preset, model, eps, settings, typed_options(context))
     setup = setup.with_autocast(choose_autocast(autocast))
     where, threads_used = choose_device(device), choose_threads(threads)
-    folder = _training_folder(out, resume)
-    images = _load(data, "train", size, limit, seed)
-    unseen = _load(data, "test", size, test_limit, seed)
-    network, architecture = _build(setup.model, images, seed)
-    typer.echo(
-        f"training {setup.model} ({sum(p.numel() for p in network.parameters()):,} parameters) on "
-        f"{describe(images)}; device {where}, {threads_used}"
-    )
-    saving = Saving(folder, architecture, resume=resume is True, log=folder / _LOG)
-    with _resumable(out):
-        _train(network, images, unseen, setup, saving, where, seed)
-        accuracy = evaluate(
-            network, unseen, PGD(setup.eps, steps=TEST_STEPS, seed=seed), progress=_progress()
+    with _written_alone(out, resume) as folder:
+        images = _load(data, "train", size, limit, seed)
+        unseen = _load(data, "test", size, test_limit, seed)
+        network, architecture = _build(setup.model, images, seed)
+        typer.echo(
+            f"training {setup.model} ({sum(p.numel() for p in network.parameters()):,} "
+            f"parameters) on {describe(images)}; device {where}, {threads_used}"
         )
-    about = {"preset": preset, "autocast": autocast, "seed": seed, "data": describe(images)}
-    _save(out, network, architecture, setup, accuracy, classes=list(images.classes), **about)
+        saving = Saving(folder, architecture, resume=resume is True, log=folder / _LOG)
+        with _resumable(out):
+            _train(network, images, unseen, setup, saving, where, seed)
+            accuracy = evaluate(
+                network, unseen, PGD(setup.eps, steps=TEST_STEPS, seed=seed), progress=_progress()
+            )
+        about = {"preset": preset, "autocast": autocast, "seed": seed, "data": describe(images)}
+        about[_MARK] = mark(folder / RESUME)
+        _save(out, network, architecture, setup, accuracy, classes=list(images.classes), **about)
     _show_accuracy(accuracy, setup.eps)
     typer.echo(f"wrote {out} (and {folder} with log, best epoch and state for --resume)")
 
@@ -201,12 +207,13 @@ def _save(
     )
 
 
-def _training_folder(out: Path, resume: bool | None) -> Path:
-    """The folder beside the checkpoint, writable, and of no other unfinished training.
+@contextlib.contextmanager
+def _written_alone(out: Path, resume: bool | None) -> Iterator[Path]:
+    """The folder beside the checkpoint, writable, of no other unfinished training, and locked.
 
     Raises:
-        OSError: A place cannot be written to.
-        ValueError: An interrupted training would be overwritten, or no name of a checkpoint.
+        OSError: A place cannot be written to, or another run writes there now.
+        ValueError: An unfinished training would be overwritten, or no name of a checkpoint.
     """
     if out.suffix != ".safetensors":
         raise ValueError(f"--out must be a name that ends in .safetensors, got {str(out)!r}")
@@ -214,19 +221,39 @@ def _training_folder(out: Path, resume: bool | None) -> Path:
         raise OSError(f"cannot write {str(out)!r}: it is a folder")
     check_writable(out.parent)
     folder = check_writable(out.with_suffix(".training"))
-    there = (folder / _STATE).exists()
-    if there and resume is None and not out.exists():
+    with only_writer(out) if is_first() else contextlib.nullcontext():
+        if is_first():
+            _begin(out, folder, resume)
+        yield folder
+
+
+def _begin(out: Path, folder: Path, resume: bool | None) -> None:
+    """Go on or start over as asked, and neither unasked.
+
+    Raises:
+        ValueError: There is the state of a training that has not come to its checkpoint.
+    """
+    state = folder / RESUME
+    there = state.exists()
+    if there and resume is None and not _is_of(out, state):
         raise ValueError(
             f"{folder} has an interrupted training: --resume goes on with it, --no-resume starts "
             "over"
         )
     if resume and not there:
         typer.echo(f"nothing to resume in {folder}: starting from the beginning")
-    if not there or resume is False:
+    if not there or not resume:
         # Nor may an earlier training's epochs show up among this one's.
         (folder / _LOG).unlink(missing_ok=True)
-        (folder / _STATE).unlink(missing_ok=True)
-    return folder
+        state.unlink(missing_ok=True)
+
+
+def _is_of(out: Path, state: Path) -> bool:
+    """Whether the checkpoint is what the training of this state ended in."""
+    try:
+        return out.exists() and models.checkpoint_header(out).get(_MARK) == mark(state)
+    except ValueError:  # neither is worth less for being damaged
+        return False
 
 
 def _epoch_line(epoch: Epoch, epochs: int) -> str:
@@ -252,7 +279,7 @@ def _resumable(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if (out.with_suffix(".training") / _STATE).exists():
+        if (out.with_suffix(".training") / RESUME).exists():
             raise Interrupted(
                 "interrupted; the same command with --resume goes on after the last whole epoch"
             ) from None

@@ -23,6 +23,7 @@ from repsim_fast._core.model_state import (
     usable_device,
 )
 from repsim_fast._core.randomness import private_rng
+from repsim_fast._core.signals import undisturbed
 from repsim_fast._core.versions import versions
 from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec
 from repsim_fast.comparison import diagnosis
@@ -348,7 +349,7 @@ def _loop(
                 bar.update()
     except BaseException as error:
         if engine.n_batches:
-            with contextlib.suppress(Exception):
+            with undisturbed(), contextlib.suppress(Exception):
                 error.partial_result = result()  # type: ignore[attr-defined]
         raise
     if engine.n_batches == 0:

@@ -22,6 +22,21 @@ def failed(run: Run, x: Any, number: int, error: Exception) -> RuntimeError:
     )
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the machine's memory was too small, for which torch has an error of its own on a GPU
+    alone."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)
+
+
+def too_large(n: int, number: int, error: BaseException) -> RuntimeError:
+    """A batch that the memory does not hold."""
+    return RuntimeError(
+        f"out of memory in batch {number} of {n:,} samples: measures from products of samples "
+        f"take n x n numbers a layer; a smaller batch_size needs less "
+        f"({str(error).splitlines()[0][:200]})"
+    )
+
+
 def check_features(run: Run, name: str, features: Any) -> None:
     """What a user's own ``maps`` returned.
 

@@ -127,6 +127,14 @@ class Engine:
         Raises:
             TooFewRowsError: The batch has too few tokens or positions for the measure.
         """
+        try:
+            self._step(batch, number)
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or not diagnosis.out_of_memory(error):
+                raise
+            raise diagnosis.too_large(batch.n, number, error) from error
+
+    def _step(self, batch: Batch, number: int) -> None:
         inputs = BatchInputs(batch)
         self._run_all(inputs, number)
         start = perf_counter()
@@ -199,6 +207,8 @@ class Engine:
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, AssertionError) as error:
+                if diagnosis.out_of_memory(error):
+                    raise
                 raise diagnosis.failed(r, x, number, error) from error
 
 

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
+
+from repsim_fast._core import headers
+from repsim_fast._core.tensor_files import read_metadata, read_tensors, write_tensors
 
 from .registry import build
 
 _HEADER = "repsim_fast"
 _ARCHITECTURE = {"name": str, "num_classes": int, "in_channels": int}
+_LARGEST = 2**31 - 1
+_SCHEMA = headers.record(
+    {
+        "name": headers.text(200),
+        "num_classes": headers.whole(1, _LARGEST),
+        "in_channels": headers.whole(1, _LARGEST),
+    },
+    {
+        "method": headers.text(200),
+        "method_options": headers.named(headers.free),
+        "epochs": headers.whole(1),
+        "ema": headers.optional(headers.number(0, 1)),
+        "classes": headers.listed(headers.text()),
+        "clean_accuracy": headers.optional(headers.number(0, 1)),
+        "robust_accuracy": headers.optional(headers.number(0, 1)),
+        "attack": headers.text(),
+    },
+)
 
 
 def save_checkpoint(
@@ -35,7 +58,7 @@ def save_checkpoint(
     stays whole until the new one is.
 
     Args:
-        path: file to write, by habit *.safetensors; its folder must exist.
+        path: file to write, by habit *.safetensors.
         model: what `build(name, num_classes=num_classes, in_channels=in_channels)` returned.
         name: name of its architecture.
         num_classes: its number of outputs.
@@ -59,7 +82,7 @@ def save_checkpoint(
         key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for key, value in model.state_dict().items()
     }
-    _write(Path(path), save(tensors, {_HEADER: header}))
+    write_tensors(path, tensors, {_HEADER: header})
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
@@ -74,8 +97,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, 
         ValueError: not a checkpoint of this package, or weights that do not fit the architecture.
         ImportError: the package of a "torchvision:" or "timm:" architecture is missing.
     """
-    described, state = _read(Path(path))
-    model = build(**{key: described[key] for key in _ARCHITECTURE}, seed=0)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint file {os.fspath(path)}")
+    metadata, state = read_tensors(path)
+    described = _header(path, metadata)
+    with _bounded_by(path, state):
+        model = build(**{key: described[key] for key in _ARCHITECTURE}, seed=0)
     _check_fit(str(path), _shapes(model), {key: x.shape for key, x in state.items()}, described)
     model.load_state_dict(state, assign=True)  # assign keeps the dtypes of the file
     return model.eval(), described
@@ -109,26 +136,57 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in model.state_dict().items()}
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint file {path}")
+def checkpoint_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What was saved with a checkpoint's weights: name, num_classes, in_channels and metadata.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint of this package.
+    """
+    return _header(path, read_metadata(path))
+
+
+def _header(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict[str, Any]:
+    what = f"{os.fspath(path)} is not a checkpoint of repsim_fast"
+    if _HEADER not in metadata:
+        raise ValueError(f"{what}: its header lacks {', '.join(_ARCHITECTURE)}")
+    described: dict[str, Any] = headers.parsed(metadata[_HEADER], _SCHEMA, what)
+    return described
+
+
+@contextlib.contextmanager
+def _bounded_by(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Networks built inside may not be far larger than what the file holds.
+
+    A header of a few bytes could ask for a network that takes hours or all memory to build. What is
+    not far larger is built, since messages then say which weight it is that does not fit.
+
+    Raises:
+        ValueError: The network has.
+    """
+    left = [2 * len(state) + 1000, 2 * sum(x.numel() for x in state.values()) + 2**24]
+    builder = threading.get_ident()
+
+    def count(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is None or threading.get_ident() != builder:
+            return
+        left[0] -= 1
+        left[1] -= 0 if is_lazy(parameter) else parameter.numel()
+        if min(left) < 0:
+            raise ValueError(
+                f"{os.fspath(path)}: the weights do not fit its architecture, which has far "
+                "more of them than the file"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
     try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_HEADER)
-            # Cloned, because at the file's odd addresses kernels round differently.
-            state = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    try:
-        described: dict[str, Any] = json.loads(header or "{}")
-        missing = [key for key in _ARCHITECTURE if key not in described]
-    except (ValueError, TypeError):
-        missing = [_HEADER]
-    if missing:
+        yield
+    except (RuntimeError, MemoryError, OverflowError) as error:
         raise ValueError(
-            f"{path} is not a checkpoint of repsim_fast: its header lacks {', '.join(missing)}"
-        )
-    return described, state
+            f"{os.fspath(path)}: its architecture cannot be built: {str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        hook.remove()
 
 
 def _check_fit(
@@ -150,15 +208,3 @@ def _check_fit(
             f"{what}: the weights do not fit {architecture['name']} with num_classes="
             f"{architecture['num_classes']}, in_channels={architecture['in_channels']}: {shown}"
         )
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # else a crash could leave the new name with half a file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

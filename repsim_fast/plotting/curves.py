@@ -79,7 +79,7 @@ def plot_curves(
     ax.set_ylim(min(0.0, ax.get_ylim()[0]), 1.02 * top)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(x_label, color=colours.text, fontsize=9)
-    ax.set_ylabel(y_label, color=colours.text, fontsize=9)
+    ax.set_ylabel(plain(y_label), color=colours.text, fontsize=9)
     _style(ax, colours)
     return finish(figure, path)
 

@@ -94,7 +94,7 @@ def plot_heat_maps(
     colours = colours_of(theme)
     if not maps:
         raise ValueError("maps must be at least one, got none")
-    maps = [_plain(one) for one in maps]
+    maps, label = [_plain(one) for one in maps], plain(label)
     sides = [Sides(one.rows, one.columns) for one in maps]
     sheet = Sheet(sides, min(columns, len(maps)), repeats=2 if standard_error else 1)
     height = sheet.height + (_TITLE if title else _NO_TITLE)

@@ -58,9 +58,16 @@ def colours_of(theme: Theme) -> Colours:
     return _THEMES[theme]
 
 
+# Labels of this many letters still leave room for what they are labels of.
+_LONGEST = 60
+
+
 def plain(text: str) -> str:
-    """Text that matplotlib takes for no formula, whatever dollar signs it has."""
-    return str(text).replace("$", r"\$")
+    """Text that matplotlib takes for no formula, on one line, long ones without their middle."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]}…{line[-_LONGEST // 2 + 1 :]}"
+    return line.replace("$", r"\$")
 
 
 def style_ticks(ax: Axes, colours: Colours, **options: Any) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from repsim_fast._core.files import check_writable
+from repsim_fast._core.locks import only_writer
 from repsim_fast.comparison.grid import plot_grids
 from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.report.names import file_names
 from repsim_fast.report.page import write_report
+from repsim_fast.report.swap import changed_as_one, finish
 
 RESULT = "result.safetensors"
 TABLE = "similarities.csv"
@@ -25,19 +27,23 @@ def write_folder(
     result: SimilarityResult,
     *,
     minus_chance: bool = False,
+    outdated: Sequence[str] = (),
     **report: Any,
 ) -> Path:
     """Write a comparison to ``folder``, over one that was there.
 
     ``report.html``, ``heatmaps.png`` with all heat maps and one PNG for each of them,
     ``similarities.csv`` with a line for each pair of layers, and ``result.safetensors``, which
-    ``SimilarityResult.load`` reads.
+    ``SimilarityResult.load`` reads. The folder changes as one: all is written beside first, and
+    what an earlier comparison left there goes with it. ``manifest.json``, the last to come, lists
+    the files and their SHA-256.
 
     Args:
         folder: Made where it is missing.
         result: The comparison.
         minus_chance: Draw heat maps of the values minus their chance levels as well, in the report
             and as ``heatmaps-minus-chance.png``.
+        outdated: Names of further files that this comparison makes worthless.
         **report: Options of ``repsim_fast.report.write_report``.
 
     Returns:
@@ -45,28 +51,42 @@ def write_folder(
 
     Raises:
         ValueError: ``minus_chance`` without chance levels.
-        OSError: The folder cannot be written to.
+        OSError: The folder cannot be written to, or someone else is writing to it.
     """
     path = check_writable(folder)
-    result.save(path / RESULT)
-    result.to_csv(path / TABLE)
-    grids = result.grids()
-    plot_grids(grids, path=path / ALL_HEAT_MAPS)
-    if minus_chance:
-        plot_grids(grids, minus_chance=True, path=path / MINUS_CHANCE)
-    for name, grid in zip(_picture_names(result), grids, strict=True):
-        plot_grids([grid], path=path / name)
-    return write_report(path / REPORT, result, minus_chance=minus_chance, **report)
+    with only_writer(path), changed_as_one(path, outdated) as new:
+        result.save(new / RESULT)
+        result.to_csv(new / TABLE)
+        grids = result.grids()
+        plot_grids(grids, path=new / ALL_HEAT_MAPS)
+        if minus_chance:
+            plot_grids(grids, minus_chance=True, path=new / MINUS_CHANCE)
+        for name, grid in zip(_picture_names(result), grids, strict=True):
+            plot_grids([grid], path=new / name)
+        write_report(new / REPORT, result, minus_chance=minus_chance, **report)
+    return path / REPORT
+
+
+def load_folder(folder: str | os.PathLike[str]) -> SimilarityResult:
+    """The comparison in a folder that :func:`write_folder` wrote, of which all files are there.
+
+    A change that a kill interrupted between the first file and the last is finished first.
+
+    Raises:
+        FileNotFoundError: There is no manifest.
+        ValueError: Files that are missing or other than the manifest says.
+        OSError: Someone is writing to the folder.
+    """
+    path = Path(folder)
+    with only_writer(path):
+        finish(path, check=True)
+        return SimilarityResult.load(path / RESULT)
 
 
 def _picture_names(result: SimilarityResult) -> list[str]:
     """A file name for each grid, such as ``cka-standard.png`` and ``cka-standard-robust.png``."""
-    short: list[str] = []
-    for model in result.models:
-        name = re.sub(r"[^\w.+-]+", "_", model).strip("_")
-        short.append(name if name not in short else f"{name}-{len(short) + 1}")
-    of: Mapping[str, str] = dict(zip(result.models, short, strict=True))
-    return [
-        f"{result.measure}-{'-'.join(dict.fromkeys((of[g.row_model], of[g.column_model])))}.png"
-        for g in result.grids()
+    parts = [
+        (result.measure, *dict.fromkeys((grid.row_model, grid.column_model)))
+        for grid in result.grids()
     ]
+    return file_names(parts, ".png", taken=(ALL_HEAT_MAPS,))

@@ -7,6 +7,7 @@ epoch follow from seed and epoch, so no generator state is among it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,18 +15,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from repsim_fast._core.files import replacing
+from repsim_fast._core import headers
+from repsim_fast._core.tensor_files import read_metadata, read_tensors, write_tensors
 from repsim_fast.models import save_checkpoint
 
 from .history import Epoch, History
 from .state import TrainingState
 
 RESUME = "resume.safetensors"
+FILES = ("best.safetensors", "last.safetensors", RESUME, "log.jsonl")
 _HEADER = "repsim_fast_training"
+_FIGURE = headers.optional(headers.number())
+_EPOCH = headers.record(
+    {"epoch": headers.whole(0), "seconds": _FIGURE},
+    {
+        **dict.fromkeys(("loss", "train_accuracy", "learning_rate"), headers.number()),
+        **dict.fromkeys(("clean_accuracy", "robust_accuracy"), _FIGURE),
+        **dict.fromkeys(("fgsm_accuracy", "pgd_accuracy"), _FIGURE),
+        "figures": headers.named(headers.number()),
+    },
+)
+_SCHEMA = headers.record(
+    {
+        "settings": headers.record({"epochs": headers.whole(1)}),
+        "history": headers.listed(_EPOCH),
+        "answered": headers.truth,
+        "ema_updates": headers.whole(0),
+        "scaler": headers.named(headers.number()),
+    }
+)
 
 
 def save_weights(
@@ -67,19 +87,55 @@ def load_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) ->
     """
     tensors, header = _load(path)
     _check_same_settings(path, header["settings"], settings)
+    history = _history(path, header)
     _put_into(path, "model", state.model.state_dict(), _part(tensors, "model"))
     if state.average is not None:
         _put_into(path, "EMA", state.average.state, _part(tensors, "ema"))
         state.average.updates = header["ema_updates"]
     entries: dict[int, dict[str, Tensor]] = {}
     for name, value in _part(tensors, "optimizer").items():
-        index, key = name.split(".", 1)
+        index, _, key = name.partition(".")
+        if not (index.isascii() and index.isdigit() and len(index) < 9 and key):
+            raise ValueError(f"{path}: expected optimizer.NUMBER.NAME, got {name[:80]!r}")
         entries.setdefault(int(index), {})[key] = value
-    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": entries})
+    try:
+        state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": entries})
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{path} holds the state of another optimizer: {error}") from error
     if header["scaler"]:
         state.scaler.load_state_dict(header["scaler"])
-    state.history = History([Epoch(**epoch) for epoch in header["history"]])
+    state.history = history
     state.answered = header["answered"]
+
+
+def unfinished(path: Path) -> str | None:
+    """How far the training got whose state lies at ``path``; None if it is whole or none is there.
+
+    Raises:
+        ValueError: Not such a file.
+    """
+    if not path.exists():
+        return None
+    header = _header(path, read_metadata(path))
+    done, wanted = len(header["history"]), header["settings"]["epochs"]
+    return f"{done} of {wanted} epochs" if done < wanted else None
+
+
+def mark(path: Path) -> str | None:
+    """What tells the state at ``path`` from that of any other training; None without one."""
+    if not path.exists():
+        return None
+    return hashlib.sha256(read_metadata(path).get(_HEADER, "").encode()).hexdigest()[:32]
+
+
+def _history(path: Path, header: Mapping[str, Any]) -> History:
+    try:
+        history = History([Epoch(**epoch) for epoch in header["history"]])
+    except TypeError as error:
+        raise ValueError(f"{path} holds no records of epochs: {error}") from error
+    if [epoch.epoch for epoch in history.epochs] != list(range(len(history))):
+        raise ValueError(f"{path}: expected epochs 0 to {len(history) - 1}, got others")
+    return history
 
 
 def _check_same_settings(
@@ -126,18 +182,16 @@ def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in tensors.items()
     }
-    with replacing(path) as temporary:
-        save_file(held, temporary, metadata)
+    write_tensors(path, held, metadata)
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_HEADER)
-            # Cloned: a tensor at the file's odd addresses would round differently in kernels.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    if header is None:
+    metadata, tensors = read_tensors(path)
+    return tensors, _header(path, metadata)
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if _HEADER not in metadata:
         raise ValueError(f"{path} is not a training checkpoint of repsim_fast")
-    return tensors, json.loads(header)
+    header: dict[str, Any] = headers.parsed(metadata[_HEADER], _SCHEMA, str(path))
+    return header

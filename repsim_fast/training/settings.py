@@ -95,7 +95,8 @@ class Saving:
         architecture: name, num_classes and in_channels of ``models.build``: with them the weights
             are files that ``models.load_checkpoint`` reads.
         resume: Go on from resume.safetensors, where there is one; on CPU the result is that of an
-            uninterrupted training, bit for bit.
+            uninterrupted training, bit for bit. False starts over, whatever lies there; None, the
+            default, starts where no unfinished training lies, and is an error where one does.
         log: JSON-lines file with one line an epoch.
         tensorboard: Folder for TensorBoard's event files.
 
@@ -105,7 +106,7 @@ class Saving:
 
     folder: str | Path | None = None
     architecture: Mapping[str, Any] | None = None
-    resume: bool = False
+    resume: bool | None = None
     log: str | Path | None = None
     tensorboard: str | Path | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from repsim_fast._core.files import check_writable
+from repsim_fast._core.locks import only_writer
 from repsim_fast._core.model_state import device_of, in_mode, usable_device
 from repsim_fast._core.processes import Processes, local_device, processes
 from repsim_fast.data import augmentation
@@ -93,9 +95,9 @@ def train(
         ValueError: Unknown method or schedule, settings out of range, weights that cannot be
             trained in their dtype, labels that are no class of the model, a loss that is not
             finite, an architecture that is not the model's, a checkpoint of other settings or
-            architecture.
+            architecture, an unfinished training in the folder.
         TypeError: Data that hold no tensors, or labels that are no integers.
-        OSError: The checkpoint folder cannot be written to.
+        OSError: The checkpoint folder cannot be written to, or another training writes there.
         RuntimeError: The device does not exist, or on_epoch raised an error.
         ImportError: TensorBoard, or the package of the architecture, is not installed.
 
@@ -131,17 +133,18 @@ def train(
     data = data.below(check_classes(model, data, where))
     state = TrainingState.begin(model, lr, how, where)
     settings = described(plan, how, data, method_options, schedule, augment)
-    _resume(state, saving, settings)
     group = processes(where)
-    with (
-        in_mode([model], "keep"),
-        _log(saving, state, group) as log,
-        _bar(plan, state, data, group, shown=progress) as bar,
-    ):
-        _check_start(data.steps(batch_size, group), saving, group, where)
-        group.broadcast(model)
-        step = Step(state, plan.method, how, where, group)
-        train_epochs(Run(plan, step, data, evaluation, saving, settings, on_epoch, log, bar))
+    with _written_alone(saving, group):
+        _resume(state, saving, settings)
+        with (
+            in_mode([model], "keep"),
+            _log(saving, state, group) as log,
+            _bar(plan, state, data, group, shown=progress) as bar,
+        ):
+            _check_start(data.steps(batch_size, group), group, where)
+            group.broadcast(model)
+            step = Step(state, plan.method, how, where, group)
+            train_epochs(Run(plan, step, data, evaluation, saving, settings, on_epoch, log, bar))
     if state.average is not None:
         model.load_state_dict(state.average.state)
     return state.history
@@ -154,11 +157,23 @@ def _place(model: nn.Module, device: torch.device | str | None) -> torch.device:
     return local_device(torch.device(device))
 
 
+def _written_alone(saving: Saving, group: Processes) -> contextlib.AbstractContextManager[None]:
+    if saving.folder is None or not group.first:
+        return contextlib.nullcontext()
+    return only_writer(check_writable(saving.folder), *checkpoints.FILES)
+
+
 def _resume(state: TrainingState, saving: Saving, settings: Mapping[str, Any]) -> None:
-    if saving.resume and saving.folder is not None:
-        path = Path(saving.folder) / checkpoints.RESUME
-        if path.exists():
-            checkpoints.load_state(path, state, settings)
+    if saving.folder is None:
+        return
+    path = Path(saving.folder) / checkpoints.RESUME
+    if saving.resume and path.exists():
+        checkpoints.load_state(path, state, settings)
+    elif saving.resume is None and (far := checkpoints.unfinished(path)):
+        raise ValueError(
+            f"{path} is an unfinished training ({far}), which a new one would overwrite: "
+            "Saving(resume=True) goes on with it, resume=False starts over"
+        )
 
 
 def _log(saving: Saving, state: TrainingState, group: Processes) -> Log:
@@ -179,7 +194,7 @@ def _bar(
     )
 
 
-def _check_start(n_batches: int, saving: Saving, group: Processes, device: torch.device) -> None:
+def _check_start(n_batches: int, group: Processes, device: torch.device) -> None:
     counts = torch.tensor([n_batches, n_batches**2], dtype=torch.float64, device=device)
     total, squares = group.sum(counts).tolist()
     if n_batches == 0:
@@ -189,5 +204,3 @@ def _check_start(n_batches: int, saving: Saving, group: Processes, device: torch
             f"train_data must give each of {group.size} processes as many batches, got {n_batches} "
             f"of {total:.0f} in process {group.rank}"
         )
-    if saving.folder is not None and group.first:
-        check_writable(saving.folder)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
 from collections.abc import Hashable
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +12,8 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 from torch import Tensor
+
+from repsim_fast._core.scratch import Scratch
 
 GIB = 2**30
 
@@ -33,8 +33,8 @@ class FeatureStore:
 
     Args:
         memory: Bytes of features that may be held in memory, at least 0.
-        folder: Where files go; made if missing, and left in place. Default: a temporary folder that
-            is removed by `close`.
+        folder: Where files go, into a new folder inside that is removed by `close`, or after a
+            crash by the next store there; made if missing. Default: the place for temporary files.
 
     Example:
         >>> import torch
@@ -47,9 +47,9 @@ class FeatureStore:
     """
 
     def __init__(self, *, memory: int = 4 * GIB, folder: str | Path | None = None) -> None:
+        self._scratch: Scratch | None = None  # first of all, for __del__
         self.memory = memory
         self._given = None if folder is None else Path(folder)
-        self._folder: Path | None = None
         self._parts: dict[Hashable, list[Tensor]] = {}
         self._files: dict[Hashable, Path] = {}
         self._shape: dict[Hashable, tuple[int, int]] = {}
@@ -130,15 +130,16 @@ class FeatureStore:
         return parts[0]
 
     def close(self) -> None:
-        """Forgets everything; removes a temporary folder with its files."""
+        """Forgets everything; removes the files. Matrices in them live on as long as they are
+        used."""
         self._parts.clear()
         self._files.clear()
         self._shape.clear()
         self._dtype.clear()
         self._device.clear()
-        if self._folder is not None and self._given is None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder = None
+        if self._scratch is not None:
+            self._scratch.close()
+        self._scratch = None
 
     def __enter__(self) -> FeatureStore:
         return self
@@ -155,14 +156,12 @@ class FeatureStore:
         self.close()
 
     def _spill(self, key: Hashable) -> None:
-        if self._folder is None:
-            if self._given is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="repsim_fast-"))
-            else:
-                self._given.mkdir(parents=True, exist_ok=True)
-                self._folder = self._given
-        self._files[key] = self._folder / f"{len(self._files)}.npy"
-        self._files[key].write_bytes(b"\0" * _HEADER)
+        if self._scratch is None:
+            self._scratch = Scratch(self._given)
+        file = self._scratch.path / f"{len(self._files)}.npy"
+        with file.open("xb") as new:
+            new.write(b"\0" * _HEADER)
+        self._files[key] = file
         for part in self._parts.pop(key):
             self._write(key, part)
 
