@@ -160,15 +160,14 @@ Part = Callable[[dict[str, Row], int, int, float, int], None]
 
 
 def parts(repeats: float) -> Iterator[tuple[Part, int, int, float, int]]:
-    """What to run: all parts of a case after one another, large cases last."""
+    """What to run: few features first, and of those a part of each case in turn."""
     for p in FEATURES:
-        for n, noise in product(SAMPLES, NOISE):
-            for part in range(math.ceil(repeats * REPEATS[p] / PART)):
+        for part in range(math.ceil(repeats * REPEATS[p] / PART)):
+            for n, noise in product(SAMPLES, NOISE):
                 yield of_cka, n, p, noise, part
-        if p == FEATURES[0]:
-            for q, n, noise in product(OTHER_FEATURES, OTHER_SAMPLES, NOISE):
-                for part in range(math.ceil(repeats * OTHER_REPEATS / PART)):
-                    yield of_others, n, q, noise, part
+    for part in range(math.ceil(repeats * OTHER_REPEATS / PART)):
+        for q, n, noise in product(OTHER_FEATURES, OTHER_SAMPLES, NOISE):
+            yield of_others, n, q, noise, part
 
 
 def parts_done(rows: dict[str, Row], n: int, p: int, noise: float, of: Part) -> int:

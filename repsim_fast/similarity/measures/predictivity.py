@@ -162,8 +162,8 @@ def linear_predictivity(
 
     A similarity of at most 1: 1 - Σ‖xᵢ - x̂ᵢ‖² / Σ‖xᵢ - x̄‖² over all samples, each predicted by
     least squares, and its mean taken, from samples of other folds. Not symmetric. Below 0 where
-    the prediction is worse than the mean, as for unrelated representations (about -q/n for q
-    features); `ridge_predictivity` stays near 0 there.
+    the prediction is worse than the mean, as for unrelated representations (about -q/(m - q - 1)
+    for q features and m samples fitted); `ridge_predictivity` stays near 0 there.
 
     Args:
         x: Representation of n samples with p features, which is predicted, or a prepared one.
