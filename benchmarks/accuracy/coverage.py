@@ -5,7 +5,8 @@
 Gaussian features x = z A + s e, y = z B + s e', whose covariances are known and with them CKA,
 ‖Σxy‖² / (‖Σxx‖ ‖Σyy‖). No networks run: `MinibatchCKA` and `student_interval` are what `compare`
 and `result.interval` have their intervals from, and `jackknife` those of other measures. A row has
-the share of data sets whose interval holds the truth, by Student's t and by ± 1.96 standard errors.
+the share of data sets whose interval holds the truth, by Student's t and by ± 1.96 standard errors,
+and of other measures also by Student's t about the value less its bias.
 
 Data sets come in parts with seeds of their own, and the file is written after each: a run that was
 stopped goes on where it was, and more repeats only add parts.
@@ -127,8 +128,11 @@ def of_others(rows: dict[str, Row], n: int, p: int, noise: float, part: int) -> 
         x, y = population.draw(n, generator)
         for measure in OTHERS:
             found = jackknife(measure, [x], [y], groups=GROUPS)
+            value, error, bias = map(float, (found.value, found.standard_error, found.bias))
             row = add(rows, measure, n, GROUPS, p, noise, population.value(measure))
-            count(row, float(found.value), float(found.standard_error), GROUPS)
+            count(row, value, error, GROUPS)
+            corrected, _ = holds(value - bias, error, GROUPS, row["truth"])
+            into_mean(row, "less_bias", corrected)
 
 
 def seed(n: int, p: int, noise: float, part: int) -> int:
@@ -153,21 +157,27 @@ def count(row: Row, value: float, error: float, groups: int) -> None:
     row["repeats"] += 1
     student, plain = holds(value, error, groups, row["truth"])
     for key, new in (("mean", value), ("student", student), ("plain", plain)):
-        row[key] += (new - row[key]) / row["repeats"]
+        into_mean(row, key, new)
+
+
+def into_mean(row: Row, key: str, new: float) -> None:
+    """Takes the newest data set into a mean over all."""
+    row[key] = row.get(key, 0.0) + (new - row.get(key, 0.0)) / row["repeats"]
 
 
 Part = Callable[[dict[str, Row], int, int, float, int], None]
 
 
 def parts(repeats: float) -> Iterator[tuple[Part, int, int, float, int]]:
-    """What to run: few features first, and of those a part of each case in turn."""
+    """What to run: the other measures and few features first, of those a part of each case in
+    turn."""
+    for part in range(math.ceil(repeats * OTHER_REPEATS / PART)):
+        for q, n, noise in product(OTHER_FEATURES, OTHER_SAMPLES, NOISE):
+            yield of_others, n, q, noise, part
     for p in FEATURES:
         for part in range(math.ceil(repeats * REPEATS[p] / PART)):
             for n, noise in product(SAMPLES, NOISE):
                 yield of_cka, n, p, noise, part
-    for part in range(math.ceil(repeats * OTHER_REPEATS / PART)):
-        for q, n, noise in product(OTHER_FEATURES, OTHER_SAMPLES, NOISE):
-            yield of_others, n, q, noise, part
 
 
 def parts_done(rows: dict[str, Row], n: int, p: int, noise: float, of: Part) -> int:

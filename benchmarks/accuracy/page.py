@@ -71,9 +71,10 @@ Other measures have intervals from a jackknife over ten groups of
 samples:
 
 {tables.coverage_of_others()}
-Such a measure is off on average where features are many for the samples ("mean"), by more than its
-error; an interval is one for that mean then and does not hold the population's value. Chance levels
-and calibrated values are above.
+Such a measure is off on average where features are many for the samples ("mean"), and its interval
+is about that mean. `interval(less_bias=True)` takes off what the jackknife finds, which mends it
+but for correlations and Procrustes of what is hardly related. Chance levels and calibrated values
+are above.
 
 ## Errors by precision
 

@@ -190,11 +190,12 @@ def coverage_of_others() -> str:
     """The same of measures that have a jackknife over samples."""
     rows = [row for row in results("coverage") if row["measure"] != "cka"]
     return table(
-        ("measure", "samples", "p", "population", "mean", "coverage, %"),
+        ("measure", "samples", "p", "population", "mean", "coverage, %", "less bias"),
         (
             (
                 *(row["measure"], str(row["n"]), str(row["p"])),
-                *(shown(row["truth"]), shown(row["mean"]), points(row, "student")),
+                *(shown(row["truth"]), shown(row["mean"])),
+                *(points(row, kind) for kind in ("student", "less_bias")),
             )
             for row in sorted(rows, key=lambda row: (row["measure"], row["n"], row["p"]))
         ),

@@ -36,6 +36,23 @@ def test_limits_are_those_of_the_definition() -> None:
     np.testing.assert_array_equal(cell.low, result.interval().low[:1, 1:])
 
 
+def test_limits_less_bias_are_about_the_corrected_value() -> None:
+    """A share of variance that least squares explains by chance, 5/n of unrelated features."""
+    samples = torch.randn(60, 10)
+    result = compare(
+        Same(0, 5), Same(5, 10), samples, measure="linear_regression", jackknife=10, shuffle=False
+    )
+    plain, corrected = result.interval(), result.interval(less_bias=True)
+    left_out = result.replicates
+    assert left_out is not None
+    about = 10 * result.value - 9 * left_out.mean(axis=0)
+    np.testing.assert_allclose((corrected.low + corrected.high) / 2, about, atol=1e-12)
+    np.testing.assert_allclose(corrected.high - corrected.low, plain.high - plain.low, atol=1e-12)
+    assert about[0, 1] < result.value[0, 1] - 0.04  # 5/60 in the mean
+    cell = result.between(0, 1).interval(less_bias=True)
+    np.testing.assert_array_equal(cell.low, corrected.low[:1, 1:])
+
+
 def test_without_errors_there_are_no_limits() -> None:
     low, high = compare([Same(0, 5)], torch.randn(20, 9), batch_size=20).interval()
     assert np.isnan(low).all()

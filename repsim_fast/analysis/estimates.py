@@ -17,6 +17,7 @@ __all__ = [
     "Interval",
     "difference",
     "jackknife",
+    "jackknife_bias",
     "jackknife_error",
     "mean_over_seeds",
     "one_sided_p",
@@ -121,6 +122,32 @@ def jackknife_error(left_out: npt.ArrayLike) -> Array:
         return np.full(values.shape[1:], nan)
     spread = np.square(values - values.mean(0)).sum(0) * (groups - 1) / groups
     return np.asarray(np.sqrt(spread))
+
+
+def jackknife_bias(value: npt.ArrayLike, left_out: npt.ArrayLike) -> Array:
+    """How far values are off on average because samples are few: (G-1) (mean of vᵢ - v).
+
+    Exact for a bias that falls as 1/n.
+
+    Args:
+        value: (...) from all samples.
+        left_out: (G, ...) values with one group of samples left out in turn.
+
+    Returns:
+        (...) float64; NaN with fewer than two groups.
+
+    Example:
+        >>> print(f"{jackknife_bias(2.0, [2.1, 2.2, 2.3]):.1f}")
+        0.4
+
+    References:
+        Quenouille, "Notes on bias in estimation", 1956.
+    """
+    values, whole = np.asarray(left_out, dtype=np.float64), np.asarray(value, dtype=np.float64)
+    groups = len(values)
+    if groups < 2:
+        return np.full(whole.shape, nan)
+    return np.asarray((groups - 1) * (values.mean(0) - whole))
 
 
 def jackknife(value: float, left_out: Sequence[float] | Array) -> Estimate:

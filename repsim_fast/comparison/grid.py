@@ -11,7 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from repsim_fast._core.extras import extra
-from repsim_fast.analysis.estimates import Estimate, Interval, jackknife_error, student_interval
+from repsim_fast.analysis.estimates import (
+    Estimate,
+    Interval,
+    jackknife_bias,
+    jackknife_error,
+    student_interval,
+)
 from repsim_fast.similarity import measure_info, measure_names
 
 if TYPE_CHECKING:
@@ -60,6 +66,21 @@ class Mean(NamedTuple):
         beside = abs(self.chance) >= 0.5 * 10**-digits
         chance = f" (by chance {self.chance:.{digits}f})" if beside else ""
         return f"{self.name} {self.value:.{digits}f}{chance}"
+
+
+def interval_of(
+    value: Matrix,
+    standard_error: Matrix,
+    replicates: Array | None,  # (G, ...)
+    level: float,
+    *,
+    less_bias: bool,
+) -> Interval:
+    """Confidence interval about values, or about them less their bias."""
+    groups = 0 if replicates is None else len(replicates)
+    if less_bias and replicates is not None:
+        value = value - jackknife_bias(value, replicates)
+    return student_interval(value, standard_error, groups, level)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -174,17 +195,20 @@ class Grid:
         left_out = () if self.replicates is None else self.replicates
         return error_of(function(self), [function(replace(bare, value=v)) for v in left_out])
 
-    def interval(self, level: float = 0.95) -> Interval:
+    def interval(self, level: float = 0.95, *, less_bias: bool = False) -> Interval:
         """Confidence interval of every cell, by Student's t; NaN where there is no error.
 
         Args:
             level: Confidence, in (0, 1).
+            less_bias: About the value less what it is off on average, by the jackknife; see
+                :meth:`SimilarityResult.interval`.
 
         Returns:
             Lower and upper limits, (rows, columns) each.
         """
-        groups = 0 if self.replicates is None else len(self.replicates)
-        return student_interval(self.value, self.standard_error, groups, level)
+        return interval_of(
+            self.value, self.standard_error, self.replicates, level, less_bias=less_bias
+        )
 
     def mean_with_error(self) -> Estimate:
         """The mean over pairs of different layers, with its standard error.
