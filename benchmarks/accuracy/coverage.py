@@ -8,6 +8,8 @@ and `result.interval` have their intervals from, and `jackknife` those of other 
 the share of data sets whose interval holds the truth, by Student's t and by ± 1.96 standard errors,
 and of other measures also by Student's t about the value less its bias.
 
+Of many features what counts is their Gram, which fewer can have: see `narrow_noise`.
+
 Data sets come in parts with seeds of their own, and the file is written after each: a run that was
 stopped goes on where it was, and more repeats only add parts.
 """
@@ -24,6 +26,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,12 +67,23 @@ class Population:
         self.maps, self.noise = (a.float(), b.float()), noise
 
     def draw(self, n: int, generator: torch.Generator) -> list[Tensor]:
-        """Features of n samples, twice (n, p)."""
+        """Features of n samples, twice (n, p), or fewer whose Grams are as random: see
+        `narrow_noise`."""
         z = torch.randn(n, len(self.maps[0]), generator=generator)
-        noise = (torch.randn(n, m.shape[1], generator=generator) for m in self.maps)
-        return [
-            torch.addmm(e.mul_(self.noise), z, m) for m, e in zip(self.maps, noise, strict=True)
-        ]
+        wide = self.maps[0].shape[1] > z.shape[1] + n // BATCHES[0]
+        if not wide:
+            noise = (torch.randn(n, m.shape[1], generator=generator) for m in self.maps)
+            return [
+                torch.addmm(e.mul_(self.noise), z, m) for m, e in zip(self.maps, noise, strict=True)
+            ]
+        sides = []
+        for m in self.maps:
+            # Turned so that the latent variables reach the first features only.
+            first = z @ torch.linalg.qr(m.T).R.T
+            first += self.noise * torch.randn(first.shape, generator=generator)
+            others = m.shape[1] - first.shape[1]
+            sides.append(torch.cat([first, self.noise * narrow_noise(n, others, generator)], dim=1))
+        return sides
 
     def value(self, measure: str) -> float:
         """Of a measure, from the covariances."""
@@ -88,14 +102,32 @@ class Population:
         raise ValueError(f"measure: no value of {measure} is known")
 
 
+def narrow_noise(n: int, p: int, generator: torch.Generator) -> Tensor:
+    """Fewer features (n, n/4) in place of p of noise, with Grams of the same distribution within
+    each quarter of the samples, in which all batches lie: the Cholesky factor of a Wishart matrix
+    (Bartlett 1933), triangular, with normal entries below roots of chi-squared ones."""
+    quarter = n // BATCHES[0]
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    squares = np.random.default_rng(seed).chisquare(p - np.arange(quarter), (BATCHES[0], quarter))
+    factor = torch.randn(BATCHES[0], quarter, quarter, generator=generator).tril_(-1)
+    factor.diagonal(dim1=1, dim2=2).copy_(torch.from_numpy(np.sqrt(squares)))
+    return factor.flatten(0, 1)
+
+
+def batched(n: int, batches: int) -> Iterator[slice]:
+    """Even batches of the samples, each in one quarter of them."""
+    for quarter in torch.arange(n).tensor_split(BATCHES[0]):
+        for rows in quarter.tensor_split(batches // BATCHES[0]):
+            yield slice(int(rows[0]), int(rows[-1]) + 1)
+
+
 def by_batches(data: list[list[Tensor]], batches: int) -> Iterator[tuple[float, float, int]]:
     """CKA, standard error and number of groups of data sets, all in one accumulator."""
     cka = MinibatchCKA()
     features = [x for pair in data for x in pair]
-    for rows in torch.arange(len(features[0])).tensor_split(batches):
-        some = slice(int(rows[0]), int(rows[-1]) + 1)
-        grams = [centered_gram(x[some], packed=True) for x in features]
-        cka.update(torch.stack(grams), n=len(rows))
+    for rows in batched(len(features[0]), batches):
+        grams = [centered_gram(x[rows], packed=True) for x in features]
+        cka.update(torch.stack(grams), n=rows.stop - rows.start)
     found = cka.compute()
     for i in range(0, len(features), 2):
         yield float(found.value[i, i + 1]), float(found.standard_error[i, i + 1]), len(found.hsic)
