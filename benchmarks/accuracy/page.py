@@ -36,7 +36,7 @@ jackknife, permutation test, `MinibatchCKA`, `compare`.
 {tables.large_samples()}
 ## Neighbours and distances in tight clusters
 
-Ten clusters and a rotation of them, float32.
+Ten clusters and a rotation of them, float32; `rsm_norm_difference` is in units of the features.
 
 {tables.tight_clusters()}
 ## Padding, layout, layers of layers, rows
@@ -67,8 +67,7 @@ cent of intervals that hold it, ± standard error.
 {tables.coverage()}
 {tables.coverage_in_words()}
 
-Other measures have intervals from a jackknife over ten groups of
-samples:
+Other measures have intervals from a jackknife over ten groups of samples:
 
 {tables.coverage_of_others()}
 Such a measure is off on average where features are many for the samples ("mean"), and its interval

@@ -56,7 +56,7 @@ def off(errors: list[float]) -> str:
     """The largest error, and how many there are without a number."""
     known = [e for e in errors if e < math.inf]
     missing = len(errors) - len(known)
-    text = f"{max(known):.1e}" if known else "none"
+    text = "none" if not known else "0" if max(known) == 0 else f"{max(known):.1e}"
     return f"{text}, {missing} of {len(errors)} without a value" if missing else text
 
 
@@ -236,7 +236,7 @@ def cost() -> str:
 
 
 def _ratio(row: Row) -> str:
-    return "new" if row["ratio"] is None else f"{row['ratio']:.2f}"
+    return "no value before," if row["ratio"] is None else f"{row['ratio']:.2f}"
 
 
 def layer_grid() -> str:
