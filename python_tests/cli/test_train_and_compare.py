@@ -148,6 +148,10 @@ def test_errors_and_chance_levels_of_other_measures(run: Run, tmp_path: Path) ->
     result = run(*arguments, "--permutations", 0, "--minus-chance")
     assert result.exit_code == 1
     assert "--minus-chance needs chance levels" in result.output
+    result = run(*arguments, "--measure", "magnitude_difference", "--minus-chance")
+    assert result.exit_code == 1
+    assert "--minus-chance: no chance level (measure: magnitude_difference does" in result.output
+    assert SimilarityResult.load(tmp_path / "result.safetensors").measure == "magnitude_difference"
 
 
 @pytest.mark.filterwarnings("default::UserWarning:repsim_fast")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from python_tests.comparison.parts import TWO
 from repsim_fast import SimilarityResult, compare
+from repsim_fast.similarity.streaming.samples import SampleAccumulator
 
 
 class OddRows(nn.Module):
@@ -70,3 +72,25 @@ def test_layers_without_a_value_are_told() -> None:
     with pytest.warns(UserWarning, match="undefined"):
         result = compare([TWO], x)
     assert "no value (NaN): 1 layers, 'layers.1' of 'Parts'" in repr(result)
+
+
+@pytest.mark.filterwarnings("ignore:.* independent features of n = ")
+@pytest.mark.parametrize(
+    ("options", "error"), [({}, KeyboardInterrupt), ({"jackknife": 41}, ValueError)]
+)
+def test_values_outlive_errors_that_did_not_come(
+    options: dict[str, int], error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(40, 9)
+    whole = compare([TWO], x, measure="cca")
+    if not options:
+
+        def interrupted(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(SampleAccumulator, "_without", interrupted)
+    with pytest.raises(error) as raised:
+        compare([TWO], x, measure="cca", **options)
+    partial: SimilarityResult = raised.value.partial_result
+    np.testing.assert_array_equal(partial.value, whole.value)
+    assert partial.no_error == partial.chance_note == "the comparison stopped before"

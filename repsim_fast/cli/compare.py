@@ -262,11 +262,15 @@ def compare(
             out,
             result,
             outdated=[PARTIAL],
-            minus_chance=minus_chance,
+            minus_chance=minus_chance and result.chance is not None,
             introduction=_introduction(attack, eps, attack_steps),
             tables={"Models": [model.about for model in opened.values()]},
         )
     _show(result, report)
+    if minus_chance and result.chance is None:
+        raise ValueError(
+            f"--minus-chance: no chance level ({_as_option(result.chance_note)}); all else is there"
+        )
 
 
 def _show(result: SimilarityResult, report: Path) -> None:

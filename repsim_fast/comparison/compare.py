@@ -42,7 +42,7 @@ from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.data.batches import Feed, open_data
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
-from repsim_fast.similarity.base.accumulator import Accumulator
+from repsim_fast.similarity.base.accumulator import Accumulator, Similarities
 from repsim_fast.similarity.base.estimator import Estimator
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def compare(
         The similarities of all pairs of layers, with standard errors and replicates from a
         jackknife, chance levels, and all that was warned of as ``notes``. An exception after one or
         more completed batches, also a keyboard interrupt, has an attribute ``partial_result``: the
-        result up to there.
+        result up to there, of measures other than "cka" the values alone.
 
     Raises:
         ValueError: Unusable argument, no layer matched (the message shows what there is), empty
@@ -273,13 +273,15 @@ def compare(
 
     dropped: list[int] = []  # samples of batches too small for the measure
 
-    def result() -> SimilarityResult:
+    def result(*, bare: bool = False) -> SimilarityResult:
         notes = tuple(_notes(engine, feed, dropped))
-        return _result(chosen, plan, engine, settings, start, notes)
+        found = engine.accumulator.compute(bare=bare)
+        return _result(chosen, plan, engine, found, settings, start, notes)
 
-    with _borrowed(plan, place, seed), engine:
-        _loop(engine, feed, result, dropped, progress=progress)
-    final = result()
+    with _partial_result_kept(engine, result):
+        with _borrowed(plan, place, seed), engine:
+            _loop(engine, feed, dropped, progress=progress)
+        final = result()
     for note in (*final.notes, *diagnosis.undefined(final.undefined)):
         warnings.warn(note, stacklevel=2)
     return final
@@ -327,31 +329,30 @@ def _borrowed(plan: Plan, place: torch.device | None, seed: int) -> Iterator[Non
         yield
 
 
-def _loop(
-    engine: Engine,
-    feed: Feed,
-    result: Callable[[], SimilarityResult],
-    dropped: list[int],
-    *,
-    progress: bool,
-) -> None:
-    """Run all batches; the sizes of those too small for the measure, left out, go to dropped."""
+@contextlib.contextmanager
+def _partial_result_kept(engine: Engine, result: Callable[..., SimilarityResult]) -> Iterator[None]:
+    """Gives an exception the values of the batches before as ``partial_result``."""
     try:
-        with tqdm(total=feed.n_batches, desc="compare", unit="batch", disable=not progress) as bar:
-            for number, batch in enumerate(feed.batches):
-                if engine.is_too_small(batch):
-                    dropped.append(batch.n)
-                else:
-                    try:
-                        engine.step(batch, number)
-                    except TooFewRowsError as error:
-                        dropped.append(error.rows)
-                bar.update()
+        yield
     except BaseException as error:
         if engine.n_batches:
             with undisturbed(), contextlib.suppress(Exception):
-                error.partial_result = result()  # type: ignore[attr-defined]
+                error.partial_result = result(bare=True)  # type: ignore[attr-defined]
         raise
+
+
+def _loop(engine: Engine, feed: Feed, dropped: list[int], *, progress: bool) -> None:
+    """Run all batches; the sizes of those too small for the measure, left out, go to dropped."""
+    with tqdm(total=feed.n_batches, desc="compare", unit="batch", disable=not progress) as bar:
+        for number, batch in enumerate(feed.batches):
+            if engine.is_too_small(batch):
+                dropped.append(batch.n)
+            else:
+                try:
+                    engine.step(batch, number)
+                except TooFewRowsError as error:
+                    dropped.append(error.rows)
+            bar.update()
     if engine.n_batches == 0:
         raise diagnosis.no_batch(dropped, engine.accumulator.min_samples)
 
@@ -370,12 +371,12 @@ def _result(
     measure: Measure[Any],
     plan: Plan,
     engine: Engine,
+    found: Similarities,
     settings: Mapping[str, Any],
     start: float,
     notes: tuple[str, ...],
 ) -> SimilarityResult:
     """What the batches so far give, with the names of models and layers."""
-    found = engine.accumulator.compute()
     rows = [row for run in plan.run_of.values() for row in run.kept.values()]
     first, second = np.ix_(rows, rows)
 

@@ -89,4 +89,4 @@ def _picture_names(result: SimilarityResult) -> list[str]:
         (result.measure, *dict.fromkeys((grid.row_model, grid.column_model)))
         for grid in result.grids()
     ]
-    return file_names(parts, ".png", taken=(ALL_HEAT_MAPS,))
+    return file_names(parts, ".png", taken=(ALL_HEAT_MAPS, MINUS_CHANCE))

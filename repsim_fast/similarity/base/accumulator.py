@@ -95,5 +95,6 @@ class Accumulator(Protocol):
         """Close a batch of n rows, of so many samples where that is another number: those of
         positions or tokens. Raises NotFiniteError and then forgets the batch."""
 
-    def compute(self) -> Similarities:
-        """Similarities of all pairs of layers, over the batches closed so far."""
+    def compute(self, *, bare: bool = False) -> Similarities:
+        """Similarities of all pairs of layers, over the batches closed so far. ``bare``: only what
+        does not take longer than the values themselves, as after an interruption."""

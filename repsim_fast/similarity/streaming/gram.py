@@ -191,7 +191,7 @@ class GramAccumulator:
             level, note = self._by_chance / torch.outer(sizes, sizes), EXACT
         return _without_value(level, constant), note
 
-    def compute(self) -> Similarities:
+    def compute(self, *, bare: bool = False) -> Similarities:
         """CKA and jackknife standard errors; NaN for constant layers."""
         cka = self._cka.compute()
         constant = self._constant_layers()

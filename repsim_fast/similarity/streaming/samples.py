@@ -37,6 +37,7 @@ GROUPS = 10
 PERMUTATIONS = 10
 AT_MOST = 60.0
 
+STOPPED = "the comparison stopped before"
 NOT_ASKED = f"none were asked for; jackknife={GROUPS} gives them"
 ONE_BATCH = (
     "all samples were one batch and have several rows each; several batches, by a smaller "
@@ -137,8 +138,11 @@ class SampleAccumulator:
         self._batches.append(n)
         self._rows_are_samples &= of in (None, n)
 
-    def compute(self) -> Similarities:
+    def compute(self, *, bare: bool = False) -> Similarities:
         """Values of all pairs; NaN for layers for which the measure is undefined.
+
+        Args:
+            bare: Without standard errors and chance levels, as after an interruption.
 
         Raises:
             UndefinedError: The measure is undefined for every layer.
@@ -146,7 +150,7 @@ class SampleAccumulator:
                 permuted.
         """
         start = perf_counter()
-        group = self._group_of_rows()
+        group = None if bare else self._group_of_rows()
         layers = [self._layer(i) for i in range(len(self._store.keys()))]
         wide = need_float64(layers)
         del layers
@@ -159,10 +163,10 @@ class SampleAccumulator:
         value = views.spread(within(self.measure, known))
         end = perf_counter()
         caution = caution_of_all(self.measure, known, known)
-        chance, chance_note = self._chance(views, end - middle)
+        chance, note = (None, STOPPED) if bare else self._chance(views, end - middle)
         spill.close()
         del known
-        errors = self._errors(views, group, end - start, wide=wide)
+        errors = _Errors(STOPPED) if bare else self._errors(views, group, end - start, wide=wide)
         return Similarities(
             value,
             torch.full_like(value, math.nan) if errors.error is None else errors.error,
@@ -172,7 +176,7 @@ class SampleAccumulator:
             no_error=errors.reason,
             no_error_of=errors.reason_of,
             chance=chance,
-            chance_note=chance_note,
+            chance_note=note,
             notes=(caution,) if caution else (),
             left_out=errors.left_out,
             group_samples=errors.group_samples,
