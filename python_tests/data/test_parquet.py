@@ -60,6 +60,13 @@ def test_one_file(folder):
         data.load(folder / "train-1.parquet", "test")
 
 
+@pytest.mark.parametrize("label", [30_000_000, 2**63 - 1])
+def test_a_label_without_names_may_not_stand_for_millions_of_classes(tmp_path, label):
+    file = write_parquet(tmp_path / "x.parquet", [encode(picture(1))] * 2, [0, label])
+    with pytest.raises(ValueError, match="labels without class names must be below"):
+        data.load(file, "test")
+
+
 def test_names_may_be_missing(tmp_path):
     file = write_parquet(
         tmp_path / "x.parquet", [encode(picture(1))] * 2, [0, 3], image_column="img"

@@ -124,6 +124,13 @@ def test_files_other_than_listed_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="manifest"):
         load_folder(tmp_path)
     write_folder(tmp_path, called("a"))
+    manifest = tmp_path / "manifest.json"
+    kept = manifest.read_text()
+    for text in ("", "{}", kept.replace("result.", "other."), kept.replace("result.", "../r.")):
+        manifest.write_text(text)
+        with pytest.raises(ValueError, match=r"manifest\.json"):
+            load_folder(tmp_path)
+    manifest.write_text(kept)
     (tmp_path / "similarities.csv").write_text("changed")
     with pytest.raises(ValueError, match=r"similarities\.csv is missing or not"):
         load_folder(tmp_path)
