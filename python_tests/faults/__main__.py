@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -48,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="few of each kind")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="kinds")
     parser.add_argument("--seed", type=int, help="of all that is random (default: from the clock)")
-    parser.add_argument("--out", type=Path, help="write the results to this JSON file")
+    parser.add_argument("--out", type=Path, help="put the results into this JSON file")
     parser.add_argument("--keep", type=Path, help="folder for the files of losses")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # what is forked must have one thread
@@ -70,15 +69,20 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"  {note}", file=sys.stderr)
         rows += new
         if options.out is not None:  # after each kind: the suite may be stopped, too
-            options.out.write_text(json.dumps(_record(rows, seed), indent=1) + "\n")
+            _write(options.out, name, new, seed)
     print(f"\n{markdown(rows)}\nseed {seed}")
     return int(any(row.lost for row in rows))
 
 
-def _record(rows: list[Row], seed: int) -> dict[str, Any]:
+def _write(path: Path, kind: str, rows: list[Row], seed: int) -> None:
+    """Put the rows of a kind into the file, beside those of others that were run before."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    held = [{**asdict(row), "tried": row.tried} for row in rows]
-    return {"time": now, "seed": seed, "versions": dict(versions()), "rows": held}
+    found = {"time": now, "seed": seed, "versions": dict(versions())}
+    found["rows"] = [{"tried": row.tried, **asdict(row)} for row in rows]
+    held = json.loads(path.read_text()) if path.exists() else {}
+    held[kind] = found
+    ordered = {name: held[name] for name in KINDS if name in held}
+    path.write_text(json.dumps(ordered, indent=1) + "\n")
 
 
 if __name__ == "__main__":

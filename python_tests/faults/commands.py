@@ -43,7 +43,7 @@ def fuzzed(folder: Path, commands: int, dice: random.Random) -> Row:
     memory = run(command("--help"), folder / "log").mebibytes + MEBIBYTES
     for number in range(commands):
         words = _words(dice, network, base, small, folder / f"out{number}")
-        ended = run(command(*words), folder / "log", limit=SECONDS)
+        ended = run(command(*words), folder / "log", processor=SECONDS)
         said = ended.output.strip()
         fault = ""
         if ended.code not in CODES:

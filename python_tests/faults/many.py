@@ -86,7 +86,7 @@ def forks(folder: Path, tries: int, dice: random.Random) -> Row:
         for _ in range(tries):
             over.wait(dice.uniform(0, 0.02))
             child: Callable[[], int] = lambda: int(not torch.equal(work(), expected))  # noqa: E731
-            ended = run(child, folder / "log", limit=30)
+            ended = run(child, folder / "log", processor=30, limit=300)
             fault = "" if ended.code == 0 else f"exit {ended.code}: {ended.output[-400:]}"
             row.count("lost" if fault else "survived", fault)
     finally:

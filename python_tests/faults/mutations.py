@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 # What readers are known to stumble over.
@@ -13,16 +14,46 @@ VALUES: tuple[Any, ...] = (
     float("nan"), float("inf"), 1e308, "", "a", "../../x", "/etc/passwd", "a" * 5000, "\ud800",
     "\x00", "<script>alert(1)</script>", "=1+1", [], [[]], {}, {"a": 1}, [None], [-1], {"": {}},
 )  # fmt: skip
+# What fits into the container's own header: shapes, offsets, kinds of numbers.
+_NUMBERS = (
+    *range(9),
+    16,
+    64,
+    2**31,
+    "F16",
+    "F32",
+    "F64",
+    "I64",
+    "BF16",
+    "BOOL",
+    "U8",
+    [],
+    [0],
+    [1, 1],
+)
 LENGTHS = (0, 1, 7, 8, 127, 2**16, 2**31 - 1, 2**32, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
 
 
 def mutated(content: bytes, dice: random.Random, *, text: bool = False) -> bytes:
-    """One to four changes."""
+    """One to four changes.
+
+    Most of them keep the container whole, be it safetensors or JSON, so that they come through to
+    what reads its contents.
+    """
+    raw = [_bits, _bytes, _cut, _insert, _repeat, _swap, _number, _header]
+    inside = [_json_text] if text else [_json_header] * 5 + [_data]
+    kinds = inside if dice.random() < 0.7 else raw
     for _ in range(dice.choice((1, 1, 1, 2, 3, 4))):
-        kinds = [_bits, _bytes, _cut, _insert, _repeat, _swap, _number, _header]
-        kinds += [_json_text] * 6 if text else [_json_header] * 6
         content = dice.choice(kinds)(content, dice)
     return content
+
+
+def _data(content: bytes, dice: random.Random) -> bytes:
+    """Of a safetensors file: bits of the tensors."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    if start >= len(content):
+        return _bits(content, dice)
+    return content[:start] + _bits(content[start:], dice)
 
 
 def _bits(content: bytes, dice: random.Random) -> bytes:
@@ -89,10 +120,11 @@ def _json_header(content: bytes, dice: random.Random) -> bytes:
         header = json.loads(content[8 : 8 + size])
         texts = header.get("__metadata__", {})
         if texts and dice.random() < 0.8:
-            name = dice.choice(sorted(texts))
+            # The long ones hold more.
+            name = dice.choices(sorted(texts), [len(texts[k]) for k in sorted(texts)])[0]
             texts[name] = _json_text(texts[name].encode(), dice).decode(errors="replace")
         else:
-            header = _elsewhere(header, dice)
+            header = _elsewhere(header, dice, _NUMBERS)
         written = json.dumps(header).encode(errors="replace")
         return struct.pack("<Q", len(written)) + written + content[8 + size :]
     except (ValueError, struct.error, AttributeError, KeyError, TypeError, RecursionError):
@@ -106,10 +138,10 @@ def _json_text(content: bytes, dice: random.Random) -> bytes:
         return _bits(content, dice)
 
 
-def _elsewhere(value: Any, dice: random.Random) -> Any:
+def _elsewhere(value: Any, dice: random.Random, others: Sequence[Any] = VALUES) -> Any:
     """The value with a hostile one somewhere inside, or with an entry fewer or twice."""
-    if dice.random() < 0.3 or not isinstance(value, (dict, list)) or not value:
-        return dice.choice(VALUES)
+    if dice.random() < 0.1 or not isinstance(value, (dict, list)) or not value:
+        return dice.choice(others)
     changed = value.copy()
     key = dice.choice(sorted(changed)) if isinstance(changed, dict) else dice.randrange(len(value))
     what = dice.random()
@@ -121,5 +153,5 @@ def _elsewhere(value: Any, dice: random.Random) -> Any:
         else:
             changed.insert(key, changed[key])
     else:
-        changed[key] = _elsewhere(changed[key], dice)
+        changed[key] = _elsewhere(changed[key], dice, others)
     return changed
