@@ -11,6 +11,7 @@ import pytest
 
 from python_tests.comparison.made_result import make
 from repsim_fast import SimilarityResult
+from repsim_fast._core.locks import only_writer
 from repsim_fast.report import load_folder, write_folder
 
 
@@ -134,3 +135,9 @@ def test_files_other_than_listed_are_refused(tmp_path: Path) -> None:
     (tmp_path / "similarities.csv").write_text("changed")
     with pytest.raises(ValueError, match=r"similarities\.csv is missing or not"):
         load_folder(tmp_path)
+
+
+def test_a_folder_has_one_writer(tmp_path: Path) -> None:
+    with only_writer(tmp_path), pytest.raises(OSError, match="is being written by another run"):
+        write_folder(tmp_path, called("a"))
+    assert not list(tmp_path.iterdir())
