@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         for row in new:
             took = time.monotonic() - began
             print(f"{row.fault}: {row.tried:,} tried, {row.lost:,} lost ({took:.0f} s)", flush=True)
-            for note in row.notes:
+            for note in row.notes[:3]:
                 print(f"  {note}", file=sys.stderr)
         rows += new
         if options.out is not None:  # after each kind: the suite may be stopped, too

@@ -15,6 +15,7 @@ from pathlib import Path
 
 CRASHED = 70
 HUNG = 124
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,13 @@ def run(
     """
     sys.stdout.flush()
     began = time.monotonic()
+    # Signals wait until the child has got as far as a new process would before its first line.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_CPU, (processor, processor))
         _work(work, log)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     sent = False
     while True:
         done, status, usage = os.wait4(child, os.WNOHANG)
@@ -76,9 +80,12 @@ def _work(work: Callable[[], int | None], log: Path) -> None:
             os.dup2(number, stream)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         code = work() or 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt:  # before the program could say anything
+        code = 128 + signal.SIGINT
     except BaseException:
         traceback.print_exc()
     finally:

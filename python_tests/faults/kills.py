@@ -57,7 +57,7 @@ def training(folder: Path, kills: int, dice: random.Random) -> Row:
         shown = ended.output.count("epoch ")
         before, done = done, _epochs(state)
         fault = "" if done >= before + shown - 1 else f"{before + shown} shown, {done} kept"
-        if ended.code not in (-number, 128 + number):
+        if not _ended_by(ended, number):
             fault = f"exit {ended.code}: {ended.output[-300:]}"
         if not fault and state.exists():
             # Without saying which way on, it must be refused and nothing touched.
@@ -69,6 +69,11 @@ def training(folder: Path, kills: int, dice: random.Random) -> Row:
                 fault = "state overwritten"
         row.count("lost" if fault else "survived", fault)
     return row
+
+
+def _ended_by(ended: Ended, number: int) -> bool:
+    # "Aborted!": Ctrl-C while the command line was still being read.
+    return ended.code in (-number, 128 + number) or "Aborted!" in ended.output
 
 
 def _epochs(state: Path) -> int:
@@ -116,7 +121,7 @@ def _some(kills: int) -> Iterator[int]:
 
 
 def _verdict(check: Callable[[], str], ended: Ended, number: int) -> tuple[str, str]:
-    if ended.code not in (0, -number, 128 + number):
+    if ended.code != 0 and not _ended_by(ended, number):
         return "lost", f"exit {ended.code}: {ended.output[-300:]}"
     try:
         fault = check()
@@ -187,7 +192,7 @@ def experiment(folder: Path, kills: int, dice: random.Random) -> Row:
             same = _findings(folder / "killed") == expected
             row.count("survived" if same else "lost", "other findings")
             shutil.rmtree(folder / "killed")
-        elif ended.code in (-number, lab_command.GO_ON) or 128 + number == ended.code:
+        elif ended.code == lab_command.GO_ON or _ended_by(ended, number):
             row.count("survived")
         else:
             row.count("lost", f"exit {ended.code}: {ended.output[-300:]}")

@@ -150,7 +150,11 @@ def _open(file: Path) -> Iterator[pq.ParquetFile]:
         open_regular(file).close()
         with arrow.parquet.ParquetFile(file) as table:
             yield table
-    except (arrow.ArrowException, OSError) as error:
+    except ValueError as error:
+        if not isinstance(error, arrow.ArrowException):  # of ours, with a name already
+            raise
+        raise ValueError(f"cannot read the parquet file {file}: {error}") from error
+    except Exception as error:  # a damaged file can raise nearly anything
         raise ValueError(f"cannot read the parquet file {file}: {error}") from error
 
 
