@@ -22,7 +22,7 @@ GPU_SANITIZERS := memcheck racecheck initcheck synccheck
 GPU_BENCHES := operators study paths steps svd attacks end-to-end
 
 .PHONY: demo test build lint lint-python lint-cpp format doctest bench bench-check experiment-smoke cuda-check \
-        compiler-check test-levels \
+        compiler-check test-levels faults \
         sanitize sanitize-cpu torch-check sdist wheel-check clean help \
         gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-learning gpu-experiment \
         $(GPU_TESTS:%=gpu-test-%) $(GPU_SANITIZERS:%=gpu-sanitize-%) $(GPU_BENCHES:%=gpu-bench-%)
@@ -39,6 +39,10 @@ doctest: $(VENV)/.built  ## examples of the docstrings
 experiment-smoke: $(VENV)/.built  ## the experiment on robust representations, on digits, in two minutes
 	$(BIN)/python -m experiments.robust_representations --preset smoke --quiet \
 	  --work $(OUT)/experiment/work --results $(OUT)/experiment/results
+
+# FAULTS=--short for a minute of it; --out and --keep are options, too.
+faults: $(VENV)/.built  ## kills, full disks, changed files, odd commands, threads, leaks; prints a table
+	OMP_NUM_THREADS=1 $(BIN)/python -m python_tests.faults $(FAULTS)
 
 bench: $(VENV)/.built  ## benchmarks; correctness is checked before anything is timed
 	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-json=$(OUT)/benchmarks.json

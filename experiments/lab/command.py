@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from repsim_fast._core.files import check_writable
+from repsim_fast._core.locks import only_writer
+from repsim_fast._core.signals import as_interrupts
 
 from . import claims, readme
 from .experiment import Experiment
@@ -33,6 +38,18 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> int:
         write_text(path, readme.updated(path.read_text(), options.results, experiment.blocks))
         return 0
     preset, name = chosen(experiment, options)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(as_interrupts())
+        return _run(experiment, options, preset, name, stack)
+
+
+def _run(
+    experiment: Experiment,
+    options: Any,
+    preset: Preset,
+    name: str,
+    stack: contextlib.ExitStack,
+) -> int:
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     try:
         _check_device(preset)
@@ -40,6 +57,8 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> int:
             preset, options.work / name, deadline=deadline, progress=not options.quiet
         )
         experiment.check(lab)
+        for folder in (options.work / name, options.results / name):
+            stack.enter_context(only_writer(check_writable(folder)))
     except (ValueError, OSError, ImportError) as error:
         print(f"preset {preset.name!r} cannot run here: {error}", file=sys.stderr)
         return UNABLE

@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from repsim_fast import Grid, compare
-from repsim_fast._core.files import replacing
+from repsim_fast._core import headers
+from repsim_fast._core.tensor_files import read_tensors, write_tensors
 from repsim_fast.analysis.estimates import Array, Estimate, jackknife, jackknife_error
 from repsim_fast.analysis.grids import mean_same_layer, stages_by_name
 
 LayerRule = Callable[[str, nn.Module], bool]
 """(name, module) -> whether the layer is compared."""
+
+_NAMES = headers.listed(headers.text())
+_LABELS = headers.record({"views": _NAMES, "layers": headers.listed(_NAMES)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,19 +91,27 @@ class Comparison:
             name: np.ascontiguousarray(getattr(self, name), dtype=np.float32)
             for name in ("value", "replicates")
         }
-        with replacing(path) as part:
-            save_file(arrays, part, {"labels": labels})
+        write_tensors(path, arrays, {"labels": labels}, "numpy")
 
     @classmethod
     def load(cls, path: Path) -> Comparison:
-        """What `save` wrote."""
-        with safe_open(path, framework="numpy") as file:
-            labels = json.loads(file.metadata()["labels"])
-            value, replicates = (
-                file.get_tensor(n).astype(np.float64) for n in ("value", "replicates")
-            )
-        layers = tuple(map(tuple, labels["layers"]))
-        return cls(tuple(labels["views"]), layers, value, replicates)
+        """What `save` wrote.
+
+        Raises:
+            ValueError: It is no such file.
+        """
+        metadata, arrays = read_tensors(path, "numpy")
+        labels = headers.parsed(metadata.get("labels"), _LABELS, str(path))
+        views, layers = tuple(labels["views"]), tuple(map(tuple, labels["layers"]))
+        size = sum(map(len, layers))
+        groups = len(arrays.get("replicates", ()))
+        wanted = {"value": (size, size), "replicates": (groups, size, size)}
+        if len(views) != len(layers) or {n: a.shape for n, a in arrays.items()} != wanted:
+            raise ValueError(f"{path} holds no comparison of {len(views)} views, {size} layers")
+        if any(array.dtype != np.float32 for array in arrays.values()):
+            raise ValueError(f"{path}: expected float32, got other numbers")
+        value, replicates = (arrays[name].astype(np.float64) for name in wanted)
+        return cls(views, layers, value, replicates)
 
 
 def compare_networks(

@@ -12,12 +12,14 @@ from typing import Any, Generic, SupportsFloat, TypeVar
 from torch import nn
 
 from repsim_fast import models, training
+from repsim_fast._core import headers
 
 from .files import write_text
 from .recipes import Recipe, Training
 
 R = TypeVar("R", bound=Recipe)
 
+_DONE = headers.record({"seconds": headers.number(0)})
 LATE = "the time is over"
 
 
@@ -73,7 +75,7 @@ class Networks(Generic[R]):
         folder = self.folder / recipe.name
         done = folder / "done.json"
         if done.exists():
-            self.seconds[recipe.name] = json.loads(done.read_text())["seconds"]
+            self.seconds[recipe.name] = self._seconds(recipe, done)
             return
         self._check_time(f"before {recipe.name}")
         write_text(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
@@ -86,7 +88,17 @@ class Networks(Generic[R]):
         self.seconds[recipe.name] = sum(epoch.seconds for epoch in history.epochs)
         # Done first: were it the other way round, a kill in between would train all anew.
         write_text(done, json.dumps({"seconds": self.seconds[recipe.name]}))
-        (folder / "resume.safetensors").unlink()
+        (folder / "resume.safetensors").unlink(missing_ok=True)
+
+    def _seconds(self, recipe: R, done: Path) -> float:
+        """Of the whole training: as noted, or the log's where the note is damaged."""
+        try:
+            seconds: float = headers.parsed(done.read_text(), _DONE, str(done))["seconds"]
+        except ValueError:
+            lines = (done.parent / "log.jsonl").read_text().splitlines()
+            seconds = sum(json.loads(line)["seconds"] for line in lines)
+            write_text(done, json.dumps({"seconds": seconds}))
+        return seconds
 
     def _trained(self, recipe: R, folder: Path) -> training.History:
         asked = self.plan(recipe)

@@ -13,12 +13,16 @@ from typing import Any
 
 import torch
 
+from repsim_fast._core import headers
 from repsim_fast._core.versions import versions
 
-from .files import plain, read_json, write_json
+from .files import plain, write_json
 from .presets import Preset
 
 LAB = Path(__file__).resolve().parent
+_SCHEMA = headers.record(
+    {"questions": headers.named(headers.free), "networks": headers.named(headers.number(0))}
+)
 CHANGED = " with changes"
 
 
@@ -42,7 +46,7 @@ class Record:
         self.questions: dict[str, Any] = {}
         self.networks: dict[str, float] = {}
         if path.exists():
-            held = read_json(path)
+            held = _held(path)
             if (held.get("preset"), held.get("commit")) == (self.preset, self.commit):
                 self.questions, self.networks = held["questions"], held["networks"]
 
@@ -69,6 +73,14 @@ class Record:
             "networks": self.networks,
         }
         write_json(self.path, held)
+
+
+def _held(path: Path) -> Any:
+    """What is in the file; nothing where it is damaged, so that the questions are asked again."""
+    try:
+        return headers.parsed(path.read_text(), _SCHEMA, str(path))
+    except ValueError:
+        return {}
 
 
 def _versions() -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from repsim_fast import Grid
+from repsim_fast._core.files import replacing
 from repsim_fast.analysis.estimates import Estimate
 
 from . import pictures
@@ -35,14 +36,15 @@ class Report:
         """CSV; an estimate takes two columns, the second its standard error."""
         flat = [_flat(row) for row in rows]
         columns = list(dict.fromkeys(key for row in flat for key in row))
-        with self._path(name, "csv").open("w", newline="") as file:
+        with replacing(self._path(name, "csv")) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(flat)
 
     def picture(self, name: str, figure: Figure) -> None:
         """PNG."""
-        figure.savefig(self._path(name, "png"), dpi=75, bbox_inches="tight")
+        with replacing(self._path(name, "png")) as part:
+            figure.savefig(part, dpi=75, bbox_inches="tight")
 
     def heatmaps(self, name: str, grids: Sequence[Grid], title: str, columns: int = 3) -> None:
         """Picture of grids, see ``pictures.heatmaps``."""

@@ -390,3 +390,13 @@ class TestWhatIsLeftBehind:
         with pytest.raises(KeyError):
             compare([model], x, inputs=fail)
         assert self.state(model) == before
+
+
+def test_a_batch_that_memory_does_not_hold_is_not_the_models_fault():
+    def full(*_):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    model[0].register_forward_hook(full)
+    with pytest.raises(RuntimeError, match=r"out of memory in batch 0 of 8 samples.*batch_size"):
+        compare(model, model, torch.rand(16, 3), batch_size=8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -9,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from python_tests.comparison.made_result import make
+from repsim_fast._core.tensor_files import read_tensors
+from repsim_fast.comparison.grid import Array
 from repsim_fast.comparison.result import SimilarityResult
 
 
@@ -192,3 +197,66 @@ class TestFiles:
         path.write_bytes(path.read_bytes()[:-100])
         with pytest.raises(ValueError, match="cannot load a result"):
             SimilarityResult.load(path)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"n_samples": -1}, "n_samples: expected a whole number"),
+            ({"n_batches": 2.5}, "n_batches: expected a whole number"),
+            ({"models": ["a", 3, "c"]}, r"models\[1\]: expected a text"),
+            ({"layers": ["abc", "de", "fgh"]}, r"layers\[0\]: expected a list"),
+            ({"measure": None}, "measure: expected a text"),
+            ({"versions": {"repsim_fast": 1}}, "versions.repsim_fast: expected a text"),
+            ({"seconds": {"total": -1}}, "seconds.total: expected a number"),
+            ({"undefined": {"a": "all"}}, "undefined.a: expected values by name"),
+            ({"group_samples": [-4]}, "group_samples"),
+            ({"hsic": "none"}, "expected no arrays, got hsic"),
+            ({"models": ["a", "a", "c"]}, "models must be different names"),
+        ],
+    )
+    def test_a_header_of_another_form(
+        self, tmp_path: Path, change: dict[str, object], message: str
+    ) -> None:
+        path = make().save(tmp_path / "x.safetensors")
+        metadata, arrays = read_tensors(path, "numpy")
+        fields = {**json.loads(metadata["result"]), **change}
+        save_file(arrays, path, {**metadata, "result": json.dumps(fields)})
+        with pytest.raises(ValueError, match=f"cannot load a result from .*{message}"):
+            SimilarityResult.load(path)
+
+    @pytest.mark.parametrize(
+        ("name", "array"),
+        [
+            ("value", np.zeros((8, 8), np.float16)),
+            ("value", np.zeros((8, 4))),
+            ("standard_error", np.full((8, 8), -1.0)),
+            ("hsic", np.zeros((10**9, 0))),
+            ("left_out", np.zeros((0, 8))),
+            ("other", np.zeros(3)),
+        ],
+    )
+    def test_arrays_of_another_form(self, tmp_path: Path, name: str, array: Array) -> None:
+        path = make().save(tmp_path / "x.safetensors")
+        metadata, arrays = read_tensors(path, "numpy")
+        save_file({**arrays, name: array}, path, metadata)
+        with pytest.raises(ValueError, match=f"cannot load a result from .*{name}"):
+            SimilarityResult.load(path)
+
+    def test_a_full_disk_is_an_error_of_the_system(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+        monkeypatch.setattr("safetensors.numpy.save_file", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            make().save(tmp_path / "x.safetensors")
+        assert caught.value.errno == errno.ENOSPC
+        assert not list(tmp_path.iterdir())
+
+    def test_a_name_is_no_formula(self, tmp_path: Path) -> None:
+        result = make((2,))
+        names = (("=HYPERLINK(1)", "-1+2"),)
+        path = SimilarityResult(**{**vars(result), "layers": names}).to_csv(tmp_path / "x.csv")
+        rows = list(csv.DictReader(path.open()))
+        assert {row["layer_a"] for row in rows} == {"'=HYPERLINK(1)", "'-1+2"}

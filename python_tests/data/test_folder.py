@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from PIL import Image
 
 from python_tests.support.image_files import encode, picture
 from repsim_fast import data
@@ -68,6 +71,37 @@ def test_unknown_test_class(folder):
     put(folder, "val/emu/1.png", 1)
     with pytest.raises(ValueError, match="no training class emu"):
         data.load(f"folder:{folder}", "test")
+
+
+def test_what_is_hidden_is_no_class_and_no_image(folder):
+    put(folder, "train/.cache/1.png", 1)
+    put(folder, "train/cat/.thumbnails/1.png", 1)
+    put(folder, "train/cat/._1.png", 1)
+    train = data.load(f"folder:{folder}", "train")
+    assert train.classes == ("ant", "cat", "dog")
+    assert len(train) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_pipes_and_devices_are_refused(folder, make):
+    make(folder / "train/cat/0.png")
+    with pytest.raises(ValueError, match=r"0\.png: expected a regular file"):
+        data.load(f"folder:{folder}", "train")
+
+
+@pytest.mark.parametrize("side", [5_800, 13_000])
+def test_a_small_file_with_many_pixels_is_refused(folder, side):
+    image = Image.new("1", (side, side))
+    (folder / "train/cat/0.png").write_bytes(encode(image))
+    with pytest.raises(ValueError, match=r"0\.png: cannot read the image: it has .* pixels"):
+        data.load(f"folder:{folder}", "train", size=8)
+
+
+def test_a_file_of_no_end_is_refused(folder, monkeypatch):
+    monkeypatch.setattr("repsim_fast.data.folder.LARGEST_FILE", 50)
+    with pytest.raises(ValueError, match=r"cannot read the image: it has more than"):
+        data.load(f"folder:{folder}", "train")
 
 
 def test_missing_split_says_what_there_is(tmp_path):

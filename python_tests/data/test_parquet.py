@@ -60,6 +60,27 @@ def test_one_file(folder):
         data.load(folder / "train-1.parquet", "test")
 
 
+def test_a_damaged_schema_is_refused(tmp_path):
+    file = write_parquet(tmp_path / "x.parquet", [encode(picture(1))] * 4, [0, 1, 2, 0])
+    content = file.read_bytes()
+    places = [place for place in range(len(content)) if content[place : place + 5] == b"bytes"]
+    messages = []
+    for place in places:
+        file.write_bytes(content[:place] + b"bytez" + content[place + 5 :])
+        try:
+            data.load(file, "test")  # one name is for people alone
+        except ValueError as error:
+            messages.append(str(error))
+    assert any("does not exist in schema" in message for message in messages)
+
+
+@pytest.mark.parametrize("label", [30_000_000, 2**63 - 1])
+def test_a_label_without_names_may_not_stand_for_millions_of_classes(tmp_path, label):
+    file = write_parquet(tmp_path / "x.parquet", [encode(picture(1))] * 2, [0, label])
+    with pytest.raises(ValueError, match="labels without class names must be below"):
+        data.load(file, "test")
+
+
 def test_names_may_be_missing(tmp_path):
     file = write_parquet(
         tmp_path / "x.parquet", [encode(picture(1))] * 2, [0, 3], image_column="img"

@@ -11,6 +11,7 @@ import pytest
 
 from python_tests.comparison.made_result import make
 from repsim_fast import SimilarityResult
+from repsim_fast._core.locks import only_writer
 from repsim_fast.report import load_folder, write_folder
 
 
@@ -124,6 +125,19 @@ def test_files_other_than_listed_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="manifest"):
         load_folder(tmp_path)
     write_folder(tmp_path, called("a"))
+    manifest = tmp_path / "manifest.json"
+    kept = manifest.read_text()
+    for text in ("", "{}", kept.replace("result.", "other."), kept.replace("result.", "../r.")):
+        manifest.write_text(text)
+        with pytest.raises(ValueError, match=r"manifest\.json"):
+            load_folder(tmp_path)
+    manifest.write_text(kept)
     (tmp_path / "similarities.csv").write_text("changed")
     with pytest.raises(ValueError, match=r"similarities\.csv is missing or not"):
         load_folder(tmp_path)
+
+
+def test_a_folder_has_one_writer(tmp_path: Path) -> None:
+    with only_writer(tmp_path), pytest.raises(OSError, match="is being written by another run"):
+        write_folder(tmp_path, called("a"))
+    assert not list(tmp_path.iterdir())

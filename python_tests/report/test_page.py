@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from python_tests.comparison.made_result import make
+from repsim_fast import SimilarityResult
 from repsim_fast.report import write_report
 
 
@@ -159,3 +160,44 @@ class TestReport:
         (tmp_path / "file").write_text("")
         with pytest.raises(OSError, match="cannot write"):
             write_report(tmp_path / "file" / "r.html", make((2,)))
+
+
+HOSTILE = """"'><script>alert(1)</script><img src=x onerror=alert(2)>&lt;svg onload=alert(3)"""
+
+
+def hostile_page(path: Path) -> Page:
+    """A report of a result with hostile text in every field that holds text."""
+    result = make((2, 2))
+    bad = f"{HOSTILE} a", f"{HOSTILE} b"
+    layers = ((HOSTILE, "x"), ("y", HOSTILE))
+    crafted = replace(
+        result,
+        models=bad,
+        layers=layers,
+        measure=HOSTILE,
+        estimator=HOSTILE,
+        value=np.where(np.eye(4) == 1, np.nan, result.value),
+        settings={HOSTILE: HOSTILE, "data": HOSTILE, "models": {HOSTILE: HOSTILE}},
+        versions={HOSTILE: HOSTILE, "repsim_fast": HOSTILE},
+        seconds={HOSTILE: 1.0},
+        no_error=HOSTILE,
+        undefined={bad[0]: {HOSTILE: HOSTILE}},
+    )
+    crafted.save(path.with_suffix(".safetensors"))
+    loaded = SimilarityResult.load(path.with_suffix(".safetensors"))
+    table = [{HOSTILE: HOSTILE}]
+    write_report(
+        path, {HOSTILE: loaded}, title=HOSTILE, introduction=HOSTILE, tables={HOSTILE: table}
+    )
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_no_text_of_a_result_becomes_code(tmp_path: Path) -> None:
+    page = hostile_page(tmp_path / "report.html")
+    assert page.open == []
+    assert not {"script", "svg", "iframe", "object", "a"} & {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        for name in ("src", "srcset"):
+            assert (attributes.get(name) or "data:image/png").startswith("data:image/png"), tag
+    assert page.text.count("<script>alert(1)</script>") >= 20, "shown as it is"

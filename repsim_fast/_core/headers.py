@@ -16,6 +16,7 @@ Schema = Callable[[Any, str], None]
 LONGEST_TEXT = 10_000
 # Of what is free in form, such as settings: far beyond what is written, far below what hurts.
 DEEPEST = 20
+_FREE_TEXT = 1_000_000
 _SHOWN = 60
 
 
@@ -102,7 +103,8 @@ def named(schema: Schema) -> Schema:
             raise _wrong(where, "values by name", value)
         for name, entry in value.items():
             text()(name, where)
-            schema(entry, f"{where}.{_short(name)}")
+            shown = name if name.isidentifier() and len(name) <= _SHOWN else _short(name)
+            schema(entry, f"{where}.{shown}")
 
     return check
 
@@ -126,7 +128,7 @@ def free(value: Any, where: str, depth: int = 0) -> None:
     if depth > DEEPEST:
         raise ValueError(f"{where}: expected at most {DEEPEST} levels, got more")
     if isinstance(value, str):
-        text()(value, where)
+        text(_FREE_TEXT)(value, where)
     elif isinstance(value, list):
         for entry in value:
             free(entry, where, depth + 1)

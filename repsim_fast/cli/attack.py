@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from repsim_fast._core.files import check_writable, replacing
+from repsim_fast._core.files import check_writable
+from repsim_fast._core.locks import only_writer
+from repsim_fast._core.tensor_files import write_tensors
 from repsim_fast.data import ImageData
 from repsim_fast.training import Accuracy, evaluate
 
@@ -73,21 +76,22 @@ def attack(
     built = build_attack(
         attack, norm=norm, eps=radius, steps=steps, restarts=restarts, fast=fast, seed=seed
     )
-    where, threads_used = choose_device(device), choose_threads(threads)
-    network, channels = _network(checkpoint, where)
-    images = load(data, split, size=size, limit=limit, seed=seed, progress=sys.stderr.isatty())
-    _check_channels(checkpoint, channels, images)
-    typer.echo(
-        f"attacking {checkpoint} on {describe(images)} with {built!r}; device {where}, "
-        f"{threads_used}"
-    )
-    accuracy, found = _attacked(network, images, built, batch_size, where, keep=out is not None)
-    typer.echo(f"\n{format_table(_rows(accuracy))}")
-    if out is not None:
-        about = {"attack": attack, "norm": norm, "eps": radius, "steps": steps}
-        about |= {"restarts": restarts, "seed": seed, "checkpoint": str(checkpoint)}
-        _save(out, found, images, accuracy, about)
-        typer.echo(f"\nwrote {out}: images, labels and robust of {accuracy.n:,} images")
+    with contextlib.nullcontext() if out is None else only_writer(out):
+        where, threads_used = choose_device(device), choose_threads(threads)
+        network, channels = _network(checkpoint, where)
+        images = load(data, split, size=size, limit=limit, seed=seed, progress=sys.stderr.isatty())
+        _check_channels(checkpoint, channels, images)
+        typer.echo(
+            f"attacking {checkpoint} on {describe(images)} with {built!r}; device {where}, "
+            f"{threads_used}"
+        )
+        accuracy, found = _attacked(network, images, built, batch_size, where, keep=out is not None)
+        typer.echo(f"\n{format_table(_rows(accuracy))}")
+        if out is not None:
+            about = {"attack": attack, "norm": norm, "eps": radius, "steps": steps}
+            about |= {"restarts": restarts, "seed": seed, "checkpoint": str(checkpoint)}
+            _save(out, found, images, accuracy, about)
+            typer.echo(f"\nwrote {out}: images, labels and robust of {accuracy.n:,} images")
 
 
 def _check_out(out: Path | None) -> None:
@@ -170,8 +174,6 @@ def _save(
     accuracy: Accuracy,
     about: dict[str, Any],
 ) -> None:
-    from safetensors.torch import save_file
-
     tensors = {
         "images": torch.cat([batch for batch, _ in found]).contiguous(),
         "labels": images.labels.cpu().contiguous(),
@@ -182,5 +184,4 @@ def _save(
         "clean_accuracy": accuracy.clean,
         "robust_accuracy": accuracy.robust,
     }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, {"repsim_fast_attack": json.dumps(about)})
+    write_tensors(path, tensors, {"repsim_fast_attack": json.dumps(about)})

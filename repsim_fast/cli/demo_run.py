@@ -18,6 +18,7 @@ import torch
 
 from repsim_fast import data, models
 from repsim_fast._core.files import check_writable
+from repsim_fast._core.locks import only_writer
 from repsim_fast.attacks import PGD
 from repsim_fast.comparison.compare import compare
 from repsim_fast.comparison.result import SimilarityResult
@@ -28,6 +29,7 @@ __all__ = ["Demo", "run_demo"]
 
 MODEL = "resnet-digits"
 STANDARD, ROBUST = "standard", "robust"
+_CHECKPOINTS = (f"{STANDARD}.safetensors", f"{ROBUST}.safetensors")
 # At this radius, a fifth of the way from black to white, a person still reads the digits and a
 # standard network fails on nearly all of them.
 EPS = 0.2
@@ -97,7 +99,7 @@ def run_demo(
         STANDARD: ("standard", {}),
         ROBUST: ("pgd", {"eps": eps, "steps": TRAIN_STEPS}),
     }
-    with _threads(THREADS):
+    with only_writer(path / "demo", *_CHECKPOINTS), _threads(THREADS):
         for name, (method, options) in plans.items():
             say(f"training the {name} network: {epochs} epochs on {len(images):,} digits")
             network = models.build(MODEL, num_classes=10, in_channels=1, seed=seed)

@@ -356,6 +356,8 @@ class SimilarityResult:
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write the table of ``to_dataframe`` as comma-separated values; an empty field is NaN.
 
+        Names that a spreadsheet would take for a formula begin with an apostrophe.
+
         Returns:
             The file's path.
 
@@ -368,7 +370,7 @@ class SimilarityResult:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(table)
             for row in zip(*columns, strict=True):
-                writer.writerow("" if value != value else value for value in row)
+                writer.writerow(_cell(value) for value in row)
         return Path(path)
 
     def _table(self) -> dict[str, npt.NDArray[Any]]:
@@ -474,6 +476,13 @@ def _merged_chance(
             total += np.nan_to_num(result.chance * np.outer(sizes, sizes))
         total /= np.outer(np.sqrt(own), np.sqrt(own))
     return total
+
+
+def _cell(value: Any) -> Any:
+    """As a table of figures takes it: nothing for NaN, and no name for a formula."""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
+    return "" if value != value else value
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from repsim_fast._core.files import replacing
+from repsim_fast._core import headers
+from repsim_fast._core.tensor_files import read_tensors, write_tensors
 from repsim_fast.comparison.grid import Array
 
 _FORMAT = "repsim_fast.SimilarityResult"
 _FORMAT_VERSION = 3  # 1 had value and standard_error alone, 2 neither chance level nor notes
 _ARRAYS = ("value", "standard_error", "chance", "hsic", "left_out")
+_COUNT = headers.whole(0)
+_NAMES = headers.listed(headers.text())
+_SCHEMA = headers.record(
+    {
+        "models": _NAMES,
+        "layers": headers.listed(_NAMES),
+        "measure": headers.text(200),
+        "estimator": headers.text(),
+        "n_samples": _COUNT,
+        "n_batches": _COUNT,
+    },
+    {
+        "settings": headers.named(headers.free),
+        "versions": headers.named(headers.text()),
+        "seconds": headers.named(headers.number(0)),
+        "group_samples": headers.listed(headers.whole(1)),
+        "no_error": headers.text(),
+        "notes": _NAMES,
+        "chance_note": headers.text(),
+        "undefined": headers.named(headers.named(headers.text())),
+    },
+)
 
 
 def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> Path:
@@ -26,8 +49,6 @@ def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> Path:
     Raises:
         OSError: The place cannot be written to.
     """
-    from safetensors.numpy import save_file
-
     arrays = {name: fields[name] for name in _ARRAYS if fields[name] is not None}
     if "hsic" in arrays:
         arrays["hsic"] = _triangles(arrays["hsic"])
@@ -38,8 +59,7 @@ def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> Path:
         "result": json.dumps(others, ensure_ascii=False),
     }
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    with replacing(path) as temporary:
-        save_file(contiguous, temporary, metadata)
+    write_tensors(path, contiguous, metadata, "numpy")
     return Path(path)
 
 
@@ -50,30 +70,57 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         ValueError: It is no such file, damaged, or of a later version of the format.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise ValueError("it was not written by SimilarityResult.save")
-            if int(metadata["format_version"]) > _FORMAT_VERSION:
-                raise ValueError("it was written by a later version of repsim_fast")
-            fields: dict[str, Any] = json.loads(metadata["result"])
-            names = set(file.keys()) & set(_ARRAYS)
-            fields |= {name: file.get_tensor(name) for name in names}
+        metadata, arrays = read_tensors(path, "numpy")
+        if metadata.get("format") != _FORMAT:
+            raise ValueError("it was not written by SimilarityResult.save")
+        version = metadata.get("format_version", "")
+        if not (version.isascii() and version.isdigit() and len(version) < 9):
+            raise ValueError(f"format_version: expected a number, got {version[:60]!r}")
+        if int(version) > _FORMAT_VERSION:
+            raise ValueError("it was written by a later version of repsim_fast")
+        fields: dict[str, Any] = headers.parsed(metadata.get("result"), _SCHEMA, "result")
+        if in_both := fields.keys() & set(_ARRAYS):
+            raise ValueError(f"result: expected no arrays, got {', '.join(sorted(in_both))}")
+        _check_arrays(arrays, sum(map(len, fields["layers"])), fields.get("group_samples", []))
+        fields |= arrays
         if "hsic" in fields:
             fields["hsic"] = _symmetric(fields["hsic"], len(fields["value"]))
         fields["models"] = tuple(fields["models"])
         fields["layers"] = tuple(map(tuple, fields["layers"]))
         fields["group_samples"] = tuple(fields.get("group_samples", ()))
         fields["notes"] = tuple(fields.get("notes", ()))
-        fields.setdefault("chance_note", f"not in a file of format {metadata['format_version']}")
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        fields.setdefault("chance_note", f"not in a file of format {version}")
+    except ValueError as error:
         raise unreadable(path, error) from error
     return fields
+
+
+def _check_arrays(arrays: Mapping[str, Array], size: int, groups: Sequence[int]) -> None:
+    """Raises ValueError unless they are all there, whole and of one size."""
+    wanted = {
+        "value": (size, size),
+        "standard_error": (size, size),
+        "chance": (size, size),
+        "hsic": (len(groups), size * (size + 1) // 2),
+        "left_out": (len(groups), size, size),
+    }
+    if missing := {"value", "standard_error"} - arrays.keys():
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    if unknown := arrays.keys() - wanted.keys():
+        raise ValueError(f"it has unknown arrays: {', '.join(sorted(unknown))[:200]}")
+    for name, array in arrays.items():
+        if array.dtype != np.float64 or array.shape != wanted[name]:
+            raise ValueError(
+                f"{name}: expected float64 of shape {wanted[name]}, got {array.dtype} of shape "
+                f"{array.shape}"
+            )
+    if (arrays["standard_error"] < 0).any():
+        raise ValueError(
+            "standard_error: expected numbers that are not negative, got negative ones"
+        )
 
 
 def unreadable(path: str | os.PathLike[str], error: Exception) -> ValueError:

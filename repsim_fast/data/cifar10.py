@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from repsim_fast._core.files import open_regular
+
 from .decoding import resize_images
 from .image_data import ImageData
 from .request import Request
@@ -79,7 +81,7 @@ def _class_names(file: Path) -> tuple[str, ...]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             # Python 2 wrote the published files; latin1 keeps its byte strings as they are.
             content = _PlainUnpickler(stream, encoding="latin1").load()
     except FileNotFoundError:

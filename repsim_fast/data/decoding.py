@@ -19,6 +19,9 @@ from tqdm import tqdm
 
 # Only these are tried: others (EPS, for one) hand the file to outside programs.
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "GIF", "TIFF")
+# Bytes and pixels of one image; decoding takes up to twelve bytes a pixel.
+LARGEST_FILE = 1 << 26
+LARGEST_IMAGE = 1 << 25
 # Images decoded between two updates of the progress bar; bounds the encoded bytes in memory.
 _BLOCK = 256
 # Below this mean encoded size Python's own work per image dominates, and threads, which must
@@ -103,6 +106,11 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
 def _decode(item: Encoded, size: int | None) -> npt.NDArray[np.uint8]:  # (H, W, 3)
     try:
         with Image.open(io.BytesIO(item.data), formats=FORMATS) as image:
+            if (pixels := image.width * image.height) > LARGEST_IMAGE:
+                raise ValueError(
+                    f"it has {pixels:,} pixels, more than {LARGEST_IMAGE:,} (a file of a few "
+                    "bytes may ask for all memory)"
+                )
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"pixels of mode {image.mode} are not 8-bit")
             rgb = image if image.mode == "RGB" else image.convert("RGB")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .decoding import Encoded, decode_images
+from repsim_fast._core.files import open_regular
+
+from .decoding import LARGEST_FILE, Encoded, decode_images
 from .image_data import ImageData
 from .request import Request
 
@@ -19,7 +22,9 @@ _SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "validation", "val")}
 def load_folder(path: Path, request: Request) -> ImageData:
     """Read PATH/SPLIT/CLASS/*, or PATH/CLASS/* whichever the split if there are no split folders.
 
-    Classes are the folders, sorted by name; images may lie deeper inside them. With split folders
+    Classes are the folders, sorted by name; images may lie deeper inside them. What is hidden, by
+    a dot at the start of its name, is left out, and links to folders inside classes are not
+    followed. With split folders
     the training classes number the labels, so that a test class keeps its number. RGB.
 
     Raises:
@@ -29,7 +34,7 @@ def load_folder(path: Path, request: Request) -> ImageData:
     folder, classes = _find(path, request.split)
     files, labels = [], []
     for label, name in enumerate(classes):
-        found = [f for f in sorted((folder / name).rglob("*")) if f.suffix.lower() in _SUFFIXES]
+        found = _images(folder / name)
         files += found
         labels += [label] * len(found)
     if not files:
@@ -65,7 +70,17 @@ def _find(path: Path, split: str) -> tuple[Path, list[str]]:
 
 
 def _folders(path: Path) -> list[str]:
-    return sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+    return sorted(
+        entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
+
+
+def _images(folder: Path) -> list[Path]:
+    found = []
+    for place, inside, files in os.walk(folder):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in _SUFFIXES)
 
 
 def _read(files: list[Path]) -> Iterator[Encoded]:
@@ -75,6 +90,10 @@ def _read(files: list[Path]) -> Iterator[Encoded]:
 
 def _bytes(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        with open_regular(file) as stream:
+            content = stream.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise OSError(f"it has more than {LARGEST_FILE >> 20} MiB")
+        return content
     except OSError as error:
         raise ValueError(f"{file}: cannot read the image: {error}") from error

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from repsim_fast._core.extras import extra
+from repsim_fast._core.files import open_regular
 
 from .decoding import Encoded, decode_images
 from .image_data import ImageData
@@ -23,6 +24,8 @@ from .request import Request
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
+# A label names a class, and all classes below its own: more than any data set has.
+_MOST_CLASSES = 1_000_000
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "fine_label")  # CIFAR-100 has fine and coarse ones
 # What the files of a split are called, the first that exists; the hub's test files of some sets
@@ -50,10 +53,15 @@ def load_parquet(path: Path, request: Request) -> ImageData:
         for file, start, part in zip(files, starts, labels, strict=False)
     )
     all_labels = np.concatenate(labels)
+    largest = int(all_labels.max(initial=-1))
+    if not names and largest >= _MOST_CLASSES:
+        raise ValueError(
+            f"{path}: labels without class names must be below {_MOST_CLASSES:,}, got {largest:,}"
+        )
     return ImageData(
         images=decode_images(encoded, len(rows), size=request.size, progress=request.progress),
         labels=torch.from_numpy(all_labels[rows]),
-        classes=names or tuple(str(k) for k in range(int(all_labels.max(initial=-1)) + 1)),
+        classes=names or tuple(str(k) for k in range(largest + 1)),
         name=path.stem,
         split=request.split,
     )
@@ -139,9 +147,14 @@ def _column(file: Path, table: pq.ParquetFile, names: tuple[str, ...]) -> str:
 def _open(file: Path) -> Iterator[pq.ParquetFile]:
     arrow = _arrow()
     try:
+        open_regular(file).close()
         with arrow.parquet.ParquetFile(file) as table:
             yield table
-    except (arrow.ArrowException, OSError) as error:
+    except ValueError as error:
+        if not isinstance(error, arrow.ArrowException):  # of ours, with a name already
+            raise
+        raise ValueError(f"cannot read the parquet file {file}: {error}") from error
+    except Exception as error:  # a damaged file can raise nearly anything
         raise ValueError(f"cannot read the parquet file {file}: {error}") from error
 
 

@@ -13,7 +13,7 @@ from repsim_fast.comparison.grid import plot_grids
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.report.names import file_names
 from repsim_fast.report.page import write_report
-from repsim_fast.report.swap import changed_as_one, finish
+from repsim_fast.report.swap import changed_as_one, check, finish
 
 RESULT = "result.safetensors"
 TABLE = "similarities.csv"
@@ -79,7 +79,8 @@ def load_folder(folder: str | os.PathLike[str]) -> SimilarityResult:
     """
     path = Path(folder)
     with only_writer(path):
-        finish(path, check=True)
+        finish(path)
+        check(path, RESULT)
         return SimilarityResult.load(path / RESULT)
 
 

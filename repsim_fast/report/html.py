@@ -125,7 +125,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def pairs(entries: Mapping[str, Any]) -> str:
     """A table of names and values; a mapping as a value is spread over lines."""
     rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{_lines(value)}</td></tr>\n"
+        f"<tr><th>{escape(str(name))}</th><td>{_lines(value)}</td></tr>\n"
         for name, value in entries.items()
     )
     return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'

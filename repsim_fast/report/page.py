@@ -98,7 +98,7 @@ def write_report(
         )
     body.append(
         f"<footer>Written {now:%Y-%m-%d %H:%M} by repsim_fast "
-        f"{next(iter(named.values())).versions.get('repsim_fast', '')}.</footer>"
+        f"{_html.escape(str(next(iter(named.values())).versions.get('repsim_fast', '')))}.</footer>"
     )
     text = _html.page(title, body)
     with replacing(path) as temporary:

@@ -13,15 +13,28 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from repsim_fast._core import headers
 from repsim_fast._core.files import open_regular, replacing, synced
 
 MANIFEST = "manifest.json"
 _NEXT = ".next"
-_SCHEMA = headers.record(
-    {"files": headers.named(headers.text(64)), "outdated": headers.listed(headers.text(255))}
-)
+
+
+def _file_name(value: Any, where: str) -> None:
+    headers.text(255)(value, where)
+    if Path(value).name != value or value in ("", ".", ".."):
+        raise ValueError(f"{where}: expected the name of a file, got {value!r}")
+
+
+def _files(value: Any, where: str) -> None:
+    headers.named(headers.text(64))(value, where)
+    for name in value:
+        _file_name(name, where)
+
+
+_SCHEMA = headers.record({"files": _files, "outdated": headers.listed(_file_name)})
 _CHUNK = 1 << 20
 
 
@@ -51,57 +64,67 @@ def changed_as_one(folder: Path, outdated: Sequence[str] = ()) -> Iterator[Path]
     finish(folder)
 
 
-def finish(folder: Path, *, check: bool = False) -> None:
-    """Make the change that was decided on and not finished, and forget one that was not.
-
-    Args:
-        check: Also see that the files of the last change are all there as they were.
-
-    Raises:
-        FileNotFoundError: ``check``, and there never was a change.
-        ValueError: ``check``, and they are not.
-    """
+def finish(folder: Path) -> None:
+    """Make the change that was decided on and not finished, and forget one that was not."""
     new = folder / _NEXT
     if (new / MANIFEST).is_file():
         _move(new, folder)
     elif new.is_dir():
         shutil.rmtree(new)
-    if not check:
-        return
-    if not (folder / MANIFEST).is_file():
+
+
+def check(folder: Path, *names: str) -> None:
+    """See that the files of the last change are all there as they were.
+
+    Args:
+        names: Of files that must be among them.
+
+    Raises:
+        FileNotFoundError: There never was a change.
+        ValueError: They are not, or the manifest is no such file.
+    """
+    if not (folder / MANIFEST).exists():
         raise FileNotFoundError(f"there is no {MANIFEST} in {str(folder)!r}")
-    for name, digest in _files(folder / MANIFEST).items():
+    files = _read(folder / MANIFEST)["files"]
+    if missing := set(names) - files.keys():
+        raise ValueError(f"{folder / MANIFEST} does not list {', '.join(sorted(missing))}")
+    for name, digest in files.items():
         path = folder / name
         if not path.is_file() or _digest(path) != digest:
             raise ValueError(f"{path} is missing or not the file that {MANIFEST} lists")
 
 
 def _move(new: Path, folder: Path) -> None:
-    text = (new / MANIFEST).read_text()
-    held = headers.parsed(text, _SCHEMA, str(new / MANIFEST))
-    for name, digest in _files(folder / MANIFEST).items():
+    held = _read(new / MANIFEST)
+    for name, digest in _before(folder).items():
         path = folder / name
         # What someone has changed since is theirs now.
         if name not in held["files"] and path.is_file() and _digest(path) == digest:
             path.unlink()
     for name in held["outdated"]:
-        (folder / Path(name).name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
     for name in held["files"]:
-        if (new / Path(name).name).exists():  # else it has moved already
-            (new / Path(name).name).replace(folder / Path(name).name)
+        if (new / name).exists():  # else it has moved already
+            (new / name).replace(folder / name)
     synced(folder)
     (new / MANIFEST).replace(folder / MANIFEST)
     synced(folder)
     shutil.rmtree(new)
 
 
-def _files(manifest: Path) -> dict[str, str]:
-    """Digests by name; none without a manifest, or with one that is not ours."""
-    try:
-        held = headers.parsed(manifest.read_text(), _SCHEMA, str(manifest))
-    except (OSError, ValueError):
-        return {}
-    return {name: digest for name, digest in held["files"].items() if Path(name).name == name}
+def _before(folder: Path) -> dict[str, str]:
+    """Digests by name of the last change's files; none without a manifest of ours."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        found: dict[str, str] = _read(folder / MANIFEST)["files"]
+        return found
+    return {}
+
+
+def _read(manifest: Path) -> dict[str, Any]:
+    with open_regular(manifest) as file:
+        text = file.read()
+    held: dict[str, Any] = headers.parsed(text, _SCHEMA, str(manifest))
+    return held
 
 
 def _digest(path: Path) -> str:

@@ -120,6 +120,19 @@ def test_a_network_that_is_stopped_for_another_reason_is_done(lab, monkeypatch):
     assert (enough.folder / recipe.name / "done.json").exists()
 
 
+def test_a_note_that_was_damaged_is_made_anew(lab):
+    first = lab().networks
+    recipe = lab().recipe(epochs=2)
+    first.train(recipe)
+    done = first.folder / recipe.name / "done.json"
+    done.write_text("")
+    again = lab().networks
+    again.train(recipe)
+    assert again.trained == 0
+    assert again.seconds[recipe.name] == pytest.approx(first.seconds[recipe.name])
+    assert json.loads(done.read_text()) == {"seconds": again.seconds[recipe.name]}
+
+
 def test_recipes_differ_in_name_where_they_differ_at_all(lab):
     recipe = lab().recipe()
     others = [

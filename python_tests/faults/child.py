@@ -1,0 +1,103 @@
+"""Processes that are killed: forked, since starting a new one would take longer than its work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CRASHED = 70
+HUNG = 124
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code or minus the signal, its output, its time and memory."""
+
+    code: int
+    output: str
+    seconds: float
+    mebibytes: float
+
+
+def run(
+    work: Callable[[], int | None],
+    log: Path,
+    *,
+    number: int | None = None,
+    after: float = 0.0,
+    processor: int = 120,
+    limit: float = 1200.0,
+) -> Ended:
+    """Do the work in a child, which gets the signal ``number`` after so many seconds.
+
+    It may use so many seconds of the processor, which says more of a busy machine than the time on
+    the wall; that is bounded for children that wait for ever.
+    """
+    sys.stdout.flush()
+    began = time.monotonic()
+    # Signals wait until the child has got as far as a new process would before its first line.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (processor, processor))
+        _work(work, log)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    sent = False
+    while True:
+        done, status, usage = os.wait4(child, os.WNOHANG)
+        if done:
+            break
+        now = time.monotonic() - began
+        if number is not None and not sent and now >= after:
+            os.kill(child, number)
+            sent = True
+        if now > limit:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return Ended(HUNG, log.read_text(errors="replace"), now, 0.0)
+        time.sleep(0.001)
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGKILL and usage.ru_utime + usage.ru_stime >= processor:
+        code = HUNG
+    seconds = time.monotonic() - began
+    return Ended(code, log.read_text(errors="replace"), seconds, usage.ru_maxrss / 1024)
+
+
+def _work(work: Callable[[], int | None], log: Path) -> None:
+    code = CRASHED
+    try:
+        number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream in (1, 2):
+            os.dup2(number, stream)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        code = work() or 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt:  # before the program could say anything
+        code = 128 + signal.SIGINT
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def command(*arguments: object) -> Callable[[], int | None]:
+    """The command line, as `repsim-fast` runs it."""
+    from repsim_fast.cli.app import app
+
+    words: Sequence[str] = [str(argument) for argument in arguments]
+    return lambda: app(list(words), prog_name="repsim-fast")

@@ -1,0 +1,97 @@
+"""Results with hostile text in every field: what their reports hold of it is text."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+
+from python_tests.comparison.made_result import make
+from python_tests.faults.table import Row
+from repsim_fast import SimilarityResult
+from repsim_fast.report import write_folder
+
+PARTS = (
+    "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "'><svg/onload=alert(1)>",
+    "</title><script>alert(1)</script>", "</style><script>alert(1)</script>",
+    "javascript:alert(1)", "<!--<script>alert(1)//-->", "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "<iframe srcdoc='<script>alert(1)</script>'>", "\x00<script>", "<a href=javascript:alert(1)>",
+    "{{7*7}}", "$\\frac{1}{0}$", "../../x", "=1+1", "\u202e<b>", "<ScRiPt\n>alert(1)</sCrIpT>",
+)  # fmt: skip
+_TAGS = {
+    *("html", "head", "meta", "title", "style", "body", "main", "header", "h1", "h2", "h3", "p"),
+    *("div", "span", "b", "figure", "picture", "source", "img", "figcaption", "table", "thead"),
+    *("tbody", "tr", "th", "td", "details", "summary", "ul", "li", "br", "footer"),
+}
+_ATTRIBUTES = {"lang", "charset", "name", "content", "class", "src", "srcset", "media", "alt"}
+
+
+class Page(HTMLParser):
+    """What a browser would do more than show text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.active: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in _TAGS:
+            self.active.append(f"<{tag}>")
+        for name, value in attributes:
+            address = name in ("src", "srcset") and not (value or "").startswith("data:image/png;")
+            if name not in _ATTRIBUTES or address:
+                self.active.append(f"<{tag} {name}={(value or '')[:80]!r}>")
+
+    def handle_comment(self, data: str) -> None:
+        self.active.append(f"<!--{data[:80]}-->")
+
+
+def hostile(folder: Path, reports: int, dice: random.Random) -> Row:
+    """The page is parsed, without a browser: it may hold no tag, attribute or address but ours."""
+    row = Row(
+        "report of a hostile result",
+        "no script, handler, address or tag but the report's own, by an HTML parser",
+    )
+    for number in range(reports):
+        place = folder / f"report{number}"
+        try:
+            path = _crafted(dice).save(folder / "hostile.safetensors")
+            result = SimilarityResult.load(path)
+        except ValueError:
+            row.count("refused")
+            continue
+        text = _text(dice)
+        page = write_folder(
+            place, result, title=text, introduction=text, tables={text: [{text: text}]}
+        )
+        active = Page(page.read_text(encoding="utf-8")).active
+        outside = [str(p) for p in folder.iterdir() if not p.name.startswith(("report", "hostile"))]
+        fault = f"{active[:3]} {outside}" if active or outside else ""
+        row.count("lost" if fault else "survived", fault)
+    return row
+
+
+def _text(dice: random.Random) -> str:
+    return "".join(dice.choice(PARTS) for _ in range(dice.choice((1, 1, 2))))
+
+
+def _crafted(dice: random.Random) -> SimilarityResult:
+    result = make((1, 1))
+    models = (f"{_text(dice)}1", f"{_text(dice)}2")
+    layers = ((_text(dice),), (_text(dice),))
+    return replace(
+        result,
+        models=models,
+        layers=layers,
+        measure=_text(dice),
+        estimator=_text(dice),
+        value=np.where(np.eye(2) == 1, np.nan, result.value),
+        settings={_text(dice): _text(dice), "data": _text(dice), "x": {_text(dice): _text(dice)}},
+        versions={_text(dice): _text(dice), "repsim_fast": _text(dice)},
+        seconds={_text(dice): 1.0},
+        no_error=_text(dice),
+        undefined={models[0]: {layers[0][0]: _text(dice)}},
+    )
