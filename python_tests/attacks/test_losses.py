@@ -85,9 +85,9 @@ def test_equal_logits_give_finite_losses() -> None:
 
 
 def test_divergence() -> None:
-    p, logits = torch.rand(20, 5).softmax(1), torch.randn(20, 5)
-    q = logits.softmax(1)
-    got = losses.divergence(p)(logits, torch.zeros(20, dtype=torch.int64))
+    reference, logits = torch.randn(20, 5), torch.randn(20, 5)
+    p, q = reference.softmax(1), logits.softmax(1)
+    got = losses.divergence(reference)(logits, torch.zeros(20, dtype=torch.int64))
     assert torch.allclose(got, (p * (p / q).log()).sum(1), atol=1e-6)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from repsim_fast.attacks import PGD
-from repsim_fast.training import Accuracy, Evaluation, Saving, evaluate, train
+from repsim_fast.training import Accuracy, Evaluation, Saving, evaluate, methods, train
 
 EPS = 0.2
 
@@ -107,6 +109,82 @@ def test_same_seed_same_weights_and_no_trace_in_the_global_state(
 def test_a_diverging_training_says_so(digits: tuple[Pair, Pair], small_net: Build) -> None:
     with pytest.raises(ValueError, match="lower lr"):
         train(small_net(), digits[0], epochs=1, lr=1e30, progress=False)
+
+
+@pytest.mark.parametrize("name", ["trades", "mart"])
+def test_probabilities_that_underflow_leave_gradients_finite(name: str) -> None:
+    images, labels = torch.rand(64, 1, 8, 8), torch.arange(64) % 10
+
+    class Steep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(64, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x.flatten(1)) * 200
+
+    net = Steep()
+    assert (net(images).softmax(1) == 0).any()
+    method = methods.build(name, eps=0.1, steps=2)
+    batch = methods.TrainingBatch(images, labels, torch.Generator().manual_seed(0))
+    loss, _ = method.loss(net, batch, method.perturb(net, batch))
+    loss.backward()
+    assert net.linear.weight.grad.isfinite().all()
+    assert net.linear.weight.grad.abs().max() > 0
+
+
+class _Broken(torch.autograd.Function):
+    """The identity, with a gradient that is not finite where the input says so."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, broken: Tensor) -> Tensor:
+        ctx.save_for_backward(broken)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (broken,) = ctx.saved_tensors
+        return torch.where(broken, torch.nan, gradients[0]), None
+
+
+@pytest.mark.parametrize("name", ["standard", "pgd", "trades", "free", "gradalign"])
+def test_no_step_is_taken_with_gradients_that_are_not_finite(
+    few: Pair, small_net: Build, name: str
+) -> None:
+    """In the last batch of the last epoch, whose loss is finite."""
+    net, seen = small_net(), []
+    options = {} if name == "standard" else {"eps": 0.01}
+    plain = methods.build(name, **options)
+
+    def loss(
+        model: nn.Module, batch: methods.TrainingBatch, perturbed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        value, logits = plain.loss(model, batch, perturbed)
+        at = batch.progress
+        seen.append([p.detach().clone() for p in model.parameters()])
+        return _Broken.apply(value, torch.tensor((at.epoch, at.batch) == (1, 1))), logits
+
+    message = rf"gradient is not finite in epoch 1, batch 1 .*'{name}'.*lower lr"
+    with pytest.raises(ValueError, match=message):
+        train(net, few, method=replace(plain, loss=loss), epochs=2, batch_size=100, progress=False)
+    for before, after in zip(seen[-1], net.parameters(), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_loss_and_weights_that_are_not_finite_are_named(few: Pair, small_net: Build) -> None:
+    net = small_net()
+    with torch.no_grad():
+        net[-1].bias[0] = torch.inf
+    method = replace(methods.build("standard"), name="mine")
+
+    def steep(*of: Any) -> tuple[Tensor, Tensor]:
+        value, logits = method.loss(*of)
+        return 1e6 * value, logits
+
+    with pytest.raises(ValueError, match=r"the loss is not finite in epoch 0, batch 0 .*'mine'"):
+        train(net, few, method=method, epochs=1, progress=False)
+    with pytest.raises(ValueError, match=r"weight after the step is not finite in epoch 0, batch"):
+        train(small_net(), few, method=replace(method, loss=steep), lr=3e38, progress=False)
 
 
 def test_uint8_images_are_scaled(digits: tuple[Pair, Pair], small_net: Build) -> None:

@@ -70,17 +70,26 @@ def cross_entropy_towards(logits: Tensor, aim: Tensor) -> Tensor:
 
 
 def divergence(reference: Tensor) -> Loss:
-    """KL(reference || softmax(logits)), the inner loss of TRADES; the labels are not used.
+    """KL(softmax(reference) || softmax(logits)), the inner loss of TRADES; labels are not used.
 
     Args:
-        reference: Probabilities (N, n_classes) of the clean images: computed once, not each step.
+        reference: Logits (N, n_classes) of the clean images: computed once, not each step.
     """
+    aim = reference.log_softmax(1)
 
     def loss(logits: Tensor, y: Tensor) -> Tensor:
-        terms = torch.nn.functional.kl_div(logits.log_softmax(1), reference, reduction="none")
-        return terms.sum(1)
+        return divergence_of(aim, logits.log_softmax(1))
 
     return loss
+
+
+def divergence_of(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q), (N,), of logarithms of probabilities (N, n_classes).
+
+    In logarithms, because the gradient to a probability that underflowed to 0 is not finite.
+    """
+    terms = torch.nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True)
+    return terms.sum(1)
 
 
 # Keeps equal logits from dividing by zero; far below any difference of real logits.

@@ -56,7 +56,7 @@ def _replays(plan: Plan, epoch: int, index: int, n_batches: int) -> Iterator[Pro
     for replay in range(plan.method.replays):
         batches_done = index + replay / plan.method.replays
         fraction = (epoch + batches_done / n_batches) / plan.epochs
-        yield Progress(epoch, plan.epochs, fraction, first=index == replay == 0)
+        yield Progress(epoch, plan.epochs, fraction, first=index == replay == 0, batch=index)
 
 
 def _counts(loss: Tensor, logits: Tensor, y: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -62,16 +61,10 @@ def train_epochs(run: Run) -> None:
 
 
 def one_epoch(run: Run, epoch: int) -> Epoch:
-    """Train and evaluate; gives the record.
-
-    Raises:
-        ValueError: The loss is not finite.
-    """
+    """Train and evaluate; gives the record."""
     started = time.perf_counter()
     state, group, device = run.step.state, run.step.group, run.step.device
     passed = train_epoch(run.step, run.data, run.plan, epoch, run.bar)
-    if not math.isfinite(passed.loss):
-        raise ValueError(f"loss is {passed.loss} in epoch {epoch}: lower lr (now {run.plan.lr})")
     group.broadcast(state.model)
     record = Epoch(epoch, *passed, seconds=0.0)
     data, attack, detector = run.evaluation.data, run.evaluation.attack, run.evaluation.detector

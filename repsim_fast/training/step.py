@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +31,15 @@ class Step:
     def __call__(self, batch: TrainingBatch, weight: float) -> tuple[Tensor, Tensor]:
         """Perturb, descend; gives the loss and the logits it was computed from.
 
+        With a loss or gradients that are not finite, no step is taken. Loss scaling is the one
+        exception: it leaves such steps out and goes on at a smaller scale, while there is one.
+
         Args:
             batch: This process's share of the step's images.
             weight: That share, in (0, 1].
+
+        Raises:
+            ValueError: The loss, its gradients or the weights after the step are not finite.
         """
         model, optimizer, scaler = self.state.model, self.state.optimizer, self.state.scaler
         with self._precision():
@@ -43,16 +50,38 @@ class Step:
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.method.after_backward()
         self.group.average_gradients(model, weight)
+        parameters = list(model.parameters())
+        self._check("the loss", batch, [loss])
+        if scaler.get_scale() <= 1.0:
+            self._check("a gradient", batch, [p.grad for p in parameters if p.grad is not None])
         scaler.step(optimizer)
         scaler.update()
+        self._check("a weight after the step", batch, parameters)
         if self.state.average is not None:
             self.state.average.update(model)
         return loss.detach(), logits.detach()
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the next step."""
+        rate: float = self.state.optimizer.param_groups[0]["lr"]
+        return rate
 
     def set_rate(self, rate: float) -> None:
         """Learning rate of the steps to come."""
         for parameters in self.state.optimizer.param_groups:
             parameters["lr"] = rate
+
+    def _check(self, what: str, batch: TrainingBatch, values: Sequence[Tensor]) -> None:
+        """Raise, in all processes alike, where one of them has a value that is not finite."""
+        sizes = [torch.linalg.vector_norm(v.detach(), torch.inf) for v in values if v.numel()]
+        broken = torch.stack([size.isfinite() for size in sizes]).logical_not().sum().double()
+        if self.group.sum(broken):
+            at = batch.progress
+            raise ValueError(
+                f"{what} is not finite in epoch {at.epoch}, batch {at.batch} (both from 0) of "
+                f"method {self.method.name!r}: lower lr (now {self.rate:g})"
+            )
 
     def _worst_weights(
         self, batch: TrainingBatch, perturbed: Tensor

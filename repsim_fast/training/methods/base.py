@@ -22,12 +22,14 @@ class Progress:
         fraction: What is done of the training, in [0, 1).
         first: Whether it is the first step of its epoch, also of one that is begun again: what a
             method carries from batch to batch is to be forgotten then.
+        batch: Of the epoch, counted from 0.
     """
 
     epoch: int = 0
     epochs: int = 1
     fraction: float = 0.0
     first: bool = False
+    batch: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, nll_loss
+from torch.nn.functional import cross_entropy, nll_loss
 
 from repsim_fast._core.borrow import borrow, call
 from repsim_fast.attacks.execution.options import resolve
-from repsim_fast.attacks.losses import divergence
+from repsim_fast.attacks.losses import divergence, divergence_of
 from repsim_fast.attacks.pgd import NearbyStartPGD
 
 from .base import Method, TrainingBatch, on_examples
@@ -50,15 +50,15 @@ def trades(
 
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         with borrow(model, device=batch.x.device, seed=0), torch.no_grad():
-            loss = divergence(call(model, batch.x).softmax(1))
+            loss = divergence(call(model, batch.x))
         attack = on_examples(NearbyStartPGD, eps, loss=loss, **settings)
         return attack(model, batch)
 
     def loss(model: nn.Module, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         logits = call(model, batch.x)
         attacked = call(model, perturbed)
-        gap = kl_div(attacked.log_softmax(1), logits.softmax(1), reduction="batchmean")
-        return cross_entropy(logits, batch.y) + beta * gap, attacked
+        gap = divergence_of(logits.log_softmax(1), attacked.log_softmax(1))
+        return cross_entropy(logits, batch.y) + beta * gap.mean(), attacked
 
     return Method("trades", perturb, loss, eps)
 
@@ -86,15 +86,15 @@ def mart(
     perturb = on_examples(NearbyStartPGD, eps, steps=steps, step_size=step_size, **options)
 
     def loss(model: nn.Module, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
-        clean = call(model, batch.x).softmax(1)
+        clean = call(model, batch.x).log_softmax(1)
         logits = call(model, perturbed)
         attacked = logits.softmax(1)
         index = batch.y.unsqueeze(1)
         rival = attacked.scatter(1, index, -1.0).argmax(1)
         against = torch.log(1.0 + _MARGIN_FLOOR - attacked)
         boosted = cross_entropy(logits, batch.y) + nll_loss(against, rival)
-        gap = kl_div(logits.log_softmax(1), clean, reduction="none").sum(1)
-        missing = 1.0 - clean.gather(1, index).squeeze(1)
+        gap = divergence_of(clean, logits.log_softmax(1))
+        missing = -clean.gather(1, index).squeeze(1).expm1()
         return boosted + beta * (gap * missing).mean(), logits
 
     return Method("mart", perturb, loss, eps)
