@@ -28,7 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Where benchmarks are disabled, as they are unless asked for, only correctness is checked."""
-    timing.timed = not config.getoption("benchmark_disable", False)
+    disabled = config.getoption("benchmark_disable", False)
+    timing.timed = not disabled or config.getoption("benchmark_enable")
 
 
 if importlib.util.find_spec("pytest_benchmark") is None:

@@ -60,6 +60,14 @@ def test_a_run_of_some_cases_keeps_the_others(tmp_path: Path) -> None:
         assert row.get("machine") == expected
 
 
+def test_times_are_kept_where_they_are_asked_for_only(tmp_path: Path) -> None:
+    pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed")
+    with pytest.raises(FileNotFoundError, match=r"made_up\.json"):
+        run(tmp_path, 1.0, "--benchmark-disable")
+    # As the project's own settings disable them.
+    assert run(tmp_path, 1.0, "--benchmark-disable", "--benchmark-enable")["rows"]
+
+
 def merged(held: dict[str, Any], *rows: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = runpy.run_path(str(BENCHMARKS / "timing.py"))["merged"](
         held, HERE, list(rows)
