@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from python_tests.faults import commands, disk, files, kills, many, reports
+from python_tests.faults.child import import_what_is_needed
 from python_tests.faults.table import Row, markdown
 from repsim_fast._core.versions import versions
 
@@ -55,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.simplefilter("ignore")
     seed = time.time_ns() % 10**9 if options.seed is None else options.seed
     rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        import_what_is_needed(Path(folder))
     for name in options.only:
         function, many_, few = KINDS[name]
         began = time.monotonic()
