@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 from python_tests.faults.table import Row, markdown
@@ -16,7 +17,7 @@ def updated(page: str) -> str:
     """The page with the table between its markers."""
     kinds = json.loads(RESULTS.read_text()).values()
     rows = [
-        Row(**{name: value for name, value in row.items() if name != "tried"})
+        Row(**{field.name: row[field.name] for field in fields(Row)})
         for kind in kinds
         for row in kind["rows"]
     ]

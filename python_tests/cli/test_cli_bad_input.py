@@ -45,6 +45,12 @@ def test_train(run: Run, tmp_path: Path, options: list[str], words: list[str]) -
     assert not out.exists()
 
 
+@pytest.mark.parametrize("option", ["--size", "--seed", "--threads"])
+def test_numbers_beyond_any_use_are_named(run: Run, tmp_path: Path, option: str) -> None:
+    result = run(*COMPARE, "--out", tmp_path, option, 2**63 - 1)
+    assert_refused(result, f"'{option}'", code=2)
+
+
 @pytest.mark.parametrize("eps", ["8/0", "far", "0", "-0.1", "1.5", "nan", "8/255/2", ""])
 def test_eps(run: Run, tmp_path: Path, eps: str) -> None:
     result = run(*TRAIN, "--out", tmp_path / "network.safetensors", "--eps", eps)

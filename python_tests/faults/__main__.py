@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from python_tests.faults import commands, disk, files, kills, many, reports
+from python_tests.faults.child import import_what_is_needed
 from python_tests.faults.table import Row, markdown
 from repsim_fast._core.versions import versions
 
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m python_tests.faults", description=__doc__)
     parser.add_argument("--short", action="store_true", help="few of each kind")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="kinds")
+    parser.add_argument("--formats", nargs="+", default=(), help="of changed files (default: all)")
     parser.add_argument("--seed", type=int, help="of all that is random (default: from the clock)")
     parser.add_argument("--out", type=Path, help="put the results into this JSON file")
     parser.add_argument("--keep", type=Path, help="folder for the files of losses")
@@ -54,11 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.simplefilter("ignore")
     seed = time.time_ns() % 10**9 if options.seed is None else options.seed
     rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        import_what_is_needed(Path(folder))
     for name in options.only:
         function, many_, few = KINDS[name]
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-            found = function(Path(folder), few if options.short else many_, random.Random(seed))
+            chosen = {"formats": options.formats} if name == "files" else {}
+            tries = few if options.short else many_
+            found = function(Path(folder), tries, random.Random(seed), **chosen)
             new = found if isinstance(found, list) else [found]
             if options.keep is not None and any(row.lost for row in new):
                 shutil.copytree(folder, options.keep / name, dirs_exist_ok=True)
@@ -77,10 +83,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _write(path: Path, kind: str, rows: list[Row], seed: int) -> None:
     """Put the rows of a kind into the file, beside those of others that were run before."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    found = {"time": now, "seed": seed, "versions": dict(versions())}
-    found["rows"] = [{"tried": row.tried, **asdict(row)} for row in rows]
+    new = {
+        row.fault: {"tried": row.tried, **asdict(row), "seed": seed, "time": now} for row in rows
+    }
     held = json.loads(path.read_text()) if path.exists() else {}
-    held[kind] = found
+    before = held.get(kind, {"rows": []})["rows"]
+    merged = {**{row["fault"]: row for row in before}, **new}
+    held[kind] = {"versions": dict(versions()), "rows": list(merged.values())}
     ordered = {name: held[name] for name in KINDS if name in held}
     path.write_text(json.dumps(ordered, indent=1) + "\n")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import resource
 import signal
@@ -101,3 +102,33 @@ def command(*arguments: object) -> Callable[[], int | None]:
 
     words: Sequence[str] = [str(argument) for argument in arguments]
     return lambda: app(list(words), prog_name="repsim-fast")
+
+
+def import_what_is_needed(folder: Path) -> None:
+    """Import here what commands import, or each child would do it anew for most of its time.
+
+    Nothing may run here: what backward passes start does not survive a fork.
+    """
+    names, out = folder / "modules", folder / "n.safetensors"
+    small = ["--data", "digits", "--limit", 40, "--threads", 1]
+    train = ["train", *small, "--model", "resnet-8", "--epochs", 1, "--test-limit", 10]
+    for words in (
+        [*train, "--out", out],
+        ["compare", out, "resnet-8", *small, "--out", folder / "compared"],
+        ["attack", out, *small, "--attack", "pgd", "--steps", 1, "--out", folder / "a.safetensors"],
+    ):
+        run(_noting(command(*words), names), folder / "log")
+        for name in names.read_text().split():
+            # Of some packages, parts cannot be imported by themselves.
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+
+
+def _noting(work: Callable[[], int | None], names: Path) -> Callable[[], int | None]:
+    def noted() -> int | None:
+        try:
+            return work()
+        finally:
+            names.write_text("\n".join(name for name in sys.modules if name != "__main__"))
+
+    return noted

@@ -37,7 +37,10 @@ DataSpec = Annotated[
 Size = Annotated[
     int | None,
     typer.Option(
-        min=1, metavar="PIXELS", help="Bring all images to this size (default: as they are)."
+        min=1,
+        max=2**14,
+        metavar="PIXELS",
+        help="Bring all images to this size (default: as they are).",
     ),
 ]
 Eps = Annotated[
@@ -51,7 +54,10 @@ Eps = Annotated[
     ),
 ]
 DEFAULT_EPS = 8 / 255
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")]
+# Half of what torch takes, since seeds of several networks are this one plus their position.
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of everything random.")
+]
 Device = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="'cpu', 'cuda', 'cuda:1', ... (default: a GPU if there)."),
@@ -60,6 +66,7 @@ Threads = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=2**12,
         metavar="N",
         help="CPU threads (default: one for each idle core). Results repeat bit for bit with the "
         "same number only.",
