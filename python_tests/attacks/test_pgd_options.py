@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.attacks import FGSM, MIFGSM, NFGSM, PGD, RSFGSM, losses
+from repsim_fast.attacks import FGSM, MIFGSM, NFGSM, PGD, RSFGSM, losses, objective
+from repsim_fast.attacks.objective import InputGradient
 
 RADIUS = {"linf": 8 / 255, "l2": 0.5, "l1": 4.0}
 ORDER = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}
@@ -290,6 +291,29 @@ class TestPrecision:
             adv = PGD(0.03, steps=1)(model, images, answers)
         assert seen == [torch.bfloat16]
         assert adv.dtype == torch.float32
+
+    @pytest.mark.parametrize("how", ["own", "outer", "weights"])
+    def test_float16_gradients_do_not_underflow(
+        self, model: nn.Module, images: Tensor, answers: Tensor, how: str
+    ) -> None:
+        """Of a model with logits as small as these, pixels would stand still."""
+        model = nn.Sequential(model.eval(), nn.Linear(5, 5, bias=False))
+        with torch.no_grad():
+            model[1].weight.copy_(2e-7 * torch.eye(5))
+        full = InputGradient(model, losses.cross_entropy)(images, answers)[2]
+        zeros = {}
+        for lift in (1.0, 2.0**8):
+            used = model.half() if how == "weights" else model
+            own = torch.float16 if how == "own" else None
+            with (
+                pytest.MonkeyPatch.context() as patch,
+                torch.autocast("cpu", torch.float16, enabled=how == "outer"),
+            ):
+                patch.setattr(objective, "_HALF_SCALE", lift)
+                gradient = InputGradient(used, losses.cross_entropy, autocast=own)(images, answers)
+            zeros[lift] = ((gradient[2] == 0) & (full != 0)).double().mean().item()
+        assert zeros[1.0] > 0.1
+        assert zeros[2.0**8] < 0.02
 
     def test_channels_last_is_the_same_attack(
         self, model: nn.Module, images: Tensor, answers: Tensor

@@ -9,18 +9,31 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.batch_checks import check_logits
-from repsim_fast._core.borrow import Model, call, input_gradient
+from repsim_fast._core.borrow import Model, call, input_gradient, model_dtype
 
 from .losses import Loss
 
 # Power of two, so exact: lifts the gradients of deep networks out of float16's subnormal range.
-# Attacks use only their direction.
 _HALF_SCALE = 2.0**8
+
+
+def lifted(value: Tensor, logits: Tensor, model: Model) -> Tensor:
+    """``value`` so scaled that its gradient survives the model's dtype; its direction stays.
+
+    Float16 may be the model's own dtype or that of an autocast around all this.
+    """
+    device = logits.device.type
+    half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    if half or model_dtype(model, logits.dtype) == torch.float16:
+        return value * _HALF_SCALE
+    return value
 
 
 @dataclass(frozen=True)
 class InputGradient:
     """Value and input gradient of sign * loss(model(images), y), within ``borrow``.
+
+    Gradients may be scaled (see ``lifted``): attacks use only their direction.
 
     Attributes:
         model: The borrowed model.
@@ -36,11 +49,13 @@ class InputGradient:
 
     def logits(self, images: Tensor) -> Tensor:
         """The model's answer (N, n_classes), float32 or float64."""
-        context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-        if self.autocast is not None:
-            context = torch.autocast(images.device.type, self.autocast)
-        with context:
+        with self._precision(images.device):
             return call(self.model, images)
+
+    def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, self.autocast)
 
     def value(self, logits: Tensor, y: Tensor) -> Tensor:
         """The ascended value (N,)."""
@@ -55,7 +70,7 @@ class InputGradient:
     def __call__(
         self, images: Tensor, y: Tensor, *, check: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, n_classes), value (N,) and gradient of each value to its image (N, ...).
+        """Logits (N, n_classes), value (N,) and direction of its gradient to its image (N, ...).
 
         ``check`` compares labels with the model's classes and looks for NaN, once an attack.
         """
@@ -64,6 +79,6 @@ class InputGradient:
         if check:
             check_logits(logits, y)
         value = self.value(logits, y)
-        scaled = value * _HALF_SCALE if self.autocast == torch.float16 else value
-        gradient = input_gradient(scaled, images)
-        return logits.detach(), value.detach(), gradient
+        with self._precision(images.device):
+            scaled = lifted(value, logits, self.model)
+        return logits.detach(), value.detach(), input_gradient(scaled, images)
