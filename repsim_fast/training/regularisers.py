@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from repsim_fast._core.borrow import call
 from repsim_fast.analysis.selectivity import class_selectivity
+from repsim_fast.attacks.losses import cross_entropy
+from repsim_fast.attacks.objective import lifted
 
 
 class Regulariser(Protocol):
@@ -104,7 +106,9 @@ class SelectivityRegulariser:
 def gradient_misalignment(model: nn.Module, x: Tensor, y: Tensor, nearby: Tensor) -> Tensor:
     """1 - mean cos(grad l(x), grad l(x')), l the cross-entropy: GradAlign's penalty, in [0, 2].
 
-    The gradient flows through the second of the two only. Costs a double backward pass.
+    The gradients are those of the cross-entropy without saturation: they have the same directions,
+    also of samples that the model is so sure of that those of the cross-entropy are exactly 0. The
+    gradient flows through the second of the two only. Costs a double backward pass.
 
     Args:
         model: The model in training.
@@ -124,7 +128,7 @@ def _input_gradient(model: nn.Module, x: Tensor, y: Tensor, *, differentiable: b
     x = x.detach().requires_grad_()
     with unobserved():
         logits = call(model, x)
-    value = nn.functional.cross_entropy(logits, y, reduction="sum")
+    value = lifted(cross_entropy(logits, y), logits, model).sum()
     (gradient,) = torch.autograd.grad(value, x, create_graph=differentiable)
     return gradient.flatten(1)
 
