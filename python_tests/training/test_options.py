@@ -137,6 +137,14 @@ class TestSelectivity:
         index = class_selectivity(torch.stack((constant, one_class, mixed), 1), y)
         assert index.tolist() == pytest.approx([0.0, 1.0, (2 - 0.5) / 2.5], abs=1e-5)
 
+    def test_a_last_batch_of_one_class(self, small_net: Build, few: Pair) -> None:
+        images, labels = few
+        order = torch.argsort(labels)[: int((labels < 2).sum())]
+        batches = [(images[:50], labels[:50]), (images[order][:3], labels[order][:3])]
+        how = Optimisation(regularisers=[SelectivityRegulariser(-1.0)])
+        history = train(small_net(), batches, epochs=1, optimisation=how, progress=False)
+        assert history.last.loss > 0
+
     def test_the_frequency_of_a_class_does_not_matter(self) -> None:
         y = torch.tensor([0, 1, 1, 1, 1])
         index = class_selectivity(torch.tensor([[1.0], [1.0], [1.0], [1.0], [1.0]]), y)

@@ -67,6 +67,8 @@ class SelectivityRegulariser:
     def observe(self, model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
         """Watch the forward passes within but those ``unobserved``; gives a function y -> penalty.
 
+        Of a batch of one class, for which the index is not defined, the penalty is 0.
+
         Raises:
             ValueError: A layer that the model does not have, or no ReLU module at all.
         """
@@ -81,6 +83,8 @@ class SelectivityRegulariser:
         def penalty(y: Tensor) -> Tensor:
             if not units:
                 raise ValueError("no layer of the selectivity regulariser was called")
+            if bool((y == y[0]).all()):  # as a last, short batch may be: nothing is selective
+                return units[0].new_zeros(())
             index = torch.stack([class_selectivity(unit.float(), y).mean() for unit in units])
             return -self.alpha * index.mean()
 
