@@ -40,15 +40,20 @@ class InputGradient:
         loss: (logits, y) -> (N,), larger is worse for the model.
         targeted: y are targets: the loss is descended instead.
         autocast: Dtype of the model's forward pass; None leaves the caller's autocast state.
+        draws: Forward passes whose mean is taken, of a model that draws random numbers.
     """
 
     model: Model
     loss: Loss
     targeted: bool = False
     autocast: torch.dtype | None = None
+    draws: int = 1
 
     def logits(self, images: Tensor) -> Tensor:
         """The model's answer (N, n_classes), float32 or float64."""
+        return _mean([self._draw(images) for _ in range(self.draws)])
+
+    def _draw(self, images: Tensor) -> Tensor:
         with self._precision(images.device):
             return call(self.model, images)
 
@@ -75,10 +80,20 @@ class InputGradient:
         ``check`` compares labels with the model's classes and looks for NaN, once an attack.
         """
         images = images.detach().requires_grad_()
-        logits = self.logits(images)
-        if check:
-            check_logits(logits, y)
-        value = self.value(logits, y)
-        with self._precision(images.device):
-            scaled = lifted(value, logits, self.model)
-        return logits.detach(), value.detach(), input_gradient(scaled, images)
+        answers, gradients = [], []
+        for _ in range(self.draws):
+            logits = self._draw(images)
+            if check:
+                check_logits(logits, y)
+            with self._precision(images.device):
+                value = self.value(logits, y)
+                scaled = lifted(value, logits, self.model)
+            answers.append(logits.detach())
+            gradients.append(input_gradient(scaled, images))
+        logits = _mean(answers)
+        value = value if self.draws == 1 else self.value(logits, y)
+        return logits, value.detach(), _mean(gradients)
+
+
+def _mean(draws: list[Tensor]) -> Tensor:
+    return draws[0] if len(draws) == 1 else torch.stack(draws).mean(0)
