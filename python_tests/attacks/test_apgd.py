@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.attacks import APGD, PGD, APGDTargeted, AutoAttack
+from repsim_fast.attacks import APGD, PGD, APGDTargeted, AutoAttack, autoattack
 
 RADIUS = {"linf": 0.02, "l2": 0.3, "l1": 2.0}
 ORDER = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}
@@ -142,3 +144,41 @@ def test_auto_attack_with_the_package(
     length = torch.linalg.vector_norm((adv - images).flatten(1), ORDER[norm], dim=1)
     assert (length <= RADIUS[norm] / 3 * (1 + 1e-5)).all()
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("norm", "restarts", "targets"), [("linf", 1, 9), ("l2", 1, 9), ("l1", 5, 5)]
+)
+def test_autoattack_has_the_standard_settings_of_each_norm(
+    norm: str, restarts: int, targets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+
+    class Recorded(APGD):
+        def __init__(self, eps: float, **options: Any) -> None:
+            made.append(options)
+            super().__init__(eps, **{k: v for k, v in options.items() if k != "n_targets"})
+
+    monkeypatch.setattr(autoattack, "APGD", Recorded)
+    monkeypatch.setattr(autoattack, "APGDTargeted", lambda eps, **o: Recorded(eps, **o))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 10))
+    x = torch.rand(4, 3, 2, 2)
+    y = net(x).argmax(1)
+    AutoAttack(1e-6, norm=norm, stages=("apgd-ce", "apgd-t"), steps=1)(net, x, y)
+    assert made[0]["restarts"] == restarts
+    assert made[1]["n_targets"] == targets
+    assert made[1]["loss"] == "dlr"
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_autoattack_of_few_classes(n_classes: int) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, n_classes))
+    x = torch.rand(20, 3, 2, 2)
+    y = net(x).argmax(1)
+    stages = ("apgd-t",)
+    adv = AutoAttack(0.3, stages=stages, steps=5, seed=0)(net, x, y)
+    assert (net(adv).argmax(1) != y).float().mean() > 0.5
+    with pytest.raises(ValueError, match="targeted DLR loss needs at least 4 classes"):
+        AutoAttack(0.001, stages=stages, steps=5, targeted_loss="dlr")(net, x, y)
+    with pytest.raises(ValueError, match="targeted_loss must be"):
+        AutoAttack(0.1, targeted_loss="margin")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.attacks import FGSM, MIFGSM, NFGSM, PGD, RSFGSM, losses
+from repsim_fast._core.randomness import Stream
+from repsim_fast.attacks import APGD, FGSM, MIFGSM, NFGSM, PGD, RSFGSM, losses, objective
+from repsim_fast.attacks.objective import InputGradient
+from repsim_fast.attacks.region import Region
 
 RADIUS = {"linf": 8 / 255, "l2": 0.5, "l1": 4.0}
 ORDER = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}
@@ -291,6 +296,42 @@ class TestPrecision:
         assert seen == [torch.bfloat16]
         assert adv.dtype == torch.float32
 
+    @pytest.mark.parametrize("how", ["own", "outer", "weights"])
+    def test_float16_gradients_do_not_underflow(
+        self, model: nn.Module, images: Tensor, answers: Tensor, how: str
+    ) -> None:
+        """Of a model with logits as small as these, pixels would stand still."""
+        model = nn.Sequential(model.eval(), nn.Linear(5, 5, bias=False))
+        with torch.no_grad():
+            model[1].weight.copy_(2e-7 * torch.eye(5))
+        full = InputGradient(model, losses.cross_entropy)(images, answers)[2]
+        zeros = {}
+        for lift in (1.0, 2.0**8):
+            used = model.half() if how == "weights" else model
+            own = torch.float16 if how == "own" else None
+            with (
+                pytest.MonkeyPatch.context() as patch,
+                torch.autocast("cpu", torch.float16, enabled=how == "outer"),
+            ):
+                patch.setattr(objective, "_HALF_SCALE", lift)
+                gradient = InputGradient(used, losses.cross_entropy, autocast=own)(images, answers)
+            zeros[lift] = ((gradient[2] == 0) & (full != 0)).double().mean().item()
+        assert zeros[1.0] > 0.1
+        assert zeros[2.0**8] < 0.02
+
+    @pytest.mark.parametrize("norm", RADIUS)
+    def test_random_starts_do_not_depend_on_the_memory_format(
+        self, images: Tensor, norm: str
+    ) -> None:
+        laid_out = images.contiguous(memory_format=torch.channels_last)
+        for other in (laid_out, images.transpose(0, 1).contiguous().transpose(0, 1)):
+            starts = [
+                Region.around(x, norm=norm, eps=RADIUS[norm], bounds=(0.0, 1.0)).random(Stream(0))
+                for x in (images, other)
+            ]
+            assert torch.equal(*starts)
+            assert starts[1].stride() == other.stride()
+
     def test_channels_last_is_the_same_attack(
         self, model: nn.Module, images: Tensor, answers: Tensor
     ) -> None:
@@ -341,3 +382,18 @@ class TestOneStepAttacks:
             adv = (adv + 0.01 * velocity.sign()).clamp(images - 0.03, images + 0.03).clamp(0, 1)
         got = MIFGSM(0.03, steps=3, momentum=0.9)(model, images, answers)
         assert ((got - adv).abs() > 1e-6).float().mean() < 0.002
+
+
+@pytest.mark.parametrize(
+    ("norm", "fits", "eps"), [("linf", 1.0, 8), ("l2", 13.8, 14), ("l1", 192, 193)]
+)
+def test_a_radius_in_other_units_is_noticed(
+    model: nn.Module, images: Tensor, answers: Tensor, norm: str, fits: float, eps: float
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PGD(fits, norm=norm, steps=1)(model, images, answers)
+        PGD(8, bounds=(0, 255), steps=1)(model, images * 255, answers)
+    for attack in (PGD(eps, norm=norm, steps=1), APGD(eps, norm=norm, steps=1)):
+        with pytest.warns(UserWarning, match=r"eps: a radius of .* units of the images"):
+            attack(model, images, answers)

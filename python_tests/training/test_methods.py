@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.attacks import FGSM
+from repsim_fast.attacks import FGSM, losses
 from repsim_fast.training import methods
 from repsim_fast.training.methods import Progress, TrainingBatch
+from repsim_fast.training.regularisers import gradient_misalignment
 
 Build = Callable[..., nn.Module]
 EPS = 0.1
@@ -115,6 +116,27 @@ def test_gradalign_of_a_model_without_gradient_is_finite(
     nn.init.zeros_(net[-1].weight)
     loss, _ = methods.gradalign(EPS).loss(net, batch, batch.x)
     assert loss.isfinite()
+
+
+def test_gradalign_does_not_take_saturated_samples_for_misaligned(
+    small_net: Build, batch: TrainingBatch
+) -> None:
+    """Of samples that are right with certainty cross-entropy has gradients of exactly 0."""
+    net = small_net().eval()
+    with torch.no_grad():
+        net[-1].weight *= 1e4
+        y = net(batch.x).argmax(1)
+    nearby = (batch.x + 0.01).clamp(0, 1)
+
+    def gradient(x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        value = losses.margin(net(x), y)  # what all but ties come to at this scale
+        return torch.autograd.grad(value.sum(), x)[0].flatten(1)
+
+    want = 1 - torch.cosine_similarity(gradient(batch.x), gradient(nearby), dim=1).mean()
+    got = gradient_misalignment(net, batch.x, y, nearby)
+    assert got.item() == pytest.approx(want.item(), abs=1e-3)
+    assert got.item() < 0.5
 
 
 def test_gradalign_weights_of_the_paper() -> None:

@@ -93,7 +93,7 @@ class TestWeightPerturbation:
 
         before = loss().item()
         net.load_state_dict(state)
-        with perturbed_weights(net, loss, 0.05):
+        with perturbed_weights(net, loss, 0.05, torch.amp.GradScaler("cpu", enabled=False)):
             for name, weight in net.named_parameters():
                 moved = (weight - state[name]).norm() / state[name].norm().clamp(min=1e-12)
                 assert moved.item() == pytest.approx(0.05 if weight.ndim > 1 else 0.0, rel=1e-3)
@@ -101,6 +101,21 @@ class TestWeightPerturbation:
         for name, value in net.named_parameters():
             assert torch.equal(value, state[name]), name
         assert all(p.grad is None for p in net.parameters())
+
+    def test_float16_gradients_do_not_underflow(self, small_net: Build, few: Pair) -> None:
+        net = small_net()
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+
+        def loss() -> Tensor:
+            with torch.autocast("cpu", torch.float16):
+                logits = net(few[0]) * 1e-6
+            return nn.functional.cross_entropy(logits.float(), few[1])
+
+        before = [p.detach().clone() for p in net.parameters()]
+        with perturbed_weights(net, loss, 0.05, scaler):
+            for old, weight in zip(before, net.parameters(), strict=True):
+                moved = ((weight - old).norm() / old.norm().clamp(min=1e-12)).item()
+                assert moved == pytest.approx(0.05 if weight.ndim > 1 else 0.0, rel=1e-3)
 
     def test_in_training(self, small_net: Build, few: Pair) -> None:
         options = {"method": "pgd", "method_options": {"eps": 0.1, "steps": 2}, "progress": False}
@@ -121,6 +136,14 @@ class TestSelectivity:
         mixed = torch.tensor([1.0, 3.0, 1.0, 0.0, 0.0, 0.0])  # class means 2, 1, 0
         index = class_selectivity(torch.stack((constant, one_class, mixed), 1), y)
         assert index.tolist() == pytest.approx([0.0, 1.0, (2 - 0.5) / 2.5], abs=1e-5)
+
+    def test_a_last_batch_of_one_class(self, small_net: Build, few: Pair) -> None:
+        images, labels = few
+        order = torch.argsort(labels)[: int((labels < 2).sum())]
+        batches = [(images[:50], labels[:50]), (images[order][:3], labels[order][:3])]
+        how = Optimisation(regularisers=[SelectivityRegulariser(-1.0)])
+        history = train(small_net(), batches, epochs=1, optimisation=how, progress=False)
+        assert history.last.loss > 0
 
     def test_the_frequency_of_a_class_does_not_matter(self) -> None:
         y = torch.tensor([0, 1, 1, 1, 1])

@@ -100,6 +100,7 @@ class APGD:
         targeted: ``y`` are classes to reach.
         bounds: Lowest and highest pixel value, numbers or tensors.
         autocast: As in ``PGD``.
+        draws: As in ``PGD``.
         execution: As in ``PGD``, without CUDA graphs: the batch shrinks.
         seed: Int or ``torch.Generator``; the stream advances with every call.
 
@@ -128,11 +129,14 @@ class APGD:
         targeted: bool = False,
         bounds: Bounds = (0.0, 1.0),
         autocast: torch.dtype | None = None,
+        draws: int = 1,
         execution: ExecutionLike = "exact",
         seed: int | torch.Generator | None = None,
     ) -> None:
         if steps < 1 or restarts < 1:
             raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
+        if draws < 1:
+            raise ValueError(f"draws must be at least 1, got {draws}")
         check_autocast(autocast)
         self.eps = eps
         self.norm = norm
@@ -142,6 +146,7 @@ class APGD:
         self.targeted = targeted
         self.bounds = bounds
         self.autocast = autocast
+        self.draws = draws
         self.execution = resolve(execution)
         if self.execution.cuda_graph:
             raise ValueError("execution: cuda_graph needs static shapes, but APGD's batch shrinks")
@@ -167,7 +172,7 @@ class APGD:
             return found.images
 
     def _attack(self, model: Model, region: Region, y: Tensor, found: BestAdversarial) -> None:
-        objective = InputGradient(model, self.loss, self.targeted, self.autocast)
+        objective = InputGradient(model, self.loss, self.targeted, self.autocast, self.draws)
         for _ in range(self.restarts):
             self._run(objective, region, y, y, found)
 
@@ -375,7 +380,7 @@ class APGDTargeted(APGD):
         self.n_targets = n_targets
 
     def _attack(self, model: Model, region: Region, y: Tensor, found: BestAdversarial) -> None:
-        objective = InputGradient(model, self.loss, autocast=self.autocast)
+        objective = InputGradient(model, self.loss, autocast=self.autocast, draws=self.draws)
         logits = objective.logits(region.x)
         check_logits(logits, y)
         others = logits.scatter(1, y.unsqueeze(1), -torch.inf)

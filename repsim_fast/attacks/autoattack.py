@@ -22,6 +22,14 @@ from .objective import InputGradient
 from .region import Region
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+RANDOMISED = ("apgd-ce", "apgd-dlr")
+_STAGES = (*STANDARD, "apgd-dlr")
+# Of the version "standard": untargeted runs and classes tried by APGD, by norm; classes of FAB.
+_RESTARTS = {"l1": 5}
+_TARGETS = {"l1": 5}
+_ELSE_RESTARTS, _ELSE_TARGETS = 1, 9
+# The targeted DLR loss divides by a difference to the mean of third and fourth logit.
+_DLR_CLASSES = 4
 _PACKAGE_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 # FAB minimises the norm of its perturbation: it may end outside the ball, by more than rounding.
 _ROUNDING = 1e-5
@@ -32,14 +40,20 @@ class AutoAttack:
 
     "apgd-ce" and "apgd-t" are this package's; "fab-t" (Fast Adaptive Boundary) and "square" (a
     black-box attack, which also works where gradients are masked) come from the pyautoattack or
-    autoattack package. With all four this is the version "standard" of the paper.
+    autoattack package. All four with the defaults are the authors' version "standard" of each
+    norm; with ``draws`` 20 it is their version "rand", for networks that draw random numbers.
 
     Args:
         eps: Radius, a number.
         norm: "linf", "l2" or "l1".
-        stages: Which attacks, in order.
+        stages: Which attacks, in order; default all four, or with several ``draws`` "apgd-ce" and
+            "apgd-dlr".
         steps: Steps of APGD and FAB.
-        n_targets: Wrong classes tried by the targeted attacks.
+        n_targets: Wrong classes tried by the targeted attacks; default 9, of "apgd-t" in L1 5.
+        restarts: Of "apgd-ce" and "apgd-dlr"; default 1, in L1 5.
+        targeted_loss: Of "apgd-t", "dlr" or "ce"; default "dlr", which needs 4 classes, and "ce"
+            for fewer.
+        draws: Of the APGD stages and of what counts as fooled, as in ``PGD``.
         queries: Forward passes of the square attack.
         execution: Of the APGD stages, as in ``APGD``; what counts as fooled is decided by the
             model as it is.
@@ -55,23 +69,33 @@ class AutoAttack:
         eps: float,
         *,
         norm: str = "linf",
-        stages: Sequence[str] = STANDARD,
+        stages: Sequence[str] | None = None,
         steps: int = 100,
-        n_targets: int = 9,
+        n_targets: int | None = None,
+        restarts: int | None = None,
+        targeted_loss: str | None = None,
         queries: int = 5000,
+        draws: int = 1,
         execution: ExecutionLike = "exact",
         seed: int | torch.Generator | None = None,
     ) -> None:
-        unknown = [stage for stage in stages if stage not in (*STANDARD, "apgd-dlr")]
-        if unknown or not stages:
-            raise ValueError(
-                f"stages must be some of {(*STANDARD, 'apgd-dlr')}, got {tuple(stages)}"
-            )
+        if stages is None:
+            stages = STANDARD if draws == 1 else RANDOMISED
+        if not stages or not {*stages} <= {*_STAGES}:
+            raise ValueError(f"stages must be some of {_STAGES}, got {tuple(stages)}")
+        for name, value in (("n_targets", n_targets), ("restarts", restarts), ("draws", draws)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if targeted_loss not in (None, "dlr", "ce"):
+            raise ValueError(f"targeted_loss must be 'dlr' or 'ce', got {targeted_loss!r}")
         self.eps = eps
         self.norm = norm
         self.stages = tuple(stages)
         self.steps = steps
         self.n_targets = n_targets
+        self.restarts = _RESTARTS.get(norm, _ELSE_RESTARTS) if restarts is None else restarts
+        self.targeted_loss = targeted_loss
+        self.draws = draws
         self.queries = queries
         self.execution = resolve(execution)
         self._stream = Stream(seed)
@@ -86,7 +110,7 @@ class AutoAttack:
         with borrow(model, mode="eval", device=images_device(x), seed=self._stream.seed()):
             region = Region.around(x, norm=self.norm, eps=self.eps, bounds=(0.0, 1.0))
             y = check_labels(y, x)
-            objective = InputGradient(model, losses.margin)
+            objective = InputGradient(model, losses.margin, draws=self.draws)
             found = BestAdversarial(region.x, targeted=False)
             every = torch.arange(len(y), device=y.device)
             logits = objective.logits(region.x)
@@ -96,8 +120,7 @@ class AutoAttack:
                 rows = every[~found.fooled]
                 if not len(rows):
                     break
-                n_targets = min(self.n_targets, logits.shape[1] - 1)
-                attack = self._attack(stage, model, package, n_targets)
+                attack = self._attack(stage, model, package, logits.shape[1])
                 with torch.enable_grad():
                     candidates = attack(region.x[rows], y[rows]).detach()
                 inside = _inside(candidates, region.rows(rows))
@@ -107,19 +130,23 @@ class AutoAttack:
                     found.offer(rows, candidates, answer, y[rows], objective.value(answer, y[rows]))
         return found.images
 
-    def _attack(self, stage: str, model: Model, package: Any, n_targets: int) -> Any:
+    def _attack(self, stage: str, model: Model, package: Any, n_classes: int) -> Any:
         """The attack of a stage as a callable (x, y) -> x_adv."""
         common: dict[str, Any] = {
             "norm": self.norm,
             "steps": self.steps,
+            "draws": self.draws,
             "execution": self.execution,
         }
         seed = self._stream.seed() % 2**31
         if stage == "apgd-t":
-            targeted = APGDTargeted(self.eps, n_targets=n_targets, seed=seed, **common)
+            n_targets = self.n_targets or _TARGETS.get(self.norm, _ELSE_TARGETS)
+            loss = self.targeted_loss or ("dlr" if n_classes >= _DLR_CLASSES else "ce")
+            targeted = APGDTargeted(self.eps, n_targets=n_targets, loss=loss, seed=seed, **common)
             return lambda x, y: targeted(model, x, y)
         if stage.startswith("apgd"):
-            apgd = APGD(self.eps, loss=stage.removeprefix("apgd-"), seed=seed, **common)
+            loss = stage.removeprefix("apgd-")
+            apgd = APGD(self.eps, loss=loss, restarts=self.restarts, seed=seed, **common)
             return lambda x, y: apgd(model, x, y)
         options = {"eps": self.eps, "norm": _PACKAGE_NORMS[self.norm], "seed": seed}
 
@@ -129,7 +156,7 @@ class AutoAttack:
                     model,
                     n_iter=self.steps,
                     targeted=True,
-                    n_target_classes=n_targets,
+                    n_target_classes=min(self.n_targets or _ELSE_TARGETS, n_classes - 1),
                     device=x.device,
                     **options,
                 )

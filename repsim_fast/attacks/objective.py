@@ -9,38 +9,58 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.batch_checks import check_logits
-from repsim_fast._core.borrow import Model, call, input_gradient
+from repsim_fast._core.borrow import Model, call, input_gradient, model_dtype
 
 from .losses import Loss
 
 # Power of two, so exact: lifts the gradients of deep networks out of float16's subnormal range.
-# Attacks use only their direction.
 _HALF_SCALE = 2.0**8
+
+
+def lifted(value: Tensor, logits: Tensor, model: Model) -> Tensor:
+    """``value`` so scaled that its gradient survives the model's dtype; its direction stays.
+
+    Float16 may be the model's own dtype or that of an autocast around all this.
+    """
+    device = logits.device.type
+    half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    if half or model_dtype(model, logits.dtype) == torch.float16:
+        return value * _HALF_SCALE
+    return value
 
 
 @dataclass(frozen=True)
 class InputGradient:
     """Value and input gradient of sign * loss(model(images), y), within ``borrow``.
 
+    Gradients may be scaled (see ``lifted``): attacks use only their direction.
+
     Attributes:
         model: The borrowed model.
         loss: (logits, y) -> (N,), larger is worse for the model.
         targeted: y are targets: the loss is descended instead.
         autocast: Dtype of the model's forward pass; None leaves the caller's autocast state.
+        draws: Forward passes whose mean is taken, of a model that draws random numbers.
     """
 
     model: Model
     loss: Loss
     targeted: bool = False
     autocast: torch.dtype | None = None
+    draws: int = 1
 
     def logits(self, images: Tensor) -> Tensor:
         """The model's answer (N, n_classes), float32 or float64."""
-        context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-        if self.autocast is not None:
-            context = torch.autocast(images.device.type, self.autocast)
-        with context:
+        return _mean([self._draw(images) for _ in range(self.draws)])
+
+    def _draw(self, images: Tensor) -> Tensor:
+        with self._precision(images.device):
             return call(self.model, images)
+
+    def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, self.autocast)
 
     def value(self, logits: Tensor, y: Tensor) -> Tensor:
         """The ascended value (N,)."""
@@ -55,15 +75,25 @@ class InputGradient:
     def __call__(
         self, images: Tensor, y: Tensor, *, check: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, n_classes), value (N,) and gradient of each value to its image (N, ...).
+        """Logits (N, n_classes), value (N,) and direction of its gradient to its image (N, ...).
 
         ``check`` compares labels with the model's classes and looks for NaN, once an attack.
         """
         images = images.detach().requires_grad_()
-        logits = self.logits(images)
-        if check:
-            check_logits(logits, y)
-        value = self.value(logits, y)
-        scaled = value * _HALF_SCALE if self.autocast == torch.float16 else value
-        gradient = input_gradient(scaled, images)
-        return logits.detach(), value.detach(), gradient
+        answers, gradients = [], []
+        for _ in range(self.draws):
+            logits = self._draw(images)
+            if check:
+                check_logits(logits, y)
+            with self._precision(images.device):
+                value = self.value(logits, y)
+                scaled = lifted(value, logits, self.model)
+            answers.append(logits.detach())
+            gradients.append(input_gradient(scaled, images))
+        logits = _mean(answers)
+        value = value if self.draws == 1 else self.value(logits, y)
+        return logits, value.detach(), _mean(gradients)
+
+
+def _mean(draws: list[Tensor]) -> Tensor:
+    return draws[0] if len(draws) == 1 else torch.stack(draws).mean(0)

@@ -64,6 +64,9 @@ class PGD:
             "keep" (as handed in).
         autocast: torch.bfloat16 or torch.float16 for the model's forward pass; the attack's own
             state stays float32. None leaves the caller's autocast state.
+        draws: Forward and backward passes whose mean is a step's gradient and whose mean logits
+            decide what fools: for models that draw random numbers of their own (Athalye et al.,
+            2018, expectation over transformation).
         execution: "exact" (default: iterates have the bits of the written-out loop), "fast"
             (BatchNorm folded, channels last) or an ``Execution`` with these and further speed-ups.
         seed: Int or ``torch.Generator`` for a reproducible stream that advances with every call.
@@ -106,6 +109,7 @@ class PGD:
         l1_fraction: float = 0.01,
         model_mode: ModelMode = "eval",
         autocast: torch.dtype | None = None,
+        draws: int = 1,
         execution: ExecutionLike = "exact",
         seed: int | torch.Generator | None = None,
     ) -> None:
@@ -125,6 +129,7 @@ class PGD:
         self.l1_fraction = l1_fraction
         self.model_mode: ModelMode = model_mode
         self.autocast = autocast
+        self.draws = draws
         self.execution = resolve(execution)
         self._check_settings()
         self.report = ExecutionReport()
@@ -135,6 +140,8 @@ class PGD:
             raise ValueError(
                 f"steps and restarts must be at least 1, got {self.steps} and {self.restarts}"
             )
+        if self.draws < 1:
+            raise ValueError(f"draws must be at least 1, got {self.draws}")
         if self.select not in ("last", "best"):
             raise ValueError(f"select must be 'last' or 'best', got {self.select!r}")
         if self.early_stop and self.model_mode == "train":
@@ -170,7 +177,9 @@ class PGD:
             labels = check_labels(y, x)
             form = prepare(model, region.x, self.execution)
             self.report = form.report
-            objective = InputGradient(form.model, self.loss, self.targeted, self.autocast)
+            objective = InputGradient(
+                form.model, self.loss, self.targeted, self.autocast, self.draws
+            )
             problem = Problem(objective, region, labels, size)
             run = self._run
             if self.execution.cuda_graph:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 
 import torch
@@ -65,7 +66,22 @@ class Region:
                 f"got values in [{state.min().item():g}, {state.max().item():g}]"
             )
         state = state.clamp(min=low).clamp(max=high)
-        return cls(state, norm, non_negative(eps, state, "eps"), low, high)
+        region = cls(state, norm, non_negative(eps, state, "eps"), low, high)
+        region._warn_of_units()
+        return region
+
+    def _warn_of_units(self) -> None:
+        """Warn of a radius that reaches any image from any other: most likely of other units."""
+        widths = torch.as_tensor(self.high - self.low, device=self.x.device, dtype=self.x.dtype)
+        order = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}[self.norm]
+        across = float(torch.linalg.vector_norm(widths.expand(self.x.shape[1:]).flatten(), order))
+        if (largest := float(torch.as_tensor(self.eps).max())) > across * (1 + _BOX_TOLERANCE):
+            warnings.warn(
+                f"eps: a radius of {largest:g} leaves no image out of reach, whose values lie in "
+                f"[{_show(self.low)}, {_show(self.high)}]: eps has the units of the images, as "
+                "in 8 / 255",
+                stacklevel=4,
+            )
 
     def step(self, adv: Tensor, gradient: Tensor, size: Scalar) -> Tensor:
         """One ascent step of length ``size`` in the norm, back inside the region."""
@@ -92,9 +108,11 @@ class Region:
     def random(self, stream: Stream) -> Tensor:
         """Points drawn uniformly from the balls, clipped to the box."""
         bounds = (self.low, self.high)
-        return ops.random_start(
-            self.x, norm=self.norm, eps=self.eps, bounds=bounds, seed=stream.seed()
+        # The noise goes by an entry's place in memory: that of the images in one layout, always.
+        start = ops.random_start(
+            self.x.contiguous(), norm=self.norm, eps=self.eps, bounds=bounds, seed=stream.seed()
         )
+        return start if self.x.is_contiguous() else torch.empty_like(self.x).copy_(start)
 
     def rows(self, index: Tensor) -> Region:
         """The region of some of the images."""

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 
 @contextlib.contextmanager
-def perturbed_weights(model: nn.Module, loss: Callable[[], Tensor], gamma: float) -> Iterator[None]:
+def perturbed_weights(
+    model: nn.Module, loss: Callable[[], Tensor], gamma: float, scaler: torch.amp.GradScaler
+) -> Iterator[None]:
     """Worst weights nearby, within; the old ones, bit for bit, afterwards (Wu et al., 2020).
 
     Every weight matrix or kernel moves by gamma |w| g / |g|, with g the gradient of the loss;
@@ -20,17 +22,22 @@ def perturbed_weights(model: nn.Module, loss: Callable[[], Tensor], gamma: float
         model: The model in training.
         loss: Computes the batch's loss from the model as it is.
         gamma: Relative size of the perturbation; published 0.005 to 0.01.
+        scaler: Of the loss. Weights whose scaled gradient overflows stay, as the scaler itself
+            leaves out steps that do.
     """
     weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
+    gradients = torch.autograd.grad(scaler.scale(loss()), weights, allow_unused=True)
     with torch.no_grad():
         for buffer, value in buffers:
             buffer.copy_(value)
         before = [weight.clone() for weight in weights]
         for weight, gradient in zip(weights, gradients, strict=True):
-            if gradient is not None and (size := gradient.norm()) > 0:
-                weight.add_(gradient, alpha=float(gamma * weight.norm() / size))
+            # The largest entry first: scaled gradients may be too large to be squared.
+            if gradient is None or not 0 < (largest := gradient.abs().max()) < torch.inf:
+                continue
+            direction = gradient / largest
+            weight.add_(direction, alpha=float(gamma * weight.norm() / direction.norm()))
     try:
         yield
     finally:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from repsim_fast._core.borrow import call
 from repsim_fast.analysis.selectivity import class_selectivity
+from repsim_fast.attacks.losses import cross_entropy
+from repsim_fast.attacks.objective import lifted
 
 
 class Regulariser(Protocol):
@@ -65,6 +67,8 @@ class SelectivityRegulariser:
     def observe(self, model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
         """Watch the forward passes within but those ``unobserved``; gives a function y -> penalty.
 
+        Of a batch of one class, for which the index is not defined, the penalty is 0.
+
         Raises:
             ValueError: A layer that the model does not have, or no ReLU module at all.
         """
@@ -79,6 +83,8 @@ class SelectivityRegulariser:
         def penalty(y: Tensor) -> Tensor:
             if not units:
                 raise ValueError("no layer of the selectivity regulariser was called")
+            if bool((y == y[0]).all()):  # as a last, short batch may be: nothing is selective
+                return units[0].new_zeros(())
             index = torch.stack([class_selectivity(unit.float(), y).mean() for unit in units])
             return -self.alpha * index.mean()
 
@@ -104,7 +110,9 @@ class SelectivityRegulariser:
 def gradient_misalignment(model: nn.Module, x: Tensor, y: Tensor, nearby: Tensor) -> Tensor:
     """1 - mean cos(grad l(x), grad l(x')), l the cross-entropy: GradAlign's penalty, in [0, 2].
 
-    The gradient flows through the second of the two only. Costs a double backward pass.
+    The gradients are those of the cross-entropy without saturation: they have the same directions,
+    also of samples that the model is so sure of that those of the cross-entropy are exactly 0. The
+    gradient flows through the second of the two only. Costs a double backward pass.
 
     Args:
         model: The model in training.
@@ -124,7 +132,7 @@ def _input_gradient(model: nn.Module, x: Tensor, y: Tensor, *, differentiable: b
     x = x.detach().requires_grad_()
     with unobserved():
         logits = call(model, x)
-    value = nn.functional.cross_entropy(logits, y, reduction="sum")
+    value = lifted(cross_entropy(logits, y), logits, model).sum()
     (gradient,) = torch.autograd.grad(value, x, create_graph=differentiable)
     return gradient.flatten(1)
 

@@ -89,7 +89,10 @@ class Step:
         if not self.how.awp or batch.progress.epoch < self.how.awp_warmup:
             return contextlib.nullcontext()
         return perturbed_weights(
-            self.state.model, lambda: self._loss(batch, perturbed)[0], self.how.awp
+            self.state.model,
+            lambda: self._loss(batch, perturbed)[0],
+            self.how.awp,
+            self.state.scaler,
         )
 
     def _loss(self, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:

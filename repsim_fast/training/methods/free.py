@@ -43,7 +43,8 @@ def free(eps: float = 8 / 255, *, replays: int = 8, step_size: float | None = No
         delta, moved = carried
         if moved.grad is None:
             raise ValueError("free training needs a model that is differentiable in its images")
-        step = delta[: len(moved)] + size * moved.grad.sign()
+        # Of a scaled loss whose gradient overflowed (no step is taken then), 0 is no direction.
+        step = delta[: len(moved)] + size * moved.grad.nan_to_num().sign()
         delta[: len(moved)] = step.clamp(-eps, eps)
         del carried[1:]
 
