@@ -26,8 +26,8 @@ from python_tests.faults.child import import_what_is_needed
 from python_tests.faults.table import Row, markdown
 from repsim_fast._core.versions import versions
 
-# Of each kind, how many: in full and in short. From "files" on, backward passes run in this process,
-# after which no child of it can have one.
+# Of each kind, how many: in full and in short. From "files" on, backward passes run in this
+# process, after which no child of it can have one.
 KINDS: dict[str, tuple[Callable[..., Row | list[Row]], int, int]] = {
     "training": (kills.training, 95, 4),
     "comparing": (kills.comparing, 50, 3),
