@@ -44,6 +44,7 @@ def run(
     the wall; that is bounded for children that wait for ever.
     """
     sys.stdout.flush()
+    log.write_text("")  # nor may an earlier child's words stand for those of one that had none
     began = time.monotonic()
     # Signals wait until the child has got as far as a new process would before its first line.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)

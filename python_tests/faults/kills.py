@@ -56,7 +56,9 @@ def training(folder: Path, kills: int, dice: random.Random) -> Row:
             continue
         shown = ended.output.count("epoch ")
         before, done = done, _epochs(state)
-        fault = "" if done >= before + shown - 1 else f"{before + shown} shown, {done} kept"
+        fault = ""
+        if done < before + shown - 1:
+            fault = f"{before} before, {shown} shown, {done} kept: {ended.code} {ended.output}"
         if not _ended_by(ended, number):
             fault = f"exit {ended.code}: {ended.output[-300:]}"
         if not fault and state.exists():
