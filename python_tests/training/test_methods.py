@@ -222,3 +222,22 @@ class TestBadInput:
             methods.noise(0.0)
         with pytest.raises(ValueError, match="replays must be at least 1"):
             methods.free(EPS, replays=0)
+
+
+def test_running_averages_see_the_attack_on_request(small_net: Build, batch: TrainingBatch) -> None:
+    """A textbook loop attacks the model in training mode, as it is."""
+    options = {"model_mode": "train", "random_start": False, "steps": 3, "step_size": 0.05}
+    net, plain, textbook = small_net(), small_net(), small_net()
+    seen: list[Tensor] = []
+    net.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().clone()))
+    got = methods.pgd(EPS, update_statistics=True, **options).perturb(net, batch)
+    assert torch.equal(got, methods.pgd(EPS, **options).perturb(plain, batch))
+    for images in seen:
+        textbook(images)
+    for name, value in textbook.named_buffers():
+        assert torch.equal(dict(net.named_buffers())[name], value), name
+    assert net[1].num_batches_tracked == 3
+    assert plain[1].num_batches_tracked == 0
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+    with pytest.raises(ValueError, match='update_statistics needs model_mode="train"'):
+        methods.fgsm(EPS, update_statistics=True)

@@ -182,7 +182,13 @@ def test_a_method_is_told_how_far_training_is(
     run(small_net(), few, saving=Saving(tmp_path, resume=True), **options)
     steps = 4 * replays  # 200 images in batches of 64
     want = [
-        Progress(epoch, 2, pytest.approx((epoch + step / steps) / 2), first=step == 0)
+        Progress(
+            epoch,
+            2,
+            pytest.approx((epoch + step / steps) / 2),
+            first=step == 0,
+            batch=step // replays,
+        )
         for epoch in range(2)
         for step in range(steps)
     ]

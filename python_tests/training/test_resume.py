@@ -248,3 +248,74 @@ def test_an_unfinished_training_is_not_overwritten(
     assert (tmp_path / "resume.safetensors").read_bytes() == kept
     assert len(train(small_net(), few, saving=Saving(tmp_path, resume=False), **options)) == 2
     assert len(train(small_net(), few, saving=Saving(tmp_path), **options)) == 2
+
+
+@pytest.mark.parametrize("architecture", [True, False])
+def test_files_of_a_compiled_model_are_those_of_the_model(
+    few: Pair, tmp_path: Path, architecture: bool
+) -> None:
+    described = {"name": "resnet-digits", "num_classes": 10, "in_channels": 1}
+    net = models.build(**described, seed=0)
+    compiled = torch.compile(net, backend="eager")
+    saving = Saving(tmp_path, described if architecture else None)
+    how = Optimisation(ema=0.9)
+    train(compiled, few, epochs=2, saving=saving, optimisation=how, progress=False)
+    for path in tmp_path.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            assert not [name for name in file.keys() if "_orig_mod" in name]  # noqa: SIM118
+    resumed = models.build(**described, seed=1)  # the state is that of the model, compiled or not
+    train(
+        resumed, few, epochs=2, saving=replace(saving, resume=True), optimisation=how,
+        progress=False,
+    )  # fmt: skip
+    for name, value in resumed.state_dict().items():
+        assert torch.equal(value, net.state_dict()[name]), name
+
+
+class TestOtherData:
+    """Of equal size."""
+
+    @pytest.fixture
+    def resume(self, small_net: Build, few: Pair, tmp_path: Path) -> Callable[[Any], None]:
+        def run(data: Any) -> None:
+            train(small_net(), data, epochs=2, saving=Saving(tmp_path, resume=True), progress=False)
+
+        run(few)
+        return run
+
+    def test_is_refused(self, few: Pair, resume: Callable[[Any], None]) -> None:
+        images, labels = few
+        resume((images.clone(), labels.to(torch.int32)))  # the same values
+        for other in (
+            (images, labels.roll(1)),
+            (images.double(), labels),
+            (images.flip(0), labels),
+            (images[:, :, :, ::2].repeat_interleave(2, 3), labels),
+        ):
+            with pytest.raises(ValueError, match=r"other settings.*data: '200 images"):
+                resume(other)
+
+    def test_of_a_loader(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
+        net = nn.Sequential(nn.AdaptiveAvgPool2d(8), small_net())
+        saving = Saving(tmp_path, resume=True)
+        train(net, [few], epochs=1, saving=saving, progress=False)
+        wide = (few[0].repeat(1, 1, 2, 2), few[1])
+        with pytest.raises(ValueError, match=r"other settings.*\(1, 8, 8\)' there.*\(1, 16, 16\)"):
+            train(net, [wide], epochs=1, saving=saving, progress=False)
+
+
+def test_a_state_without_momentum_is_refused(small_net: Build, few: Pair, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"epochs": 2, "progress": False}
+    train(small_net(), few, saving=Saving(tmp_path), **options)
+    path = tmp_path / "resume.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    name = "optimizer.0.momentum_buffer"
+    for broken in (
+        {key: value for key, value in tensors.items() if key != name},
+        tensors | {name: tensors[name][:1].clone()},
+    ):
+        save_file(broken, path, metadata)
+        with pytest.raises(ValueError, match=r"expected the optimizer's .*0\.momentum_buffer"):
+            train(small_net(), few, saving=Saving(tmp_path, resume=True), **options)

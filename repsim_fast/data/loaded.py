@@ -34,8 +34,9 @@ class LoadedBatches:
 
     @property
     def description(self) -> str:
-        """In a few words."""
-        return f"{len(self)} batches of a {type(self.source).__name__}"
+        """What tells them from others: their number, their source and the shape of an image."""
+        image, _ = self.preview(torch.device("cpu"))
+        return f"{len(self)} batches of a {type(self.source).__name__}, {tuple(image.shape[1:])}"
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.processes import Processes
+
+_LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,14 @@ class Samples:
 
     @property
     def description(self) -> str:
-        """In a few words."""
-        return f"{len(self.labels)} images"
+        """What tells these samples from others: shape, dtype, and a checksum of labels and images.
+
+        Of the images some, evenly spaced, are looked at: all of them may be many gigabytes.
+        """
+        some = self.images[:: max(1, len(self.images) // _LOOKED_AT)]
+        sums = [zlib.crc32(_bytes(part)) for part in (self.labels.to(torch.int64), some)]
+        shape, dtype = tuple(self.images.shape[1:]), str(self.images.dtype).removeprefix("torch.")
+        return f"{len(self.labels)} images {shape} {dtype} ({sums[0]:08x} {sums[1]:08x})"
 
     def preview(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The first image and the smallest and largest label, on ``device``."""
@@ -77,6 +86,11 @@ class Samples:
 
     def _batch(self, index: Tensor | slice, device: torch.device) -> tuple[Tensor, Tensor]:
         return placed(self.images[index], self.labels[index], device)
+
+
+def _bytes(values: Tensor) -> bytes:
+    held: bytes = values.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return held
 
 
 def placed(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

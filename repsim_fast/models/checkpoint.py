@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
 from repsim_fast._core import headers
+from repsim_fast._core.model_state import unwrap
 from repsim_fast._core.tensor_files import read_metadata, read_tensors, write_tensors
 
 from .registry import build
@@ -80,7 +81,7 @@ def save_checkpoint(
     # Copies, because safetensors refuses tensors that share memory or are not contiguous.
     tensors = {
         key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for key, value in model.state_dict().items()
+        for key, value in unwrap(model).state_dict().items()
     }
     write_tensors(path, tensors, {_HEADER: header})
 
@@ -133,7 +134,7 @@ def _built(name: str, num_classes: int, in_channels: int) -> dict[str, torch.Siz
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:
-    return {key: value.shape for key, value in model.state_dict().items()}
+    return {key: value.shape for key, value in unwrap(model).state_dict().items()}
 
 
 def checkpoint_header(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast._core import headers
+from repsim_fast._core.model_state import unwrap
 from repsim_fast._core.tensor_files import read_metadata, read_tensors, write_tensors
 from repsim_fast.models import save_checkpoint
 
@@ -42,6 +43,7 @@ _SCHEMA = headers.record(
         "settings": headers.record({"epochs": headers.whole(1)}),
         "history": headers.listed(_EPOCH),
         "answered": headers.truth,
+        "optimizer": headers.named(headers.listed(headers.whole(0))),
         "ema_updates": headers.whole(0),
         "scaler": headers.named(headers.number()),
     }
@@ -53,6 +55,7 @@ def save_weights(
 ) -> None:
     """Weights for use; with an architecture, a file that ``models.load_checkpoint`` reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    model = unwrap(model)  # the names of weights are not to say how it was run
     if architecture is None:
         _save(path, dict(model.state_dict()), {"epoch": json.dumps(epoch.entries())})
     else:
@@ -61,17 +64,22 @@ def save_weights(
 
 def save_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) -> None:
     """Everything the next epoch depends on."""
-    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
-    for index, entries in state.optimizer.state_dict()["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value
+    weights = unwrap(state.model).state_dict()
+    momentum = {
+        f"{index}.{name}": value
+        for index, entries in state.optimizer.state_dict()["state"].items()
+        for name, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+    tensors = {f"model.{name}": value for name, value in weights.items()}
+    tensors |= {f"optimizer.{name}": value for name, value in momentum.items()}
     if state.average is not None:
         tensors |= {f"ema.{name}": value for name, value in state.average.state.items()}
     header = {
         "settings": dict(settings),
         "history": [asdict(epoch) for epoch in state.history.epochs],
         "answered": state.answered,
+        "optimizer": {name: list(value.shape) for name, value in momentum.items()},
         "ema_updates": 0 if state.average is None else state.average.updates,
         "scaler": state.scaler.state_dict(),
     }
@@ -88,12 +96,18 @@ def load_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) ->
     tensors, header = _load(path)
     _check_same_settings(path, header["settings"], settings)
     history = _history(path, header)
-    _put_into(path, "model", state.model.state_dict(), _part(tensors, "model"))
+    _put_into(path, "model", unwrap(state.model).state_dict(), _part(tensors, "model"))
     if state.average is not None:
         _put_into(path, "EMA", state.average.state, _part(tensors, "ema"))
         state.average.updates = header["ema_updates"]
     entries: dict[int, dict[str, Tensor]] = {}
-    for name, value in _part(tensors, "optimizer").items():
+    saved = _part(tensors, "optimizer")
+    if {name: list(value.shape) for name, value in saved.items()} != header["optimizer"]:
+        raise ValueError(
+            f"{path}: expected the optimizer's state {sorted(header['optimizer'])}, "
+            f"got {sorted(saved)}"
+        )
+    for name, value in saved.items():
         index, _, key = name.partition(".")
         if not (index.isascii() and index.isdigit() and len(index) < 9 and key):
             raise ValueError(f"{path}: expected optimizer.NUMBER.NAME, got {name[:80]!r}")

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.model_state import unwrap
+
 
 class WeightAverage:
     """Running mean of a model's floating-point state; integer buffers are copied.
@@ -29,7 +31,7 @@ class WeightAverage:
         self.updates = 0
         self.state: dict[str, Tensor] = {
             name: value.detach().to(_mean_dtype(value), copy=True)
-            for name, value in model.state_dict().items()
+            for name, value in unwrap(model).state_dict().items()
         }
 
     @torch.no_grad()
@@ -37,22 +39,26 @@ class WeightAverage:
         """Take in the model's present state."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in model.state_dict().items():
+        for name, value in unwrap(model).state_dict().items():
             if value.is_floating_point():
                 mean = self.state[name]
                 mean.lerp_(value.to(mean.dtype), 1.0 - decay)
             else:
                 self.state[name].copy_(value)
 
+    def load_into(self, model: nn.Module) -> None:
+        """Make the mean the model's own weights."""
+        unwrap(model).load_state_dict(self.state)
+
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """The model with the mean weights; its own, bit for bit, afterwards."""
-        own = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.state)
+        own = {name: value.detach().clone() for name, value in unwrap(model).state_dict().items()}
+        self.load_into(model)
         try:
             yield
         finally:
-            model.load_state_dict(own)
+            unwrap(model).load_state_dict(own)
 
 
 def _mean_dtype(value: Tensor) -> torch.dtype:

@@ -38,8 +38,8 @@ class PublishedRecipe:
 
 
 _COMMON = {"batch_size": 128, "augment": "crop+flip"}
-# Where the source attacks with batch statistics, running averages included in the model's mode.
-_BATCH_STATISTICS = {"model_mode": "train"}
+# Where the source attacks the model in training mode, as it is.
+_BATCH_STATISTICS = {"model_mode": "train", "update_statistics": True}
 
 _RECIPES: dict[str, PublishedRecipe] = {
     "pgd-rice2020": PublishedRecipe(
@@ -67,9 +67,9 @@ _RECIPES: dict[str, PublishedRecipe] = {
         | {
             "method": "trades",
             "method_options": {"eps": 0.031, "step_size": 0.007, "steps": 10, "beta": 6.0},
-            "epochs": 80,
+            "epochs": 76,
             "lr": 0.1,
-            "schedule": partial(schedules.step, milestones=(74 / 80,)),
+            "schedule": partial(schedules.step, milestones=(74 / 76,)),
             "optimisation": Optimisation(momentum=0.9, weight_decay=2e-4),
         },
     ),

@@ -146,7 +146,7 @@ def train(
             step = Step(state, plan.method, how, where, group)
             train_epochs(Run(plan, step, data, evaluation, saving, settings, on_epoch, log, bar))
     if state.average is not None:
-        model.load_state_dict(state.average.state)
+        state.average.load_into(model)
     return state.history
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from repsim_fast._core.borrow import call
+from repsim_fast._core.model_state import parameters_frozen
+from repsim_fast.attacks.execution.options import EXACT
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,37 @@ class Method:
     after_backward: Callable[[], None] = _nothing
 
 
-def on_examples(attack: Callable[..., Any], eps: float, **options: Any) -> Perturb:
+def on_examples(
+    attack: Callable[..., Any], eps: float, *, update_statistics: bool = False, **options: Any
+) -> Perturb:
     """Inner step that builds ``attack(eps, **options)`` anew for each batch's random numbers.
 
     Bad settings fail here and not in the first batch.
+
+    Args:
+        attack: Factory of the attack.
+        eps: Radius in image units.
+        update_statistics: Running averages of batch norms take in the attack's forward passes, too,
+            as in code that attacks the model in training mode; needs ``model_mode="train"``.
+        options: Of the attack.
+
+    Raises:
+        ValueError: Settings out of range, or statistics of a model that is not in training mode.
     """
-    attack(eps, **options)
+    built = attack(eps, **options)
+    if update_statistics and (built.model_mode != "train" or built.execution != EXACT):
+        raise ValueError(
+            'update_statistics needs model_mode="train" and execution="exact", got '
+            f"model_mode={built.model_mode!r} and execution={built.execution!r}"
+        )
 
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
-        examples: Tensor = attack(eps, seed=batch.generator, **options)(model, batch.x, batch.y)
+        attacked = attack(eps, seed=batch.generator, **options)
+        if not update_statistics:
+            examples: Tensor = attacked(model, batch.x, batch.y)
+            return examples
+        with parameters_frozen([model]):  # a function has no buffers that would be put back
+            examples = attacked(partial(call, model), batch.x, batch.y)
         return examples
 
     return perturb

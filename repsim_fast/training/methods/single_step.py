@@ -20,7 +20,8 @@ def fgsm(eps: float = 8 / 255, **options: Any) -> Method:
     Args:
         eps: Radius in image units.
         options: Further settings of ``attacks.PGD``; ``model_mode="train"`` attacks with batch
-            statistics, as the catastrophic-overfitting papers do.
+            statistics, as the catastrophic-overfitting papers do, and beside it
+            ``update_statistics=True`` has running averages see the attack's passes, too.
     """
     return Method("fgsm", on_examples(FGSM, eps, **options), cross_entropy, eps)
 
