@@ -22,7 +22,13 @@ def test_a_preset_trains_by_its_recipe(run: Run, tmp_path: Path) -> None:
     _, about = load_checkpoint(out)
     assert about["preset"] == "n-fgsm-dejorge2022"
     assert about["method"] == "n-fgsm"
-    assert about["method_options"] == {"eps": 8 / 255, "noise": 2.0, "model_mode": "train"}
+    assert about["method_options"] == {
+        "eps": 8 / 255,
+        "noise": 2.0,
+        "model_mode": "train",
+        "update_statistics": True,
+    }
+    assert about["validation"] == 0
     assert (about["name"], about["epochs"], about["batch_size"]) == ("resnet-8", 1, 128)
     assert (about["lr"], about["augment"]) == (0.05, "crop+flip")
     compared = run(

@@ -46,6 +46,19 @@ def test_training_logs_its_epochs(run: Run, tmp_path: Path) -> None:
     assert "robust accuracy" in result.output
 
 
+def test_epochs_are_evaluated_on_held_out_images(run: Run, tmp_path: Path) -> None:
+    for options, share, name in (((), 0.1, "held out"), (("--validation", 0), 0.0, "test")):
+        out = tmp_path / f"{share}.safetensors"
+        result = run(*TRAIN, *options, "--out", out)
+        assert result.exit_code == 0, result.output
+        (line,) = [line for line in result.output.splitlines() if line.startswith("epoch 1/")]
+        assert f"  {name} 0." in line or f"  {name} 1." in line
+        assert load_checkpoint(out)[1]["validation"] == share
+    result = run(*TRAIN, "--validation", 1, "--out", tmp_path / "none.safetensors")
+    assert result.exit_code == 1
+    assert "validation must be a share in [0, 1), got 1.0" in result.output
+
+
 def test_same_seed_same_network(run: Run, tmp_path: Path) -> None:
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.attacks import PGD
+from repsim_fast.data.labelled import labelled
 from repsim_fast.training import (
     Evaluation,
     Optimisation,
@@ -401,3 +403,48 @@ def test_trains_where_gradients_are_off(
     train(other, few, epochs=1, progress=False)
     for got, want in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(got, want)
+
+
+class TestValidation:
+    """Images held out of the training images."""
+
+    def test_are_evaluated_and_not_trained_on(self, small_net: Build, few: Pair) -> None:
+        images, _ = few
+        trained, evaluated = [], []
+        plain = methods.standard()
+
+        def perturb(model: nn.Module, batch: methods.TrainingBatch) -> Tensor:
+            trained.extend(batch.x)
+            return batch.x
+
+        def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            evaluated.extend(x)
+            return x
+
+        history = train(
+            small_net(), few, method=replace(plain, perturb=perturb), epochs=1, batch_size=60,
+            evaluation=Evaluation(attack=attack, validation=0.1), progress=False,
+        )  # fmt: skip
+        assert (len(trained), len(evaluated)) == (180, 20)
+        both = [
+            sorted(map(torch.Tensor.tolist, part))
+            for part in (torch.stack(trained + evaluated).flatten(1), images.flatten(1))
+        ]
+        assert both[0] == both[1]
+        assert history.last.clean_accuracy is not None
+
+    def test_are_chosen_by_the_seed(self, few: Pair) -> None:
+        held = [labelled(few).split(0.25, seed)[1].images for seed in (0, 0, 1)]
+        assert torch.equal(held[0], held[1])
+        assert not torch.equal(held[0], held[2])
+
+    def test_bad_input(self, small_net: Build, few: Pair) -> None:
+        for share in (-0.1, 1.0, float("nan")):
+            with pytest.raises(ValueError, match=r"validation must be a share in \[0, 1\)"):
+                Evaluation(validation=share)
+        with pytest.raises(ValueError, match="validation takes the place of data"):
+            Evaluation(few, validation=0.1)
+        with pytest.raises(ValueError, match=r"a share of 0\.001 of 200 images is 0 of them"):
+            train(small_net(), few, evaluation=Evaluation(validation=0.001), progress=False)
+        with pytest.raises(TypeError, match=r"in memory .* batches of a list"):
+            train(small_net(), [few], evaluation=Evaluation(validation=0.1), progress=False)

@@ -40,6 +40,7 @@ from .options import (
 )
 from .threads import choose_threads
 from .train_setup import (
+    VALIDATION,
     AttackSteps,
     Augment,
     Average,
@@ -54,6 +55,7 @@ from .train_setup import (
     Resume,
     Setup,
     TestLimit,
+    Validation,
     of_options,
     of_recipe,
     typed_options,
@@ -84,6 +86,7 @@ def train(
     size: Size = None,
     limit: Limit = None,
     test_limit: TestLimit = 1000,
+    validation: Validation = None,
     resume: Resume = None,
     seed: Seed = 0,
     device: Device = None,
@@ -93,7 +96,8 @@ def train(
 
     Robust accuracy is the share of test images that stay right under a PGD attack of radius --eps.
     Beside FILE, a folder FILE.training keeps a log of all epochs (log.jsonl), the best epoch's
-    weights, and what --resume needs: Ctrl-C or a crash costs one epoch at most.
+    weights, and what --resume needs: Ctrl-C or a crash costs one epoch at most. The best epoch is
+    chosen by training images that are held out (--validation), not by the test images.
 
     \b
     Examples:
@@ -109,6 +113,8 @@ def train(
     else:
         setup = of_recipe(preset, model, eps, settings, typed_options(context))
     setup = setup.with_autocast(choose_autocast(autocast))
+    if validation is None:
+        validation = VALIDATION if preset is None else 0.0
     where, threads_used = choose_device(device), choose_threads(threads)
     with _written_alone(out, resume) as folder:
         images = _load(data, "train", size, limit, seed)
@@ -120,11 +126,17 @@ def train(
         )
         saving = Saving(folder, architecture, resume=resume is True, log=folder / _LOG)
         with _resumable(out):
-            _train(network, images, unseen, setup, saving, where, seed)
+            _train(network, images, unseen, setup, saving, where, seed, validation)
             accuracy = evaluate(
                 network, unseen, PGD(setup.eps, steps=TEST_STEPS, seed=seed), progress=_progress()
             )
-        about = {"preset": preset, "autocast": autocast, "seed": seed, "data": describe(images)}
+        about: dict[str, Any] = {
+            "preset": preset,
+            "autocast": autocast,
+            "seed": seed,
+            "data": describe(images),
+            "validation": validation,
+        }
         about[_MARK] = mark(folder / RESUME)
         _save(out, network, architecture, setup, accuracy, classes=list(images.classes), **about)
     _show_accuracy(accuracy, setup.eps)
@@ -158,12 +170,14 @@ def _train(
     saving: Saving,
     device: torch.device,
     seed: int,
+    validation: float,
 ) -> None:
     robust = methods.build(setup.method, **setup.method_options).eps is not None
     epochs = setup.settings["epochs"]
 
     def show(_: nn.Module, record: Epoch) -> None:
-        tqdm.write(_epoch_line(record, epochs))  # keeps a progress bar intact
+        # Keeps a progress bar intact.
+        tqdm.write(_epoch_line(record, epochs, "held out" if validation else "test"))
 
     train_network(
         network,
@@ -173,7 +187,9 @@ def _train(
         **setup.settings,
         optimisation=setup.optimisation,
         evaluation=Evaluation(
-            unseen, PGD(setup.eps, steps=EPOCH_TEST_STEPS, seed=seed) if robust else None
+            None if validation else unseen,
+            PGD(setup.eps, steps=EPOCH_TEST_STEPS, seed=seed) if robust else None,
+            validation=validation,
         ),
         saving=saving,
         on_epoch=show,
@@ -256,11 +272,11 @@ def _is_of(out: Path, state: Path) -> bool:
         return False
 
 
-def _epoch_line(epoch: Epoch, epochs: int) -> str:
+def _epoch_line(epoch: Epoch, epochs: int, evaluated: str) -> str:
     figures = {
         "loss": epoch.loss,
         "train": epoch.train_accuracy,
-        "test": epoch.clean_accuracy,
+        evaluated: epoch.clean_accuracy,
         "attacked": epoch.robust_accuracy,
     }
     return (

@@ -71,6 +71,16 @@ Limit = Annotated[
 TestLimit = Annotated[
     int, typer.Option(min=1, metavar="N", help="Test images for the accuracies, at most.")
 ]
+VALIDATION = 0.1
+Validation = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Share of the training images that is not trained on: the accuracies of each epoch, "
+        f"and the choice of the best one, are of these (default: {VALIDATION:g}). 0 takes the test "
+        "images, as the recipes of --preset publish (their default).",
+    ),
+]
 Resume = Annotated[
     bool | None,
     typer.Option(

@@ -80,6 +80,24 @@ class Samples:
         """The same, known to have labels below ``n_classes``."""
         return self
 
+    def split(self, share: float, seed: int) -> tuple[Samples, Samples]:
+        """The samples without a random ``share`` of them, and that share, both in their order.
+
+        Raises:
+            ValueError: One of the two would be empty.
+        """
+        n = len(self.labels)
+        n_held = round(share * n)
+        if not 0 < n_held < n:
+            raise ValueError(f"validation: a share of {share:g} of {n} images is {n_held} of them")
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        parts = (order[n_held:].sort().values, order[:n_held].sort().values)
+        rest, held = (part.to(self.labels.device) for part in parts)
+        return (
+            Samples(self.images[rest], self.labels[rest]),
+            Samples(self.images[held], self.labels[held]),
+        )
+
     def first(self, n: int) -> Samples:
         """The first ``n`` samples, or as many as there are."""
         return Samples(self.images[:n], self.labels[:n])

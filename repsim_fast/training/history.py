@@ -22,8 +22,8 @@ class Epoch:
         train_accuracy: On the images trained on, perturbed as they were.
         learning_rate: At the end of the epoch.
         seconds: Training and evaluation.
-        clean_accuracy: Of ``eval_data``.
-        robust_accuracy: Of ``eval_data`` under ``eval_attack``.
+        clean_accuracy: Of the images of ``Evaluation``.
+        robust_accuracy: Of the same images under its attack.
         fgsm_accuracy: Of the overfitting detector's training images against FGSM.
         pgd_accuracy: Of the same images against PGD-10.
         figures: What ``on_epoch`` gave, by name; beside the other entries in logs.

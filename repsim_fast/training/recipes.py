@@ -1,5 +1,9 @@
 """Published training recipes for CIFAR-10, as the settings of `train`.
 
+The sources evaluate the test images after each epoch, some choose the published epoch by them, and
+train on all training images. To choose without a look at the test images, give
+``Evaluation(validation=0.1)`` beside the settings.
+
 Differences that remain: the networks here take images in [0, 1] where some of the sources normalise
 them by mean and standard deviation first, and the random numbers are others.
 """

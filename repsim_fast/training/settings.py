@@ -60,7 +60,10 @@ class Evaluation:
     """What is measured after an epoch.
 
     Attributes:
-        data: Images evaluated, as ``train_data``; None for none.
+        data: Images evaluated, as ``train_data``; None for none. The best epoch is chosen by them:
+            were they the test images, its figures would be too good.
+        validation: Share of the training images, in [0, 1), that is evaluated in place of ``data``
+            and not trained on: a random choice by ``seed``, of images in memory only.
         attack: Attack for their robust accuracy. A copy is used each time, so that a seeded attack
             draws the same random starts in every epoch.
         every: Epochs between evaluations; the last epoch always has one.
@@ -68,7 +71,8 @@ class Evaluation:
         stop_on_overfitting: End the training when it finds something.
 
     Raises:
-        ValueError: ``every`` below 1, or a stop without a detector.
+        ValueError: ``every`` below 1, a stop without a detector, a share out of range, or one
+            beside ``data``.
     """
 
     data: Any = None
@@ -76,12 +80,17 @@ class Evaluation:
     every: int = 1
     detector: OverfittingDetector | None = None
     stop_on_overfitting: bool = False
+    validation: float = 0.0
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"every must be at least 1, got {self.every}")
         if self.stop_on_overfitting and self.detector is None:
             raise ValueError("stop_on_overfitting needs a detector")
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"validation must be a share in [0, 1), got {self.validation}")
+        if self.validation and self.data is not None:
+            raise ValueError("validation takes the place of data: give one of them")
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ class Saving:
     Attributes:
         folder: For best.safetensors and last.safetensors (weights for use) and resume.safetensors,
             each replaced as a whole after each epoch; None for none of them. "best" is the epoch
-            of the highest robust (else clean) accuracy.
+            of the highest robust (else clean) accuracy on the images of ``Evaluation``.
         architecture: name, num_classes and in_channels of ``models.build``: with them the weights
             are files that ``models.load_checkpoint`` reads.
         resume: Go on from resume.safetensors, where there is one; on CPU the result is that of an

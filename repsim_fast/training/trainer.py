@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from repsim_fast._core.processes import Processes, local_device, processes
 from repsim_fast.data import augmentation
 from repsim_fast.data.augmentation import Augment
 from repsim_fast.data.labelled import LabelledImages, labelled
+from repsim_fast.data.samples import Samples
 from repsim_fast.models.checkpoint import check_architecture
 
 from . import checkpoints, schedules
@@ -129,6 +131,9 @@ def train(
         check_architecture("architecture", model, saving.architecture)
     where = _place(model, device)
     data = labelled(train_data, "train_data")
+    if evaluation.validation:
+        data, held_out = _split(data, evaluation.validation, seed)
+        evaluation = replace(evaluation, data=held_out, validation=0.0)
     model.to(where)
     data = data.below(check_classes(model, data, where))
     state = TrainingState.begin(model, lr, how, where)
@@ -148,6 +153,15 @@ def train(
     if state.average is not None:
         state.average.load_into(model)
     return state.history
+
+
+def _split(data: LabelledImages, share: float, seed: int) -> tuple[Samples, Samples]:
+    if not isinstance(data, Samples):
+        raise TypeError(
+            "validation needs train_data in memory to hold images out of, got batches of a "
+            f"{type(data.source).__name__}: give Evaluation its own data"
+        )
+    return data.split(share, seed)
 
 
 def _place(model: nn.Module, device: torch.device | str | None) -> torch.device:
