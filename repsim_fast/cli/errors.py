@@ -60,7 +60,9 @@ def _code(error: BaseException | None) -> int:
 def _explain(error: Exception) -> str:
     text = str(error).strip()
     if isinstance(error, torch.cuda.OutOfMemoryError):
-        return f"{text.splitlines()[0]} (a smaller --batch-size needs less)"
+        return (
+            f"{text.splitlines()[0]} (a smaller --batch-size, where the command has it, needs less)"
+        )
     if isinstance(error, _TOO_LARGE):
         return f"a number is too large for this machine's memory ({text or 'no more to be had'})"
     if isinstance(error, _EXPLAINED) and text:
