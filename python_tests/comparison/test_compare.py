@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import repsim_fast
 from python_tests.support.in_order import compare
 from python_tests.support.written_out import features, hsic0, hsic1, in_place, minibatch_cka
-from repsim_fast import build_info
+from repsim_fast import build_info, list_layers
 from repsim_fast.comparison.compare import Options
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.data import ImageData
+from repsim_fast.similarity import cka
 from repsim_fast.similarity.streaming.gram import GramAccumulator
 from repsim_fast.similarity.streaming.samples import SampleAccumulator
 
@@ -450,3 +451,33 @@ class TestForms:
         parameters = inspect.signature(repsim_fast.compare).parameters.values()
         keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
         assert Options.__annotations__.keys() == keywords
+
+
+class InPlace(nn.Module):
+    """Changes what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x[:, :3] = 0
+        return self.layer(x)
+
+
+def test_a_model_that_changes_its_inputs_does_so_for_itself_alone() -> None:
+    torch.manual_seed(0)
+    changing, plain, x = InPlace(), nn.Sequential(nn.Linear(6, 5)), torch.randn(64, 6)
+    batches = [part.clone() for part in x.split(16)]
+    with torch.no_grad():
+        right = float(cka(changing(x.clone()), plain(x)))
+    one = compare({"a": changing, "b": plain}, x, batch_size=64)
+    other = compare({"b": plain, "a": changing}, x, batch_size=64)
+    for result in (one, other):
+        found = result.between("a", "b").value
+        np.testing.assert_allclose(found[0, 0], right, atol=1e-6)
+    compare({"a": changing, "b": plain}, batches)
+    assert torch.equal(torch.cat(batches), x)
+    list_layers(changing, x)
+    assert torch.equal(torch.cat(batches), x)
+    assert float(x[:, :3].abs().min()) > 0

@@ -41,7 +41,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> type[Replay]:
     for module in (engine, inputs):
         monkeypatch.setattr(module, "device_of", lambda model: GPU)
     for module in (inputs, replay):
-        monkeypatch.setattr(module, "to_device", lambda x, device: x)
+        monkeypatch.setattr(module, "to_device", lambda x, device, copy=False: x)
     return Replay
 
 

@@ -207,6 +207,38 @@ class TestMask:
         with pytest.raises(ValueError, match=r"inputs have no 'reel'; they are \['ids', 'real'\]"):
             compare(wrapped, batches, layers=layers, maps="mean", mask="reel")
 
+    def test_of_other_values_is_refused(self) -> None:
+        batches = data(24)
+        for batch in batches:
+            batch["attention_mask"] = -1e9 * (1 - batch["attention_mask"].float())
+        with pytest.raises(ValueError, match=r"1 for real tokens and 0 for padding, got values in"):
+            compare(models(), batches, layers=LAYERS, maps="mean")
+
+    def test_what_may_be_one_is_named(self) -> None:
+        class Renamed(nn.Module):
+            def __init__(self, encoder: Encoder) -> None:
+                super().__init__()
+                self.encoder = encoder
+
+            def forward(self, ids: Tensor, more: dict[str, Tensor]) -> Tensor:
+                return self.encoder(ids, ~more["padding_mask"])
+
+        batches = [
+            {"ids": batch["input_ids"], "more": {"padding_mask": batch["attention_mask"] == 0}}
+            for batch in data(24)
+        ]
+        wrapped = {name: Renamed(model) for name, model in models().items()}
+        layers = [f"encoder.{name}" for name in LAYERS]
+        with pytest.warns(UserWarning, match="'more.padding_mask' among the inputs is not taken"):
+            result = compare(wrapped, batches, layers=layers, maps="mean")
+        assert any("all tokens count" in note for note in result.notes)
+
+        def mask(inputs: dict[str, Any]) -> Tensor:
+            return ~inputs["more"]["padding_mask"]
+
+        got = silent(wrapped, batches, layers=layers, maps="mean", mask=mask)
+        np.testing.assert_array_equal(got.value, self.plain("mean"))
+
     def test_of_a_tensor_by_a_callable(self) -> None:
         batches = [batch["input_ids"] for batch in data(24)]
         wrapped = {name: OfIds(model) for name, model in models().items()}

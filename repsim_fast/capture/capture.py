@@ -18,6 +18,7 @@ from repsim_fast._core.model_state import (
     evaluating,
     unwrap,
 )
+from repsim_fast._core.nested import map_tensors
 from repsim_fast._core.randomness import private_rng
 from repsim_fast.capture.features import first_tensor
 from repsim_fast.capture.forms import Forms, Maps
@@ -272,7 +273,7 @@ def list_layers(model: nn.Module, example_input: Any = None) -> LayerTable:
 
     capture = Capture(inner, list(by_name), maps=None, on_activation=add)
     with untouched(inner), torch.no_grad(), capture:
-        run(inner, example_input)
+        run(inner, map_tensors(torch.clone, example_input))  # which the model may change
     return found
 
 

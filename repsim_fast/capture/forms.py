@@ -21,7 +21,13 @@ from repsim_fast.capture.features import (
 )
 from repsim_fast.capture.layers import named_layers
 from repsim_fast.capture.layout import ChannelsOf, Layouts
-from repsim_fast.capture.masks import MaskSpec, TokenMask, find_mask, inputs_of_call
+from repsim_fast.capture.masks import (
+    MaskSpec,
+    TokenMask,
+    find_mask,
+    inputs_of_call,
+    mask_like,
+)
 from repsim_fast.capture.samples import Place, Places, UnfitError, by_sample
 
 Form: TypeAlias = Literal["flatten", "pool", "positions", "tokens", "mean", "cls", "last"]
@@ -84,6 +90,7 @@ class Forms:
         self._modules = named_layers(model)
         self._mask_spec = mask
         self._mask: TokenMask | None = None  # of the present pass
+        self._mask_like: dict[str, None] = {}  # names of inputs that may be masks and are not used
         self._asked = channels
         self._flatten = samples_first if any_order else flatten
         self._layouts = Layouts(model)
@@ -117,6 +124,8 @@ class Forms:
             self._layout_hooks.close()
         inputs = inputs_of_call(module, args, kwargs)
         self._mask = find_mask(inputs, self._mask_spec)
+        if self._mask is None and self._mask_spec is None:
+            self._mask_like.update(dict.fromkeys(mask_like(inputs)))
         if self._mask is not None and self.maps in ("mean", "cls", "last"):
             self._mask.check_every_sample()
 
@@ -160,6 +169,12 @@ class Forms:
     def notes(self) -> list[str]:
         """What was read in a way that nothing in the model tells to be right."""
         notes = [self.places.note] if self.places.note else []
+        if self._mask_like:
+            names = ", ".join(map(repr, self._mask_like))
+            notes.append(
+                f"all tokens count: {names} among the inputs is not taken for a mask; if it says "
+                "which tokens are padding, give mask=callable, inputs -> (N, T), 1 for real tokens"
+            )
         if not self._unknown:
             return notes
         some = ", ".join(map(repr, self._unknown[:5])) + ", ..." * (len(self._unknown) > 5)

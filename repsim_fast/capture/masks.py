@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -14,6 +15,8 @@ MaskSpec: TypeAlias = "str | Callable[[Any], Tensor | None] | None"
 """Key of the mask among a model's inputs, or a callable inputs -> mask; None: attention_mask."""
 
 DEFAULT = "attention_mask"
+
+_SAYS_MASK = re.compile("mask|padding|length", re.IGNORECASE)
 
 
 class TokenMask:
@@ -92,9 +95,33 @@ def find_mask(inputs: Any, spec: MaskSpec) -> TokenMask | None:
             f"mask: expected {name} to have shape (N, T), got {tuple(mask.shape)}; give "
             "mask=callable, inputs -> (N, T) or None for no padding"
         )
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        low, high = (value.item() for value in mask.aminmax())
+        raise ValueError(
+            f"mask: expected {name} to be 1 for real tokens and 0 for padding, got values in "
+            f"[{low:g}, {high:g}]; of one that is added to scores give mask=callable, inputs -> "
+            "(N, T) that says which tokens are real"
+        )
     if spec is None:
         _check_one_kind(inputs, mask)
     return TokenMask(mask != 0, name)
+
+
+def mask_like(inputs: Any) -> list[str]:
+    """Names among a model's inputs that say mask, padding or lengths, also in mappings inside.
+
+    Args:
+        inputs: As for :func:`find_mask`.
+    """
+    if not isinstance(inputs, Mapping):
+        return []
+    found = []
+    for name, value in inputs.items():
+        if isinstance(value, Mapping):
+            found += [f"{name}.{inner}" for inner in mask_like(value)]
+        elif isinstance(value, Tensor) and 1 <= value.ndim <= 2 and _SAYS_MASK.search(str(name)):
+            found.append(str(name))
+    return found
 
 
 def _check_one_kind(inputs: Mapping[str, Any], mask: Tensor) -> None:

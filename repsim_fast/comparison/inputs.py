@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.model_state import device_of
+from repsim_fast._core.nested import to_device
 from repsim_fast.comparison.plan import Run
-from repsim_fast.data.batches import Batch, PerModel, to_device
+from repsim_fast.data.batches import Batch, PerModel
 
 
 class BatchInputs:
@@ -25,7 +26,7 @@ class BatchInputs:
         self._transformed: dict[tuple[int, str], Any] = {}
 
     def of(self, run: Run) -> Any:
-        """Inputs of a run, on its device.
+        """Inputs of a run, on its device: its own copy, for a model may change them in place.
 
         Raises:
             TypeError: A transform returned nothing that a model takes.
@@ -33,12 +34,12 @@ class BatchInputs:
         """
         device = device_of(run.model)
         if run.transform is None:
-            return to_device(self._data(run), device)
+            return to_device(self._data(run), device, copy=True)
         own = run.name if isinstance(self.batch.x, PerModel) else ""
         key = (id(run.transform), own)
         if key not in self._transformed:
             self._transformed[key] = self._transform(run, device)
-        return to_device(self._transformed[key], device)
+        return to_device(self._transformed[key], device, copy=True)
 
     def _data(self, run: Run) -> Any:
         x = self.batch.x

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.cuda_graph import GraphedLoop
-from repsim_fast.data.batches import Batch, to_device
+from repsim_fast._core.nested import to_device
+from repsim_fast.data.batches import Batch
 
 
 class Replay:

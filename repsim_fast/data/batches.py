@@ -329,10 +329,3 @@ def _outline(item: Any) -> str:
     if isinstance(item, (tuple, list)):
         return f"{type(item).__name__}({', '.join(type(part).__name__ for part in item)})"
     return type(item).__name__
-
-
-def to_device(x: Any, device: torch.device, *, copy: bool = False) -> Any:
-    """``x``, a tensor or a mapping of them, on ``device``; anything else as it is."""
-    if isinstance(x, Mapping):
-        return {key: to_device(value, device, copy=copy) for key, value in x.items()}
-    return x.to(device, non_blocking=True, copy=copy) if isinstance(x, Tensor) else x
