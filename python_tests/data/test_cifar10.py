@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import struct
 
 import numpy as np
@@ -134,3 +135,19 @@ def test_damaged_and_missing_files_are_named(folder):
     file.unlink()
     with pytest.raises(ValueError, match="there is no test_batch in"):
         data.load(f"cifar10:{folder}", "test")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # an entry far behind the first
+        b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"x.",  # a string of a terabyte
+        b"\x80\x02cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85R.",  # an array of any size
+    ],
+)
+def test_a_small_pickle_cannot_ask_for_much_memory(tmp_path, content):
+    (tmp_path / "test_batch").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="test_batch"):
+        data.load(f"cifar10:{tmp_path}", "test")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000

@@ -97,7 +97,7 @@ def comparing(folder: Path, kills: int, dice: random.Random) -> Row:
     """A comparison over an older one: the folder has the one or the other, whole."""
     row = Row(
         "kill while comparing",
-        "the old comparison or the new one, whole; a signal keeps the batches before",
+        "the old comparison or the new one, whole; what a signal kept loads",
     )
     out, log = folder / "out", folder / "log"
 

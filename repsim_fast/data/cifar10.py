@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from repsim_fast._core.files import open_regular
 
-from .decoding import resize_images
+from .decoding import LARGEST_FILE, resize_images
 from .image_data import ImageData
 from .request import Request
 
 _FOLDER = "cifar-10-batches-py"
 _FILES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}
 _SHAPE = (3, 32, 32)
+
+
+class _Array:
+    """Stands for numpy's class of arrays, which could be called for one of any size."""
+
+
+def _reconstruct(*_: Any) -> npt.NDArray[Any]:
+    """The empty array that a pickled one starts as; its state brings shape and bytes, which fit."""
+    return np.empty(0, np.uint8)
+
+
 # All a pickled uint8 array asks for; the rest of the files is plain data. Reading one can call
 # nothing but these. numpy has renamed its module since, the published files have the old name.
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
 _ALLOWED = {
-    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
 }
 
 
@@ -65,7 +77,8 @@ def load_cifar10(path: Path, request: Request) -> ImageData:
     )
 
 
-class _PlainUnpickler(pickle.Unpickler):
+# The one in Python: the compiled one makes room for as many entries as a file of a few bytes says.
+class _PlainUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")
@@ -82,8 +95,11 @@ def _class_names(file: Path) -> tuple[str, ...]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         with open_regular(file) as stream:
-            # Python 2 wrote the published files; latin1 keeps its byte strings as they are.
-            content = _PlainUnpickler(stream, encoding="latin1").load()
+            raw = stream.read(LARGEST_FILE + 1)
+        if len(raw) > LARGEST_FILE:
+            raise ValueError(f"it has more than {LARGEST_FILE >> 20} MiB")
+        # Python 2 wrote the published files; latin1 keeps its byte strings as they are.
+        content = _PlainUnpickler(io.BytesIO(raw), encoding="latin1").load()
     except FileNotFoundError:
         raise ValueError(f"there is no {file.name} in {file.parent}") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
