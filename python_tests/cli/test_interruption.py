@@ -40,6 +40,8 @@ def test_interrupted_training_resumes(run: Run, tmp_path: Path, number: int, cod
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # One that whoever runs the tests ignores (nohup) would be ignored there, too.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     log, state = (out.with_suffix(".training") / n for n in ("log.jsonl", "resume.safetensors"))
     while process.poll() is None and not state.exists():
