@@ -88,8 +88,12 @@ been measured on a GPU.
 One thread, both versions in turn, medians; the machine was shared.
 
 {tables.cost()}
-The grid of ResNet-18 x ResNet-34, 50 x 90 layers, 512 images
-(`pytest benchmarks/test_layer_grid.py --benchmark-enable --record`):
+The grid of ResNet-18 x ResNet-34, 50 x 90 layers, 512 images, medians of five processes of each
+version in turn:
+
+{tables.grid_time()}
+Recorded runs of that grid (`pytest
+benchmarks/test_layer_grid.py --benchmark-enable --record`):
 
 {tables.layer_grid()}"""
 

@@ -239,6 +239,16 @@ def _ratio(row: Row) -> str:
     return "no value before," if row["ratio"] is None else f"{row['ratio']:.2f}"
 
 
+def grid_time() -> str:
+    """Before and after in processes in turn."""
+    rows = [row for row in results("grid_time") if "ratio" in row]
+    lines = [
+        (row["case"].rpartition(", ")[2], f"{row['before_units']:.2f}", f"{row['after_units']:.2f}")
+        for row in rows
+    ]
+    return table(("time over two bare forward passes", "before", "after"), lines)
+
+
 def layer_grid() -> str:
     """Recorded runs of benchmarks/test_layer_grid.py."""
     lines = []

@@ -39,6 +39,7 @@ def compare_versions(
     values: Values,
     truth: Mapping[str, Callable[[], float]] | None = None,
     times: Values | None = None,
+    unit: Callable[[], Any] | None = None,
 ) -> None:
     """Runs the script of a theme: computes, or has both versions compute and writes what they say.
 
@@ -46,6 +47,8 @@ def compare_versions(
         values: Cases.
         truth: Right values of cases, computed apart from the package.
         times: Cases to time, both versions in turn.
+        unit: What their times are multiples of, timed beside them in every round; without it they
+            are seconds.
     """
     torch.set_num_threads(1)
     what = os.environ.get(WHAT)
@@ -53,7 +56,11 @@ def compare_versions(
         print(json.dumps({name: _said(case) for name, case in values.items()}))
         return
     if what == "times":
-        print(json.dumps({name: _seconds(case) for name, case in (times or {}).items()}))
+        timed = times or {}
+        if unit is None:
+            print(json.dumps({name: _seconds(case) for name, case in timed.items()}))
+        else:
+            print(json.dumps(_multiples(timed, unit)))
         return
     from benchmarks.timing import machine, write_json
 
@@ -77,7 +84,9 @@ def compare_versions(
         for name in times:
             before, after = (_median([each[side][name] for each in rounds]) for side in sides)
             ratio = None if before is None or after is None else after / before
-            rows.append({"case": name, "before_s": before, "after_s": after, "ratio": ratio})
+            of = "s" if unit is None else "units"
+            times_of = {f"before_{of}": before, f"after_{of}": after}
+            rows.append({"case": name, **times_of, "ratio": ratio})
     write_json(options.out, {"machine": machine(), "rows": rows})
     for row in rows:
         print(row)
@@ -125,9 +134,22 @@ def _seconds(case: Callable[[], Any]) -> float | None:
         case()
     except (ArithmeticError, RuntimeError, TypeError, ValueError):
         return None
-    seconds = []
-    for _ in range(5):
-        start = perf_counter()
-        case()
-        seconds.append(perf_counter() - start)
-    return statistics.median(seconds)
+    return statistics.median(_time(case) for _ in range(5))
+
+
+def _multiples(cases: Values, unit: Callable[[], Any]) -> dict[str, float]:
+    """Medians of what cases take in units, each round after one."""
+    shares: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(8):
+        once = _time(unit)
+        for name, case in cases.items():
+            seconds = _time(case)
+            if number > 0:
+                shares[name].append(seconds / once)
+    return {name: statistics.median(values) for name, values in shares.items()}
+
+
+def _time(case: Callable[[], Any]) -> float:
+    start = perf_counter()
+    case()
+    return perf_counter() - start

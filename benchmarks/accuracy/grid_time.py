@@ -1,7 +1,7 @@
 """Time of the layer grid of ResNet-18 against ResNet-34, before and after.
 
-    python benchmarks/accuracy/layer_grid.py --before CHECKOUT \
-        --out benchmarks/results/accuracy/layer_grid.json
+    python benchmarks/accuracy/grid_time.py --before CHECKOUT \
+        --out benchmarks/results/accuracy/grid_time.json
 
 Safeguards must not cost what the grid is fast by; `benchmarks/test_layer_grid.py` has the same case
 beside peers. The two versions must agree to rounding.
@@ -66,10 +66,9 @@ CASES = {
     "layer grid, bfloat16: mean": lambda: grid("bfloat16").mean(),
 }
 TIMED = {
-    "time: forward passes alone": forwards,
-    "time: layer grid, float32": lambda: grid(None),
-    "time: layer grid, bfloat16": lambda: grid("bfloat16"),
+    "layer grid over bare forward passes, float32": lambda: grid(None),
+    "layer grid over bare forward passes, bfloat16": lambda: grid("bfloat16"),
 }
 
 if __name__ == "__main__":
-    compare_versions(CASES, times=TIMED)
+    compare_versions(CASES, times=TIMED, unit=forwards)
