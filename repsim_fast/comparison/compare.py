@@ -166,8 +166,8 @@ def compare(
             of several passes share samples, so that standard errors come out too small then.
         shuffle: Whether samples come in random order, by ``seed``. Default: wherever they can.
             What tells one batch from another is lost to an estimate from batches, so that data in
-            an order of their own, class by class say, make layers look less alike; a warning
-            says so where it is seen.
+            an order of their own, class by class say, make layers look less or more alike; a
+            warning says so where it is seen.
         device: Where to compute; the models are moved there and back. Default: where they are.
         autocast: Dtype of automatic mixed precision for the forward passes. Default: none.
         precision: Precision of the Gram products: None for float32 (float64 for float64
@@ -302,6 +302,11 @@ def _check_fit(
         raise ValueError(
             f"passes: expected 1 for {name}, which needs each sample once, got {passes}"
         )
+    if feed.replacement and not accumulator.samples_may_return:
+        raise ValueError(
+            f"data: expected each sample once, which {name} needs, got a loader whose sampler "
+            "draws with replacement"
+        )
     if cuda_graph and not accumulator.capturable:
         raise ValueError(
             f"cuda_graph: expected a measure from Grams of batches, such as cka, got {name}"
@@ -362,6 +367,8 @@ def _notes(engine: Engine, feed: Feed, dropped: Sequence[int]) -> Iterator[str]:
     yield from engine.notes
     if feed.check is not None and engine.accumulator.samples_may_return and engine.n_batches > 1:
         yield from diagnosis.sorted_data(feed.check)
+    if feed.replacement:
+        yield diagnosis.with_replacement()
     if dropped:
         estimator, least = engine.accumulator.description, engine.accumulator.min_samples
         yield diagnosis.dropped(dropped, engine.n_batches, estimator, least)

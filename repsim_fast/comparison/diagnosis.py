@@ -147,9 +147,18 @@ def sorted_data(check: OrderCheck) -> list[str]:
     return [
         f"data come sorted by their {check.sorted_by}: samples of a batch are more alike than "
         "others, and what tells batches apart is lost to an estimate from batches, which makes "
-        "layers look less alike than they are, by any amount; shuffle the loader, or pass the data "
-        "set itself, which is then read in random order"
+        "layers look less or more alike than they are, by any amount; shuffle the loader, or pass "
+        "the data set itself, which is then read in random order"
     ]
+
+
+def with_replacement() -> str:
+    """That samples come again, and what that does to the standard errors."""
+    return (
+        "the loader's sampler draws with replacement: a sample that comes several times counts as "
+        "several, so that standard errors are too small, and those of one batch are taken for "
+        "different ones; draw without replacement, or pass the data set itself"
+    )
 
 
 def undefined(reasons: Mapping[str, Mapping[str, str]]) -> list[str]:
