@@ -60,7 +60,8 @@ def test_sorted_loaders_are_warned_of(with_labels: bool, by_class) -> None:
     models, rows, labels, truth = by_class
     data = TensorDataset(rows, labels) if with_labels else TensorDataset(rows)
     loader = DataLoader(data, 128)
-    with pytest.warns(UserWarning, match=r"data come sorted by their (labels|samples).*shuffle"):
+    message = r"data come sorted by their (labels|samples).*less or more alike.*shuffle"
+    with pytest.warns(UserWarning, match=message):
         result = compare(*models, loader)
     assert abs(cell(result)) < 0.1 < truth
     assert result.settings["order"] == "as given"

@@ -12,14 +12,12 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from .indexed import Indexed, indexed
-from .order import OrderCheck
+from .order import LABEL_NAMES, OrderCheck
 from .sampling import draw_the_same_order, draws_random_order, draws_with_replacement
 
 # Where batches are not given: errors come from differences between batches, of which there should
 # be ten, and estimates of small ones are noisy.
 _BATCHES, _SMALLEST, _LARGEST = 10, 8, 128
-# Where a mapping of tensors has its labels.
-_LABELS = ("labels", "label", "y", "targets", "target")
 
 
 class PerModel(dict[str, Any]):
@@ -345,7 +343,7 @@ def _as_batch(item: Any, number: int) -> Batch:
 
 def _labels_within(x: Mapping[str, Any]) -> Tensor | None:
     """One label for each sample, where a mapping has them under a usual name."""
-    found = (x.get(name) for name in _LABELS)
+    found = (x.get(name) for name in LABEL_NAMES)
     return next((y for y in found if isinstance(y, Tensor) and y.ndim == 1), None)
 
 
