@@ -179,8 +179,9 @@ def compare(
             their samples elsewhere are put right first: time before samples, the windows or tokens
             of a sample as rows (they become positions), views of all samples one after the other
             (they become channels). Before the first batch, models whose code is not known are run
-            on four samples of it, one of them twice, to find out. By default, layers whose rows are
-            not samples, as those of experts, are left out with a warning that says why.
+            on a few samples of it, one of them twice and in other orders, to find out. By default,
+            layers whose rows are not samples, as those of experts or in an order of the layer's,
+            are left out with a warning that says why.
         mask: Which tokens are real, as for ``Capture``. Default: "attention_mask" among the inputs.
             Padding in a form that would count it is an error.
         channels: Where layers have their channels, "first", "last" or a callable, as for
