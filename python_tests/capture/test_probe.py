@@ -234,6 +234,12 @@ class TestOtherOrders:
         assert found.reasons.keys() == {"b"}
         assert not found.note
 
+    @pytest.mark.parametrize("seed", range(20))
+    def test_rows_by_length_of_samples_in_any_order(self, seed: int) -> None:
+        x = mostly_long(64, 4)[torch.randperm(64, generator=torch.Generator().manual_seed(seed))]
+        found = places(seeded(lambda: Rearranged(by_length)), x)
+        assert found.by_layer == {"a": "first", "c": "first"}
+
     def test_they_count_with_a_note_if_they_were_asked_for(self) -> None:
         found = places(seeded(lambda: Rearranged(by_length)), mostly_long(64, 4), strict=False)
         assert found.by_layer == dict.fromkeys("abc", "first")

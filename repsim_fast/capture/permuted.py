@@ -77,7 +77,7 @@ def look_at_orders(
     unsure = {name: places[name] for name in {*doubtful, *found.moved} if name in one}
     if unsure:
         own, others = dict.fromkeys(unsure, True), dict.fromkeys(unsure, False)
-        for i in range(0, m, max(1, m // 4)):
+        for i in range(m):
             replaced = [*picks]
             replaced[i] = picks[(i + m // 2) % m]
             again = rows_on(replaced, unsure)
