@@ -40,6 +40,7 @@ from repsim_fast.comparison.plan import (
 )
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.data.batches import Feed, open_data
+from repsim_fast.data.fingerprint import Fingerprint, digest_of
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
 from repsim_fast.similarity.base.accumulator import Accumulator, Similarities
@@ -179,8 +180,9 @@ def compare(
             their samples elsewhere are put right first: time before samples, the windows or tokens
             of a sample as rows (they become positions), views of all samples one after the other
             (they become channels). Before the first batch, models whose code is not known are run
-            on four samples of it, one of them twice, to find out. By default, layers whose rows are
-            not samples, as those of experts, are left out with a warning that says why.
+            on a few samples of it, one of them twice and in other orders, to find out. By default,
+            layers whose rows are not samples, as those of experts or in an order of the layer's,
+            are left out with a warning that says why.
         mask: Which tokens are real, as for ``Capture``. Default: "attention_mask" among the inputs.
             Padding in a form that would count it is an error.
         channels: Where layers have their channels, "first", "last" or a callable, as for
@@ -269,18 +271,23 @@ def compare(
         "cuda_graph": cuda_graph,
         "device": str(place or device_of(plan.runs[0].model)),
         "threads": torch.get_num_threads(),
+        "weights": {
+            name: digest_of([*model.parameters(), *model.buffers()])
+            for name, model in plan.models.items()
+        },
     }
 
     dropped: list[int] = []  # samples of batches too small for the measure
+    seen = Fingerprint()
 
     def result(*, bare: bool = False) -> SimilarityResult:
         notes = tuple(_notes(engine, feed, dropped))
         found = engine.accumulator.compute(bare=bare)
-        return _result(chosen, plan, engine, found, settings, start, notes)
+        return _result(chosen, plan, engine, found, settings, start, notes, seen)
 
     with _partial_result_kept(engine, result):
         with _borrowed(plan, place, seed), engine:
-            _loop(engine, feed, dropped, progress=progress)
+            _loop(engine, feed, dropped, seen, progress=progress)
         final = result()
     for note in (*final.notes, *diagnosis.undefined(final.undefined)):
         warnings.warn(note, stacklevel=2)
@@ -346,7 +353,9 @@ def _partial_result_kept(engine: Engine, result: Callable[..., SimilarityResult]
         raise
 
 
-def _loop(engine: Engine, feed: Feed, dropped: list[int], *, progress: bool) -> None:
+def _loop(
+    engine: Engine, feed: Feed, dropped: list[int], seen: Fingerprint, *, progress: bool
+) -> None:
     """Run all batches; the sizes of those too small for the measure, left out, go to dropped."""
     with tqdm(total=feed.n_batches, desc="compare", unit="batch", disable=not progress) as bar:
         for number, batch in enumerate(feed.batches):
@@ -355,6 +364,7 @@ def _loop(engine: Engine, feed: Feed, dropped: list[int], *, progress: bool) -> 
             else:
                 try:
                     engine.step(batch, number)
+                    seen.add(batch)
                 except TooFewRowsError as error:
                     dropped.append(error.rows)
             bar.update()
@@ -382,6 +392,7 @@ def _result(
     settings: Mapping[str, Any],
     start: float,
     notes: tuple[str, ...],
+    seen: Fingerprint,
 ) -> SimilarityResult:
     """What the batches so far give, with the names of models and layers."""
     rows = [row for run in plan.run_of.values() for row in run.kept.values()]
@@ -416,4 +427,6 @@ def _result(
         chance=labelled(found.chance),
         chance_note=found.chance_note,
         notes=(*notes, *found.notes, *diagnosis.without_error(by_layer(found.no_error_of))),
+        order_digest=seen.order,
+        sample_digests=seen.samples,
     )

@@ -129,15 +129,21 @@ def dropped(sizes: Sequence[int], used: int, estimator: str, least: int) -> str:
     """That batches were too small."""
     return (
         f"dropped {len(sizes)} of {len(sizes) + used} batches, of "
-        f"{', '.join(map(str, sizes))} samples: estimator {estimator!r} needs at least {least} in "
+        f"{_sizes(sizes)} samples: estimator {estimator!r} needs at least {least} in "
         "a batch"
     )
 
 
 def no_batch(sizes: Sequence[int], least: int) -> ValueError:
     """Data without a batch that could be used."""
-    got = f"batches of {', '.join(map(str, sizes))}" if sizes else "none: data is empty"
+    got = f"batches of {_sizes(sizes)}" if sizes else "none: data is empty"
     return ValueError(f"data must have a batch of at least {least} samples, got {got}")
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    """The different ones, the first five of them."""
+    different = sorted(set(sizes))
+    return ", ".join(map(str, different[:5])) + ", ..." * (len(different) > 5)
 
 
 def sorted_data(check: OrderCheck) -> list[str]:
