@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -92,6 +94,23 @@ class TestWhatIsCaptured:
         assert got["attention"].shape == (2, 3, 4)  # time first, turned round
         assert got["mapping"].shape == (2, 3, 5)
         assert "argmax" not in got
+
+    def test_dataclasses_and_what_is_inside(self) -> None:
+        @dataclass
+        class Output:
+            state: dict[str, Tensor]
+            weights: Tensor | None = None
+
+        class Block(nn.Linear):
+            def forward(self, x: Tensor) -> Output:  # type: ignore[override]
+                return Output({"number": torch.tensor(1), "hidden": super().forward(x)})
+
+        model = seeded(lambda: Block(3, 4))
+        x = torch.randn(5, 3)
+        assert [layer.name for layer in list_layers(model, x)] == [ROOT]
+        with Capture(model, ROOT) as capture:
+            output = model(x)
+        assert torch.equal(capture.activations[ROOT], output.state["hidden"])
 
     def test_gradients_flow_through_what_was_recorded(self, images: Tensor) -> None:
         model = seeded(InPlace)

@@ -13,8 +13,11 @@ from python_tests.support.row_networks import (
     AlwaysRandom,
     AtLeast,
     BatchAttention,
+    Buffers,
     Experts,
     Following,
+    Packed,
+    Rearranged,
     Remembering,
     Siamese,
     TimeFirst,
@@ -200,6 +203,96 @@ class TestEqualSamplesWithDifferentRows:
         found = places(model, numbers(40, 7, 6), strict=False)
         assert not found.reasons
         assert "'experts.0'" in found.note
+
+
+def by_length(x: Tensor) -> Tensor:
+    return (x != 0).sum(1).argsort(descending=True, stable=True)
+
+
+def mostly_long(*shape: int) -> Tensor:
+    """Samples of which every fourth, never the first, middle or last of 64, ends in zeros."""
+    x = numbers(*shape)
+    x[1::4, shape[1] // 2 :] = 0
+    return x
+
+
+class TestOtherOrders:
+    """Samples that a small batch has in order by chance, or in any other."""
+
+    @pytest.mark.parametrize(
+        "order",
+        [
+            by_length,
+            lambda x: torch.arange(len(x)).flip(0),
+            lambda x: torch.arange(len(x)).roll(1),
+            lambda x: x[:, 0].argsort(),
+        ],
+    )
+    def test_rows_in_an_order_of_the_layer(self, order: Callable[[Tensor], Tensor]) -> None:
+        found = places(seeded(lambda: Rearranged(order)), mostly_long(64, 4))
+        assert found.by_layer == {"a": "first", "c": "first"}
+        assert found.reasons.keys() == {"b"}
+        assert not found.note
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_rows_by_length_of_samples_in_any_order(self, seed: int) -> None:
+        x = mostly_long(64, 4)[torch.randperm(64, generator=torch.Generator().manual_seed(seed))]
+        found = places(seeded(lambda: Rearranged(by_length)), x)
+        assert found.by_layer == {"a": "first", "c": "first"}
+
+    def test_they_count_with_a_note_if_they_were_asked_for(self) -> None:
+        found = places(seeded(lambda: Rearranged(by_length)), mostly_long(64, 4), strict=False)
+        assert found.by_layer == dict.fromkeys("abc", "first")
+        assert "only counted" in found.note
+        assert "1 layers: 'b'" in found.note
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_buffers_of_experts(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        found = places(Buffers(), numbers(200, 4))
+        assert found.by_layer == {"gate": "first", "last": "first"}
+        assert found.reasons.keys() == {"one", "other"}
+
+    @pytest.mark.parametrize("strict", [True, False])
+    def test_packed_sentences_most_of_which_are_as_long(self, strict: bool) -> None:
+        found = places(seeded(Packed), mostly_long(64, 8, 4), strict=strict)
+        assert found.by_layer == {"before": "first", "after": "first"}
+        assert "for 16 samples" in found.reasons["gru"]
+
+    def test_packed_sentences_all_as_long(self) -> None:
+        found = places(seeded(Packed), numbers(64, 8, 4))
+        assert found.by_layer["gru"] == "views"
+
+    def test_views_of_another_number_in_the_first_batch(self) -> None:
+        x = numbers(64, 8, 4)
+        found = places(seeded(Packed), x)
+        with pytest.raises(UnfitError, match="rows"):
+            found.check_middle("gru", numbers(7 * 64, 5), 64)
+
+    def test_random_numbers_that_few_samples_do_not_show(self) -> None:
+        class Rarely(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+
+            def forward(self, x: Tensor) -> Tensor:
+                x = self.a(x)
+                scale = torch.ones(len(x), 1)
+                scale[torch.randperm(len(x))[: len(x) // 5]] = 3.0  # none of four
+                return self.b(x * scale)
+
+        assert places(seeded(Rarely), numbers(40, 4)) == Places({"a": "first", "b": "first"})
+
+    def test_statistics_of_the_batch(self) -> None:
+        class Normed(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.b(nn.functional.batch_norm(self.a(x), None, None, training=True))
+
+        assert places(seeded(Normed), numbers(40, 4)) == Places({"a": "first", "b": "first"})
 
 
 class TestWhatCannotBeSeen:

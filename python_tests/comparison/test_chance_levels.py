@@ -165,13 +165,15 @@ class TestMerge:
 
     def test_is_not_known_where_one_is_not(self) -> None:
         result = compare([TWO], torch.randn(16, 9), batch_size=8)
-        merged = result.merge(replace(result, chance=None))
+        other = compare([TWO], torch.randn(16, 9), batch_size=8)
+        merged = result.merge(replace(other, chance=None))
         assert merged.chance is None
         assert merged.chance_note == "not known of both results"
 
     def test_keeps_the_notes_of_both(self) -> None:
         result = compare([TWO], torch.randn(16, 9), batch_size=8)
-        one, other = replace(result, notes=("a", "b")), replace(result, notes=("b", "c"))
+        other = compare([TWO], torch.randn(16, 9), batch_size=8)
+        one, other = replace(result, notes=("a", "b")), replace(other, notes=("b", "c"))
         assert one.merge(other).notes == ("a", "b", "c")
 
 

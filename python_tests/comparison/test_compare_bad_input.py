@@ -86,6 +86,10 @@ class TestFewSamples:
         with pytest.raises(ValueError, match="at least 4 samples, got batches of 3"):
             compare([good], x[:3])
 
+    def test_sizes_are_named_once(self, good: nn.Module, x: Tensor) -> None:
+        with pytest.raises(ValueError, match=r"got batches of 1, 2$"):
+            compare([good], [*x[:21].split(1), x[:2]])
+
     def test_four_are_enough(self, good: nn.Module, x: Tensor) -> None:
         assert compare([good], x[:4]).n_samples == 4
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from repsim_fast import SimilarityResult, compare
 from repsim_fast.similarity import cka
@@ -60,7 +60,8 @@ def test_sorted_loaders_are_warned_of(with_labels: bool, by_class) -> None:
     models, rows, labels, truth = by_class
     data = TensorDataset(rows, labels) if with_labels else TensorDataset(rows)
     loader = DataLoader(data, 128)
-    with pytest.warns(UserWarning, match=r"data come sorted by their (labels|samples).*shuffle"):
+    message = r"data come sorted by their (labels|samples).*less or more alike.*shuffle"
+    with pytest.warns(UserWarning, match=message):
         result = compare(*models, loader)
     assert abs(cell(result)) < 0.1 < truth
     assert result.settings["order"] == "as given"
@@ -81,6 +82,18 @@ def test_measures_of_all_samples_do_not_care(by_class) -> None:
             for shuffle in (False, None)
         )
     np.testing.assert_allclose(sorted_.value, random.value, atol=1e-5)
+
+
+def test_samples_drawn_with_replacement_are_warned_of(by_class) -> None:
+    models, rows, _, _ = by_class
+    loader = DataLoader(rows, 128, sampler=WeightedRandomSampler(torch.ones(1280), 1280))
+    with pytest.warns(UserWarning, match="draws with replacement.*standard errors are too small"):
+        result = compare(*models, loader)
+    assert any("replacement" in note for note in result.notes)
+    with pytest.raises(ValueError, match=r"data: expected each sample once, which cca needs"):
+        compare(*models, loader, measure="cca")
+    without = WeightedRandomSampler(torch.ones(1280), 1280, replacement=False)
+    assert compare(*models, DataLoader(rows, 128, sampler=without)).notes == ()
 
 
 def test_the_seed_decides(by_class) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,9 +224,11 @@ class TestMerge:
         dark = torch.zeros_like(images)
         with pytest.warns(UserWarning, match="undefined"):
             constant = compare([net_a], dark, batch_size=8, layers=["7"])
+        with pytest.warns(UserWarning, match="undefined"):
+            bright = compare([net_a], dark + 1, batch_size=8, layers=["7"])
         varying = compare([net_a], images, batch_size=8, layers=["7"])
         assert constant.merge(varying).value == pytest.approx(1.0)
-        assert np.isnan(constant.merge(constant).value).all()
+        assert np.isnan(constant.merge(bright).value).all()
 
     def test_what_does_not_fit_is_refused(
         self, net_a: nn.Module, images: Tensor, result: SimilarityResult
@@ -236,10 +240,84 @@ class TestMerge:
         with pytest.raises(ValueError, match="other has no sums of HSIC to merge"):
             result.merge(replace(result, hsic=None))
 
-    def test_settings_that_differ_are_both_told(self, result: SimilarityResult) -> None:
-        other = replace(result, settings={**result.settings, "data": "more"})
-        merged = result.merge(other).settings
-        assert merged == {**result.settings, "data": "list; more"}
+    def test_settings_that_differ_are_both_told(self, net_a: nn.Module, images: Tensor) -> None:
+        one, other = (
+            compare([net_a], part, batch_size=8, layers=["7"]) for part in images.split(20)
+        )
+        other = replace(other, settings={**other.settings, "data": "more"})
+        merged = one.merge(other).settings
+        assert merged == {**one.settings, "data": f"{one.settings['data']}; more"}
+
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("maps", "pool"),
+            ("channels", "first"),
+            ("calls", "first"),
+            ("autocast", torch.bfloat16),
+            ("precision", "bfloat16"),
+            ("inputs", lambda x, y: x),
+        ],
+    )
+    def test_settings_that_change_values_are_refused(
+        self, net_a: nn.Module, images: Tensor, argument: str, value: object
+    ) -> None:
+        one = compare([net_a], images[:20], layers=["7"])
+        other = compare([net_a], images[20:], layers=["7"], **{argument: value})
+        with pytest.raises(ValueError, match=f"other: expected {argument} .*, got "):
+            one.merge(other)
+
+    def test_other_weights_are_refused(self, net_a: nn.Module, images: Tensor) -> None:
+        one = compare([net_a], images[:20], layers=["7"])
+        changed = copy.deepcopy(net_a)
+        with torch.no_grad():
+            next(changed.parameters()).mul_(1.01)
+        with pytest.raises(ValueError, match="other: expected weights"):
+            one.merge(compare([changed], images[20:], layers=["7"]))
+
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_the_same_samples_twice_are_refused(
+        self, net_a: nn.Module, images: Tensor, seed: int
+    ) -> None:
+        one = compare([net_a], images, batch_size=8, layers=["7"])
+        again = compare([net_a], images[:20], batch_size=4, layers=["7"], seed=seed)
+        for pair in ((one, one), (one, again), (again, one)):
+            with pytest.raises(ValueError, match="samples that this one has not, got some of the"):
+                pair[0].merge(pair[1])
+        parts = [compare([net_a], x, batch_size=8, layers=["7"]) for x in images.split(16)[:2]]
+        with pytest.raises(ValueError, match="would count twice"):
+            parts[0].merge(parts[1]).merge(again)
+
+
+class TestOtherSamples:
+    def results(self, net: nn.Module, *several: Tensor, **options: Any) -> list[SimilarityResult]:
+        return [compare([net], x, batch_size=8, layers=["4", "7"], **options) for x in several]
+
+    def test_standard_errors_of_results_over_others_are_refused(
+        self, net_a: nn.Module, images: Tensor
+    ) -> None:
+        (one,) = self.results(net_a, images)
+        (other_order,) = self.results(net_a, images, shuffle=True)
+        (other_samples,) = self.results(net_a, images + 0.1)
+        for other in (other_order, other_samples):
+            with pytest.raises(ValueError, match="others: expected results over the same samples"):
+                one.standard_error_of(lambda a, b: 0.0, other)
+        (attacked,) = self.results(net_a, images, inputs=lambda x, y: x + 0.1)
+        assert one.standard_error_of(lambda a, b: (a.value - b.value).mean(), attacked) > 0
+
+    def test_files_tell_and_those_that_do_not_are_warned_of(
+        self, net_a: nn.Module, images: Tensor, tmp_path: Path
+    ) -> None:
+        one, other = self.results(net_a, images[:16], images[16:32])
+        loaded = SimilarityResult.load(one.save(tmp_path / "one.safetensors"))
+        with pytest.raises(ValueError, match="count twice"):
+            one.merge(loaded)
+        assert loaded.order_digest == one.order_digest != other.order_digest
+        older = replace(one, order_digest="", sample_digests=())
+        with pytest.warns(UserWarning, match="which samples a result is over is not known"):
+            assert older.merge(other).order_digest == ""
+        with pytest.warns(UserWarning, match="which samples a result is over is not known"):
+            older.standard_error_of(lambda a, b: 0.0, other)
 
 
 class TestFiles:

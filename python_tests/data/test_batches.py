@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from repsim_fast import data
 from repsim_fast.data.batches import Batch, PerModel, open_data
@@ -42,6 +53,19 @@ class Stream(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.items)
+
+
+class Backwards(RandomSampler):
+    """A sampler whose base class alone is random."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self) - 1, -1, -1))
+
+
+def loader(seed: int | None = None) -> DataLoader[Any]:
+    """A loader that shuffles by itself."""
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return DataLoader(X, 10, shuffle=True, generator=generator)
 
 
 SAMPLES = {
@@ -143,6 +167,27 @@ class TestBatchedData:
         assert feed.check is None
         assert feed.order == "random"
 
+    @pytest.mark.parametrize(
+        ("sampler", "random"),
+        [
+            (RandomSampler(X), True),
+            (SubsetRandomSampler(range(40)), True),
+            (WeightedRandomSampler([1.0] * 40, 40), True),
+            (DistributedSampler(X, 1, 0, shuffle=True), True),
+            (DistributedSampler(X, 1, 0, shuffle=False), False),
+            (SequentialSampler(X), False),
+            (Backwards(X), False),
+            (list(range(40)), False),
+        ],
+    )
+    def test_only_samplers_known_to_be_random_are_trusted(self, sampler: Any, random: bool) -> None:
+        for stream in (
+            DataLoader(TensorDataset(X), 10, sampler=sampler),
+            DataLoader(TensorDataset(X), batch_sampler=BatchSampler(sampler, 10, drop_last=False)),
+        ):
+            feed = open_data(stream)
+            assert (feed.order == "random") == (feed.check is None) == random
+
     @pytest.mark.parametrize("label", [3, torch.tensor(3)])
     def test_single_samples_are_refused(self, label: int | Tensor) -> None:
         stream = Stream([(torch.rand(6, 48), label)])
@@ -153,10 +198,10 @@ class TestBatchedData:
         stream = Stream(list(torch.rand(64, 6, 48)))
         with pytest.raises(ValueError, match="may hold samples or batches"):
             list(open_data(stream).batches)
-        loader = DataLoader(stream, batch_size=16)
-        assert [batch.n for batch in open_data(loader).batches] == [16] * 4
-        loader = DataLoader(stream, batch_size=None)
-        assert [batch.n for batch in open_data(loader).batches] == [6] * 64
+        batches = DataLoader(stream, batch_size=16)
+        assert [batch.n for batch in open_data(batches).batches] == [16] * 4
+        batches = DataLoader(stream, batch_size=None)
+        assert [batch.n for batch in open_data(batches).batches] == [6] * 64
 
     def test_no_order_of_choice(self) -> None:
         with pytest.raises(ValueError, match="shuffle=True needs samples"):
@@ -168,6 +213,21 @@ def test_a_second_stream_is_not_taken_for_labels() -> None:
     zipped = zip(*([x for (x,) in loader] for loader in loaders), strict=True)
     with pytest.raises(ValueError, match="second part of batch 0 has the shape of the first"):
         list(open_data(zipped).batches)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32])
+def test_a_mask_is_not_taken_for_labels(dtype: torch.dtype) -> None:
+    ids = torch.randint(9, (16, 5))
+    for stream in ([(ids, ids.to(dtype))], (ids, ids.to(dtype))):
+        with pytest.raises(ValueError, match=r'mask.*\{"input_ids": ids, "attention_mask": mask\}'):
+            list(open_data(stream).batches)
+
+
+@pytest.mark.parametrize("name", ["labels", "label", "y", "targets", "target"])
+def test_labels_within_a_mapping_are_labels(name: str) -> None:
+    (batch,) = open_data([{"x": X, name: Y}]).batches
+    assert torch.equal(batch.y, Y)
+    assert name in batch.x
 
 
 def test_numbers_as_labels_are_labels() -> None:
@@ -189,6 +249,20 @@ class TestPairedStreams:
         streams = {name: DataLoader(TensorDataset(X, Y), 16) for name in self.MODELS}
         assert [batch.n for batch in open_data(streams, models=self.MODELS).batches] == [16, 16, 8]
 
+    @pytest.mark.parametrize("kind", ["generators", "distributed", "subsets"])
+    def test_loaders_of_one_random_order(self, kind: str) -> None:
+        def subset() -> DataLoader[Any]:
+            generator = torch.Generator().manual_seed(3)
+            return DataLoader(X, 10, sampler=SubsetRandomSampler(range(20), generator))
+
+        make = {
+            "generators": lambda: loader(1),
+            "distributed": lambda: DataLoader(X, 10, sampler=DistributedSampler(X, 1, 0)),
+            "subsets": subset,
+        }[kind]
+        for batch in open_data({"a": make(), "b": make()}, models=self.MODELS).batches:
+            assert torch.equal(batch.x["a"], batch.x["b"])
+
     @pytest.mark.parametrize(
         ("streams", "message"),
         [
@@ -198,6 +272,14 @@ class TestPairedStreams:
             ({"a": [X, X], "b": [X]}, "stream ended before the others, after 1 batches"),
             ({"a": [X], "b": [X[:30]]}, "batch 0 must hold the same samples for all models"),
             ({"a": (X, Y), "b": (X, Y.flip(0))}, "labels of batch 0 differ between models"),
+            (
+                {"a": [{"x": X, "labels": Y}], "b": [{"x": X, "labels": Y.flip(0)}]},
+                "labels of batch 0 differ between models",
+            ),
+            ({"a": loader(), "b": loader()}, "draws a random order of its own"),
+            ({"a": loader(), "b": DataLoader(X, 10)}, "draws a random order of its own"),
+            ({"a": loader(1), "b": loader(2)}, "draws a random order of its own"),
+            (dict.fromkeys("ab", loader(1)), "draws a random order of its own"),
         ],
     )
     def test_what_does_not_belong_together(self, streams: Any, message: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from repsim_fast import data
 from repsim_fast.data.order import OrderCheck
@@ -76,6 +77,98 @@ def test_inputs_of_changing_size_are_no_error() -> None:
     for length in (5, 9, 5):
         check.add(torch.randn(8, length), None)
     assert check.sorted_by is None
+
+
+def test_signals_in_a_small_patch_are_seen() -> None:
+    x, y = torch.randn(400, 3, 112, 112), torch.arange(10).repeat_interleave(40)
+    x.view(400, -1)[:, 1:41:5] += 4 * torch.randn(10, 8)[y]  # 8 numbers of 37,632
+    assert sorted_by(x, None, 40) == "samples"
+    assert sorted_by(x[torch.randperm(400)], None, 40) is None
+
+
+class TestMappings:
+    @pytest.mark.parametrize("name", ["input_ids", "pixel_values"])
+    def test_their_inputs_are_looked_at(self, name: str) -> None:
+        x, _ = classes(10, 128)
+        for part in (x, (8 * x).long()):  # images, tokens
+            check, shuffled = OrderCheck(), OrderCheck()
+            for rows, mixed in zip(
+                part.split(64), part[torch.randperm(1280)].split(64), strict=True
+            ):
+                check.add({"idx": torch.arange(64), "labels": rows, name: rows}, None)
+                shuffled.add({"idx": torch.arange(64), "labels": rows, name: mixed}, None)
+            assert check.sorted_by == "samples"
+            assert shuffled.sorted_by is None
+
+    def test_masks_positions_and_numbers_are_none(self) -> None:
+        check = OrderCheck()
+        for batch in range(10):
+            place = torch.full((16, 5 + batch), batch)
+            names = ("attention_mask", "position_ids", "token_type_ids", "labels")
+            check.add({**dict.fromkeys(names, place), "idx": place[:, 0]}, None)
+        assert check.sorted_by is None
+
+
+def sentences(classes: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """Tokens of a vocabulary that depends on the class, of any length."""
+    lengths = torch.randint(3, 40, (len(classes),), generator=generator).tolist()
+    return [
+        torch.randint(5 * int(c) + 3, 5 * int(c) + 11, (length,), generator=generator)
+        for c, length in zip(classes, lengths, strict=True)
+    ]
+
+
+def of_padded(texts: list[Tensor], side: str, padding: int, embedding: Tensor | None) -> str | None:
+    """What comes of batches, each padded to the length of its longest text."""
+    check = OrderCheck()
+    for start in range(0, len(texts), 20):
+        batch = pad_sequence(texts[start : start + 20], True, padding, side)
+        check.add({"x": batch if embedding is None else embedding[batch]}, None)
+    return check.sorted_by
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("padding", [0, 1, 70])
+@pytest.mark.parametrize("kind", ["tokens", "vectors"])
+def test_texts_padded_to_another_length_in_each_batch(side: str, padding: int, kind: str) -> None:
+    embedding = torch.randn(80, 6) if kind == "vectors" else None
+    if embedding is not None:
+        embedding[padding] = 0
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        y = torch.arange(10).repeat_interleave(20)
+        texts = sentences(y, generator)
+        mixed = [texts[i] for i in torch.randperm(200, generator=generator).tolist()]
+        assert of_padded(mixed, side, padding, embedding) is None, seed
+        assert of_padded(texts, side, padding, embedding) == "samples", seed
+
+
+def test_texts_by_length_are_sorted() -> None:
+    texts = sentences(torch.zeros(200), torch.Generator().manual_seed(0))
+    assert of_padded(sorted(texts, key=len), "right", 0, None) == "samples"
+    assert of_padded(texts, "right", 0, None) is None
+
+
+@pytest.mark.parametrize(
+    "kind", ["normal", "sparse", "heavy", "spikes", "images", "tokens", "dict"]
+)
+@pytest.mark.parametrize("batch_size", [6, 40])
+def test_no_false_alarm_of_twenty_seeds(kind: str, batch_size: int) -> None:
+    for seed in range(20):
+        torch.manual_seed(seed)
+        x = {
+            "normal": lambda: torch.randn(300, 5),
+            "sparse": lambda: (torch.rand(300, 300) < 0.01).float(),
+            "heavy": lambda: torch.distributions.StudentT(1.0).sample((300, 100)),
+            "spikes": lambda: 1e3 * (torch.rand(300, 1, 8, 8) < 0.01) + torch.rand(300, 1, 8, 8),
+            "images": lambda: torch.rand(300, 3, 1, 1) * torch.rand(300, 3, 8, 8),
+            "tokens": lambda: torch.randint(1000, (300, 12)),
+            "dict": lambda: torch.randn(300, 3, 4),
+        }[kind]()
+        check = OrderCheck()
+        for rows in x.split(batch_size):
+            check.add({"x": rows} if kind == "dict" else rows, None)
+        assert check.sorted_by is None, seed
 
 
 def test_digits_by_class() -> None:

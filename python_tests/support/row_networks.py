@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -155,3 +157,55 @@ class Remembering(nn.Module):
         self.latest = x
         self.seen += len(x)
         return self.fc(x) + torch.rand(()) * 0
+
+
+class Rearranged(nn.Module):
+    """A layer sees the samples in another order, after which they come back.
+
+    Args:
+        order: From the inputs (N, 4) to the numbers of the samples as the layer sees them.
+    """
+
+    def __init__(self, order: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 3)
+        self.order = order
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = self.order(x)
+        return self.c(self.b(self.a(x)[order])[order.argsort()])
+
+
+class Buffers(nn.Module):
+    """Experts that are given their samples in a buffer of as many rows as the batch has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.last = nn.Linear(4, 2), nn.Linear(5, 3)
+        self.one, self.other = nn.Linear(4, 5), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        choice = self.gate(x).argmax(1)
+        out = x.new_zeros(len(x), 5)
+        for number, layer in enumerate((self.one, self.other)):
+            given = (choice == number).nonzero()[:, 0]
+            buffer = torch.zeros_like(x)
+            buffer[: len(given)] = x[given]
+            out[given] = layer(buffer)[: len(given)]
+        return self.last(out)
+
+
+class Packed(nn.Module):
+    """A recurrent layer sees sentences (N, T, 4) without their padding, which is zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.gru = nn.Linear(4, 4), nn.GRU(4, 5, batch_first=True)
+        self.after = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = (x.abs().sum(2) > 0).sum(1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.before(x), lengths, batch_first=True, enforce_sorted=False
+        )
+        return self.after(self.gru(packed)[1][0])

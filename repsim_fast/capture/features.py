@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Literal, TypeAlias
 
 import torch
@@ -17,20 +18,28 @@ Channels: TypeAlias = Literal["first", "last"]
 def first_tensor(output: object) -> Tensor | None:
     """The first floating-point tensor in a layer's output, or None.
 
-    Tuples, lists and mappings (also the outputs of Hugging Face models) are searched in order and
-    in depth: the hidden state of an LSTM or attention layer comes before its extras. Quantised
-    tensors count with the numbers that they stand for.
+    Tuples, lists, mappings (also the outputs of Hugging Face models) and dataclasses are searched
+    in order and in depth: the hidden state of an LSTM or attention layer comes before its extras.
+    Quantised tensors count with the numbers that they stand for.
     """
     if isinstance(output, Tensor):
         if output.is_quantized:
             return output.dequantize()
         return output if output.is_floating_point() else None
-    parts = output.values() if isinstance(output, Mapping) else output
-    if isinstance(output, (Mapping, tuple, list)):
-        for part in parts:  # type: ignore[attr-defined]
-            if (tensor := first_tensor(part)) is not None:
-                return tensor
+    for part in _parts(output):
+        if (tensor := first_tensor(part)) is not None:
+            return tensor
     return None
+
+
+def _parts(output: object) -> Iterable[object]:
+    if isinstance(output, Mapping):
+        return output.values()
+    if isinstance(output, (tuple, list)):
+        return output
+    if is_dataclass(output) and not isinstance(output, type):
+        return [getattr(output, field.name, None) for field in fields(output)]
+    return ()
 
 
 def flatten(x: Tensor) -> Tensor:

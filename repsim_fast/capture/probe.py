@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.capture.capture import Capture, untouched
+from repsim_fast.capture.permuted import look_at_orders
 from repsim_fast.capture.samples import (
     EQUAL_SAMPLES_DIFFER,
     Place,
     Places,
     by_sample,
     find_place,
-    rows_follow_samples,
 )
 
 # Modules whose code is known to keep samples in rows, one each.
@@ -41,11 +41,13 @@ def find_places(
     *,
     strict: bool,
 ) -> Places:
-    """Where the layers of a model have their samples, from one pass over four samples of a batch.
+    """Where the layers of a model have their samples, from passes over a few samples of a batch.
 
-    Nothing is run where the code of every module is known. There is another pass where equal
-    samples did not give equal rows: because random numbers were drawn, which are the same again,
-    because samples interact, or because the rows are no samples. The model comes back as it was.
+    Nothing is run where the code of every module is known. Four samples, one of them twice, tell
+    where samples are. Others in two orders tell whether rows move as they do; where they do not,
+    or equal samples did not give equal rows, passes with one sample replaced tell why: because of
+    random numbers, which are the same again, because samples interact, or because the rows are no
+    samples. The model comes back as it was.
 
     Args:
         model: The model.
@@ -53,29 +55,23 @@ def find_places(
         inputs: What the model is called with: a tensor, or a tuple or mapping of inputs.
         n: Samples in it.
         forward: Runs the model on such inputs.
-        strict: Leave layers out whose rows are no samples or are those of experts; else they are
-            taken for samples where there is one for each, and the note says so.
+        strict: Leave layers out whose rows are not seen to be samples; else they are taken for
+            samples where there is one for each, and the note says so.
     """
     if n < 2 or keeps_rows(model):
         return Places()
     picks = [0, n // 2, 0, n - 1]
     found: dict[str, tuple[Place | None, str]] = {}
     middle: dict[str, Tensor] = {}
-    doubtful: dict[str, Tensor] = {}
+    doubtful: list[str] = []
     counted: list[str] = []
 
     def look(name: str, x: Tensor) -> None:
         place, reason = found[name] = find_place(x, picks)
-        if place == "parts":
+        if place in ("parts", "views"):
             middle[name] = by_sample(x, place, len(picks), None)[1].clone()
         elif reason == EQUAL_SAMPLES_DIFFER and not (strict and _EXPERT.search(name)):
-            doubtful[name] = x.clone()
-
-    def look_again(name: str, x: Tensor) -> None:
-        if name in doubtful and (not strict or len(x) == len(picks)):
-            found[name] = "first", ""
-            if not rows_follow_samples(doubtful[name], x):
-                counted.append(name)
+            doubtful.append(name)
 
     def run_on(picks: Sequence[int], look: Callable[[str, Tensor], None]) -> None:
         capture = Capture(model, layers, maps=None, on_activation=look)
@@ -84,13 +80,25 @@ def find_places(
 
     try:
         run_on(picks, look)
-        if doubtful:
-            run_on([0, n // 2, n // 2, n - 1], look_again)
+        places = {name: place or "first" for name, (place, _) in found.items()}
+        seen = {name: places[name] for name in places if found[name][0] or name in doubtful}
+        orders = look_at_orders(run_on, inputs, n, seen, doubtful)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         why = str(error.__cause__ or error).partition("\n")[0]
         return Places(note=_counted(f"the model does not run on four samples of a batch: {why}"))
+    for name in seen:
+        if (name not in doubtful and name not in orders.moved) or name in orders.alone:
+            found[name] = seen[name], ""
+        elif seen[name] == "first" and (
+            not strict or name in orders.with_others or name not in orders.moved
+        ):
+            found[name] = "first", ""
+            counted.append(name)
+        else:
+            found[name] = None, found[name][1] or orders.moved[name]
+            middle.pop(name, None)
     return Places(
         {name: place for name, (place, _) in found.items() if place is not None},
         {name: reason for name, (place, reason) in found.items() if place is None},

@@ -37,7 +37,7 @@ class Places:
     Attributes:
         by_layer: Places, by the name of the call.
         reasons: Why the rows of other layers are no samples.
-        middle: Of layers with parts, those of the sample in the middle of the batch.
+        middle: Of layers with parts or views, those of the sample in the middle of the batch.
         note: What could not be checked, and why.
     """
 
@@ -47,7 +47,7 @@ class Places:
     note: str = ""
 
     def check_middle(self, name: str, x: Tensor, n: int) -> None:
-        """Compare the parts of the sample in the middle of the first batch, once.
+        """Compare the parts or views of the sample in the middle of the first batch, once.
 
         Parts that are side by side need not be of the sample whose turn it is: each sample may have
         given an expert as many tokens in the small batch only.
@@ -57,10 +57,10 @@ class Places:
         """
         if (expected := self.middle.pop(name, None)) is None:
             return
-        parts = by_sample(x, "parts", n, None)
+        parts = by_sample(x, self.by_layer[name], n, None)
         others = [(parts[i], parts[n // 2]) for i in (0, -1)]
         if parts.shape[1:] != expected.shape or (
-            _closer([(parts[n // 2], expected)], others) is False
+            closer([(parts[n // 2], expected)], others) is False
         ):
             raise UnfitError(f"{len(x)} rows, not the same number of each of {n} samples")
 
@@ -136,22 +136,22 @@ def _repeats(block: Callable[[int], Tensor], picks: Sequence[int]) -> bool | Non
     # Most layers, to the bit: the rest is for what rounding or chance did to some.
     if all(torch.equal(block(i), block(j)) for i, j in equal):
         return True if any(not torch.equal(block(i), block(j)) for i, j in other) else None
-    return _closer(
+    return closer(
         [(block(i), block(j)) for i, j in equal], [(block(i), block(j)) for i, j in other]
     )
 
 
-def rows_follow_samples(one: Tensor, other: Tensor) -> bool:
-    """Whether of two batches of four that differ in the third sample the rows do likewise.
+def differing_rows(one: Tensor, other: Tensor | None) -> Tensor:
+    """Which rows (n,) of two matrices differ, by more than rounding; all if the shapes do."""
+    if other is None or one.shape != other.shape:
+        return torch.ones(len(one), dtype=torch.bool)
+    size = one.double().norm(dim=1).max()
+    rounding = _ULPS * torch.finfo(one.dtype).eps * size
+    differing: Tensor = (one.double() - other.double()).norm(dim=1) > rounding
+    return differing.cpu()
 
-    So do those of a layer for which the same random numbers were drawn in both.
-    """
-    return one.shape == other.shape and bool(
-        _closer([(one[i], other[i]) for i in (0, 1, 3)], [(one[2], other[2])])
-    )
 
-
-def _closer(equal: Sequence[_Pair], other: Sequence[_Pair]) -> bool | None:
+def closer(equal: Sequence[_Pair], other: Sequence[_Pair]) -> bool | None:
     """Whether some pairs are nearly equal and others are not; None where all are."""
     within, between = (max(float((a - b).double().norm()) for a, b in p) for p in (equal, other))
     size = max(float(a.double().norm()) for a, _ in (*equal, *other))

@@ -129,7 +129,7 @@ Shuffle = Annotated[
     bool,
     typer.Option(
         help="Read images in random order, by the seed, or in the order of the data, which makes "
-        "layers look less alike where that follows classes."
+        "layers look less or more alike where that follows classes."
     ),
 ]
 BatchSize = Annotated[

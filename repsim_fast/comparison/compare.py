@@ -40,6 +40,7 @@ from repsim_fast.comparison.plan import (
 )
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.data.batches import Feed, open_data
+from repsim_fast.data.fingerprint import Fingerprint, digest_of
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
 from repsim_fast.similarity.base.accumulator import Accumulator, Similarities
@@ -166,8 +167,8 @@ def compare(
             of several passes share samples, so that standard errors come out too small then.
         shuffle: Whether samples come in random order, by ``seed``. Default: wherever they can.
             What tells one batch from another is lost to an estimate from batches, so that data in
-            an order of their own, class by class say, make layers look less alike; a warning
-            says so where it is seen.
+            an order of their own, class by class say, make layers look less or more alike; a
+            warning says so where it is seen.
         device: Where to compute; the models are moved there and back. Default: where they are.
         autocast: Dtype of automatic mixed precision for the forward passes. Default: none.
         precision: Precision of the Gram products: None for float32 (float64 for float64
@@ -179,8 +180,9 @@ def compare(
             their samples elsewhere are put right first: time before samples, the windows or tokens
             of a sample as rows (they become positions), views of all samples one after the other
             (they become channels). Before the first batch, models whose code is not known are run
-            on four samples of it, one of them twice, to find out. By default, layers whose rows are
-            not samples, as those of experts, are left out with a warning that says why.
+            on a few samples of it, one of them twice and in other orders, to find out. By default,
+            layers whose rows are not samples, as those of experts or in an order of the layer's,
+            are left out with a warning that says why.
         mask: Which tokens are real, as for ``Capture``. Default: "attention_mask" among the inputs.
             Padding in a form that would count it is an error.
         channels: Where layers have their channels, "first", "last" or a callable, as for
@@ -269,18 +271,23 @@ def compare(
         "cuda_graph": cuda_graph,
         "device": str(place or device_of(plan.runs[0].model)),
         "threads": torch.get_num_threads(),
+        "weights": {
+            name: digest_of([*model.parameters(), *model.buffers()])
+            for name, model in plan.models.items()
+        },
     }
 
     dropped: list[int] = []  # samples of batches too small for the measure
+    seen = Fingerprint()
 
     def result(*, bare: bool = False) -> SimilarityResult:
         notes = tuple(_notes(engine, feed, dropped))
         found = engine.accumulator.compute(bare=bare)
-        return _result(chosen, plan, engine, found, settings, start, notes)
+        return _result(chosen, plan, engine, found, settings, start, notes, seen)
 
     with _partial_result_kept(engine, result):
         with _borrowed(plan, place, seed), engine:
-            _loop(engine, feed, dropped, progress=progress)
+            _loop(engine, feed, dropped, seen, progress=progress)
         final = result()
     for note in (*final.notes, *diagnosis.undefined(final.undefined)):
         warnings.warn(note, stacklevel=2)
@@ -301,6 +308,11 @@ def _check_fit(
     if passes > 1 and not accumulator.samples_may_return:
         raise ValueError(
             f"passes: expected 1 for {name}, which needs each sample once, got {passes}"
+        )
+    if feed.replacement and not accumulator.samples_may_return:
+        raise ValueError(
+            f"data: expected each sample once, which {name} needs, got a loader whose sampler "
+            "draws with replacement"
         )
     if cuda_graph and not accumulator.capturable:
         raise ValueError(
@@ -341,7 +353,9 @@ def _partial_result_kept(engine: Engine, result: Callable[..., SimilarityResult]
         raise
 
 
-def _loop(engine: Engine, feed: Feed, dropped: list[int], *, progress: bool) -> None:
+def _loop(
+    engine: Engine, feed: Feed, dropped: list[int], seen: Fingerprint, *, progress: bool
+) -> None:
     """Run all batches; the sizes of those too small for the measure, left out, go to dropped."""
     with tqdm(total=feed.n_batches, desc="compare", unit="batch", disable=not progress) as bar:
         for number, batch in enumerate(feed.batches):
@@ -350,6 +364,7 @@ def _loop(engine: Engine, feed: Feed, dropped: list[int], *, progress: bool) -> 
             else:
                 try:
                     engine.step(batch, number)
+                    seen.add(batch)
                 except TooFewRowsError as error:
                     dropped.append(error.rows)
             bar.update()
@@ -362,6 +377,8 @@ def _notes(engine: Engine, feed: Feed, dropped: Sequence[int]) -> Iterator[str]:
     yield from engine.notes
     if feed.check is not None and engine.accumulator.samples_may_return and engine.n_batches > 1:
         yield from diagnosis.sorted_data(feed.check)
+    if feed.replacement:
+        yield diagnosis.with_replacement()
     if dropped:
         estimator, least = engine.accumulator.description, engine.accumulator.min_samples
         yield diagnosis.dropped(dropped, engine.n_batches, estimator, least)
@@ -375,6 +392,7 @@ def _result(
     settings: Mapping[str, Any],
     start: float,
     notes: tuple[str, ...],
+    seen: Fingerprint,
 ) -> SimilarityResult:
     """What the batches so far give, with the names of models and layers."""
     rows = [row for run in plan.run_of.values() for row in run.kept.values()]
@@ -409,4 +427,6 @@ def _result(
         chance=labelled(found.chance),
         chance_note=found.chance_note,
         notes=(*notes, *found.notes, *diagnosis.without_error(by_layer(found.no_error_of))),
+        order_digest=seen.order,
+        sample_digests=seen.samples,
     )

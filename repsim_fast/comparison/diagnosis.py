@@ -129,15 +129,21 @@ def dropped(sizes: Sequence[int], used: int, estimator: str, least: int) -> str:
     """That batches were too small."""
     return (
         f"dropped {len(sizes)} of {len(sizes) + used} batches, of "
-        f"{', '.join(map(str, sizes))} samples: estimator {estimator!r} needs at least {least} in "
+        f"{_sizes(sizes)} samples: estimator {estimator!r} needs at least {least} in "
         "a batch"
     )
 
 
 def no_batch(sizes: Sequence[int], least: int) -> ValueError:
     """Data without a batch that could be used."""
-    got = f"batches of {', '.join(map(str, sizes))}" if sizes else "none: data is empty"
+    got = f"batches of {_sizes(sizes)}" if sizes else "none: data is empty"
     return ValueError(f"data must have a batch of at least {least} samples, got {got}")
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    """The different ones, the first five of them."""
+    different = sorted(set(sizes))
+    return ", ".join(map(str, different[:5])) + ", ..." * (len(different) > 5)
 
 
 def sorted_data(check: OrderCheck) -> list[str]:
@@ -147,9 +153,18 @@ def sorted_data(check: OrderCheck) -> list[str]:
     return [
         f"data come sorted by their {check.sorted_by}: samples of a batch are more alike than "
         "others, and what tells batches apart is lost to an estimate from batches, which makes "
-        "layers look less alike than they are, by any amount; shuffle the loader, or pass the data "
-        "set itself, which is then read in random order"
+        "layers look less or more alike than they are, by any amount; shuffle the loader, or pass "
+        "the data set itself, which is then read in random order"
     ]
+
+
+def with_replacement() -> str:
+    """That samples come again, and what that does to the standard errors."""
+    return (
+        "the loader's sampler draws with replacement: a sample that comes several times counts as "
+        "several, so that standard errors are too small, and those of one batch are taken for "
+        "different ones; draw without replacement, or pass the data set itself"
+    )
 
 
 def undefined(reasons: Mapping[str, Mapping[str, str]]) -> list[str]:

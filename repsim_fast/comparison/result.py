@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from repsim_fast.comparison.grid import (
     interval_of,
     plot_grids,
 )
+from repsim_fast.data.fingerprint import merged_samples, share_samples
 from repsim_fast.similarity.streaming.minibatch import MinibatchCKA, without_each_group
 
 if TYPE_CHECKING:
@@ -33,6 +36,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["SimilarityResult"]
+
+# Settings that change values: results that differ in them are not of one comparison.
+_OF_VALUES = (
+    "maps", "mask", "channels", "calls", "autocast", "precision", "inputs", "weights",
+)  # fmt: skip
+_UNKNOWN_SAMPLES = (
+    "which samples a result is over is not known, as of one from an older file: nothing tells "
+    "whether those of the other are the same"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,6 +77,8 @@ class SimilarityResult:
             where it is not known.
         chance_note: How the chance level was found, or why it is not known and what gives it.
         notes: What one must know to read the values; ``compare`` has warned of it.
+        order_digest: The same for the same samples in the same order only; empty where not known.
+        sample_digests: Some of the samples, by which those of two results are seen to be common.
 
     Raises:
         ValueError: Names and matrices that do not fit together.
@@ -89,6 +103,8 @@ class SimilarityResult:
     chance: Matrix | None = None
     chance_note: str = ""
     notes: tuple[str, ...] = ()
+    order_digest: str = ""
+    sample_digests: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         size = sum(map(len, self.layers))
@@ -212,7 +228,10 @@ class SimilarityResult:
             As the function: a number or an array; NaN where there are no replicates.
 
         Raises:
-            ValueError: Results over other batches, or merged otherwise.
+            ValueError: Results over other batches, in another order, or merged otherwise.
+
+        Warns:
+            UserWarning: A result of an older file does not tell which samples it is over.
 
         Example:
             >>> import torch
@@ -230,6 +249,14 @@ class SimilarityResult:
                     "others: expected results over the same batches, in groups of "
                     f"{self.group_samples} samples, got {other.group_samples}"
                 )
+            if not (self.order_digest and other.order_digest):
+                warnings.warn(_UNKNOWN_SAMPLES, stacklevel=2)
+            elif other.order_digest != self.order_digest:
+                raise ValueError(
+                    "others: expected results over the same samples in the same batches, got other "
+                    "samples or another order, as another seed gives; inputs= gives models other "
+                    "inputs of the same samples"
+                )
         replicated = zip(*(result._replicated() for result in results), strict=True)
         return error_of(function(*results), [function(*several) for several in replicated])
 
@@ -246,16 +273,22 @@ class SimilarityResult:
         """This result and one of other samples as one, as if their batches were of one comparison.
 
         Args:
-            other: Of the same layers, measure and estimator, over samples that this one has not.
+            other: Of the same models, layers, measure, estimator and settings that change values,
+                over samples that this one has not.
 
         Raises:
-            ValueError: Results that do not fit together; or of a measure that needs the features of
-                all samples at once, or from a file without the sums of HSIC.
+            ValueError: Results that do not fit together, or have samples in common; or of a measure
+                that needs the features of all samples at once, or from a file without the sums of
+                HSIC.
+
+        Warns:
+            UserWarning: A result of an older file does not tell which samples it is over.
         """
         for name in ("models", "layers", "measure", "estimator"):
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours != theirs:
                 raise ValueError(f"other: expected {name} {ours!r}, got {theirs!r}")
+        _check_settings(self.settings, other.settings)
         states = []
         for argument, result in (("this result", self), ("other", other)):
             if result.hsic is None:
@@ -269,6 +302,13 @@ class SimilarityResult:
                     n_batches=result.n_batches,
                     estimator=cast(Any, result.estimator),  # checked there
                 )
+            )
+        if not (self.sample_digests and other.sample_digests):
+            warnings.warn(_UNKNOWN_SAMPLES, stacklevel=2)
+        elif share_samples(self.sample_digests, other.sample_digests):
+            raise ValueError(
+                "other: expected a result over samples that this one has not, got some of the "
+                "same, which would count twice"
             )
         merged = states[0].merge(states[1]).compute()
         chance = _merged_chance(self, other, merged.hsic.sum(dim=0).diagonal().numpy())
@@ -290,6 +330,8 @@ class SimilarityResult:
             chance_note=self.chance_note if chance is not None else "not known of both results",
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
             undefined=_undefined_in_both(self.undefined, other.undefined),
+            order_digest=_merged_order(self.order_digest, other.order_digest),
+            sample_digests=merged_samples(self.sample_digests, other.sample_digests),
         )
 
     def between(self, a: str | int, b: str | int) -> Grid:
@@ -476,6 +518,20 @@ def _merged_chance(
             total += np.nan_to_num(result.chance * np.outer(sizes, sizes))
         total /= np.outer(np.sqrt(own), np.sqrt(own))
     return total
+
+
+def _check_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Raises ValueError where settings that change values differ."""
+    for name in _OF_VALUES:
+        if name in ours and name in theirs and ours[name] != theirs[name]:
+            raise ValueError(f"other: expected {name} {ours[name]!r}, got {theirs[name]!r}")
+
+
+def _merged_order(ours: str, theirs: str) -> str:
+    """The digest of one order after the other; empty where one is not known."""
+    if not (ours and theirs):
+        return ""
+    return hashlib.sha256(f"{ours} {theirs}".encode()).hexdigest()[:16]
 
 
 def _cell(value: Any) -> Any:

@@ -36,6 +36,8 @@ _SCHEMA = headers.record(
         "no_error": headers.text(),
         "notes": _NAMES,
         "chance_note": headers.text(),
+        "order_digest": headers.text(16),
+        "sample_digests": headers.listed(headers.text(16)),
         "undefined": headers.named(headers.named(headers.text())),
     },
 )
@@ -92,6 +94,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         fields["layers"] = tuple(map(tuple, fields["layers"]))
         fields["group_samples"] = tuple(fields.get("group_samples", ()))
         fields["notes"] = tuple(fields.get("notes", ()))
+        fields["sample_digests"] = tuple(fields.get("sample_digests", ()))
         fields.setdefault("chance_note", f"not in a file of format {version}")
     except ValueError as error:
         raise unreadable(path, error) from error

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import combinations, zip_longest
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
+from torch.utils.data import IterableDataset
 
 from .indexed import Indexed, indexed
-from .order import OrderCheck
+from .order import LABEL_NAMES, OrderCheck
+from .sampling import draw_the_same_order, draws_random_order, draws_with_replacement
 
 # Where batches are not given: errors come from differences between batches, of which there should
 # be ten, and estimates of small ones are noisy.
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
     """Inputs of n samples and their labels (n,).
 
     ``x`` is a tensor (n, ...) or a mapping of tensors, or ``PerModel`` with one of them a model.
+    Labels that a mapping has stay in it, where its model may want them.
     """
 
     x: Any
@@ -46,6 +48,7 @@ class Feed:
         batch_size: Samples in a batch, the largest; None where data come in batches.
         check: What the batches read so far tell of the order; None for a random one.
         paired: Whether each model has inputs of its own.
+        replacement: Whether a sample may come several times in one pass.
     """
 
     batches: Iterator[Batch]
@@ -55,6 +58,7 @@ class Feed:
     batch_size: int | None
     check: OrderCheck | None
     paired: bool = False
+    replacement: bool = False
 
 
 def open_data(
@@ -85,8 +89,9 @@ def open_data(
 
     Raises:
         ValueError: Empty data, no positive batch size or number of passes, x and y of different
-            lengths, paired data that do not belong together, a second stream of inputs in place of
-            labels, or an order wanted that the data cannot have.
+            lengths, paired data that do not belong together (loaders that each draw a random order
+            of their own among them), a second stream of inputs or a mask in place of labels, or an
+            order wanted that the data cannot have.
         TypeError: ``data`` is nothing of the above, or ``seed`` no integer.
     """
     _check_numbers(batch_size, passes, seed)
@@ -102,6 +107,7 @@ def open_data(
     else:
         for stream in streams:
             _check_batched(stream, passes, shuffle)
+        _check_orders(streams)
         feed = _open_batched(streams, pair, passes)
     return replace(feed, paired=len(streams) > 1 or isinstance(data, Mapping))
 
@@ -189,7 +195,7 @@ def _even_sizes(n: int) -> list[int]:
 def _open_batched(streams: Sequence[Any], pair: Pair, passes: int) -> Feed:
     lengths = [_length(stream) for stream in streams]
     known = [length for length in lengths if length is not None]
-    check = None if all(map(_shuffles, streams)) else OrderCheck()
+    check = None if all(map(draws_random_order, streams)) else OrderCheck()
 
     def batches() -> Iterator[Batch]:
         number = 0
@@ -211,7 +217,21 @@ def _open_batched(streams: Sequence[Any], pair: Pair, passes: int) -> Feed:
         order="as given" if check else "random",
         batch_size=None,
         check=check,
+        replacement=any(map(draws_with_replacement, streams)),
     )
+
+
+def _check_orders(streams: Sequence[Any]) -> None:
+    """Refuse loaders that are to be read side by side and draw different samples."""
+    if any(map(draws_random_order, streams)) and not all(
+        draw_the_same_order(one, other) for one, other in combinations(streams, 2)
+    ):
+        raise ValueError(
+            "data: all models must see the same samples in the same order, got a loader that draws "
+            "a random order of its own; pass the data sets themselves, which are then read in one "
+            "random order, loaders with shuffle=False, or give each loader a generator of its own "
+            "with the same seed"
+        )
 
 
 def _check_first(streams: Sequence[Any], items: Sequence[Any]) -> None:
@@ -248,14 +268,6 @@ def _length(data: Any) -> int | None:
         return None
 
 
-def _shuffles(data: Any) -> bool:
-    return isinstance(data, DataLoader) and not (
-        isinstance(data.sampler, SequentialSampler)
-        or isinstance(data.dataset, IterableDataset)
-        or data.batch_sampler is None
-    )
-
-
 def _check_batched(data: Any, passes: int, shuffle: bool | None) -> None:
     kind = type(data).__name__
     if not isinstance(data, Iterable) or isinstance(data, (Mapping, str)):
@@ -269,12 +281,12 @@ def _check_batched(data: Any, passes: int, shuffle: bool | None) -> None:
                 else ""
             )
         )
-    if passes > 1 and not _shuffles(data):
+    if passes > 1 and not draws_random_order(data):
         raise ValueError(
             f"passes={passes} needs data that can be shuffled, and a {kind} gives the same batches "
             "every time; pass the data set itself or a DataLoader with shuffle=True"
         )
-    if shuffle and not _shuffles(data):
+    if shuffle and not draws_random_order(data):
         raise ValueError(
             f"shuffle=True needs samples that can be read in any order, and a {kind} gives its own "
             "batches; pass the data set itself or a DataLoader with shuffle=True"
@@ -303,6 +315,8 @@ def _as_batch(item: Any, number: int) -> Batch:
     if isinstance(item, (tuple, list)) and len(item) in (1, 2):
         x, y = item[0], item[1] if len(item) == 2 else None
     leading = next(iter(x.values()), None) if isinstance(x, Mapping) else x
+    if y is None and isinstance(x, Mapping):
+        y = _labels_within(x)
     if isinstance(y, int) or (isinstance(y, Tensor) and y.ndim == 0):
         raise ValueError(
             f"data: item {number} is a single sample with its label, and batches are wanted; wrap "
@@ -315,14 +329,22 @@ def _as_batch(item: Any, number: int) -> Batch:
         )
     if leading.ndim == 0:
         raise ValueError(f"data: batch {number} must hold samples (n, ...), got a single number")
-    if y is not None and y.is_floating_point() and y.shape == leading.shape and y.ndim > 1:
+    if y is not None and y.shape == leading.shape and y.ndim > 1:
         raise ValueError(
             f"data: the second part of batch {number} has the shape of the first, "
-            f"{tuple(y.shape)}, and is floating point: a second stream of inputs, which would be "
-            "ignored, and no labels. Inputs that differ between models go into a mapping, "
-            'data={"model a": ..., "model b": ...}'
+            f"{tuple(y.shape)}: labels are wanted, got a second stream of inputs or a mask, "
+            "which would be ignored. Inputs that differ between models go into a mapping, "
+            'data={"model a": ..., "model b": ...}; several inputs of one model into a dict '
+            'by the names of its arguments, {"input_ids": ids, "attention_mask": mask}, in each '
+            "batch"
         )
     return Batch(x, y, len(leading))
+
+
+def _labels_within(x: Mapping[str, Any]) -> Tensor | None:
+    """One label for each sample, where a mapping has them under a usual name."""
+    found = (x.get(name) for name in LABEL_NAMES)
+    return next((y for y in found if isinstance(y, Tensor) and y.ndim == 1), None)
 
 
 def _outline(item: Any) -> str:

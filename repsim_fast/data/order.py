@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Inputs: two samples of one batch are correlated by at least `_SHARE`, and a random order would
-# show such differences between batches by this chance at most.
+from .sketch import chunk_sums, distribution
+
+LABEL_NAMES = ("labels", "label", "y", "targets", "target")
+"""Under which a mapping of tensors has labels."""
+
+# What depends on the length to which a batch was padded, and not on its samples alone.
+_NO_CONTENT = ("mask", "position", "token_type")
+
+# Inputs: two samples of one batch are correlated by at least `_SHARE` in the mean over what is
+# looked at, or by `_PATCH` in a part of it, and a random order would show such differences between
+# batches by this chance at most, were numbers normal.
 _FALSE_ALARMS = 1e-8
-_PROJECTIONS = 16
-# Numbers of one sample that are looked at, evenly spread: enough to see, cheap to multiply.
-_LOOKED_AT = 2048
+_PATCH = 0.1
+# Numbers that few samples have, other than zero say, come together by chance too often for that.
+_SAMPLES = 10
 # Labels: two samples of one batch share theirs more often than any two samples do, by this part of
-# the way to always, and by so many standard deviations of random orders.
+# the way to always. Labels and inputs: by so many standard deviations of random orders.
 _SHARE = 0.02
 _DEVIATIONS = 8.0
 _ORDERS = 50
@@ -25,8 +35,10 @@ class OrderCheck:
     """Looks for differences between batches that samples in random order would not have.
 
     Of labels: how often two samples of one batch share theirs, against random orders. Of inputs:
-    one-way analysis of variance of random projections with batches as groups, where under a random
-    order F = mean square between batches / mean square within them is about 1.
+    one-way analysis of variance of a sketch of each sample with batches as groups, where under a
+    random order F = mean square between batches / mean square within them is about 1, and where it
+    is not, against random orders. A sketch takes a multiplication for each number of a sample and
+    16 cosines for each of at most 512 of them, and is kept: at most 81 numbers a sample.
 
     Example:
         >>> import torch
@@ -40,34 +52,102 @@ class OrderCheck:
 
     def __init__(self) -> None:
         self._labels: list[Tensor] = []
-        self._inputs = _Variance()
-        self._projection: Tensor | None = None
+        self._inputs: dict[str, _Sketches] = {}
 
     def add(self, x: Any, y: Tensor | None) -> None:
-        """Look at a batch: inputs (n, ...) if they are a tensor, labels (n,) if there are any."""
+        """Look at a batch: inputs (n, ...), a tensor or a mapping of them, and labels (n,) if there
+        are any."""
         if isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point():
             self._labels.append(y.detach().cpu())
-        if isinstance(x, Tensor) and not x.is_complex():
-            self._inputs.add(self._projected(x.detach()))
+        for name, part in _contents(x).items():
+            self._inputs.setdefault(name, _Sketches()).add(part.detach())
 
     @property
     def sorted_by(self) -> str | None:
         """ "labels" or "samples" where they are visibly sorted, otherwise None."""
         if _labels_differ(self._labels):
             return "labels"
-        return "samples" if self._inputs.differs() else None
+        return "samples" if any(part.differ() for part in self._inputs.values()) else None
 
-    def _projected(self, x: Tensor) -> Tensor:
-        rows = x.reshape(len(x), -1)
-        rows = rows[:, :: max(1, math.ceil(rows.shape[1] / _LOOKED_AT))].cpu().double()
-        if self._projection is None or len(self._projection) != rows.shape[1]:
-            # Inputs of another size, such as sentences padded to another length, start anew.
-            self._inputs = _Variance()
-            generator = torch.Generator().manual_seed(0)
-            self._projection = torch.randn(
-                rows.shape[1], _PROJECTIONS, generator=generator, dtype=torch.float64
-            )
-        return rows.nan_to_num(0.0, 0.0, 0.0) @ self._projection
+
+def _contents(x: Any) -> dict[str, Tensor]:
+    """What tells of samples: no labels, no masks, no numbers of samples."""
+    if not isinstance(x, Mapping):
+        return {"": x} if isinstance(x, Tensor) and not x.is_complex() else {}
+    return {
+        name: part
+        for name, part in x.items()
+        if isinstance(part, Tensor)
+        and part.ndim > 0
+        and (part.is_floating_point() or (part.ndim > 1 and not part.is_complex()))
+        and name not in LABEL_NAMES
+        and not any(word in str(name) for word in _NO_CONTENT)
+    }
+
+
+class _Sketches:
+    """Sketches of the samples of all batches: sums over chunks where all samples have one size."""
+
+    def __init__(self) -> None:
+        self._size: int | None = None
+        self._sums: list[Tensor] | None = []
+        self._distributions: list[Tensor] = []
+
+    def add(self, x: Tensor) -> None:
+        if x.numel() == 0:
+            return
+        rows = x.reshape(len(x), -1).float()
+        if self._size not in (None, rows.shape[1]):
+            self._sums = None
+        self._size = rows.shape[1]
+        if self._sums is not None:
+            self._sums.append(chunk_sums(rows).cpu())
+        found = distribution(rows)
+        if x.is_floating_point():  # how many there are tells of tokens alone
+            found = found[:, :-1]
+        self._distributions.append(found.cpu())
+
+    def differ(self) -> bool:
+        """Whether batches differ by more than chance."""
+        return any(map(_inputs_differ, filter(None, (self._sums, self._distributions))))
+
+
+def _inputs_differ(batches: list[Tensor]) -> bool:
+    """Whether some variable (n, variables) differs between batches by more than chance."""
+    from scipy.stats import f as f_distribution  # takes a while
+
+    values = torch.cat(batches).double().nan_to_num(0.0, 0.0, 0.0)
+    n, free = len(values), len(batches) - 1
+    left = n - len(batches)
+    if free < 1 or left < 1:
+        return False
+    scale = values.abs().amax(0)
+    values = values - values.mean(0)
+    varies = values.abs().amax(0) > 1e-6 * scale
+    values = values[:, varies] / values[:, varies].square().mean(0).sqrt()
+    values = values[:, n / values.pow(4).mean(0) > _SAMPLES]
+    if values.shape[1] == 0:
+        return False
+    batch = torch.arange(len(batches)).repeat_interleave(torch.tensor([len(b) for b in batches]))
+    sizes = batch.bincount().unsqueeze(1)
+
+    def f_ratio(values: Tensor) -> Tensor:
+        totals = values.new_zeros(len(batches), values.shape[1]).index_add_(0, batch, values)
+        between = (totals.square() / sizes).sum(0)
+        # Within may be zero but for rounding; the sum of squares is n.
+        return (between / free) / ((n - between) / left).clamp_min(1e-12)
+
+    ratio = f_ratio(values)
+    correlation = (ratio - 1) / (ratio + n / len(batches) - 1)  # of two samples of one batch
+    if correlation.mean() <= _SHARE and correlation.max() <= _PATCH:
+        return False
+    if f_distribution.sf(ratio.numpy(), free, left).min() * len(ratio) >= _FALSE_ALARMS:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    shuffled = torch.stack(
+        [f_ratio(values[torch.randperm(n, generator=generator)]).max() for _ in range(_ORDERS)]
+    )
+    return bool(ratio.max() > shuffled.mean() + _DEVIATIONS * shuffled.std())
 
 
 def _labels_differ(batches: list[Tensor]) -> bool:
@@ -99,47 +179,3 @@ def _agreement(labels: Tensor, batch: Tensor) -> float:
     """Pairs of samples of one batch with the same label."""
     counts = torch.unique(batch * (labels.max() + 1) + labels, return_counts=True)[1].double()
     return float((counts * (counts - 1)).sum())
-
-
-class _Variance:
-    """Sums for an analysis of variance of several variables, fed group by group."""
-
-    def __init__(self) -> None:
-        self._n = 0
-        self._groups = 0
-        self._sum = self._squares = self._between = torch.zeros(0, dtype=torch.float64)
-        self._origin = self._sum
-
-    def add(self, values: Tensor) -> None:
-        """Add one group (n, variables)."""
-        if len(values) == 0:
-            return
-        if self._groups == 0:
-            self._origin = values.mean(0)  # differences from it do not cancel
-        values = values - self._origin
-        total = values.sum(0)
-        self._sum = self._sum + total if self._groups else total
-        squares, between = values.square().sum(0), total.square() / len(values)
-        self._squares = self._squares + squares if self._groups else squares
-        self._between = self._between + between if self._groups else between
-        self._n += len(values)
-        self._groups += 1
-
-    def differs(self) -> bool:
-        """Whether some variable differs between groups by more than chance."""
-        from scipy.stats import f as f_distribution  # takes a while
-
-        free, left = self._groups - 1, self._n - self._groups
-        if free < 1 or left < 1:
-            return False
-        overall = self._sum.square() / self._n
-        between = (self._between - overall) / free
-        within = (self._squares - self._between) / left
-        varies = (self._squares - overall) > 1e-12 * self._squares
-        if not bool(varies.any()):
-            return False
-        ratio = between[varies] / within[varies].clamp_min(torch.finfo(torch.float64).tiny)
-        size = self._n / self._groups
-        correlation = (ratio - 1) / (ratio + size - 1)  # of two samples of one batch
-        chance = f_distribution.sf(ratio.numpy(), free, left)
-        return bool(correlation.mean() > _SHARE and chance.min() * len(ratio) < _FALSE_ALARMS)

@@ -1,0 +1,128 @@
+"""Which samples came, and in what order, in few numbers: whether results are over the same ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from repsim_fast.data.batches import Batch, PerModel
+
+# Numbers of a sample that are looked at, evenly spread, and samples that are kept: those of the
+# smallest digests, which are the same ones in any order, so that common ones are seen.
+_NUMBERS = 1024
+_KEPT = 256
+_WORD = 2**64
+_ODD = 6364136223846793005
+_SHARED = 0.1
+
+
+class Fingerprint:
+    """Digests of the samples of batches, by their inputs; of models with inputs of their own, those
+    of the first.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.data.batches import Batch
+        >>> from repsim_fast.data.fingerprint import Fingerprint
+        >>> seen = Fingerprint()
+        >>> seen.add(Batch(torch.arange(12.0).view(4, 3), None, 4))
+        >>> len(seen.samples)
+        4
+    """
+
+    def __init__(self) -> None:
+        self._known = True
+        self._order = 0
+        self._smallest: list[int] = []
+
+    def add(self, batch: Batch) -> None:
+        """Take a batch as the next one."""
+        x = next(iter(batch.x.values())) if isinstance(batch.x, PerModel) else batch.x
+        digests = torch.zeros(batch.n, dtype=torch.int64)
+        parts = [t for t in _tensors(x) if _readable(t) and t.ndim and len(t) == batch.n]
+        self._known = self._known and bool(parts)
+        for number, part in enumerate(parts):
+            digests += (2 * number + 1) * _digests(part.detach())
+        place = 2 * torch.arange(batch.n) + 1
+        self._order = (self._order * _ODD + int((digests * place).sum()) + batch.n) % _WORD
+        self._smallest = sorted({*self._smallest, *(d % _WORD for d in digests.tolist())})[:_KEPT]
+
+    @property
+    def order(self) -> str:
+        """The same for the same batches in the same order only; empty where that is not known, as
+        of sparse inputs."""
+        return f"{self._order:016x}" if self._smallest and self._known else ""
+
+    @property
+    def samples(self) -> tuple[str, ...]:
+        """Some of the samples, the same ones in any order."""
+        return tuple(f"{digest:016x}" for digest in self._smallest if self._known)
+
+
+def merged_samples(ours: Iterable[str], theirs: Iterable[str]) -> tuple[str, ...]:
+    """What ``Fingerprint.samples`` is of both."""
+    return tuple(sorted({*ours, *theirs})[:_KEPT])
+
+
+def share_samples(ours: Iterable[str], theirs: Iterable[str]) -> bool:
+    """Whether more samples are in both than a data set has twice by chance."""
+    one, other = sorted(set(ours)), sorted(set(theirs))
+    # What lies beyond the last of a full list may have come too.
+    for full in (one, other):
+        if len(full) == _KEPT:
+            one, other = ([d for d in some if d <= full[-1]] for some in (one, other))
+    return len({*one} & {*other}) > _SHARED * min(len(one), len(other))
+
+
+def digest_of(tensors: Iterable[Tensor]) -> str:
+    """One digest of tensors, such as the weights of a model, by some numbers of each."""
+    readable = (t.detach() for t in tensors if _readable(t) and t.numel())
+    rows = [_real(_some(t.reshape(1, -1), 64))[0].double() for t in readable]
+    if not rows:
+        return ""
+    # One copy from each device, and not one for each tensor.
+    by_device = {row.device: [r for r in rows if r.device == row.device] for row in rows}
+    whole = torch.cat([torch.cat(some).cpu() for some in by_device.values()])
+    return f"{int(_digests(whole[None], len(whole))) % _WORD:016x}"
+
+
+def _digests(x: Tensor, numbers: int = _NUMBERS) -> Tensor:
+    """(n,) int64, one of each sample."""
+    words = (
+        _real(_some(x.reshape(len(x), -1), numbers)).cpu().double().contiguous().view(torch.int64)
+    )
+    generator = torch.Generator().manual_seed(words.shape[1])
+    odd = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=generator) * 2 + 1
+    # The low bits of small whole numbers in float64 are zeros, which products would keep.
+    mixed = (words ^ (words >> 32)) * odd
+    mixed = ((mixed ^ (mixed >> 29)) * odd).sum(1)
+    mixed = (mixed ^ (mixed >> 32)) * _ODD
+    return mixed ^ (mixed >> 29)
+
+
+def _some(rows: Tensor, numbers: int) -> Tensor:
+    return rows[:, :: max(1, math.ceil(rows.shape[1] / numbers))]
+
+
+def _real(rows: Tensor) -> Tensor:
+    return torch.view_as_real(rows).flatten(1) if rows.is_complex() else rows
+
+
+def _readable(x: Tensor) -> bool:
+    """Whether it has numbers that can be looked at one by one."""
+    return not (
+        is_lazy(x) or x.is_quantized or x.is_nested or x.is_meta or x.layout != torch.strided
+    )
+
+
+def _tensors(x: Any) -> Iterator[Tensor]:
+    if isinstance(x, Tensor):
+        yield x
+    elif isinstance(x, (Mapping, tuple, list)):
+        for part in x.values() if isinstance(x, Mapping) else x:
+            yield from _tensors(part)
