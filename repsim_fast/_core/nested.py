@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,15 @@ def map_tensors(function: Callable[[Tensor], Tensor], x: Any) -> Any:
     if type(x) in (tuple, list):
         return type(x)(map_tensors(function, value) for value in x)
     return x
+
+
+def tensors_in(x: Any) -> Iterator[Tensor]:
+    """The tensors, in order."""
+    if isinstance(x, Tensor):
+        yield x
+    elif isinstance(x, (Mapping, tuple, list)):
+        for part in x.values() if isinstance(x, Mapping) else x:
+            yield from tensors_in(part)
 
 
 def to_device(x: Any, device: torch.device, *, copy: bool = False) -> Any:

@@ -6,13 +6,14 @@ the order in which a model sorts by length, and one that an expert is given as a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from repsim_fast._core.nested import tensors_in
 from repsim_fast.capture.samples import Place, UnfitError, by_sample, closer, differing_rows
 
 Pass = Callable[[Sequence[int], Callable[[str, Tensor], None]], None]
@@ -105,18 +106,10 @@ def _rows(x: Tensor, place: Place, m: int) -> Tensor:
 def _different_samples(inputs: Any, n: int) -> list[int]:
     """Numbers of samples: the longest and shortest, the largest and smallest, others between."""
     extremes: list[int] = []
-    for x in _tensors(inputs):
+    for x in tensors_in(inputs):
         if x.ndim and len(x) == n and x.numel() and not x.is_complex():
             rows = x.detach().reshape(n, -1)
             for size in (rows.count_nonzero(1), rows.double().nan_to_num().norm(dim=1)):
                 extremes += [int(size.argmin()), int(size.argmax())]
     evenly = [i * n // _SAMPLES for i in range(_SAMPLES)]
     return sorted(list(dict.fromkeys([*extremes[: _SAMPLES // 2], *evenly]))[:_SAMPLES])
-
-
-def _tensors(inputs: Any) -> Iterator[Tensor]:
-    if isinstance(inputs, Tensor):
-        yield inputs
-    elif isinstance(inputs, (Mapping, tuple, list)):
-        for part in inputs.values() if isinstance(inputs, Mapping) else inputs:
-            yield from _tensors(part)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.nested import map_tensors
 from repsim_fast.capture.capture import Capture, untouched
 from repsim_fast.capture.permuted import look_at_orders
 from repsim_fast.capture.samples import (
@@ -145,13 +146,11 @@ def _is_known(cls: type) -> bool:
 
 def _rows(inputs: Any, rows: Tensor, n: int) -> Any:
     """The same inputs for some of the n samples."""
-    if isinstance(inputs, Tensor):
-        return inputs[rows.to(inputs.device)] if inputs.ndim and len(inputs) == n else inputs
-    if isinstance(inputs, Mapping):
-        return {name: _rows(value, rows, n) for name, value in inputs.items()}
-    if type(inputs) in (tuple, list):
-        return type(inputs)(_rows(value, rows, n) for value in inputs)
-    return inputs
+
+    def some(x: Tensor) -> Tensor:
+        return x[rows.to(x.device)] if x.ndim and len(x) == n else x
+
+    return map_tensors(some, inputs)
 
 
 @contextlib.contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from repsim_fast._core.nested import tensors_in
 from repsim_fast.data.batches import Batch, PerModel
 
 # Numbers of a sample that are looked at, evenly spread, and samples that are kept: those of the
@@ -44,7 +44,7 @@ class Fingerprint:
         """Take a batch as the next one."""
         x = next(iter(batch.x.values())) if isinstance(batch.x, PerModel) else batch.x
         digests = torch.zeros(batch.n, dtype=torch.int64)
-        parts = [t for t in _tensors(x) if _readable(t) and t.ndim and len(t) == batch.n]
+        parts = [t for t in tensors_in(x) if _readable(t) and t.ndim and len(t) == batch.n]
         self._known = self._known and bool(parts)
         for number, part in enumerate(parts):
             digests += (2 * number + 1) * _digests(part.detach())
@@ -118,11 +118,3 @@ def _readable(x: Tensor) -> bool:
     return not (
         is_lazy(x) or x.is_quantized or x.is_nested or x.is_meta or x.layout != torch.strided
     )
-
-
-def _tensors(x: Any) -> Iterator[Tensor]:
-    if isinstance(x, Tensor):
-        yield x
-    elif isinstance(x, (Mapping, tuple, list)):
-        for part in x.values() if isinstance(x, Mapping) else x:
-            yield from _tensors(part)
