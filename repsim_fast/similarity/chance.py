@@ -17,7 +17,7 @@ from repsim_fast.similarity.base.measure import (
     check_count,
     check_range,
 )
-from repsim_fast.similarity.base.pairs import Pairs
+from repsim_fast.similarity.base.pairs import Pairs, all_pairs, filled
 from repsim_fast.similarity.base.prepared import Prepared
 from repsim_fast.similarity.inference import as_alike, null_values, permuted, representations
 from repsim_fast.similarity.streaming.samples import SampleMeasure
@@ -138,16 +138,12 @@ def calibrate(
     ours = [chosen.view(x) for x in left]
     theirs = ours if right is None else [chosen.view(y) for y in right]
     mirrored = right is None and chosen.info.symmetric
-    pairs = [(i, j) for i in range(len(ours)) for j in range(i if mirrored else 0, len(theirs))]
+    pairs = all_pairs(len(ours), len(theirs), mirrored=mirrored)
     found = chosen.calibration(ours, theirs, pairs)
-    rows, columns = (torch.tensor(numbers) for numbers in zip(*pairs, strict=True))
 
     def matrix(values: Tensor) -> Tensor:
-        result = values.new_empty(len(ours), len(theirs))
-        if mirrored:
-            result[columns, rows] = values
-        result[rows, columns] = values
-        return result
+        empty = values.new_empty(len(ours), len(theirs))
+        return filled(empty, pairs, values, mirrored=mirrored)
 
     return Calibration(*(matrix(getattr(found, f.name)) for f in dataclasses.fields(found)))
 

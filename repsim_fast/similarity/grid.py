@@ -15,7 +15,7 @@ from repsim_fast.similarity.base.measure import (
     warn_of_caution,
     warn_of_no_gradient,
 )
-from repsim_fast.similarity.base.pairs import Pairs
+from repsim_fast.similarity.base.pairs import Pairs, all_pairs, filled
 from repsim_fast.similarity.base.prepared import Prepared, prepare
 from repsim_fast.similarity.base.store import Spill
 
@@ -82,10 +82,7 @@ def grid(
 def within(measure: Measure[Any], views: Sequence[Any]) -> Tensor:
     """Values (L, L) of all pairs of one set."""
     size, info = len(views), measure.info
-    if info.symmetric:
-        pairs = [(i, j) for i in range(size) for j in range(i, size)]
-    else:
-        pairs = [(i, j) for i in range(size) for j in range(size)]
+    pairs = all_pairs(size, size, mirrored=info.symmetric)
     if info.of_itself is not None:
         pairs = [(i, j) for i, j in pairs if i != j]
     return _filled(measure, views, views, pairs, (size, size))
@@ -93,7 +90,7 @@ def within(measure: Measure[Any], views: Sequence[Any]) -> Tensor:
 
 def between(measure: Measure[Any], left: Sequence[Any], right: Sequence[Any]) -> Tensor:
     """Values (L, M) of all pairs of two sets."""
-    pairs = [(i, j) for i in range(len(left)) for j in range(len(right))]
+    pairs = all_pairs(len(left), len(right), mirrored=False)
     return _filled(measure, left, right, pairs, (len(left), len(right)))
 
 
@@ -110,8 +107,4 @@ def _filled(
     if not pairs:
         return values
     computed = measure.pairs(left, right, pairs).double()
-    rows, columns = (torch.tensor(numbers) for numbers in zip(*pairs, strict=True))
-    values = values.to(computed.device).index_put((rows, columns), computed)
-    if left is right and measure.info.symmetric:
-        values = values.index_put((columns, rows), computed)
-    return values
+    return filled(values, pairs, computed, mirrored=left is right and measure.info.symmetric)

@@ -30,6 +30,24 @@ Padded: TypeAlias = "tuple[Tensor, list[int] | None, list[int] | None]"
 """Matrices (B, m, n), and their heights and widths where these differ."""
 
 
+def all_pairs(rows: int, columns: int, *, mirrored: bool) -> list[tuple[int, int]]:
+    """Every pair; of a set with itself, ``mirrored``, those on and above the diagonal."""
+    return [(i, j) for i in range(rows) for j in range(i if mirrored else 0, columns)]
+
+
+def filled(
+    matrix: Tensor,  # (L, M)
+    pairs: Pairs,
+    values: Tensor,  # (len(pairs),)
+    *,
+    mirrored: bool,
+) -> Tensor:
+    """The matrix with values at pairs, and where they are mirrored below the diagonal, too."""
+    rows, columns = (torch.tensor(numbers) for numbers in zip(*pairs, strict=True))
+    matrix = matrix.to(values.device).index_put((rows, columns), values)
+    return matrix.index_put((columns, rows), values) if mirrored else matrix
+
+
 class Batch(NamedTuple):
     """Products of some pairs, zero-padded to one size."""
 

@@ -27,6 +27,7 @@ from repsim_fast.similarity.base.measure import (
     need_float64,
     options,
 )
+from repsim_fast.similarity.base.pairs import all_pairs, filled
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
 from repsim_fast.similarity.base.store import GIB, FeatureStore, Spill
 from repsim_fast.similarity.grid import within
@@ -272,7 +273,7 @@ class SampleAccumulator:
                 f"permutations={PERMUTATIONS} gives it"
             )
         mirrored = self.measure.info.symmetric
-        pairs = [(i, j) for i in range(len(known)) for j in range(i if mirrored else 0, len(known))]
+        pairs = all_pairs(len(known), len(known), mirrored=mirrored)
         orders = permuted(sum(self._batches), PERMUTATIONS if count is None else count, self.seed)
         nulls = null_values(self.measure, known, known, pairs, orders, memory=self._memory)
         try:
@@ -281,12 +282,9 @@ class SampleAccumulator:
             if count is not None:
                 raise
             return None, str(error)
-        rows, columns = (torch.tensor(numbers) for numbers in zip(*pairs, strict=True))
-        level_of_pairs = torch.zeros(len(known), len(known), dtype=torch.float64)
-        if mirrored:
-            level_of_pairs[columns, rows] = null.mean(dim=0)
-        level_of_pairs[rows, columns] = null.mean(dim=0)
-        return views.spread(level_of_pairs), f"mean over {len(null)} random orders of the samples"
+        empty = null.new_empty(len(known), len(known))
+        levels = filled(empty, pairs, null.mean(dim=0), mirrored=mirrored)
+        return views.spread(levels), f"mean over {len(null)} random orders of the samples"
 
 
 class _Views(NamedTuple):
