@@ -170,6 +170,13 @@ def test_autoattack_has_the_standard_settings_of_each_norm(
     assert made[1]["loss"] == "dlr"
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_autoattack_of_networks_that_draw_has_the_settings_of_rand(norm: str) -> None:
+    attack = AutoAttack(1.0, norm=norm, draws=20)
+    assert attack.stages == ("apgd-ce", "apgd-dlr")
+    assert attack.restarts == 1
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_autoattack_of_few_classes(n_classes: int) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, n_classes))

@@ -50,7 +50,7 @@ class AutoAttack:
             "apgd-dlr".
         steps: Steps of APGD and FAB.
         n_targets: Wrong classes tried by the targeted attacks; default 9, of "apgd-t" in L1 5.
-        restarts: Of "apgd-ce" and "apgd-dlr"; default 1, in L1 5.
+        restarts: Of "apgd-ce" and "apgd-dlr"; default 1, in L1 without ``draws`` 5.
         targeted_loss: Of "apgd-t", "dlr" or "ce"; default "dlr", which needs 4 classes, and "ce"
             for fewer.
         draws: Of the APGD stages and of what counts as fooled, as in ``PGD``.
@@ -93,7 +93,8 @@ class AutoAttack:
         self.stages = tuple(stages)
         self.steps = steps
         self.n_targets = n_targets
-        self.restarts = _RESTARTS.get(norm, _ELSE_RESTARTS) if restarts is None else restarts
+        standard = _ELSE_RESTARTS if draws > 1 else _RESTARTS.get(norm, _ELSE_RESTARTS)
+        self.restarts = standard if restarts is None else restarts
         self.targeted_loss = targeted_loss
         self.draws = draws
         self.queries = queries
