@@ -30,6 +30,16 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether anything runs before or after the module's own code."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
 def check_hookable(model: object) -> nn.Module:
     """``model`` itself, if it is a module whose layers run in Python.
 

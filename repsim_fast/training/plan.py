@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import check_logits
 from repsim_fast._core.borrow import borrow
@@ -128,16 +128,20 @@ def check_trainable(model: nn.Module, autocast: torch.dtype | None) -> None:
         )
 
 
-def check_classes(model: nn.Module, data: LabelledImages, device: torch.device) -> int:
+def check_classes(model: nn.Module, image: Tensor, span: Tensor) -> int:
     """Number of the model's classes; that its logits are logits, and the labels among them.
 
     Before the first epoch rather than in it.
 
+    Args:
+        model: The model to train.
+        image: The first image, (1, ...).
+        span: The smallest and largest label.
+
     Raises:
         ValueError: Something else.
     """
-    with borrow(model, device=device, seed=0), torch.no_grad():
-        image, span = data.preview(device)
+    with borrow(model, device=image.device, seed=0), torch.no_grad():
         logits = InputGradient(model, margin).logits(image)
         check_logits(logits.expand(2, -1), span)
     return logits.shape[1]

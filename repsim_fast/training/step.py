@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from repsim_fast._core.memory_format import laid_out
 from repsim_fast._core.processes import Processes
 
 from .awp import perturbed_weights
@@ -20,13 +21,14 @@ from .state import TrainingState
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step, and all it needs."""
+    """One optimizer step, and all it needs; ``layout`` is the memory format of the images."""
 
     state: TrainingState
     method: Method
     how: Optimisation
     device: torch.device
     group: Processes
+    layout: torch.memory_format = torch.preserve_format
 
     def __call__(self, batch: TrainingBatch, weight: float) -> tuple[Tensor, Tensor]:
         """Perturb, descend; gives the loss and the logits it was computed from.
@@ -41,6 +43,7 @@ class Step:
         Raises:
             ValueError: The loss, its gradients or the weights after the step are not finite.
         """
+        batch = replace(batch, x=laid_out(batch.x, self.layout))
         model, optimizer, scaler = self.state.model, self.state.optimizer, self.state.scaler
         with self._precision():
             perturbed = self.method.perturb(model, batch)

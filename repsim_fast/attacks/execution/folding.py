@@ -12,6 +12,8 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils import parametrize
 
+from repsim_fast._core.model_state import has_hooks
+
 _LINEAR_MAPS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -83,7 +85,7 @@ class FoldedModel:
     def __init__(
         self, model: nn.Module, example: Tensor, *, fold: bool, channels_last: bool
     ) -> None:
-        if any(_has_hooks(module) for module in model.modules()):
+        if any(has_hooks(module) for module in model.modules()):
             raise Unfoldable("the model has hooks, which a rewritten model would not run")
         example = example[:2]
         with torch.no_grad():
@@ -157,15 +159,6 @@ class FoldedModel:
                 self._pairs.append(_Pair(module, None, private))
                 module = private
             module.to(memory_format=torch.channels_last)
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
 
 
 def _plain(module: nn.Module) -> bool:

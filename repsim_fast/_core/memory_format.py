@@ -1,0 +1,121 @@
+"""Convolutional networks with their channels last for a while, where that is faster."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import platform
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from .borrow import Model, borrow, call
+from .model_state import has_hooks, unwrap
+
+
+def laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
+    """``x`` in a memory format, where it is images (N, C, H, W)."""
+    if x.ndim != 4 or layout == torch.preserve_format:
+        return x
+    return x.contiguous(memory_format=layout)
+
+
+@contextlib.contextmanager
+def fastest_layout(
+    model: Model, images: Tensor, *, half: bool = False
+) -> Iterator[torch.memory_format]:
+    """Memory format for the images of a model, whose convolutions' weights have it, too, within.
+
+    ``torch.channels_last`` where that was measured to be faster and the model can take it, else
+    ``torch.preserve_format``. Afterwards, also after an exception, the weights' present values
+    stand where they stood before, with the strides that they had. What is chosen follows from
+    model, processor and ``half``, never from a clock: a training has the same bits each time.
+
+    Args:
+        model: Modules that run as they are written: compiled, wrapped or hooked ones stay as they
+            are. It is run twice on an image, without a trace.
+        images: Like those to come, (N, ...), at least one.
+        half: The model runs in 16 bits.
+    """
+    weights = _weights(model) if images.ndim == 4 else []
+    homes = [(weight, weight.data) for weight in weights if not _is_last(weight)]
+    try:
+        if homes and not (_is_faster(images.device, half) and _move(model, homes, images[:1])):
+            weights = []
+            _return(homes)
+        yield torch.channels_last if weights else torch.preserve_format
+    finally:
+        _return(homes)
+
+
+_Homes = list[tuple[nn.Parameter, Tensor]]
+
+
+def _is_faster(device: torch.device, half: bool) -> bool:
+    """Whether convolutions are known to be faster with channels last."""
+    if device.type == "cuda":
+        return half  # the layout of tensor cores
+    # Measured with oneDNN's kernels on x86, which take float32 and bfloat16 alike.
+    mkldnn = torch.backends.mkldnn
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    return device.type == "cpu" and x86 and bool(mkldnn.enabled) and torch._C._has_mkldnn
+
+
+def _weights(model: Model) -> list[nn.Parameter]:
+    """Weights of a model's 2-d convolutions; none where one of them had better stay as it is."""
+    if not isinstance(model, nn.Module) or unwrap(model) is not model:
+        return []
+    modules = list(model.modules())
+    if any(has_hooks(module) for module in modules):
+        return []
+    held = [m._parameters.get("weight") for m in modules if isinstance(m, nn.Conv2d)]
+    weights = list({id(weight): weight for weight in held if weight is not None}.values())
+    return weights if all(_is_plain(weight) for weight in weights) else []
+
+
+def _is_plain(weight: nn.Parameter) -> bool:
+    """Whether nobody else reads the memory of a weight, which has a dtype of fast kernels."""
+    return (
+        type(weight) is nn.Parameter
+        and type(weight.data) is Tensor
+        and not is_lazy(weight)
+        and not weight.is_inference()
+        and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and weight.untyped_storage().nbytes() == weight.nbytes
+        and not (weight.device.type == "cpu" and weight.untyped_storage().is_shared())
+    )
+
+
+def _is_last(weight: Tensor) -> bool:
+    # By strides: a weight of one channel passes for any format, and its result then for any.
+    return weight.stride() == torch.empty_like(weight, memory_format=torch.channels_last).stride()
+
+
+def _move(model: Model, homes: _Homes, image: Tensor) -> bool:
+    """Put channels last; whether the model's answer stays the same up to rounding."""
+    pair = image.detach().expand(2, *image.shape[1:])  # of one image some kernels are others
+    try:
+        want = _answer(model, pair.contiguous())
+        for weight, home in homes:
+            weight.data = torch.empty_like(home, memory_format=torch.channels_last).copy_(home)
+        got = _answer(model, pair.contiguous(memory_format=torch.channels_last))
+    except Exception:  # of the model's own code, such as a view of maps as rows
+        return False
+    # Half of the digits: rounding stays far below, a layout taken for another far above.
+    bound = math.sqrt(torch.finfo(homes[0][1].dtype).eps) * float(want.abs().max())
+    return float((got - want).abs().max()) <= bound
+
+
+def _answer(model: Model, images: Tensor) -> Tensor:
+    with borrow(model, device=images.device, seed=0), torch.no_grad():
+        return call(model, images)
+
+
+def _return(homes: _Homes) -> None:
+    for weight, home in homes:
+        if weight.data_ptr() != home.data_ptr():
+            with torch.no_grad():
+                home.copy_(weight.data)
+            weight.data = home
