@@ -448,3 +448,30 @@ class TestValidation:
             train(small_net(), few, evaluation=Evaluation(validation=0.001), progress=False)
         with pytest.raises(TypeError, match=r"in memory .* batches of a list"):
             train(small_net(), [few], evaluation=Evaluation(validation=0.1), progress=False)
+
+
+@pytest.mark.parametrize("native", [torch.bfloat16, None])
+def test_automatic_precision(
+    small_net: Build, few: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, native: torch.dtype | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("repsim_fast.training.trainer.native_half", lambda device: native)
+    weights = []
+    for autocast in ("auto", native):
+        net = small_net()
+        with caplog.at_level("INFO", logger="repsim_fast"):
+            train(
+                net, few, epochs=2, optimisation=Optimisation(autocast=autocast),
+                saving=Saving(tmp_path, resume=autocast != "auto"), progress=False,
+            )  # fmt: skip
+        weights.append(net[0].weight)
+    # What was chosen is said, and saved as if it had been asked for.
+    assert f"autocast='auto' on cpu: {native or 'none'}" in caplog.text
+    assert len(weights) == 2
+    assert torch.equal(*weights)
+    monkeypatch.setattr("repsim_fast.training.trainer.native_half", lambda device: torch.float16)
+    with pytest.raises(ValueError, match="autocast"):
+        train(
+            small_net(), few, epochs=2, optimisation=Optimisation(autocast="auto"),
+            saving=Saving(tmp_path, resume=True), progress=False,
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Arithmetic in the precision of the arguments, whatever context a function is called in."""
+"""In which precision something is computed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+
+
+def native_half(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the device multiplies it natively (AMX, AVX512-BF16, Ampere), else None."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+    return torch.bfloat16 if native else None
 
 
 @contextmanager

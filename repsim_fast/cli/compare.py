@@ -220,8 +220,8 @@ def compare(
         raise ValueError(f"--attack must be one of {', '.join(_ATTACKS)}, got {attack!r}")
     if minus_chance and permutations == 0:
         raise ValueError("--minus-chance needs chance levels, got --permutations 0")
-    mixed = choose_autocast(autocast)
     where = choose_device(device)
+    mixed = choose_autocast(autocast, where)
     threads_used = choose_threads(threads)
     check_writable(out)
     # write_folder has a lock of its own, for the time of the writing.

@@ -8,6 +8,7 @@ import torch
 import typer
 
 from repsim_fast._core.model_state import usable_device
+from repsim_fast._core.precision import native_half
 from repsim_fast.data import ImageData
 
 
@@ -76,20 +77,23 @@ Autocast = Annotated[
     str | None,
     typer.Option(
         metavar="TYPE",
-        help="Mixed precision of forward passes, 'bfloat16' or 'float16' (default: none).",
+        help="Mixed precision of forward passes: 'bfloat16', 'float16', or 'auto', which is "
+        "bfloat16 where processor or GPU multiply it natively (default: none).",
     ),
 ]
 
 
-def choose_autocast(name: str | None) -> torch.dtype | None:
+def choose_autocast(name: str | None, device: torch.device) -> torch.dtype | None:
     """The dtype of mixed precision asked for.
 
     Raises:
         ValueError: It is none of those there are.
     """
+    if name == "auto":
+        return native_half(device)
     choices = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name not in choices:
-        raise ValueError(f"--autocast must be bfloat16 or float16, got {name!r}")
+        raise ValueError(f"--autocast must be bfloat16 or float16 or auto, got {name!r}")
     return choices[name]
 
 

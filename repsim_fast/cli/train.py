@@ -112,17 +112,20 @@ def train(
         setup = of_options(model, method, eps, attack_steps, settings)
     else:
         setup = of_recipe(preset, model, eps, settings, typed_options(context))
-    setup = setup.with_autocast(choose_autocast(autocast))
     if validation is None:
         validation = VALIDATION if preset is None else 0.0
     where, threads_used = choose_device(device), choose_threads(threads)
+    mixed = choose_autocast(autocast, where)
+    setup = setup.with_autocast(mixed)
+    precision = None if mixed is None else str(mixed).removeprefix("torch.")
     with _written_alone(out, resume) as folder:
         images = _load(data, "train", size, limit, seed)
         unseen = _load(data, "test", size, test_limit, seed)
         network, architecture = _build(setup.model, images, seed)
         typer.echo(
             f"training {setup.model} ({sum(p.numel() for p in network.parameters()):,} "
-            f"parameters) on {describe(images)}; device {where}, {threads_used}"
+            f"parameters) on {describe(images)}; device {where}, {threads_used}, "
+            f"autocast {precision or 'none'}"
         )
         saving = Saving(folder, architecture, resume=resume is True, log=folder / _LOG)
         with _resumable(out):
@@ -132,7 +135,7 @@ def train(
             )
         about: dict[str, Any] = {
             "preset": preset,
-            "autocast": autocast,
+            "autocast": precision,
             "seed": seed,
             "data": describe(images),
             "validation": validation,

@@ -103,7 +103,7 @@ def build_method(method: str | Method, options: Mapping[str, Any] | None) -> Met
     return method
 
 
-def check_trainable(model: nn.Module, autocast: torch.dtype | None) -> None:
+def check_trainable(model: nn.Module, autocast: torch.dtype | str | None) -> None:
     """A module with weights in dtypes that train without, or with, autocast's loss scaling.
 
     Raises:

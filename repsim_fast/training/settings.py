@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -30,7 +30,9 @@ class Optimisation:
         awp_warmup: Epochs before it begins.
         ema: Decay of an exponential moving average of the weights. The average is what is
             evaluated, saved for use and left in the model at the end.
-        autocast: torch.bfloat16 or torch.float16 for forward passes (float16 with loss scaling).
+        autocast: torch.bfloat16 or torch.float16 for forward passes (float16 with loss scaling);
+            "auto" is bfloat16 where processor or GPU multiply it natively, else none, as the log
+            then says.
 
     Raises:
         ValueError: A value out of its range.
@@ -42,7 +44,7 @@ class Optimisation:
     awp: float = 0.0
     awp_warmup: int = 0
     ema: float | None = None
-    autocast: torch.dtype | None = None
+    autocast: torch.dtype | Literal["auto"] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum < 1:
@@ -52,7 +54,7 @@ class Optimisation:
                 raise ValueError(f"{name} must be non-negative, got {value}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must lie in (0, 1), got {self.ema}")
-        check_autocast(self.autocast)
+        check_autocast(None if self.autocast == "auto" else self.autocast)
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,6 @@ class Step:
         return loss, logits
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.how.autocast is None:
+        if not isinstance(self.how.autocast, torch.dtype):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.how.autocast)

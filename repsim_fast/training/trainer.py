@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.memory_format import fastest_layout
 from repsim_fast._core.model_state import device_of, in_mode, usable_device
+from repsim_fast._core.precision import native_half
 from repsim_fast._core.processes import Processes, local_device, processes
 from repsim_fast.data import augmentation
 from repsim_fast.data.augmentation import Augment
@@ -33,6 +35,8 @@ from .schedules import Schedule
 from .settings import Evaluation, Optimisation, Saving
 from .state import TrainingState
 from .step import Step
+
+_logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode(False)
@@ -133,6 +137,7 @@ def train(
     if saving.architecture is not None:
         check_architecture("architecture", model, saving.architecture)
     where = _place(model, device)
+    how = _with_precision(how, where)
     data = labelled(train_data, "train_data")
     if evaluation.validation:
         data, held_out = _split(data, evaluation.validation, seed)
@@ -169,6 +174,14 @@ def _split(data: LabelledImages, share: float, seed: int) -> tuple[Samples, Samp
             f"{type(data.source).__name__}: give Evaluation its own data"
         )
     return data.split(share, seed)
+
+
+def _with_precision(how: Optimisation, device: torch.device) -> Optimisation:
+    if how.autocast != "auto":
+        return how
+    chosen = native_half(device)
+    _logger.info("autocast='auto' on %s: %s", device, chosen or "none")
+    return replace(how, autocast=chosen)
 
 
 def _place(model: nn.Module, device: torch.device | str | None) -> torch.device:

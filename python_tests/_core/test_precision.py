@@ -1,0 +1,29 @@
+"""Precisions that a device multiplies natively."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from repsim_fast._core.precision import native_half
+
+CPU = torch.device("cpu")
+
+
+def _processor(monkeypatch: pytest.MonkeyPatch, *, avx512: bool, amx: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+
+
+@pytest.mark.parametrize(("avx512", "amx"), [(True, False), (False, True), (True, True)])
+def test_a_processor_that_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool
+) -> None:
+    _processor(monkeypatch, avx512=avx512, amx=amx)
+    assert native_half(CPU) == torch.bfloat16
+
+
+def test_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    _processor(monkeypatch, avx512=False, amx=False)
+    assert native_half(CPU) is None
+    assert native_half(torch.device("meta")) is None
