@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # From the source archive to an installed package, as the README says, in an environment that has
-# nothing but another torch; then `pip install` with build isolation. What a plain installation does
-# without is named. Slow (it makes an environment, compiles twice), hence a script of its own:
-# make wheel-check.
+# nothing but torch; then `pip install` with build isolation. What a plain installation does without
+# is named. Slow (it compiles twice, and fetches torch once), hence a script of its own:
+# make wheel-check. Other versions of torch are for torch_versions.py.
 set -euo pipefail
 
 builder=$(realpath "$1")/bin
 python=${PYTHON:-python3}
-other_torch=${OTHER_TORCH:-2.13.0}
+torch=$("$builder/python" -c 'import importlib.metadata as m; print(m.version("torch"))')
 # One architecture shows the way of CUDA sources through pip; make build compiles them all.
 export TORCH_CUDA_ARCH_LIST=8.0
 work=$(mktemp -d)
@@ -34,10 +34,10 @@ if REPSIM_BUILD_EXTENSIONS=0 "$builder/pip" wheel -q --no-build-isolation --no-d
 fi
 grep "REPSIM_BUILD_EXTENSIONS=0 is for" "$work/said"
 
-echo "== the README's commands, torch $other_torch"
+echo "== the README's commands, torch $torch"
 "$python" -m venv "$work/env"
 env=$work/env/bin
-"$env/pip" install -q "torch==$other_torch"
+"$builder/python" python_tests/build/lend_torch.py "$work/env"
 awk '/environment of your own/ { found = 1 } found && /^```/ { if (inside) exit; inside = 1; next }
      inside' README.md >"$work/commands"
 cat "$work/commands"
@@ -79,9 +79,9 @@ mkdir tests && cp -r "$source/python_tests" "$source/pyproject.toml" tests/
 (cd tests && "$env/pytest" -q python_tests/ops/test_centered_gram.py \
   python_tests/similarity/test_cka.py python_tests/similarity/streaming/test_minibatch.py)
 
-echo "== pip install with build isolation, torch $other_torch in the build environment"
+echo "== pip install with build isolation, torch $torch in the build environment"
 "$env/pip" uninstall -q -y repsim_fast
-echo "torch==$other_torch" >constraints.txt
+echo "torch==$torch" >constraints.txt
 FORCE_CUDA=0 PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
   "$env/pip" install -q --no-deps "$work"/repsim_fast-*.tar.gz
 "$env/repsim-fast" --version
