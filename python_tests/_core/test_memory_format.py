@@ -141,3 +141,11 @@ def test_leaves_no_trace() -> None:
         assert net.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, buffers[name]) for name, value in net.named_buffers())
+
+
+def test_gradients_have_the_strides_of_their_weights() -> None:
+    net = Net()
+    with fastest_layout(net, IMAGES):
+        net(IMAGES).sum().backward()
+    assert net.conv.weight.grad is not None
+    assert net.conv.weight.grad.stride() == net.conv.weight.stride()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .borrow import Model, borrow, call
-from .model_state import has_hooks, unwrap
+from .model_state import ModelMode, has_hooks, unwrap
 
 
 def laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
@@ -20,6 +20,19 @@ def laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
     if x.ndim != 4 or layout == torch.preserve_format:
         return x
     return x.contiguous(memory_format=layout)
+
+
+@torch.no_grad()
+def with_strides_of(weight: Tensor, value: Tensor) -> Tensor:
+    """``value`` with the strides of a weight of its shape."""
+    if value.stride() == weight.stride():
+        return value
+    return torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
+def is_ours(part: object) -> bool:
+    """Whether something is of a class of this package, whose code takes maps of any strides."""
+    return type(part).__module__.startswith("repsim_fast.")
 
 
 @contextlib.contextmanager
@@ -35,7 +48,7 @@ def fastest_layout(
 
     Args:
         model: Modules that run as they are written: compiled, wrapped or hooked ones stay as they
-            are. It is run twice on an image, without a trace.
+            are. It is run on an image first, without a trace.
         images: Like those to come, (N, ...), at least one.
         half: The model runs in 16 bits.
     """
@@ -100,7 +113,9 @@ def _move(model: Model, homes: _Homes, image: Tensor) -> bool:
         want = _answer(model, pair.contiguous())
         for weight, home in homes:
             weight.data = torch.empty_like(home, memory_format=torch.channels_last).copy_(home)
-        got = _answer(model, pair.contiguous(memory_format=torch.channels_last))
+        pair = pair.contiguous(memory_format=torch.channels_last)
+        got = _answer(model, pair)
+        _answer(model, pair, mode="train")
     except Exception:  # of the model's own code, such as a view of maps as rows
         return False
     # Half of the digits: rounding stays far below, a layout taken for another far above.
@@ -108,14 +123,14 @@ def _move(model: Model, homes: _Homes, image: Tensor) -> bool:
     return float((got - want).abs().max()) <= bound
 
 
-def _answer(model: Model, images: Tensor) -> Tensor:
-    with borrow(model, device=images.device, seed=0), torch.no_grad():
+def _answer(model: Model, images: Tensor, *, mode: ModelMode = "eval") -> Tensor:
+    with borrow(model, mode=mode, device=images.device, seed=0), torch.no_grad():
         return call(model, images)
 
 
 def _return(homes: _Homes) -> None:
     for weight, home in homes:
         if weight.data_ptr() != home.data_ptr():
-            with torch.no_grad():
-                home.copy_(weight.data)
-            weight.data = home
+            weight.data = home.copy_(weight.data)
+        if weight.grad is not None:
+            weight.grad = with_strides_of(weight, weight.grad)

@@ -116,19 +116,10 @@ def load_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) ->
         state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": entries})
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{path} holds the state of another optimizer: {error}") from error
-    _lay_out_as_weights(state.optimizer)
     if header["scaler"]:
         state.scaler.load_state_dict(header["scaler"])
     state.history = history
     state.answered = header["answered"]
-
-
-def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Strides of the weights for what the optimizer keeps of them, as where it was computed."""
-    for weight, held in optimizer.state.items():
-        for name, value in held.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                held[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def unfinished(path: Path) -> str | None:

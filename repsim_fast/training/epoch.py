@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from repsim_fast._core.memory_format import laid_out
 from repsim_fast._core.randomness import private_rng
 from repsim_fast.data.labelled import LabelledImages
 
@@ -36,11 +37,12 @@ def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: P
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     rate = plan.lr
     step.state.model.train()
-    with private_rng(device, own_seed):
+    with step.layout() as layout, private_rng(device, own_seed):
+        step.state.lay_out()
         # A loader's own order and augmentation follow from the global generators, seeded here.
         batches = data.epoch(epoch, plan.batch_size, device, order_seed, group)
         for index, (x, y, weight) in enumerate(batches):
-            x = plan.augment(x, noise)
+            x = laid_out(plan.augment(x, noise), layout)
             for progress in _replays(plan, epoch, index, n_batches):
                 rate = plan.rate(progress.fraction)
                 step.set_rate(rate)

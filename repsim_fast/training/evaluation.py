@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import check_labels_below
 from repsim_fast._core.borrow import Model, borrow, call
+from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
 from repsim_fast._core.model_state import device_of
 from repsim_fast._core.processes import Processes
 from repsim_fast.attacks.best_adversarial import fools
@@ -74,9 +76,13 @@ def evaluate(
     held = labelled(data)
     where = _place(model) if device is None else torch.device(device)
     n = clean = robust = 0
+    layout: torch.memory_format | None = None
     total = len(held.labels) if isinstance(held, Samples) else None
-    with held.reading(where), _bar(total, progress) as bar:
+    with held.reading(where), _bar(total, progress) as bar, contextlib.ExitStack() as stack:
         for x, y in held.batches(batch_size, where):
+            if layout is None:
+                layout = stack.enter_context(_laid_out(model, attack, x))
+            x = laid_out(x, layout)
             right = correct(model, x, y)
             clean += int(right.sum())
             if attack is not None:
@@ -84,10 +90,19 @@ def evaluate(
                 right &= correct(model, adversarial, y)
                 robust += int(right.sum())
                 if on_batch is not None:
-                    on_batch(adversarial, right)
+                    on_batch(adversarial.contiguous(), right)
             n += len(y)
             bar.update(len(y))
     return Accuracy(clean / n, None if attack is None else robust / n, n)
+
+
+def _laid_out(
+    model: Model, attack: Attack | None, x: Tensor
+) -> contextlib.AbstractContextManager[torch.memory_format]:
+    # Attacks of others may not take gradients of other strides than the images'.
+    if attack is None or is_ours(attack):
+        return fastest_layout(model, x[:1])
+    return contextlib.nullcontext(torch.preserve_format)
 
 
 def correct(model: Model, x: Tensor, y: Tensor) -> Tensor:

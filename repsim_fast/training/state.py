@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from repsim_fast._core.memory_format import with_strides_of
+
 from .ema import WeightAverage
 from .history import Epoch, History
 from .settings import Optimisation
@@ -48,6 +50,14 @@ class TrainingState:
             torch.amp.GradScaler(device.type, enabled=how.autocast == torch.float16),
             None if how.ema is None else WeightAverage(model, how.ema),
         )
+
+    @torch.no_grad()
+    def lay_out(self) -> None:
+        """Strides of the weights for what the optimizer keeps of them."""
+        for weight, held in self.optimizer.state.items():
+            for name, value in held.items():
+                if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                    held[name] = with_strides_of(weight, value)
 
     @property
     def concluded(self) -> list[Epoch]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from repsim_fast._core.memory_format import laid_out
+from repsim_fast._core.memory_format import fastest_layout, is_ours
 from repsim_fast._core.processes import Processes
 
 from .awp import perturbed_weights
@@ -18,17 +18,35 @@ from .methods import Method, TrainingBatch
 from .settings import Optimisation
 from .state import TrainingState
 
+# Other optimizers may see weights as vectors, which takes usual strides.
+_ANY_LAYOUT = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step, and all it needs; ``layout`` is the memory format of the images."""
+    """One optimizer step, and all it needs; ``example`` is an image, (1, ...)."""
 
     state: TrainingState
     method: Method
     how: Optimisation
     device: torch.device
     group: Processes
-    layout: torch.memory_format = torch.preserve_format
+    example: Tensor
+
+    def layout(self) -> contextlib.AbstractContextManager[torch.memory_format]:
+        """Within, the model is laid out as is fastest for images of the format that this gives.
+
+        As they are, where code of the caller's, other than the model, could meet other strides
+        than it is used to.
+        """
+        optimizer, model = self.state.optimizer, self.state.model
+        if not (
+            type(optimizer) in _ANY_LAYOUT
+            and self.method.any_layout
+            and all(map(is_ours, self.how.regularisers))
+        ):
+            return contextlib.nullcontext(torch.preserve_format)
+        return fastest_layout(model, self.example, half=self.how.autocast is not None)
 
     def __call__(self, batch: TrainingBatch, weight: float) -> tuple[Tensor, Tensor]:
         """Perturb, descend; gives the loss and the logits it was computed from.
@@ -43,7 +61,6 @@ class Step:
         Raises:
             ValueError: The loss, its gradients or the weights after the step are not finite.
         """
-        batch = replace(batch, x=laid_out(batch.x, self.layout))
         model, optimizer, scaler = self.state.model, self.state.optimizer, self.state.scaler
         with self._precision():
             perturbed = self.method.perturb(model, batch)

@@ -14,7 +14,6 @@ from torch import nn
 
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
-from repsim_fast._core.memory_format import fastest_layout
 from repsim_fast._core.model_state import device_of, in_mode, usable_device
 from repsim_fast._core.precision import native_half
 from repsim_fast._core.processes import Processes, local_device, processes
@@ -148,10 +147,7 @@ def train(
     state = TrainingState.begin(model, lr, how, where)
     settings = described(plan, how, data, method_options, schedule, augment)
     group = processes(where)
-    with (
-        _written_alone(saving, group),
-        fastest_layout(model, preview[0], half=how.autocast is not None) as layout,
-    ):
+    with _written_alone(saving, group):
         _resume(state, saving, settings)
         with (
             in_mode([model], "keep"),
@@ -160,7 +156,7 @@ def train(
         ):
             _check_start(data.steps(batch_size, group), group, where)
             group.broadcast(model)
-            step = Step(state, plan.method, how, where, group, layout)
+            step = Step(state, plan.method, how, where, group, preview[0])
             train_epochs(Run(plan, step, data, evaluation, saving, settings, on_epoch, log, bar))
     if state.average is not None:
         state.average.load_into(model)

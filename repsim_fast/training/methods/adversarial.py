@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.memory_format import is_ours
 from repsim_fast.attacks import PGD
 
 from .base import Method, TrainingBatch, clean, cross_entropy, on_examples
@@ -17,7 +18,7 @@ Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
 def standard() -> Method:
     """Cross-entropy of clean images."""
-    return Method("standard", clean, cross_entropy)
+    return Method("standard", clean, cross_entropy, any_layout=True)
 
 
 def pgd(
@@ -33,7 +34,7 @@ def pgd(
     """
     step_size = eps / 4 if step_size is None else step_size
     perturb = on_examples(PGD, eps, steps=steps, step_size=step_size, **options)
-    return Method("pgd", perturb, cross_entropy, eps)
+    return Method("pgd", perturb, cross_entropy, eps, any_layout=True)
 
 
 def adversarial(attack: Attack, *, name: str = "adversarial", eps: float | None = None) -> Method:
@@ -46,7 +47,7 @@ def adversarial(attack: Attack, *, name: str = "adversarial", eps: float | None 
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         return attack(model, batch.x, batch.y)
 
-    return Method(name, perturb, cross_entropy, eps)
+    return Method(name, perturb, cross_entropy, eps, any_layout=is_ours(attack))
 
 
 def noise(sigma: float = 0.25) -> Method:
@@ -61,4 +62,4 @@ def noise(sigma: float = 0.25) -> Method:
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         return batch.x + sigma * torch.randn(batch.x.shape, generator=batch.generator).to(batch.x)
 
-    return Method("noise", perturb, cross_entropy)
+    return Method("noise", perturb, cross_entropy, any_layout=True)

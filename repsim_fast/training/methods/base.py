@@ -76,6 +76,8 @@ class Method:
         eps: Radius of the perturbation, None without one.
         replays: Optimizer steps on each batch.
         after_backward: Called after each backward pass.
+        any_layout: Whether its code takes images and gradients of any strides, so that the network
+            may have its channels last.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Method:
     eps: float | None = None
     replays: int = 1
     after_backward: Callable[[], None] = _nothing
+    any_layout: bool = False
 
 
 def on_examples(

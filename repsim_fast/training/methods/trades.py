@@ -60,7 +60,7 @@ def trades(
         gap = divergence_of(logits.log_softmax(1), attacked.log_softmax(1))
         return cross_entropy(logits, batch.y) + beta * gap.mean(), attacked
 
-    return Method("trades", perturb, loss, eps)
+    return Method("trades", perturb, loss, eps, any_layout=True)
 
 
 def mart(
@@ -97,4 +97,4 @@ def mart(
         missing = -clean.gather(1, index).squeeze(1).expm1()
         return boosted + beta * (gap * missing).mean(), logits
 
-    return Method("mart", perturb, loss, eps)
+    return Method("mart", perturb, loss, eps, any_layout=True)
