@@ -34,7 +34,6 @@ def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: P
     n_batches = data.steps(plan.batch_size, group)
     # Sum of the losses, correct predictions, predictions.
     sums = torch.zeros(3, dtype=torch.float64, device=device)
-    rate = plan.lr
     step.state.model.train()
     with private_rng(device, own_seed):
         # A loader's own order and augmentation follow from the global generators, seeded here.
@@ -42,13 +41,12 @@ def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: P
         for index, (x, y, weight) in enumerate(batches):
             x = plan.augment(x, noise)
             for progress in _replays(plan, epoch, index, n_batches):
-                rate = plan.rate(progress.fraction)
-                step.set_rate(rate)
+                step.set_rate(plan.schedule(progress.fraction))
                 loss, logits = step(TrainingBatch(x, y, noise, progress), weight)
             sums += _counts(loss, logits, y)
             bar.advance(sums)
     total, right, count = group.sum(sums).tolist()
-    return Pass(total / count, right / count, rate)
+    return Pass(total / count, right / count, step.rate)
 
 
 def _replays(plan: Plan, epoch: int, index: int, n_batches: int) -> Iterator[Progress]:

@@ -25,11 +25,12 @@ from . import checkpoints, schedules
 from .callback import OnEpoch
 from .history import History, Log
 from .methods import Method
+from .optimisation import Optimisation
 from .plan import Plan, build_method, check_classes, check_trainable, described
 from .progress_bar import ProgressBar
 from .run import Run, train_epochs
 from .schedules import Schedule
-from .settings import Evaluation, Optimisation, Saving
+from .settings import Evaluation, Saving
 from .state import TrainingState
 from .step import Step
 
@@ -55,7 +56,7 @@ def train(
     seed: int = 0,
     progress: bool = True,
 ) -> History:
-    """Train ``model`` in place by SGD with momentum; the same seed gives the same weights on CPU.
+    """Train ``model`` in place; the same seed gives the same weights on CPU.
 
     Started by torchrun, the processes share each batch and average their gradients. Of a loader
     each goes through its own (with torch's ``DistributedSampler``, which is told the epoch), and
@@ -137,7 +138,7 @@ def train(
     model.to(where)
     data = data.below(check_classes(model, data, where))
     state = TrainingState.begin(model, lr, how, where)
-    settings = described(plan, how, data, method_options, schedule, augment)
+    settings = described(plan, how, state.optimizer, data, method_options, schedule, augment)
     group = processes(where)
     with _written_alone(saving, group):
         _resume(state, saving, settings)
