@@ -43,6 +43,8 @@ class Optimisation:
             other vectors; False decays matrices and kernels only.
         max_grad_norm: Gradients whose L2 norm, over all parameters, is larger are scaled down to
             it; None for no clipping.
+        label_smoothing: Share of each label, in [0, 1), that the method's cross-entropy spreads
+            evenly over all classes; attacks go by the label.
         regularisers: Penalties on activations, added to the method's loss.
         awp: Relative size of the adversarial weight perturbation, 0 for none. Not with "sam", which
             perturbs the weights itself.
@@ -64,6 +66,7 @@ class Optimisation:
     weight_decay: float = 5e-4
     decay_norms_and_biases: bool = True
     max_grad_norm: float | None = None
+    label_smoothing: float = 0.0
     regularisers: Sequence[Regulariser] = ()
     awp: float = 0.0
     awp_warmup: int = 0
@@ -72,7 +75,7 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         self._check_optimizer()
-        for name in ("momentum", "beta2"):
+        for name in ("momentum", "beta2", "label_smoothing"):
             if not 0 <= (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {value}")
         for name in ("weight_decay", "awp", "awp_warmup"):

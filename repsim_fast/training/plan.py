@@ -75,6 +75,7 @@ def described(
         "augment": augment if isinstance(augment, str | None) else "custom",
         **optimizers.described(optimizer, plan.lr),
         "rho": how.rho if how.optimizer == "sam" else None,
+        "label_smoothing": how.label_smoothing,
         "max_grad_norm": how.max_grad_norm,
         "regularisers": [repr(regulariser) for regulariser in how.regularisers],
         "awp": [how.awp, how.awp_warmup],
@@ -99,6 +100,19 @@ def build_method(method: str | Method, options: Mapping[str, Any] | None) -> Met
     if options:
         raise ValueError("method_options go with a method given by name")
     return method
+
+
+def check_smoothing(method: Method, label_smoothing: float) -> None:
+    """A method whose loss takes smoothed labels, where they are.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if label_smoothing and not method.soft_labels:
+        raise ValueError(
+            f"label_smoothing: method {method.name!r} needs labels of one class each, got "
+            f"{label_smoothing}"
+        )
 
 
 def check_trainable(model: nn.Module, autocast: torch.dtype | None) -> None:

@@ -26,7 +26,14 @@ from .callback import OnEpoch
 from .history import History, Log
 from .methods import Method
 from .optimisation import Optimisation
-from .plan import Plan, build_method, check_classes, check_trainable, described
+from .plan import (
+    Plan,
+    build_method,
+    check_classes,
+    check_smoothing,
+    check_trainable,
+    described,
+)
 from .progress_bar import ProgressBar
 from .run import Run, train_epochs
 from .schedules import Schedule
@@ -69,7 +76,8 @@ def train(
             ``DataLoader`` or other iterable of such pairs with a length, trained on in the order
             in which it gives them. Whatever a loader draws from torch's global generators follows
             from ``seed`` and the epoch, so resuming is exact; what it draws from generators of its
-            own is not.
+            own is not. Labels may be soft, probabilities (N, n_classes), for methods whose loss
+            takes them; attacks and accuracies then go by the most probable class.
         method: A name from ``methods.available()`` or a ``Method``.
         method_options: Settings of a method given by name, such as ``{"eps": 8 / 255}``.
         epochs: Passes over the data.
@@ -79,7 +87,7 @@ def train(
         schedule: "cosine", "cyclic", "step", "constant" or a function of the fraction done.
         augment: "crop" (random shift by an eighth of the side), "crop+flip", a callable (images,
             generator) -> images, or None.
-        optimisation: Momentum, weight decay, regularisers, averages and precision.
+        optimisation: Optimizer, weight decay, regularisers, averages and precision.
         evaluation: Data, attack and detector of the figures of each epoch; default none.
         saving: Checkpoints, from which a training also goes on, and logs; default none.
         on_epoch: Called as (model, record) after each epoch, with the weights that were evaluated
@@ -127,6 +135,7 @@ def train(
         build_method(method, method_options), epochs, batch_size, lr, schedules.get(schedule),
         augmentation.get(augment), seed,
     )  # fmt: skip
+    check_smoothing(plan.method, how.label_smoothing)
     check_trainable(model, how.autocast)
     if saving.architecture is not None:
         check_architecture("architecture", model, saving.architecture)

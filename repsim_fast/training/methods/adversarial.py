@@ -17,7 +17,7 @@ Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
 def standard() -> Method:
     """Cross-entropy of clean images."""
-    return Method("standard", clean, cross_entropy)
+    return Method("standard", clean, cross_entropy, soft_labels=True)
 
 
 def pgd(
@@ -33,7 +33,7 @@ def pgd(
     """
     step_size = eps / 4 if step_size is None else step_size
     perturb = on_examples(PGD, eps, steps=steps, step_size=step_size, **options)
-    return Method("pgd", perturb, cross_entropy, eps)
+    return Method("pgd", perturb, cross_entropy, eps, soft_labels=True)
 
 
 def adversarial(attack: Attack, *, name: str = "adversarial", eps: float | None = None) -> Method:
@@ -46,7 +46,7 @@ def adversarial(attack: Attack, *, name: str = "adversarial", eps: float | None 
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         return attack(model, batch.x, batch.y)
 
-    return Method(name, perturb, cross_entropy, eps)
+    return Method(name, perturb, cross_entropy, eps, soft_labels=True)
 
 
 def noise(sigma: float = 0.25) -> Method:
@@ -61,4 +61,4 @@ def noise(sigma: float = 0.25) -> Method:
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         return batch.x + sigma * torch.randn(batch.x.shape, generator=batch.generator).to(batch.x)
 
-    return Method("noise", perturb, cross_entropy)
+    return Method("noise", perturb, cross_entropy, soft_labels=True)
