@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from repsim_fast._core.model_state import begin_training
 from repsim_fast._core.randomness import private_rng
 from repsim_fast.data.labelled import LabelledImages
 from repsim_fast.data.labels import classes_of
@@ -35,7 +36,7 @@ def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: P
     n_batches = data.steps(plan.batch_size, group)
     # Sum of the losses, correct predictions, predictions.
     sums = torch.zeros(3, dtype=torch.float64, device=device)
-    step.state.model.train()
+    begin_training(step.state.model)
     with private_rng(device, own_seed):
         # A loader's own order and augmentation follow from the global generators, seeded here.
         batches = data.epoch(epoch, plan.batch_size, device, order_seed, group)

@@ -10,6 +10,7 @@ import torch
 
 from repsim_fast._core.checks import check_autocast, check_choice
 
+from .frozen_norms import PARTS, FrozenPart
 from .optimizers import NAMES, OptimizerFactory
 from .regularisers import Regulariser
 
@@ -43,6 +44,8 @@ class Optimisation:
             other vectors; False decays matrices and kernels only.
         max_grad_norm: Gradients whose L2 norm, over all parameters, is larger are scaled down to
             it; None for no clipping.
+        freeze_batch_norm: "statistics" (batch norms normalise by their running averages, which
+            stay), "affine" (their weights and biases stay) or "both", for fine-tuning.
         label_smoothing: Share of each label, in [0, 1), that the method's cross-entropy spreads
             evenly over all classes; attacks go by the label.
         regularisers: Penalties on activations, added to the method's loss.
@@ -66,6 +69,7 @@ class Optimisation:
     weight_decay: float = 5e-4
     decay_norms_and_biases: bool = True
     max_grad_norm: float | None = None
+    freeze_batch_norm: FrozenPart | None = None
     label_smoothing: float = 0.0
     regularisers: Sequence[Regulariser] = ()
     awp: float = 0.0
@@ -90,6 +94,8 @@ class Optimisation:
             raise ValueError("awp: 'sam' perturbs the weights itself: choose one of them")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must lie in (0, 1), got {self.ema}")
+        if self.freeze_batch_norm is not None:
+            check_choice("freeze_batch_norm", self.freeze_batch_norm, PARTS)
         check_autocast(self.autocast)
 
     def _check_optimizer(self) -> None:

@@ -75,6 +75,7 @@ def described(
         "augment": augment if isinstance(augment, str | None) else "custom",
         **optimizers.described(optimizer, plan.lr),
         "rho": how.rho if how.optimizer == "sam" else None,
+        "freeze_batch_norm": how.freeze_batch_norm,
         "label_smoothing": how.label_smoothing,
         "max_grad_norm": how.max_grad_norm,
         "regularisers": [repr(regulariser) for regulariser in how.regularisers],

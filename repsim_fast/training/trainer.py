@@ -23,6 +23,7 @@ from repsim_fast.models.checkpoint import check_architecture
 
 from . import checkpoints, schedules
 from .callback import OnEpoch
+from .frozen_norms import frozen_batch_norms
 from .history import History, Log
 from .methods import Method
 from .optimisation import Optimisation
@@ -153,6 +154,7 @@ def train(
         _resume(state, saving, settings)
         with (
             in_mode([model], "keep"),
+            frozen_batch_norms(model, how.freeze_batch_norm),
             _log(saving, state, group) as log,
             _bar(plan, state, data, group, shown=progress) as bar,
         ):
