@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from repsim_fast.data import augmentation
 from repsim_fast.data.augmentation import Augment
 from repsim_fast.data.labelled import LabelledImages, labelled
 from repsim_fast.data.samples import Samples
-from repsim_fast.models.checkpoint import check_architecture
+from repsim_fast.models.checkpoint import check_architecture, load_weights
 
 from . import checkpoints, schedules
 from .callback import OnEpoch
@@ -59,6 +60,7 @@ def train(
     optimisation: Optimisation | None = None,
     evaluation: Evaluation | None = None,
     saving: Saving | None = None,
+    init: str | Path | None = None,
     on_epoch: OnEpoch | None = None,
     device: torch.device | str | None = None,
     seed: int = 0,
@@ -91,6 +93,9 @@ def train(
         optimisation: Optimizer, weight decay, regularisers, averages and precision.
         evaluation: Data, attack and detector of the figures of each epoch; default none.
         saving: Checkpoints, from which a training also goes on, and logs; default none.
+        init: Checkpoint whose weights training begins with: a file of ``models.save_checkpoint``, a
+            best.safetensors, or any safetensors file of the model's ``state_dict``. A training
+            resumes with the same weights in it only.
         on_epoch: Called as (model, record) after each epoch, with the weights that were evaluated
             and the epoch's ``Epoch``; under torchrun in the first process. The figures it returns
             by name, or None, become ``record.figures``, also in logs and checkpoints. It may raise
@@ -106,8 +111,8 @@ def train(
     Raises:
         ValueError: Unknown method or schedule, settings out of range, weights that cannot be
             trained in their dtype, labels that are no class of the model, a loss that is not
-            finite, an architecture that is not the model's, a checkpoint of other settings or
-            architecture, an unfinished training in the folder.
+            finite, an architecture or ``init`` that is not the model's, a checkpoint of other
+            settings or architecture, an unfinished training in the folder.
         TypeError: Data that hold no tensors, or labels that are no integers.
         OSError: The checkpoint folder cannot be written to, or another training writes there.
         RuntimeError: The device does not exist, or on_epoch raised an error.
@@ -147,8 +152,10 @@ def train(
         evaluation = replace(evaluation, data=held_out, validation=0.0)
     model.to(where)
     data = data.below(check_classes(model, data, where))
+    digest = None if init is None else _begin_with(init, model, saving)
     state = TrainingState.begin(model, lr, how, where)
     settings = described(plan, how, state.optimizer, data, method_options, schedule, augment)
+    settings["init"] = digest
     group = processes(where)
     with _written_alone(saving, group):
         _resume(state, saving, settings)
@@ -174,6 +181,16 @@ def _split(data: LabelledImages, share: float, seed: int) -> tuple[Samples, Samp
             f"{type(data.source).__name__}: give Evaluation its own data"
         )
     return data.split(share, seed)
+
+
+def _begin_with(init: str | Path, model: nn.Module, saving: Saving) -> str:
+    """Load the weights; gives their digest."""
+    weights = load_weights(init, model, architecture=saving.architecture)
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _place(model: nn.Module, device: torch.device | str | None) -> torch.device:
