@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import sys
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -113,11 +114,35 @@ def in_mode(models: Iterable[nn.Module], mode: ModelMode) -> Iterator[None]:
         if mode != "keep":
             for module in modules:
                 # Assigned, not .eval(): overridden train() methods may have side effects.
-                _set_training(module, mode == "train")
+                _set_training(module, mode == "train" and module not in _always_in_eval)
         yield
     finally:
         for module, flag in zip(modules, flags, strict=True):
             _set_training(module, flag)
+
+
+_always_in_eval: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+@contextlib.contextmanager
+def always_in_eval(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Modules that are in eval mode inside, also where their model is put in training mode."""
+    chosen = list(modules)
+    added = [module for module in chosen if module not in _always_in_eval]
+    with in_mode(chosen, "eval"):
+        _always_in_eval.update(added)
+        try:
+            yield
+        finally:
+            _always_in_eval.difference_update(added)
+
+
+def begin_training(model: nn.Module) -> None:
+    """Training mode, but for the modules that are always in eval mode."""
+    model.train()
+    for module in model.modules():
+        if module in _always_in_eval:
+            _set_training(module, False)
 
 
 def _set_training(module: nn.Module, training: bool) -> None:

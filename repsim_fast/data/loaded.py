@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repsim_fast._core.batch_checks import check_labels_below
 from repsim_fast._core.processes import Processes
 from repsim_fast._core.randomness import private_rng
 
 from .batches import open_data
+from .labels import check_fit, classes_of
 from .samples import Samples, check_types, placed
 
 
@@ -25,7 +25,7 @@ class LoadedBatches:
     Attributes:
         source: Iterable with a length, its number of batches.
         name: What messages call it.
-        n_classes: What labels must be below; None as long as it is not known.
+        n_classes: What labels must be of; None as long as it is not known.
     """
 
     source: Iterable[Any]
@@ -45,7 +45,8 @@ class LoadedBatches:
         """The first image, and the smallest and largest label of its batch, on ``device``."""
         with self.reading(device):
             for x, y in self.batches(0, device):
-                return x[:1], torch.stack((y.min(), y.max()))
+                classes = classes_of(y)
+                return x[:1], torch.stack((classes.min(), classes.max()))
         raise ValueError(f"{self.name} gave no batch")
 
     def reading(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -70,7 +71,7 @@ class LoadedBatches:
                 )
             check_types(f"{self.name}: batch {number}", batch.x, batch.y)
             if self.n_classes is not None:
-                check_labels_below(self.n_classes, batch.y)
+                check_fit(f"{self.name}: batch {number}", batch.y, self.n_classes)
             yield placed(batch.x, batch.y, device)
 
     def epoch(
@@ -100,7 +101,7 @@ class LoadedBatches:
         return self
 
     def below(self, n_classes: int) -> LoadedBatches:
-        """The same, checked batch by batch to have labels below ``n_classes``."""
+        """The same, checked batch by batch to have labels of ``n_classes`` classes."""
         return replace(self, n_classes=n_classes)
 
     def first(self, n: int) -> Samples:

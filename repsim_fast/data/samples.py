@@ -12,12 +12,15 @@ from torch import Tensor
 
 from repsim_fast._core.processes import Processes
 
+from .labels import check_fit, check_labels, classes_of, placed_labels
+
 _LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Images (N, C, H, W), uint8 or float in [0, 1], and labels (N,), kept where they are."""
+    """Images (N, C, H, W), uint8 or float in [0, 1], and labels (N,), or soft ones
+    (N, n_classes), kept where they are."""
 
     images: Tensor
     labels: Tensor
@@ -29,14 +32,16 @@ class Samples:
         Of the images some, evenly spaced, are looked at: all of them may be many gigabytes.
         """
         some = self.images[:: max(1, len(self.images) // _LOOKED_AT)]
-        sums = [zlib.crc32(_bytes(part)) for part in (self.labels.to(torch.int64), some)]
+        labels = placed_labels(self.labels, self.labels.device)
+        sums = [zlib.crc32(_bytes(part)) for part in (labels, some)]
         shape, dtype = tuple(self.images.shape[1:]), str(self.images.dtype).removeprefix("torch.")
         return f"{len(self.labels)} images {shape} {dtype} ({sums[0]:08x} {sums[1]:08x})"
 
     def preview(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The first image and the smallest and largest label, on ``device``."""
         image, _ = self._batch(slice(0, 1), device)
-        span = torch.stack((self.labels.min(), self.labels.max()))
+        classes = classes_of(self.labels)
+        span = torch.stack((classes.min(), classes.max()))
         return image, span.to(device, torch.int64)
 
     def reading(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -77,7 +82,12 @@ class Samples:
         return Samples(group.share(self.images), group.share(self.labels))
 
     def below(self, n_classes: int) -> Samples:
-        """The same, known to have labels below ``n_classes``."""
+        """The same, known to have labels of ``n_classes`` classes.
+
+        Raises:
+            ValueError: Soft labels of another number of classes.
+        """
+        check_fit("train_data", self.labels, n_classes)
         return self
 
     def split(self, share: float, seed: int) -> tuple[Samples, Samples]:
@@ -112,11 +122,11 @@ def _bytes(values: Tensor) -> bytes:
 
 
 def placed(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Float images in [0, 1] and int64 labels, on ``device``."""
+    """Float images in [0, 1] and their labels, on ``device``."""
     images = images.to(device, non_blocking=True)
     if not images.is_floating_point():
         images = images.float() / 255
-    return images, labels.to(device, torch.int64, non_blocking=True)
+    return images, placed_labels(labels, device)
 
 
 def check_types(name: str, images: Tensor, labels: Tensor) -> None:
@@ -124,14 +134,8 @@ def check_types(name: str, images: Tensor, labels: Tensor) -> None:
 
     Raises:
         TypeError: Another dtype.
-        ValueError: No samples, or not one label for each image.
+        ValueError: No samples, not one label for each image, or soft labels that are none.
     """
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"{name}: images must be uint8 or floating point, got {images.dtype}")
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(f"{name}: labels must be integers, got {labels.dtype}")
-    if images.ndim == 0 or len(images) == 0 or labels.shape != (len(images),):
-        raise ValueError(
-            f"{name} must hold at least one image and one label for each, got "
-            f"{tuple(images.shape)} images and {tuple(labels.shape)} labels"
-        )
+    check_labels(name, labels, len(images) if images.ndim else 0)

@@ -109,6 +109,50 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, 
     return model.eval(), described
 
 
+def load_weights(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    *,
+    architecture: Mapping[str, Any] | None = None,
+) -> dict[str, Tensor]:
+    """Put the weights of a file into a model of the same architecture.
+
+    Args:
+        path: what `save_checkpoint` wrote, or any safetensors file of a model's `state_dict`.
+        model: as it is where the weights do not fit.
+        architecture: name, num_classes and in_channels of the model, for messages.
+
+    Returns:
+        The weights by name, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: weights of another architecture, number of classes or dtype.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint file {os.fspath(path)}")
+    metadata, state = read_tensors(path)
+    own = unwrap(model).state_dict()
+    wanted = {key: x.shape for key, x in own.items()}
+    problems = _problems(wanted, {key: x.shape for key, x in state.items()})
+    problems = problems or [
+        f"{key} must be {own[key].dtype}, got {x.dtype}"
+        for key, x in state.items()
+        if x.dtype != own[key].dtype
+    ]
+    if problems:
+        there = _named(_header(path, metadata)) if _HEADER in metadata else "weights"
+        here = type(unwrap(model)).__name__ if architecture is None else _named(architecture)
+        raise ValueError(
+            f"{os.fspath(path)} holds {there}, which do not fit the model, {here}: "
+            f"{_some(problems)}"
+        )
+    with torch.no_grad():
+        for key, value in state.items():
+            own[key].copy_(value)
+    return state
+
+
 def check_architecture(argument: str, model: nn.Module, architecture: Mapping[str, Any]) -> None:
     """Check that `load_checkpoint` could build `model` again.
 
@@ -196,16 +240,28 @@ def _check_fit(
     got: Mapping[str, torch.Size],
     architecture: Mapping[str, Any],
 ) -> None:
+    if problems := _problems(wanted, got):
+        raise ValueError(
+            f"{what}: the weights do not fit {_named(architecture)}: {_some(problems)}"
+        )
+
+
+def _named(architecture: Mapping[str, Any]) -> str:
+    return (
+        f"{architecture['name']} with num_classes={architecture['num_classes']}, "
+        f"in_channels={architecture['in_channels']}"
+    )
+
+
+def _some(problems: list[str]) -> str:
+    return "; ".join(sorted(problems)[:3]) + ("; ..." if len(problems) > 3 else "")
+
+
+def _problems(wanted: Mapping[str, torch.Size], got: Mapping[str, torch.Size]) -> list[str]:
     problems = [f"{key} is missing" for key in wanted.keys() - got.keys()]
     problems += [f"{key} is unknown" for key in got.keys() - wanted.keys()]
-    problems += [
+    return problems + [
         f"{key} must have shape {tuple(wanted[key])}, got {tuple(got[key])}"
         for key in wanted.keys() & got.keys()
         if wanted[key] != got[key]
     ]
-    if problems:
-        shown = "; ".join(sorted(problems)[:3]) + ("; ..." if len(problems) > 3 else "")
-        raise ValueError(
-            f"{what}: the weights do not fit {architecture['name']} with num_classes="
-            f"{architecture['num_classes']}, in_channels={architecture['in_channels']}: {shown}"
-        )

@@ -6,9 +6,10 @@ from . import methods, recipes, schedules
 from .callback import StopTraining
 from .evaluation import Accuracy, evaluate
 from .history import Epoch, History
+from .optimisation import Optimisation
 from .overfitting import OverfittingDetector
 from .regularisers import SelectivityRegulariser
-from .settings import Evaluation, Optimisation, Saving
+from .settings import Evaluation, Saving
 from .trainer import train
 
 __all__ = [

@@ -22,6 +22,7 @@ from repsim_fast._core.model_state import unwrap
 from repsim_fast._core.tensor_files import read_metadata, read_tensors, write_tensors
 from repsim_fast.models import save_checkpoint
 
+from . import optimizer_state
 from .history import Epoch, History
 from .state import TrainingState
 
@@ -43,7 +44,7 @@ _SCHEMA = headers.record(
         "settings": headers.record({"epochs": headers.whole(1)}),
         "history": headers.listed(_EPOCH),
         "answered": headers.truth,
-        "optimizer": headers.named(headers.listed(headers.whole(0))),
+        "optimizer": optimizer_state.SCHEMA,
         "ema_updates": headers.whole(0),
         "scaler": headers.named(headers.number()),
     }
@@ -65,21 +66,16 @@ def save_weights(
 def save_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) -> None:
     """Everything the next epoch depends on."""
     weights = unwrap(state.model).state_dict()
-    momentum = {
-        f"{index}.{name}": value
-        for index, entries in state.optimizer.state_dict()["state"].items()
-        for name, value in entries.items()
-        if isinstance(value, Tensor)
-    }
+    carried = optimizer_state.tensors_of(state.optimizer)
     tensors = {f"model.{name}": value for name, value in weights.items()}
-    tensors |= {f"optimizer.{name}": value for name, value in momentum.items()}
+    tensors |= {f"optimizer.{name}": value for name, value in carried.items()}
     if state.average is not None:
         tensors |= {f"ema.{name}": value for name, value in state.average.state.items()}
     header = {
         "settings": dict(settings),
         "history": [asdict(epoch) for epoch in state.history.epochs],
         "answered": state.answered,
-        "optimizer": {name: list(value.shape) for name, value in momentum.items()},
+        "optimizer": optimizer_state.about(state.optimizer),
         "ema_updates": 0 if state.average is None else state.average.updates,
         "scaler": state.scaler.state_dict(),
     }
@@ -100,22 +96,8 @@ def load_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) ->
     if state.average is not None:
         _put_into(path, "EMA", state.average.state, _part(tensors, "ema"))
         state.average.updates = header["ema_updates"]
-    entries: dict[int, dict[str, Tensor]] = {}
-    saved = _part(tensors, "optimizer")
-    if {name: list(value.shape) for name, value in saved.items()} != header["optimizer"]:
-        raise ValueError(
-            f"{path}: expected the optimizer's state {sorted(header['optimizer'])}, "
-            f"got {sorted(saved)}"
-        )
-    for name, value in saved.items():
-        index, _, key = name.partition(".")
-        if not (index.isascii() and index.isdigit() and len(index) < 9 and key):
-            raise ValueError(f"{path}: expected optimizer.NUMBER.NAME, got {name[:80]!r}")
-        entries.setdefault(int(index), {})[key] = value
-    try:
-        state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": entries})
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{path} holds the state of another optimizer: {error}") from error
+    carried = _part(tensors, "optimizer")
+    optimizer_state.put_back(str(path), state.optimizer, carried, header["optimizer"])
     if header["scaler"]:
         state.scaler.load_state_dict(header["scaler"])
     state.history = history
@@ -155,10 +137,11 @@ def _history(path: Path, header: Mapping[str, Any]) -> History:
 def _check_same_settings(
     path: Path, before: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
+    now = json.loads(json.dumps(dict(settings)))
     differences = [
-        f"{name}: {before.get(name)!r} there, {value!r} here"
-        for name, value in json.loads(json.dumps(dict(settings))).items()
-        if before.get(name) != value
+        f"{name}: {before.get(name)!r} there, {now.get(name)!r} here"
+        for name in now | before
+        if before.get(name) != now.get(name)
     ]
     if differences:
         raise ValueError(

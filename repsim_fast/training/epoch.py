@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.memory_format import laid_out
+from repsim_fast._core.model_state import begin_training
 from repsim_fast._core.randomness import private_rng
 from repsim_fast.data.labelled import LabelledImages
+from repsim_fast.data.labels import classes_of
 
-from .methods import Progress, TrainingBatch
+from .methods import Method, Progress, TrainingBatch
 from .plan import Plan
 from .progress_bar import ProgressBar
 from .step import Step
@@ -35,22 +37,22 @@ def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: P
     n_batches = data.steps(plan.batch_size, group)
     # Sum of the losses, correct predictions, predictions.
     sums = torch.zeros(3, dtype=torch.float64, device=device)
-    rate = plan.lr
-    step.state.model.train()
+    begin_training(step.state.model)
     with step.layout() as layout, private_rng(device, own_seed):
         step.state.lay_out()
         # A loader's own order and augmentation follow from the global generators, seeded here.
         batches = data.epoch(epoch, plan.batch_size, device, order_seed, group)
         for index, (x, y, weight) in enumerate(batches):
             x = laid_out(plan.augment(x, noise), layout)
+            soft, classes = _soft(plan.method, y), classes_of(y)
             for progress in _replays(plan, epoch, index, n_batches):
-                rate = plan.rate(progress.fraction)
-                step.set_rate(rate)
-                loss, logits = step(TrainingBatch(x, y, noise, progress), weight)
-            sums += _counts(loss, logits, y)
+                step.set_rate(plan.schedule(progress.fraction))
+                batch = TrainingBatch(x, classes, noise, progress, soft, step.how.label_smoothing)
+                loss, logits = step(batch, weight)
+            sums += _counts(loss, logits, classes)
             bar.advance(sums)
     total, right, count = group.sum(sums).tolist()
-    return Pass(total / count, right / count, rate)
+    return Pass(total / count, right / count, step.rate)
 
 
 def _replays(plan: Plan, epoch: int, index: int, n_batches: int) -> Iterator[Progress]:
@@ -59,6 +61,22 @@ def _replays(plan: Plan, epoch: int, index: int, n_batches: int) -> Iterator[Pro
         batches_done = index + replay / plan.method.replays
         fraction = (epoch + batches_done / n_batches) / plan.epochs
         yield Progress(epoch, plan.epochs, fraction, first=index == replay == 0, batch=index)
+
+
+def _soft(method: Method, labels: Tensor) -> Tensor | None:
+    """The labels, if they are soft.
+
+    Raises:
+        ValueError: The method takes none.
+    """
+    if labels.ndim == 1:
+        return None
+    if not method.soft_labels:
+        raise ValueError(
+            f"train_data: method {method.name!r} needs labels of one class each, (N,), got soft "
+            f"labels {tuple(labels.shape)}"
+        )
+    return labels
 
 
 def _counts(loss: Tensor, logits: Tensor, y: Tensor) -> Tensor:

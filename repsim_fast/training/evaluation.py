@@ -19,6 +19,7 @@ from repsim_fast._core.model_state import device_of
 from repsim_fast._core.processes import Processes
 from repsim_fast.attacks.best_adversarial import fools
 from repsim_fast.data.labelled import labelled
+from repsim_fast.data.labels import classes_of
 from repsim_fast.data.samples import Samples
 
 Attack = Callable[[Any, Tensor, Tensor], Tensor]
@@ -62,7 +63,8 @@ def evaluate(
     Args:
         model: Maps images in [0, 1] to logits.
         data: ``repsim_fast.data.ImageData``, a pair of tensors (images, labels), or a
-            ``DataLoader`` or other iterable of such pairs with a length.
+            ``DataLoader`` or other iterable of such pairs with a length. Of soft labels
+            (N, n_classes) the most probable class counts.
         attack: Callable (model, x, y) -> x_adv; None for clean accuracy only.
         batch_size: Images at a time, where ``data`` does not come in batches.
         device: Where the batches go; default: where the model is.
@@ -79,10 +81,10 @@ def evaluate(
     layout: torch.memory_format | None = None
     total = len(held.labels) if isinstance(held, Samples) else None
     with held.reading(where), _bar(total, progress) as bar, contextlib.ExitStack() as stack:
-        for x, y in held.batches(batch_size, where):
+        for x, labels in held.batches(batch_size, where):
             if layout is None:
                 layout = stack.enter_context(_laid_out(model, attack, x))
-            x = laid_out(x, layout)
+            x, y = laid_out(x, layout), classes_of(labels)
             right = correct(model, x, y)
             clean += int(right.sum())
             if attack is not None:

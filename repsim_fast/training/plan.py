@@ -16,10 +16,10 @@ from repsim_fast.attacks.objective import InputGradient
 from repsim_fast.data.augmentation import Augment
 from repsim_fast.data.labelled import LabelledImages
 
-from . import methods
+from . import methods, optimizers
 from .methods import Method
+from .optimisation import Optimisation
 from .schedules import Schedule
-from .settings import Optimisation
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,6 @@ class Plan:
         if not self.lr > 0:
             raise ValueError(f"lr must be positive, got {self.lr}")
 
-    def rate(self, fraction: float) -> float:
-        """Learning rate where so much of the training is done."""
-        return self.lr * self.schedule(fraction)
-
     def stream(self, epoch: int, number: int) -> int:
         """Seed of one of an epoch's random streams: 0 for the order, 1 + rank for the noise.
 
@@ -62,6 +58,7 @@ class Plan:
 def described(
     plan: Plan,
     how: Optimisation,
+    optimizer: torch.optim.Optimizer,
     data: LabelledImages,
     method_options: Mapping[str, Any] | None,
     schedule: str | Schedule,
@@ -76,8 +73,11 @@ def described(
         "lr": plan.lr,
         "schedule": schedule if isinstance(schedule, str) else "custom",
         "augment": augment if isinstance(augment, str | None) else "custom",
-        "momentum": how.momentum,
-        "weight_decay": how.weight_decay,
+        **optimizers.described(optimizer, plan.lr),
+        "rho": how.rho if how.optimizer == "sam" else None,
+        "freeze_batch_norm": how.freeze_batch_norm,
+        "label_smoothing": how.label_smoothing,
+        "max_grad_norm": how.max_grad_norm,
         "regularisers": [repr(regulariser) for regulariser in how.regularisers],
         "awp": [how.awp, how.awp_warmup],
         "ema": how.ema,
@@ -101,6 +101,19 @@ def build_method(method: str | Method, options: Mapping[str, Any] | None) -> Met
     if options:
         raise ValueError("method_options go with a method given by name")
     return method
+
+
+def check_smoothing(method: Method, label_smoothing: float) -> None:
+    """A method whose loss takes smoothed labels, where they are.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if label_smoothing and not method.soft_labels:
+        raise ValueError(
+            f"label_smoothing: method {method.name!r} needs labels of one class each, got "
+            f"{label_smoothing}"
+        )
 
 
 def check_trainable(model: nn.Module, autocast: torch.dtype | str | None) -> None:

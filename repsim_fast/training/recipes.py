@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from . import schedules
-from .settings import Optimisation
+from .optimisation import Optimisation
 
 
 @dataclass(frozen=True)

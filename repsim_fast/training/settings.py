@@ -1,60 +1,16 @@
-"""What a training may be told beside its method, length and rate, grouped by what it is about."""
+"""What is measured and what is written while training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-
-from repsim_fast._core.checks import check_autocast
+from typing import Any
 
 from .evaluation import Attack
 from .overfitting import OverfittingDetector
-from .regularisers import Regulariser
 
 _ARCHITECTURE = {"name", "num_classes", "in_channels"}
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """How the weights move: by SGD with momentum.
-
-    Attributes:
-        momentum: Of SGD, in [0, 1).
-        weight_decay: L2 penalty, on every parameter.
-        regularisers: Penalties on activations, added to the method's loss.
-        awp: Relative size of the adversarial weight perturbation, 0 for none.
-        awp_warmup: Epochs before it begins.
-        ema: Decay of an exponential moving average of the weights. The average is what is
-            evaluated, saved for use and left in the model at the end.
-        autocast: torch.bfloat16 or torch.float16 for forward passes (float16 with loss scaling);
-            "auto" is bfloat16 where processor or GPU multiply it natively, else none, as the log
-            then says.
-
-    Raises:
-        ValueError: A value out of its range.
-    """
-
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    regularisers: Sequence[Regulariser] = ()
-    awp: float = 0.0
-    awp_warmup: int = 0
-    ema: float | None = None
-    autocast: torch.dtype | Literal["auto"] | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), got {self.momentum}")
-        for name in ("weight_decay", "awp", "awp_warmup"):
-            if not (value := getattr(self, name)) >= 0:
-                raise ValueError(f"{name} must be non-negative, got {value}")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema must lie in (0, 1), got {self.ema}")
-        check_autocast(None if self.autocast == "auto" else self.autocast)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from torch import nn
 
 from repsim_fast._core.memory_format import with_strides_of
 
+from . import optimizers
 from .ema import WeightAverage
 from .history import Epoch, History
-from .settings import Optimisation
+from .optimisation import Optimisation
 
 
 @dataclass
@@ -24,6 +25,7 @@ class TrainingState:
     Attributes:
         model: In training.
         optimizer: With its momentum.
+        rates: Highest learning rate of each of its parameter groups.
         scaler: Of the loss, in float16.
         average: Of the weights, None without.
         history: The epochs so far.
@@ -32,6 +34,7 @@ class TrainingState:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    rates: tuple[float, ...]
     scaler: torch.amp.GradScaler
     average: WeightAverage | None
     history: History = field(default_factory=History)
@@ -42,11 +45,11 @@ class TrainingState:
         cls, model: nn.Module, lr: float, how: Optimisation, device: torch.device
     ) -> TrainingState:
         """The state before the first epoch."""
+        optimizer = optimizers.build(model, lr, how)
         return cls(
             model,
-            torch.optim.SGD(
-                model.parameters(), lr=lr, momentum=how.momentum, weight_decay=how.weight_decay
-            ),
+            optimizer,
+            tuple(float(group["lr"]) for group in optimizer.param_groups),
             torch.amp.GradScaler(device.type, enabled=how.autocast == torch.float16),
             None if how.ema is None else WeightAverage(model, how.ema),
         )

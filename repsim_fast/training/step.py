@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from repsim_fast._core.memory_format import fastest_layout, is_ours
 from repsim_fast._core.processes import Processes
 
 from .awp import perturbed_weights
 from .methods import Method, TrainingBatch
-from .settings import Optimisation
+from .optimisation import Optimisation
+from .sam import sharpest_weights
 from .state import TrainingState
 
 # Other optimizers may see weights as vectors, which takes usual strides.
@@ -74,6 +75,9 @@ class Step:
         self._check("the loss", batch, [loss])
         if scaler.get_scale() <= 1.0:
             self._check("a gradient", batch, [p.grad for p in parameters if p.grad is not None])
+        if self.how.max_grad_norm is not None:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(parameters, self.how.max_grad_norm)
         scaler.step(optimizer)
         scaler.update()
         self._check("a weight after the step", batch, parameters)
@@ -83,14 +87,15 @@ class Step:
 
     @property
     def rate(self) -> float:
-        """Learning rate of the next step."""
+        """Learning rate of the next step, of the first parameter group."""
         rate: float = self.state.optimizer.param_groups[0]["lr"]
         return rate
 
-    def set_rate(self, rate: float) -> None:
-        """Learning rate of the steps to come."""
-        for parameters in self.state.optimizer.param_groups:
-            parameters["lr"] = rate
+    def set_rate(self, factor: float) -> None:
+        """Learning rates of the steps to come, each group's highest times ``factor``."""
+        groups = self.state.optimizer.param_groups
+        for group, highest in zip(groups, self.state.rates, strict=True):
+            group["lr"] = highest * factor
 
     def _check(self, what: str, batch: TrainingBatch, values: Sequence[Tensor]) -> None:
         """Raise, in all processes alike, where one of them has a value that is not finite."""
@@ -106,6 +111,13 @@ class Step:
     def _worst_weights(
         self, batch: TrainingBatch, perturbed: Tensor
     ) -> contextlib.AbstractContextManager[None]:
+        if self.how.optimizer == "sam":
+            return sharpest_weights(
+                self.state.model,
+                lambda: self._loss(batch, perturbed)[0],
+                self.how.rho,
+                self.state.scaler,
+            )
         if not self.how.awp or batch.progress.epoch < self.how.awp_warmup:
             return contextlib.nullcontext()
         return perturbed_weights(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,17 +22,26 @@ from repsim_fast.data import augmentation
 from repsim_fast.data.augmentation import Augment
 from repsim_fast.data.labelled import LabelledImages, labelled
 from repsim_fast.data.samples import Samples
-from repsim_fast.models.checkpoint import check_architecture
+from repsim_fast.models.checkpoint import check_architecture, load_weights
 
 from . import checkpoints, schedules
 from .callback import OnEpoch
+from .frozen_norms import frozen_batch_norms
 from .history import History, Log
 from .methods import Method
-from .plan import Plan, build_method, check_classes, check_trainable, described
+from .optimisation import Optimisation
+from .plan import (
+    Plan,
+    build_method,
+    check_classes,
+    check_smoothing,
+    check_trainable,
+    described,
+)
 from .progress_bar import ProgressBar
 from .run import Run, train_epochs
 from .schedules import Schedule
-from .settings import Evaluation, Optimisation, Saving
+from .settings import Evaluation, Saving
 from .state import TrainingState
 from .step import Step
 
@@ -54,12 +64,13 @@ def train(
     optimisation: Optimisation | None = None,
     evaluation: Evaluation | None = None,
     saving: Saving | None = None,
+    init: str | Path | None = None,
     on_epoch: OnEpoch | None = None,
     device: torch.device | str | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> History:
-    """Train ``model`` in place by SGD with momentum; the same seed gives the same weights on CPU.
+    """Train ``model`` in place; the same seed gives the same weights on CPU.
 
     Convolutional networks have their channels last meanwhile, where that is faster.
 
@@ -74,7 +85,8 @@ def train(
             ``DataLoader`` or other iterable of such pairs with a length, trained on in the order
             in which it gives them. Whatever a loader draws from torch's global generators follows
             from ``seed`` and the epoch, so resuming is exact; what it draws from generators of its
-            own is not.
+            own is not. Labels may be soft, probabilities (N, n_classes), for methods whose loss
+            takes them; attacks and accuracies then go by the most probable class.
         method: A name from ``methods.available()`` or a ``Method``.
         method_options: Settings of a method given by name, such as ``{"eps": 8 / 255}``.
         epochs: Passes over the data.
@@ -84,9 +96,12 @@ def train(
         schedule: "cosine", "cyclic", "step", "constant" or a function of the fraction done.
         augment: "crop" (random shift by an eighth of the side), "crop+flip", a callable (images,
             generator) -> images, or None.
-        optimisation: Momentum, weight decay, regularisers, averages and precision.
+        optimisation: Optimizer, weight decay, regularisers, averages and precision.
         evaluation: Data, attack and detector of the figures of each epoch; default none.
         saving: Checkpoints, from which a training also goes on, and logs; default none.
+        init: Checkpoint whose weights training begins with: a file of ``models.save_checkpoint``, a
+            best.safetensors, or any safetensors file of the model's ``state_dict``. A training
+            resumes with the same weights in it only.
         on_epoch: Called as (model, record) after each epoch, with the weights that were evaluated
             and the epoch's ``Epoch``; under torchrun in the first process. The figures it returns
             by name, or None, become ``record.figures``, also in logs and checkpoints. It may raise
@@ -102,8 +117,8 @@ def train(
     Raises:
         ValueError: Unknown method or schedule, settings out of range, weights that cannot be
             trained in their dtype, labels that are no class of the model, a loss that is not
-            finite, an architecture that is not the model's, a checkpoint of other settings or
-            architecture, an unfinished training in the folder.
+            finite, an architecture or ``init`` that is not the model's, a checkpoint of other
+            settings or architecture, an unfinished training in the folder.
         TypeError: Data that hold no tensors, or labels that are no integers.
         OSError: The checkpoint folder cannot be written to, or another training writes there.
         RuntimeError: The device does not exist, or on_epoch raised an error.
@@ -132,6 +147,7 @@ def train(
         build_method(method, method_options), epochs, batch_size, lr, schedules.get(schedule),
         augmentation.get(augment), seed,
     )  # fmt: skip
+    check_smoothing(plan.method, how.label_smoothing)
     check_trainable(model, how.autocast)
     if saving.architecture is not None:
         check_architecture("architecture", model, saving.architecture)
@@ -144,13 +160,16 @@ def train(
     model.to(where)
     preview = data.preview(where)
     data = data.below(check_classes(model, *preview))
+    digest = None if init is None else _begin_with(init, model, saving)
     state = TrainingState.begin(model, lr, how, where)
-    settings = described(plan, how, data, method_options, schedule, augment)
+    settings = described(plan, how, state.optimizer, data, method_options, schedule, augment)
+    settings["init"] = digest
     group = processes(where)
     with _written_alone(saving, group):
         _resume(state, saving, settings)
         with (
             in_mode([model], "keep"),
+            frozen_batch_norms(model, how.freeze_batch_norm),
             _log(saving, state, group) as log,
             _bar(plan, state, data, group, shown=progress) as bar,
         ):
@@ -178,6 +197,16 @@ def _with_precision(how: Optimisation, device: torch.device) -> Optimisation:
     chosen = native_half(device)
     _logger.info("autocast='auto' on %s: %s", device, chosen or "none")
     return replace(how, autocast=chosen)
+
+
+def _begin_with(init: str | Path, model: nn.Module, saving: Saving) -> str:
+    """Load the weights; gives their digest."""
+    weights = load_weights(init, model, architecture=saving.architecture)
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _place(model: nn.Module, device: torch.device | str | None) -> torch.device:

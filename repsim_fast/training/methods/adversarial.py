@@ -18,7 +18,7 @@ Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
 def standard() -> Method:
     """Cross-entropy of clean images."""
-    return Method("standard", clean, cross_entropy, any_layout=True)
+    return Method("standard", clean, cross_entropy, soft_labels=True, any_layout=True)
 
 
 def pgd(
@@ -34,7 +34,7 @@ def pgd(
     """
     step_size = eps / 4 if step_size is None else step_size
     perturb = on_examples(PGD, eps, steps=steps, step_size=step_size, **options)
-    return Method("pgd", perturb, cross_entropy, eps, any_layout=True)
+    return Method("pgd", perturb, cross_entropy, eps, soft_labels=True, any_layout=True)
 
 
 def adversarial(attack: Attack, *, name: str = "adversarial", eps: float | None = None) -> Method:
@@ -47,7 +47,7 @@ def adversarial(attack: Attack, *, name: str = "adversarial", eps: float | None 
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         return attack(model, batch.x, batch.y)
 
-    return Method(name, perturb, cross_entropy, eps, any_layout=is_ours(attack))
+    return Method(name, perturb, cross_entropy, eps, soft_labels=True, any_layout=is_ours(attack))
 
 
 def noise(sigma: float = 0.25) -> Method:
@@ -62,4 +62,4 @@ def noise(sigma: float = 0.25) -> Method:
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         return batch.x + sigma * torch.randn(batch.x.shape, generator=batch.generator).to(batch.x)
 
-    return Method("noise", perturb, cross_entropy, any_layout=True)
+    return Method("noise", perturb, cross_entropy, soft_labels=True, any_layout=True)

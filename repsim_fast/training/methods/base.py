@@ -41,15 +41,24 @@ class TrainingBatch:
 
     Attributes:
         x: Images (N, C, H, W) in [0, 1], augmented.
-        y: Labels (N,).
+        y: Labels (N,), of soft labels the most probable classes: what attacks go by.
         generator: CPU generator for everything random about this batch.
         progress: How far the training is, for what changes in its course.
+        soft: Probabilities (N, n_classes) in place of the labels, None without.
+        label_smoothing: Share of the label that is spread evenly over all classes.
     """
 
     x: Tensor
     y: Tensor
     generator: torch.Generator
     progress: Progress = Progress()
+    soft: Tensor | None = None
+    label_smoothing: float = 0.0
+
+    def cross_entropy(self, logits: Tensor) -> Tensor:
+        """Mean cross-entropy with the batch's labels, soft and smoothed where they are."""
+        targets = self.y if self.soft is None else self.soft.to(logits.dtype)
+        return nn.functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
 
 Perturb = Callable[[nn.Module, TrainingBatch], Tensor]
@@ -76,6 +85,7 @@ class Method:
         eps: Radius of the perturbation, None without one.
         replays: Optimizer steps on each batch.
         after_backward: Called after each backward pass.
+        soft_labels: Whether the loss takes soft and smoothed labels, by ``batch.cross_entropy``.
         any_layout: Whether its code takes images and gradients of any strides, so that the network
             may have its channels last.
     """
@@ -86,6 +96,7 @@ class Method:
     eps: float | None = None
     replays: int = 1
     after_backward: Callable[[], None] = _nothing
+    soft_labels: bool = False
     any_layout: bool = False
 
 
@@ -135,4 +146,4 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the perturbed images."""
     logits = call(model, perturbed)
-    return nn.functional.cross_entropy(logits, batch.y), logits
+    return batch.cross_entropy(logits), logits

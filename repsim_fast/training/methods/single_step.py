@@ -23,7 +23,8 @@ def fgsm(eps: float = 8 / 255, **options: Any) -> Method:
             statistics, as the catastrophic-overfitting papers do, and beside it
             ``update_statistics=True`` has running averages see the attack's passes, too.
     """
-    return Method("fgsm", on_examples(FGSM, eps, **options), cross_entropy, eps, any_layout=True)
+    perturb = on_examples(FGSM, eps, **options)
+    return Method("fgsm", perturb, cross_entropy, eps, soft_labels=True, any_layout=True)
 
 
 def rs_fgsm(eps: float = 8 / 255, *, relative_step: float = 1.25, **options: Any) -> Method:
@@ -35,7 +36,7 @@ def rs_fgsm(eps: float = 8 / 255, *, relative_step: float = 1.25, **options: Any
         options: As for ``fgsm``.
     """
     perturb = on_examples(RSFGSM, eps, relative_step=relative_step, **options)
-    return Method("rs-fgsm", perturb, cross_entropy, eps, any_layout=True)
+    return Method("rs-fgsm", perturb, cross_entropy, eps, soft_labels=True, any_layout=True)
 
 
 def n_fgsm(eps: float = 8 / 255, *, noise: float = 2.0, **options: Any) -> Method:
@@ -47,7 +48,7 @@ def n_fgsm(eps: float = 8 / 255, *, noise: float = 2.0, **options: Any) -> Metho
         options: As for ``fgsm``.
     """
     perturb = on_examples(NFGSM, eps, noise=noise, **options)
-    return Method("n-fgsm", perturb, cross_entropy, eps, any_layout=True)
+    return Method("n-fgsm", perturb, cross_entropy, eps, soft_labels=True, any_layout=True)
 
 
 def gradalign(eps: float = 8 / 255, *, weight: float | None = None, **options: Any) -> Method:
@@ -70,4 +71,4 @@ def gradalign(eps: float = 8 / 255, *, weight: float | None = None, **options: A
         nearby = batch.x + eps * (2 * noise - 1)
         return value + weight * gradient_misalignment(model, batch.x, batch.y, nearby), logits
 
-    return Method("gradalign", plain.perturb, loss, eps, any_layout=True)
+    return Method("gradalign", plain.perturb, loss, eps, soft_labels=True, any_layout=True)

@@ -58,9 +58,9 @@ def trades(
         logits = call(model, batch.x)
         attacked = call(model, perturbed)
         gap = divergence_of(logits.log_softmax(1), attacked.log_softmax(1))
-        return cross_entropy(logits, batch.y) + beta * gap.mean(), attacked
+        return batch.cross_entropy(logits) + beta * gap.mean(), attacked
 
-    return Method("trades", perturb, loss, eps, any_layout=True)
+    return Method("trades", perturb, loss, eps, soft_labels=True, any_layout=True)
 
 
 def mart(
@@ -74,6 +74,7 @@ def mart(
     """MART (Wang et al., 2020): BCE(f(x'), y) + beta KL(f(x) || f(x')) (1 - p_y(x)).
 
     BCE adds -log(1 - max_{k != y} p_k(x')) to the cross-entropy; x' maximises the cross-entropy.
+    Labels are of one class each, neither soft nor smoothed.
 
     Args:
         eps: Radius in image units.
