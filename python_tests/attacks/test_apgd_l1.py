@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast._core.randomness import Stream
-from repsim_fast.attacks import APGD
+from repsim_fast.attacks import APGD, apgd
 from repsim_fast.attacks.region import Region
 
 EPS = 4.0
@@ -55,29 +55,41 @@ def moved(delta: Tensor) -> Tensor:
     return (delta.abs().flatten(1) > 1e-6).sum(1)
 
 
-def test_begins_on_the_threefold_ball_with_few_entries(linear: Any, x: Tensor) -> None:
+def test_begins_at_the_images_and_again_at_sparse_noise_on_the_threefold_ball(
+    linear: Any, x: Tensor
+) -> None:
     """Points uniform in the ball have every entry moved, by next to nothing."""
-    start = seen(linear, x, 10)[0] - x
+    inputs = seen(linear, x, 10, restarts=2)
+    assert torch.equal(inputs[0], x)
+    start = inputs[len(inputs) // 2] - x
     assert torch.allclose(lengths(start), torch.tensor(3 * EPS), rtol=1e-4)
     assert (moved(start) < 0.25 * 300).all()
     assert (moved(start) > 3 * EPS).all()  # the box takes no entry further than 1
 
 
+@pytest.mark.parametrize("restarts", [1, 2])
 def test_every_phase_begins_as_sparse_as_its_first_point(
-    linear: Any, x: Tensor, monkeypatch: pytest.MonkeyPatch
+    linear: Any, x: Tensor, monkeypatch: pytest.MonkeyPatch, restarts: int
 ) -> None:
-    step, first = Region.step, {}
+    beginnings: list[tuple[float, Tensor, Tensor]] = []
+    begin = apgd._begin
 
-    def watched(self: Region, adv: Tensor, *rest: Any) -> Tensor:
-        first.setdefault(float(self.eps) / EPS, (self.fraction, moved(adv - self.x)))
-        return step(self, adv, *rest)
+    def watched(search: Any, adv: Tensor) -> Any:
+        state = begin(search, adv)
+        moves = moved(adv - search.region.x)
+        beginnings.append((float(search.region.eps) / EPS, state.fraction, moves))
+        return state
 
-    monkeypatch.setattr(Region, "step", watched)
-    seen(linear, x, 20)
-    assert sorted(first) == [1.0, 2.0, 3.0]
-    for fraction, support in first.values():
-        assert torch.allclose(torch.as_tensor(fraction), support / 300 / 1.5)
-        assert (torch.as_tensor(fraction) < 0.2).all()
+    monkeypatch.setattr(apgd, "_begin", watched)
+    seen(linear, x, 20, restarts=restarts)
+    assert [factor for factor, _, _ in beginnings] == [3.0, 2.0, 1.0] * restarts
+    # The images themselves are moved nowhere: as many entries as half the box takes to 3 eps.
+    (_, fraction, support), *others = beginnings
+    assert (support == 0).all()
+    assert torch.allclose(fraction, torch.tensor(2 * 3 * EPS / 300))
+    for _, fraction, support in others:
+        assert torch.allclose(fraction, support / 300 / 1.5)
+        assert (fraction < 0.2).all()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 10, 20, 50])

@@ -88,8 +88,8 @@ class APGD:
     A sample's step is halved, and the search returns to its best point, when too few steps
     improved its loss; a sample that fools the model leaves the batch. For L1 the step is sparse,
     its share of coordinates follows the support found, and three phases with radii 3, 2 and 1 eps
-    (of 30, 30 and 40 % of the steps) bring a point found in a larger ball into the right one; they
-    begin with noise that is as sparse as the larger ball has it. Each of ``steps`` costs one
+    (of 30, 30 and 40 % of the steps) bring a point found in a larger ball into the right one; the
+    first run begins at the images, further ones at sparse noise. Each of ``steps`` costs one
     forward and one backward pass, and a run one more, in L1 three.
 
     Args:
@@ -174,8 +174,8 @@ class APGD:
 
     def _attack(self, model: Model, region: Region, y: Tensor, found: BestAdversarial) -> None:
         objective = InputGradient(model, self.loss, self.targeted, self.autocast, self.draws)
-        for _ in range(self.restarts):
-            self._run(objective, region, y, y, found)
+        for number in range(self.restarts):
+            self._run(objective, region, y, y, found, number)
 
     def _run(
         self,
@@ -184,8 +184,9 @@ class APGD:
         y: Tensor,
         aim: Tensor,
         found: BestAdversarial,
+        number: int,
     ) -> None:
-        """One restart on the samples that do not fool the model yet."""
+        """One run, the ``number``-th of its aim, on the samples that do not fool the model yet."""
         rows = torch.nonzero(~found.fooled).squeeze(1)
         if not len(rows):
             return
@@ -194,7 +195,8 @@ class APGD:
         if region.norm != "l1":
             _ascend(search, _far_start(region, self._stream.on(region.x.device)))
             return
-        adv = region.gaussian(self._stream)
+        # Noise uses up the ball, and takes steps to be replaced: only where points are to differ.
+        adv = region.gaussian(self._stream) if number else region.x
         for factor, steps in _l1_phases(self.steps):
             wide = replace(region, eps=region.eps * factor)
             # Only points of the last phase lie in the ball: earlier ones are no candidates.
@@ -283,8 +285,8 @@ def _begin(search: _Search, adv: Tensor) -> _State:
         search.found.offer(search.rows, adv, logits, search.y, value)
     n, d, eps = len(adv), adv[0].numel(), search.region.eps
     size = eps if search.region.norm == "l1" else 2.0 * eps
-    # An L1 search begins as sparse as its first point, as it goes on after a checkpoint.
     support = _support(search.region.x, adv)
+    unmoved = support == 0
     return _State(
         rows=search.rows,
         x=search.region.x,
@@ -301,8 +303,8 @@ def _begin(search: _Search, adv: Tensor) -> _State:
         size=torch.as_tensor(size, dtype=adv.dtype, device=adv.device).expand(n).clone(),
         improved=torch.zeros(n, device=adv.device),
         was_halved=torch.ones(n, dtype=torch.bool, device=adv.device),
-        fraction=_fraction(support, d),
-        support=support,
+        fraction=torch.where(unmoved, _steepest(search.region), _fraction(support, d)),
+        support=torch.where(unmoved, float(d), support),
     )
 
 
@@ -369,6 +371,19 @@ def _support(x: Tensor, adv: Tensor) -> Tensor:
     return ((adv - x).abs().flatten(1) > rounding).sum(1).to(x.dtype)
 
 
+def _steepest(region: Region) -> Tensor:
+    """Share of the coordinates that the steepest L1 direction is expected to have, () or (N,).
+
+    In ball and box it uses up the radius by the largest gradients, each as far as the box lets it:
+    half of its width on average.
+    """
+    x = region.x
+    widths = torch.as_tensor(region.high - region.low, dtype=x.dtype, device=x.device)
+    eps = torch.as_tensor(region.eps, dtype=x.dtype, device=x.device)
+    share = 2 * eps / widths.expand(x.shape[1:]).sum()
+    return share.nan_to_num(nan=1.0).clamp(1 / x[0].numel(), 1.0)
+
+
 def _fraction(support: Tensor, d: int) -> Tensor:
     """Share of ``d`` coordinates that the next L1 step moves."""
     return support / d / _L1_SPARSER
@@ -405,8 +420,9 @@ class APGDTargeted(APGD):
         others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
         targets = others.topk(min(self.n_targets, logits.shape[1] - 1)).indices
         for target in targets.unbind(1):
-            for _ in range(self.restarts):
-                self._run(objective, region, y, torch.stack((y, target), 1), found)
+            aim = torch.stack((y, target), 1)
+            for number in range(self.restarts):
+                self._run(objective, region, y, aim, found, number)
 
 
 _TOWARDS: dict[str, Loss] = {
