@@ -28,7 +28,7 @@ _FIRST_CHECK, _CHECK_SHRINKS, _LEAST_CHECK = 0.22, 0.03, 0.06
 _ENOUGH_SUCCESS = 0.75
 _MOMENTUM = 0.75
 _L1_CHECK = 0.04
-_L1_FIRST_FRACTION, _L1_SPARSER, _L1_SUPPORT_SHRANK = 0.2, 1.5, 0.95
+_L1_SPARSER, _L1_SUPPORT_SHRANK = 1.5, 0.95
 _L1_SMALLEST_STEP = 0.1
 _L1_PHASES = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
 
@@ -53,7 +53,7 @@ class _State:
     improved: Tensor  # (M,) improving steps since the last checkpoint
     was_halved: Tensor  # (M,) bool, at the last checkpoint
     fraction: Tensor  # (M,) share of coordinates of an L1 step
-    support: Tensor  # (M,) coordinates of the best L1 perturbation at the last checkpoint
+    support: Tensor  # (M,) coordinates of the best perturbation at the last L1 checkpoint
 
     def take(self, index: Tensor) -> _State:
         return _State(**{name: value[index] for name, value in vars(self).items()})
@@ -88,8 +88,9 @@ class APGD:
     A sample's step is halved, and the search returns to its best point, when too few steps
     improved its loss; a sample that fools the model leaves the batch. For L1 the step is sparse,
     its share of coordinates follows the support found, and three phases with radii 3, 2 and 1 eps
-    bring a point found in a larger ball into the right one. Each of ``steps`` costs one forward
-    and one backward pass.
+    (of 30, 30 and 40 % of the steps) bring a point found in a larger ball into the right one; the
+    first run begins at the images, further ones at sparse noise. Each of ``steps`` costs one
+    forward and one backward pass, and a run one more, in L1 three.
 
     Args:
         eps: Radius, a number or a tensor (N,). 0 gives back x.
@@ -173,8 +174,8 @@ class APGD:
 
     def _attack(self, model: Model, region: Region, y: Tensor, found: BestAdversarial) -> None:
         objective = InputGradient(model, self.loss, self.targeted, self.autocast, self.draws)
-        for _ in range(self.restarts):
-            self._run(objective, region, y, y, found)
+        for number in range(self.restarts):
+            self._run(objective, region, y, y, found, number)
 
     def _run(
         self,
@@ -183,8 +184,9 @@ class APGD:
         y: Tensor,
         aim: Tensor,
         found: BestAdversarial,
+        number: int,
     ) -> None:
-        """One restart on the samples that do not fool the model yet."""
+        """One run, the ``number``-th of its aim, on the samples that do not fool the model yet."""
         rows = torch.nonzero(~found.fooled).squeeze(1)
         if not len(rows):
             return
@@ -193,16 +195,22 @@ class APGD:
         if region.norm != "l1":
             _ascend(search, _far_start(region, self._stream.on(region.x.device)))
             return
-        done = 0
-        adv = region.random(self._stream)
-        for number, (factor, share) in enumerate(_L1_PHASES):
-            last = number == len(_L1_PHASES) - 1
-            steps = max(1, self.steps - done if last else int(share * self.steps))
-            done += steps
+        # Noise uses up the ball, and takes steps to be replaced: only where points are to differ.
+        adv = region.gaussian(self._stream) if number else region.x
+        for factor, steps in _l1_phases(self.steps):
             wide = replace(region, eps=region.eps * factor)
             # Only points of the last phase lie in the ball: earlier ones are no candidates.
-            phase = replace(search, region=wide, steps=steps, found=found if last else None)
+            candidates = found if factor == 1.0 else None
+            phase = replace(search, region=wide, steps=steps, found=candidates)
             adv = _ascend(phase, wide.project(adv))
+
+
+def _l1_phases(steps: int) -> list[tuple[float, int]]:
+    """Factor of the radius and number of steps of each phase; too few steps are all in the ball."""
+    if steps < len(_L1_PHASES):
+        return [(1.0, steps)]
+    *wide, (factor, _) = ((factor, max(1, int(share * steps))) for factor, share in _L1_PHASES)
+    return [*wide, (factor, steps - sum(n for _, n in wide))]
 
 
 def _far_start(region: Region, generator: torch.Generator) -> Tensor:
@@ -277,6 +285,8 @@ def _begin(search: _Search, adv: Tensor) -> _State:
         search.found.offer(search.rows, adv, logits, search.y, value)
     n, d, eps = len(adv), adv[0].numel(), search.region.eps
     size = eps if search.region.norm == "l1" else 2.0 * eps
+    support = _support(search.region.x, adv)
+    unmoved = support == 0
     return _State(
         rows=search.rows,
         x=search.region.x,
@@ -293,8 +303,8 @@ def _begin(search: _Search, adv: Tensor) -> _State:
         size=torch.as_tensor(size, dtype=adv.dtype, device=adv.device).expand(n).clone(),
         improved=torch.zeros(n, device=adv.device),
         was_halved=torch.ones(n, dtype=torch.bool, device=adv.device),
-        fraction=torch.full((n,), _L1_FIRST_FRACTION, dtype=adv.dtype, device=adv.device),
-        support=torch.full((n,), float(d), device=adv.device),
+        fraction=torch.where(unmoved, _steepest(search.region), _fraction(support, d)),
+        support=torch.where(unmoved, float(d), support),
     )
 
 
@@ -339,20 +349,44 @@ def _checkpoint(state: _State, period: int, lower: Tensor) -> None:
 
 def _l1_checkpoint(state: _State, period: int, lower: Tensor) -> None:
     """Sparsity from the support of the best point; large steps again when that shrank."""
-    # Entries that tie with the projection's threshold are left at 0 or one rounding away from it;
-    # were the latter counted, rounding would choose the sparsity. It is that of an entry after its
-    # step, which may be far larger than the entry itself.
-    largest_entry = state.x.abs().flatten(1).amax(1, keepdim=True)
-    rounding = 4 * torch.finfo(state.x.dtype).eps * largest_entry
-    moved = (state.best - state.x).abs().flatten(1) > rounding
-    support = moved.sum(1).to(state.support.dtype)
+    support = _support(state.x, state.best)
     shrank = support < _L1_SUPPORT_SHRANK * state.support
     state.support = support
-    state.fraction = support.to(state.fraction.dtype) / state.x[0].numel() / _L1_SPARSER
+    state.fraction = _fraction(support, state.x[0].numel())
     largest = lower / _L1_SMALLEST_STEP
     smaller = torch.maximum(state.size / _L1_SPARSER, lower.expand_as(state.size))
     state.size = torch.where(shrank, largest, smaller)
     _back_to_best(state, shrank)
+
+
+def _support(x: Tensor, adv: Tensor) -> Tensor:
+    """Number of coordinates that are moved, (N,).
+
+    Entries that tie with the projection's threshold are left at 0 or one rounding away from it;
+    were the latter counted, rounding would choose the sparsity. It is that of an entry after its
+    step, which may be far larger than the entry itself.
+    """
+    largest_entry = x.abs().flatten(1).amax(1, keepdim=True)
+    rounding = 4 * torch.finfo(x.dtype).eps * largest_entry
+    return ((adv - x).abs().flatten(1) > rounding).sum(1).to(x.dtype)
+
+
+def _steepest(region: Region) -> Tensor:
+    """Share of the coordinates that the steepest L1 direction is expected to have, () or (N,).
+
+    In ball and box it uses up the radius by the largest gradients, each as far as the box lets it:
+    half of its width on average.
+    """
+    x = region.x
+    widths = torch.as_tensor(region.high - region.low, dtype=x.dtype, device=x.device)
+    eps = torch.as_tensor(region.eps, dtype=x.dtype, device=x.device)
+    share = 2 * eps / widths.expand(x.shape[1:]).sum()
+    return share.nan_to_num(nan=1.0).clamp(1 / x[0].numel(), 1.0)
+
+
+def _fraction(support: Tensor, d: int) -> Tensor:
+    """Share of ``d`` coordinates that the next L1 step moves."""
+    return support / d / _L1_SPARSER
 
 
 class APGDTargeted(APGD):
@@ -386,8 +420,9 @@ class APGDTargeted(APGD):
         others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
         targets = others.topk(min(self.n_targets, logits.shape[1] - 1)).indices
         for target in targets.unbind(1):
-            for _ in range(self.restarts):
-                self._run(objective, region, y, torch.stack((y, target), 1), found)
+            aim = torch.stack((y, target), 1)
+            for number in range(self.restarts):
+                self._run(objective, region, y, aim, found, number)
 
 
 _TOWARDS: dict[str, Loss] = {

@@ -114,6 +114,21 @@ class Region:
         )
         return start if self.x.is_contiguous() else torch.empty_like(self.x).copy_(start)
 
+    def gaussian(self, stream: Stream) -> Tensor:
+        """The images with noise whose standard deviation is the width of the box; in no ball yet.
+
+        Drawn uniformly from the L2 ball of radius sqrt(d + 2), whose entries tend to independent
+        standard Gaussians with d. An L1 ball leaves only the tails of such noise: its projection is
+        sparse, which points drawn uniformly from the ball are not.
+        """
+        radius = math.sqrt(self.x[0].numel() + 2)
+        noise = ops.random_start(
+            torch.zeros_like(self.x, memory_format=torch.contiguous_format),
+            norm="l2", eps=radius, bounds=(-torch.inf, torch.inf), seed=stream.seed(),
+        )  # fmt: skip
+        width = torch.as_tensor(self.high - self.low, dtype=self.x.dtype, device=self.x.device)
+        return self.x + noise * torch.where(width.isinf(), 1.0, width)
+
     def rows(self, index: Tensor) -> Region:
         """The region of some of the images."""
         return replace(

@@ -1,0 +1,179 @@
+"""How strong L1-APGD is at a number of steps, beside that of its authors.
+
+    pip install --no-deps pyautoattack
+    python benchmarks/l1_attack.py --data CIFAR10 [--work FOLDER] [--out FILE.json]
+
+Small networks on digits and CIFAR-10, trained by themselves and adversarially, with several seeds;
+both attacks have the three phases of AutoAttack, cross-entropy, one restart, the same steps, images
+and radii. A row counts the images that a network still classifies after an attack, over all of its
+seeds. Status 1: at some number of steps more are left than by the authors' attack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BENCHMARKS = Path(__file__).resolve().parent
+sys.path[:0] = [str(BENCHMARKS)]
+from timing import machine, write_json  # noqa: E402
+
+from repsim_fast.attacks import APGD  # noqa: E402
+from repsim_fast.data import ImageData, load  # noqa: E402
+from repsim_fast.training import train  # noqa: E402
+
+PEER = "pyautoattack"
+STEPS = (10, 20, 50, 100)
+IMAGES = 300
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How networks of a data set are trained, and the radii at which they are attacked."""
+
+    data: str
+    method: str
+    radii: tuple[float, ...]
+    options: dict[str, Any]
+    epochs: int
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.data}, {self.method}"
+
+
+KINDS = (
+    Kind("digits", "standard", (2.0, 3.0), {}, 15, 4),
+    Kind("digits", "pgd", (3.0, 5.0), {"norm": "l2", "eps": 0.75, "steps": 5}, 15, 4),
+    Kind("cifar10", "standard", (2.0, 4.0), {}, 8, 2),
+    Kind("cifar10", "pgd", (6.0, 12.0), {"norm": "l2", "eps": 0.5, "steps": 1}, 8, 2),
+)
+TRAINING_IMAGES = 3000
+
+Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def ours(eps: float, steps: int, seed: int) -> Attack:
+    return APGD(eps, norm="l1", steps=steps, seed=seed)
+
+
+def theirs(eps: float, steps: int, seed: int) -> Attack:
+    from pyautoattack.autopgd_base import APGDAttack
+
+    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        run = APGDAttack(
+            model, n_iter=steps, norm="L1", eps=eps, seed=seed, use_largereps=True, device="cpu"
+        )
+        return run.perturb(x, y)
+
+    return attack
+
+
+def network(kind: Kind, seed: int) -> nn.Module:
+    """A small convolutional network, untrained."""
+    channels, side = (1, 8) if kind.data == "digits" else (3, 32)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(channels, 12, 3, padding=1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Conv2d(12, 24, 3, stride=2, padding=1),
+            nn.BatchNorm2d(24),
+            nn.ReLU(),
+            nn.Conv2d(24, 48, 3, stride=2, padding=1),
+            nn.BatchNorm2d(48),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(48 * (side // 4) ** 2, 10),
+        )
+
+
+def trained(kind: Kind, seed: int, images: ImageData, work: Path) -> nn.Module:
+    """A trained network, kept in the folder."""
+    net = network(kind, seed)
+    kept = work / f"{kind.data}-{kind.method}-{seed}.pt"
+    if kept.exists():
+        net.load_state_dict(torch.load(kept, weights_only=True))
+    else:
+        train(
+            net, images, method=kind.method, method_options=kind.options, epochs=kind.epochs,
+            lr=0.05, seed=seed, progress=False,
+        )  # fmt: skip
+        work.mkdir(parents=True, exist_ok=True)
+        torch.save(net.state_dict(), kept)
+    return net.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def robust(net: nn.Module, x: Tensor, y: Tensor, eps: float, attack: Attack) -> int:
+    """Images that are classified correctly before and after; the attack keeps to its radius."""
+    adv = attack(net, x, y)
+    length = (adv - x).abs().flatten(1).sum(1)
+    if not bool((length <= eps * (1 + 1e-4)).all()) or adv.min() < 0 or adv.max() > 1:
+        raise AssertionError(f"left the ball or the box: {float(length.max())} of {eps}")
+    return int(((net(x).argmax(1) == y) & (net(adv).argmax(1) == y)).sum())
+
+
+def batches(data: dict[str, str], work: Path) -> Iterator[tuple[Kind, int, nn.Module, Any]]:
+    """Each network, with its images and labels."""
+    for kind in KINDS:
+        limit = None if kind.data == "digits" else TRAINING_IMAGES
+        images = load(data[kind.data], "train", limit=limit)
+        unseen = load(data[kind.data], "test", limit=IMAGES)
+        x = unseen.images.float() / 255 if unseen.images.dtype == torch.uint8 else unseen.images
+        for seed in range(kind.seeds):
+            yield kind, seed, trained(kind, seed, images, work), (x, unseen.labels)
+
+
+def rows(data: dict[str, str], work: Path, steps: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Robust images by kind of network, radius and number of steps, and of all of them."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for kind, seed, net, (x, y) in batches(data, work):
+        for eps in kind.radii:
+            for n in steps:
+                ours_left = robust(net, x, y, eps, ours(eps, n, seed))
+                theirs_left = robust(net, x, y, eps, theirs(eps, n, seed))
+                for case in (f"{kind}, eps {eps:g}", "all"):
+                    row = found.setdefault(
+                        (case, n),
+                        {"case": f"{case}: {n} steps", "images": 0, "ours": 0, "theirs": 0},
+                    )
+                    row["images"] += len(x)
+                    row["ours"] += ours_left
+                    row["theirs"] += theirs_left
+        done = ", ".join(f"{r['case']} {r['ours']}/{r['theirs']}" for r in found.values())
+        print(f"{kind}, seed {seed}: {done}", flush=True)
+    return list(found.values())
+
+
+def main() -> int:
+    """Exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--data", required=True, help="CIFAR-10, as for `repsim-fast train`")
+    parser.add_argument("--steps", nargs="+", type=int, default=STEPS)
+    parser.add_argument("--work", type=Path, default=Path("out/l1_attack"))
+    parser.add_argument("--out", type=Path, default=BENCHMARKS / "results" / "l1_attack.json")
+    options = parser.parse_args()
+    try:
+        peer = version(PEER)
+    except PackageNotFoundError:
+        sys.exit(f"{PEER} is not installed: pip install --no-deps {PEER}")
+    torch.set_num_threads(1)
+    data = {"digits": "digits", "cifar10": options.data}
+    found = rows(data, options.work, tuple(options.steps))
+    about = {"machine": {**machine(), PEER: peer}, "rows": found}
+    write_json(options.out, about)
+    return int(any(r["ours"] > r["theirs"] for r in found if r["case"].startswith("all")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
