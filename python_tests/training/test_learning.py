@@ -70,10 +70,10 @@ def test_every_robust_method_learns_to_withstand_pgd(
 
 def test_noise_training_withstands_noise(digits: tuple[Pair, Pair], small_net: Build) -> None:
     def noisy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return x + 0.4 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+        return x + 0.6 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
 
     robust = []
-    for method, options in (("standard", {}), ("noise", {"sigma": 0.4})):
+    for method, options in (("standard", {}), ("noise", {"sigma": 0.6})):
         net = small_net()
         train(net, digits[0], method=method, method_options=options, epochs=5, progress=False)
         robust.append(evaluate(net, digits[1], noisy).robust)

@@ -109,12 +109,12 @@ class TestGroups:
 def test_steps_are_those_of_torch(
     how: dict[str, Any], written_out: Callable[..., Any], small_net: Build, few: Pair
 ) -> None:
-    net, other = small_net(), small_net()
+    net, other = small_net().double(), small_net().double()
     train(net, [few] * 3, epochs=1, lr=1e-3, optimisation=Optimisation(**how), **PLAIN)
     optimizer = written_out(other.parameters(), lr=1e-3)
     for _ in range(3):
         optimizer.zero_grad()
-        cross_entropy(other(few[0]), few[1]).backward()
+        cross_entropy(other(few[0].double()), few[1]).backward()
         optimizer.step()
     for got, want in zip(net.parameters(), other.parameters(), strict=True):
         assert torch.equal(got, want)

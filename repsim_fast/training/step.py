@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,15 +72,17 @@ class Step:
         self.method.after_backward()
         self.group.average_gradients(model, weight)
         parameters = list(model.parameters())
-        self._check("the loss", batch, [loss])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        checked = {"the loss": [loss]}
         if scaler.get_scale() <= 1.0:
-            self._check("a gradient", batch, [p.grad for p in parameters if p.grad is not None])
+            checked["a gradient"] = gradients
+        self._check(batch, checked)
         if self.how.max_grad_norm is not None:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, self.how.max_grad_norm)
         scaler.step(optimizer)
         scaler.update()
-        self._check("a weight after the step", batch, parameters)
+        self._check(batch, {"a weight after the step": parameters})
         if self.state.average is not None:
             self.state.average.update(model)
         return loss.detach(), logits.detach()
@@ -97,11 +99,16 @@ class Step:
         for group, highest in zip(groups, self.state.rates, strict=True):
             group["lr"] = highest * factor
 
-    def _check(self, what: str, batch: TrainingBatch, values: Sequence[Tensor]) -> None:
-        """Raise, in all processes alike, where one of them has a value that is not finite."""
-        sizes = [torch.linalg.vector_norm(v.detach(), torch.inf) for v in values if v.numel()]
-        broken = torch.stack([size.isfinite() for size in sizes]).logical_not().sum().double()
-        if self.group.sum(broken):
+    @torch.no_grad()
+    def _check(self, batch: TrainingBatch, named: Mapping[str, Sequence[Tensor]]) -> None:
+        """Raise, in all processes alike, where one of them has a value that is not finite.
+
+        One wait for the device, however many tensors there are.
+        """
+        broken = self.group.sum(torch.stack([_broken(values) for values in named.values()]))
+        for what, count in zip(named, broken.tolist(), strict=True):
+            if not count:
+                continue
             at = batch.progress
             raise ValueError(
                 f"{what} is not finite in epoch {at.epoch}, batch {at.batch} (both from 0) of "
@@ -142,3 +149,10 @@ class Step:
         if not isinstance(self.how.autocast, torch.dtype):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.how.autocast)
+
+
+def _broken(values: Sequence[Tensor]) -> Tensor:
+    """How many of the tensors have a value that is not finite."""
+    held = [value for value in values if value.numel()]
+    sizes = torch.stack(torch._foreach_norm(held, torch.inf))
+    return sizes.isfinite().logical_not().sum().double()
