@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import sys
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,6 @@ from torch import nn
 from tqdm import tqdm
 
 from repsim_fast import models
-from repsim_fast._core.files import check_writable
-from repsim_fast._core.locks import only_writer
-from repsim_fast._core.processes import is_first
 from repsim_fast.data import ImageData
 from repsim_fast.training import (
     Accuracy,
@@ -32,10 +26,10 @@ from repsim_fast.training import (
 from repsim_fast.training import train as train_network
 from repsim_fast.training.checkpoints import RESUME, mark
 
-from .errors import Interrupted
 from .option_groups import grouped
 from .options import DataSpec, Device, Seed, Size, Threads, choose_device, describe
 from .threads import choose_threads
+from .train_folder import LOG, MARK, resumable, written_alone
 from .train_options import (
     VALIDATION,
     CourseOptions,
@@ -62,9 +56,6 @@ from .train_setup import (
 )
 
 TEST_STEPS = 20
-_LOG = "log.jsonl"
-# Of the checkpoint's header: which training's state it ended.
-_MARK = "training_state"
 
 
 @grouped
@@ -112,7 +103,7 @@ def train(
     if validation is None:
         validation = VALIDATION if preset is None else 0.0
     where, threads_used = choose_device(device), choose_threads(threads)
-    with _written_alone(out, resume) as folder:
+    with written_alone(out, resume) as folder:
         images = _load(data, "train", size, limit, seed)
         unseen = _load(data, "test", size, measured.test_limit, seed)
         network, architecture = _build(setup.model, images, seed)
@@ -129,9 +120,9 @@ def train(
             **detection(setup, measured),
         )
         saving = Saving(
-            folder, architecture, resume=resume is True, log=folder / _LOG, tensorboard=tensorboard
+            folder, architecture, resume=resume is True, log=folder / LOG, tensorboard=tensorboard
         )
-        with _resumable(out):
+        with resumable(out):
             _train(network, images, setup, evaluation, saving, init, where, seed)
             accuracy = evaluate(
                 network, unseen, against.attack(TEST_STEPS, seed), progress=_progress()
@@ -145,7 +136,7 @@ def train(
             "validation": validation,
             "attack": f"PGD, {TEST_STEPS} steps, {against}, {accuracy.n} test images",
         }
-        about[_MARK] = mark(folder / RESUME)
+        about[MARK] = mark(folder / RESUME)
         _save(out, network, architecture, setup, accuracy, classes=list(images.classes), **about)
     _show_accuracy(accuracy, against)
     typer.echo(f"wrote {out} (and {folder} with log, best epoch and state for --resume)")
@@ -237,55 +228,6 @@ def _described(how: Optimisation) -> dict[str, Any]:
     return settings
 
 
-@contextlib.contextmanager
-def _written_alone(out: Path, resume: bool | None) -> Iterator[Path]:
-    """The folder beside the checkpoint, writable, of no other unfinished training, and locked.
-
-    Raises:
-        OSError: A place cannot be written to, or another run writes there now.
-        ValueError: An unfinished training would be overwritten, or no name of a checkpoint.
-    """
-    if out.suffix != ".safetensors":
-        raise ValueError(f"--out must be a name that ends in .safetensors, got {str(out)!r}")
-    if out.is_dir():
-        raise OSError(f"cannot write {str(out)!r}: it is a folder")
-    check_writable(out.parent)
-    folder = check_writable(out.with_suffix(".training"))
-    with only_writer(out) if is_first() else contextlib.nullcontext():
-        if is_first():
-            _begin(out, folder, resume)
-        yield folder
-
-
-def _begin(out: Path, folder: Path, resume: bool | None) -> None:
-    """Go on or start over as asked, and neither unasked.
-
-    Raises:
-        ValueError: There is the state of a training that has not come to its checkpoint.
-    """
-    state = folder / RESUME
-    there = state.exists()
-    if there and resume is None and not _is_of(out, state):
-        raise ValueError(
-            f"{folder} has an interrupted training: --resume goes on with it, --no-resume starts "
-            "over"
-        )
-    if resume and not there:
-        typer.echo(f"nothing to resume in {folder}: starting from the beginning")
-    if not there or not resume:
-        # Nor may an earlier training's epochs show up among this one's.
-        (folder / _LOG).unlink(missing_ok=True)
-        state.unlink(missing_ok=True)
-
-
-def _is_of(out: Path, state: Path) -> bool:
-    """Whether the checkpoint is what the training of this state ended in."""
-    try:
-        return out.exists() and models.checkpoint_header(out).get(_MARK) == mark(state)
-    except ValueError:  # neither is worth less for being damaged
-        return False
-
-
 def _epoch_line(epoch: Epoch, epochs: int, evaluated: str) -> str:
     figures = {
         "loss": epoch.loss,
@@ -298,24 +240,6 @@ def _epoch_line(epoch: Epoch, epochs: int, evaluated: str) -> str:
         + "  ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
         + f"  {epoch.seconds:.1f} s"
     )
-
-
-@contextlib.contextmanager
-def _resumable(out: Path) -> Iterator[None]:
-    """Ctrl-C says how to go on, in words of the command line rather than the trainer's."""
-    trainer = logging.getLogger("repsim_fast.training")
-    level = trainer.level
-    trainer.setLevel(logging.ERROR)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if (out.with_suffix(".training") / RESUME).exists():
-            raise Interrupted(
-                "interrupted; the same command with --resume goes on after the last whole epoch"
-            ) from None
-        raise Interrupted("interrupted in the first epoch: nothing is kept") from None
-    finally:
-        trainer.setLevel(level)
 
 
 def _show_accuracy(accuracy: Accuracy, against: Measurement) -> None:

@@ -136,7 +136,10 @@ class OptimisationOptions:
     """How the weights move: the fields of ``training.Optimisation``."""
 
     optimizer: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Optimizer: {', '.join(NAMES)}.")
+        str,
+        typer.Option(
+            metavar="NAME", help=f"Optimizer: {', '.join(NAMES)}; the two adams want --lr 0.001."
+        ),
     ] = "sgd"
     momentum: Annotated[
         float, typer.Option(metavar="SHARE", help="Momentum of sgd and sam, beta_1 of adam(w).")
