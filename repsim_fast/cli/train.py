@@ -27,7 +27,16 @@ from repsim_fast.training import train as train_network
 from repsim_fast.training.checkpoints import RESUME, mark
 
 from .option_groups import grouped
-from .options import DataSpec, Device, Seed, Size, Threads, choose_device, describe
+from .options import (
+    DataSpec,
+    Device,
+    Seed,
+    Size,
+    Threads,
+    choose_autocast,
+    choose_device,
+    describe,
+)
 from .threads import choose_threads
 from .train_folder import LOG, MARK, resumable, written_alone
 from .train_options import (
@@ -98,6 +107,7 @@ def train(
     else:
         typed = typed_options(context)
         setup = of_recipe(str(preset), name, method, course, optimisation, typed)
+    setup = setup.with_autocast(choose_autocast(optimisation.autocast))
     against = measurement(setup, measured)
     validation = measured.validation
     if validation is None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import typer
 
 from repsim_fast import models
@@ -22,7 +23,6 @@ from repsim_fast.training import (
 )
 
 from .attack_setup import radius_of
-from .options import choose_autocast
 from .train_options import CourseOptions, EvaluationOptions, MethodOptions, OptimisationOptions
 
 # Options of methods that have an option of the command of their own, by their names in Python.
@@ -50,6 +50,10 @@ class Setup:
     eps: float
     optimisation: Optimisation
     settings: Mapping[str, Any]
+
+    def with_autocast(self, dtype: torch.dtype | None) -> Setup:
+        """The same in mixed precision."""
+        return replace(self, optimisation=replace(self.optimisation, autocast=dtype))
 
 
 @dataclass(frozen=True)
@@ -223,10 +227,10 @@ def _number(text: str) -> int | float | str:
 
 
 def _optimisation(how: OptimisationOptions) -> dict[str, Any]:
-    """The fields of ``Optimisation``."""
+    """The fields of ``Optimisation``, but for the precision, which the device has a say in."""
     given = asdict(how)
+    del given["autocast"]
     alpha = given.pop("selectivity")
-    given["autocast"] = choose_autocast(how.autocast)
     return {**given, "regularisers": () if alpha is None else (SelectivityRegulariser(alpha),)}
 
 
