@@ -147,3 +147,13 @@ def test_bad_input(few: Pair) -> None:
             train(
                 net, [few], optimisation=Optimisation(freeze_batch_norm=part), progress=False
             )  # fmt: skip
+
+
+def test_a_compiled_model_is_frozen_too(pretrained: Build, few: Pair) -> None:
+    net = pretrained()
+    compiled = torch.compile(net, backend="eager")
+    compiled.train()(few[0])  # compiled in training mode first
+    before = held(net, "statistics")
+    how = Optimisation(freeze_batch_norm="statistics")
+    train(compiled, few, epochs=1, optimisation=how, progress=False)
+    assert all(torch.equal(v, before[name]) for name, v in held(net, "statistics").items())

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from repsim_fast.training import Optimisation, Saving, StopTraining, methods, train
+from repsim_fast.training.sam import sharpest_weights
 
 Build = Callable[..., nn.Module]
 Pair = tuple[Tensor, Tensor]
@@ -170,6 +171,21 @@ class TestSharpness:
         assert weights[1].isfinite().all()
         assert not torch.equal(*weights)
 
+    def test_float16_gradients_do_not_underflow(self, small_net: Build, few: Pair) -> None:
+        net = small_net()
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+
+        def loss() -> Tensor:
+            with torch.autocast("cpu", torch.float16):
+                logits = net(few[0]) * 1e-6
+            return cross_entropy(logits.float(), few[1])
+
+        before = [p.detach().clone() for p in net.parameters()]
+        with sharpest_weights(net, loss, 0.05, scaler):
+            moved = [(new - old).norm() for new, old in zip(net.parameters(), before, strict=True)]
+            assert torch.stack(moved).norm().item() == pytest.approx(0.05, rel=1e-3)
+        assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
     def test_weights_without_a_gradient(self, few: Pair) -> None:
         net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         batch = (torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))
@@ -244,6 +260,34 @@ class TestResume:
         train(small_net().to(dtype), few, saving=saving, on_epoch=stop, **options)
         nn.init.zeros_(resumed[0].weight)
         assert len(train(resumed, few, saving=saving, **options)) == 4
+        for key, value in whole.state_dict().items():
+            assert torch.equal(value, resumed.state_dict()[key]), key
+
+    @pytest.mark.parametrize("raised", [OSError("disk full"), KeyboardInterrupt()])
+    def test_after_a_callback_that_raised(
+        self, raised: BaseException, small_net: Build, few: Pair, tmp_path: Path
+    ) -> None:
+        def fail(_: nn.Module, record: Any) -> None:
+            if record.epoch == 1:
+                raise raised
+
+        init = tmp_path / "init.safetensors"
+        save_file(dict(small_net().state_dict()), init)
+        soft = 0.9 * nn.functional.one_hot(few[1], 10).float() + 0.01
+        options: dict[str, Any] = {
+            "epochs": 3, "method": "pgd", "method_options": {"steps": 2, "model_mode": "train"},
+            "optimisation": Optimisation(
+                "sam", ema=0.9, max_grad_norm=1.0, label_smoothing=0.1,
+                decay_norms_and_biases=False, freeze_batch_norm="affine",
+            ),
+            "init": init, "progress": False,
+        }  # fmt: skip
+        whole, resumed = small_net(), small_net()
+        train(whole, (few[0], soft), **options)
+        with pytest.raises((RuntimeError, KeyboardInterrupt)):
+            train(small_net(), (few[0], soft), saving=Saving(tmp_path), on_epoch=fail, **options)
+        saving = Saving(tmp_path, resume=True)
+        assert len(train(resumed, (few[0], soft), saving=saving, **options)) == 3
         for key, value in whole.state_dict().items():
             assert torch.equal(value, resumed.state_dict()[key]), key
 

@@ -28,7 +28,7 @@ _ONE_STEP = ("fgsm", "rs-fgsm", "n-fgsm")
 _RESTARTED = ("pgd", "apgd", "apgd-dlr", "apgd-t")
 
 
-def _radius(text: str | float) -> float:
+def parse_radius(text: str | float) -> float:
     """A positive radius from "8/255" or "0.5"."""
     try:
         value = float(Fraction(str(text)))
@@ -52,7 +52,7 @@ Norm = Annotated[str, typer.Option(metavar="NAME", help="'linf', 'l2' or 'l1'.")
 Radius = Annotated[
     float | None,
     typer.Option(
-        parser=_radius,
+        parser=parse_radius,
         metavar="RADIUS",
         show_default=False,
         help="How far the attack may go in that norm, where black is 0 and white is 1 "

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import sys
-from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +13,23 @@ from torch import nn
 from tqdm import tqdm
 
 from repsim_fast import models
-from repsim_fast._core.files import check_writable
-from repsim_fast._core.locks import only_writer
-from repsim_fast._core.processes import is_first
-from repsim_fast.attacks import PGD
 from repsim_fast.data import ImageData
-from repsim_fast.training import Accuracy, Epoch, Evaluation, Saving, evaluate, methods
+from repsim_fast.training import (
+    Accuracy,
+    Epoch,
+    Evaluation,
+    Optimisation,
+    Saving,
+    evaluate,
+    methods,
+)
 from repsim_fast.training import train as train_network
 from repsim_fast.training.checkpoints import RESUME, mark
 
-from .errors import Interrupted
+from .option_groups import grouped
 from .options import (
-    DEFAULT_EPS,
-    Autocast,
     DataSpec,
     Device,
-    Eps,
     Seed,
     Size,
     Threads,
@@ -39,54 +38,51 @@ from .options import (
     describe,
 )
 from .threads import choose_threads
-from .train_setup import (
+from .train_folder import LOG, MARK, resumable, written_alone
+from .train_options import (
     VALIDATION,
-    AttackSteps,
-    Augment,
-    Average,
-    BatchSize,
-    Epochs,
+    CourseOptions,
+    EvaluationOptions,
+    Init,
     Limit,
-    MethodName,
+    MethodOptions,
     ModelName,
+    OptimisationOptions,
     Out,
     Preset,
-    Rate,
     Resume,
+    Tensorboard,
+)
+from .train_setup import (
+    Measurement,
     Setup,
-    TestLimit,
-    Validation,
+    detection,
+    measurement,
+    named,
     of_options,
     of_recipe,
     typed_options,
 )
 
 TEST_STEPS = 20
-EPOCH_TEST_STEPS = 10
-_LOG = "log.jsonl"
-# Of the checkpoint's header: which training's state it ended.
-_MARK = "training_state"
 
 
+@grouped
 def train(
     context: typer.Context,
     data: DataSpec,
     out: Out,
+    *,
     model: ModelName = None,
+    init: Init = None,
     preset: Preset = None,
-    method: MethodName = "standard",
-    eps: Eps = DEFAULT_EPS,
-    attack_steps: AttackSteps = None,
-    epochs: Epochs = 10,
-    batch_size: BatchSize = 128,
-    lr: Rate = 0.1,
-    augment: Augment = None,
-    ema: Average = None,
-    autocast: Autocast = None,
+    method: MethodOptions,
+    course: CourseOptions,
+    optimisation: OptimisationOptions,
+    measured: EvaluationOptions,
     size: Size = None,
     limit: Limit = None,
-    test_limit: TestLimit = 1000,
-    validation: Validation = None,
+    tensorboard: Tensorboard = None,
     resume: Resume = None,
     seed: Seed = 0,
     device: Device = None,
@@ -105,44 +101,57 @@ def train(
       repsim-fast train --data cifar10:data --model wrn-28-4 --method pgd --eps 8/255 \\
           --epochs 30 --augment crop+flip --out robust.safetensors
     """
-    settings: dict[str, Any] = {
-        "epochs": epochs, "batch_size": batch_size, "lr": lr, "augment": augment, "ema": ema,
-    }  # fmt: skip
-    if preset is None:
-        setup = of_options(model, method, eps, attack_steps, settings)
+    name = named(model, init, preset)
+    if name is not None and preset is None:
+        setup = of_options(name, method, course, optimisation)
     else:
-        setup = of_recipe(preset, model, eps, settings, typed_options(context))
+        typed = typed_options(context)
+        setup = of_recipe(str(preset), name, method, course, optimisation, typed)
+    against = measurement(setup, measured)
+    validation = measured.validation
     if validation is None:
         validation = VALIDATION if preset is None else 0.0
     where, threads_used = choose_device(device), choose_threads(threads)
-    mixed = choose_autocast(autocast, where)
+    mixed = choose_autocast(optimisation.autocast, where)
     setup = setup.with_autocast(mixed)
     precision = None if mixed is None else str(mixed).removeprefix("torch.")
-    with _written_alone(out, resume) as folder:
+    with written_alone(out, resume) as folder:
         images = _load(data, "train", size, limit, seed)
-        unseen = _load(data, "test", size, test_limit, seed)
+        unseen = _load(data, "test", size, measured.test_limit, seed)
         network, architecture = _build(setup.model, images, seed)
         typer.echo(
             f"training {setup.model} ({sum(p.numel() for p in network.parameters()):,} "
             f"parameters) on {describe(images)}; device {where}, {threads_used}, "
             f"autocast {precision or 'none'}"
         )
-        saving = Saving(folder, architecture, resume=resume is True, log=folder / _LOG)
-        with _resumable(out):
-            _train(network, images, unseen, setup, saving, where, seed, validation)
+        robust = methods.build(setup.method, **setup.method_options).eps is not None
+        evaluation = Evaluation(
+            None if validation else unseen,
+            against.attack(measured.eval_steps, seed) if robust else None,
+            measured.eval_every,
+            validation=validation,
+            **detection(setup, measured),
+        )
+        saving = Saving(
+            folder, architecture, resume=resume is True, log=folder / LOG, tensorboard=tensorboard
+        )
+        with resumable(out):
+            _train(network, images, setup, evaluation, saving, init, where, seed)
             accuracy = evaluate(
-                network, unseen, PGD(setup.eps, steps=TEST_STEPS, seed=seed), progress=_progress()
+                network, unseen, against.attack(TEST_STEPS, seed), progress=_progress()
             )
         about: dict[str, Any] = {
             "preset": preset,
+            "init": None if init is None else str(init),
             "autocast": precision,
             "seed": seed,
             "data": describe(images),
             "validation": validation,
+            "attack": f"PGD, {TEST_STEPS} steps, {against}, {accuracy.n} test images",
         }
-        about[_MARK] = mark(folder / RESUME)
+        about[MARK] = mark(folder / RESUME)
         _save(out, network, architecture, setup, accuracy, classes=list(images.classes), **about)
-    _show_accuracy(accuracy, setup.eps)
+    _show_accuracy(accuracy, against)
     typer.echo(f"wrote {out} (and {folder} with log, best epoch and state for --resume)")
 
 
@@ -168,19 +177,18 @@ def _build(name: str, images: ImageData, seed: int) -> tuple[nn.Module, dict[str
 def _train(
     network: nn.Module,
     images: ImageData,
-    unseen: ImageData,
     setup: Setup,
+    evaluation: Evaluation,
     saving: Saving,
+    init: Path | None,
     device: torch.device,
     seed: int,
-    validation: float,
 ) -> None:
-    robust = methods.build(setup.method, **setup.method_options).eps is not None
     epochs = setup.settings["epochs"]
 
     def show(_: nn.Module, record: Epoch) -> None:
         # Keeps a progress bar intact.
-        tqdm.write(_epoch_line(record, epochs, "held out" if validation else "test"))
+        tqdm.write(_epoch_line(record, epochs, "held out" if evaluation.validation else "test"))
 
     train_network(
         network,
@@ -189,12 +197,9 @@ def _train(
         method_options=setup.method_options,
         **setup.settings,
         optimisation=setup.optimisation,
-        evaluation=Evaluation(
-            None if validation else unseen,
-            PGD(setup.eps, steps=EPOCH_TEST_STEPS, seed=seed) if robust else None,
-            validation=validation,
-        ),
+        evaluation=evaluation,
         saving=saving,
+        init=init,
         on_epoch=show,
         device=device,
         seed=seed,
@@ -210,6 +215,7 @@ def _save(
     accuracy: Accuracy,
     **about: Any,
 ) -> None:
+    schedule = setup.settings["schedule"]
     models.save_checkpoint(
         out,
         network,
@@ -217,62 +223,22 @@ def _save(
         method=setup.method,
         method_options=setup.method_options,
         **{name: setup.settings[name] for name in ("epochs", "batch_size", "lr", "augment")},
+        schedule=schedule if isinstance(schedule, str) else "the preset's",
+        optimisation=_described(setup.optimisation),
         ema=setup.optimisation.ema,
         threads=torch.get_num_threads(),
         clean_accuracy=accuracy.clean,
         robust_accuracy=accuracy.robust,
-        attack=f"PGD, {TEST_STEPS} steps, eps {setup.eps:.6g}, {accuracy.n} test images",
         **about,
     )
 
 
-@contextlib.contextmanager
-def _written_alone(out: Path, resume: bool | None) -> Iterator[Path]:
-    """The folder beside the checkpoint, writable, of no other unfinished training, and locked.
-
-    Raises:
-        OSError: A place cannot be written to, or another run writes there now.
-        ValueError: An unfinished training would be overwritten, or no name of a checkpoint.
-    """
-    if out.suffix != ".safetensors":
-        raise ValueError(f"--out must be a name that ends in .safetensors, got {str(out)!r}")
-    if out.is_dir():
-        raise OSError(f"cannot write {str(out)!r}: it is a folder")
-    check_writable(out.parent)
-    folder = check_writable(out.with_suffix(".training"))
-    with only_writer(out) if is_first() else contextlib.nullcontext():
-        if is_first():
-            _begin(out, folder, resume)
-        yield folder
-
-
-def _begin(out: Path, folder: Path, resume: bool | None) -> None:
-    """Go on or start over as asked, and neither unasked.
-
-    Raises:
-        ValueError: There is the state of a training that has not come to its checkpoint.
-    """
-    state = folder / RESUME
-    there = state.exists()
-    if there and resume is None and not _is_of(out, state):
-        raise ValueError(
-            f"{folder} has an interrupted training: --resume goes on with it, --no-resume starts "
-            "over"
-        )
-    if resume and not there:
-        typer.echo(f"nothing to resume in {folder}: starting from the beginning")
-    if not there or not resume:
-        # Nor may an earlier training's epochs show up among this one's.
-        (folder / _LOG).unlink(missing_ok=True)
-        state.unlink(missing_ok=True)
-
-
-def _is_of(out: Path, state: Path) -> bool:
-    """Whether the checkpoint is what the training of this state ended in."""
-    try:
-        return out.exists() and models.checkpoint_header(out).get(_MARK) == mark(state)
-    except ValueError:  # neither is worth less for being damaged
-        return False
+def _described(how: Optimisation) -> dict[str, Any]:
+    """Its settings as JSON holds them."""
+    settings = {field.name: getattr(how, field.name) for field in fields(how)}
+    settings["regularisers"] = [repr(regulariser) for regulariser in how.regularisers]
+    settings["autocast"] = None if how.autocast is None else str(how.autocast)
+    return settings
 
 
 def _epoch_line(epoch: Epoch, epochs: int, evaluated: str) -> str:
@@ -289,25 +255,7 @@ def _epoch_line(epoch: Epoch, epochs: int, evaluated: str) -> str:
     )
 
 
-@contextlib.contextmanager
-def _resumable(out: Path) -> Iterator[None]:
-    """Ctrl-C says how to go on, in words of the command line rather than the trainer's."""
-    trainer = logging.getLogger("repsim_fast.training")
-    level = trainer.level
-    trainer.setLevel(logging.ERROR)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if (out.with_suffix(".training") / RESUME).exists():
-            raise Interrupted(
-                "interrupted; the same command with --resume goes on after the last whole epoch"
-            ) from None
-        raise Interrupted("interrupted in the first epoch: nothing is kept") from None
-    finally:
-        trainer.setLevel(level)
-
-
-def _show_accuracy(accuracy: Accuracy, eps: float) -> None:
+def _show_accuracy(accuracy: Accuracy, against: Measurement) -> None:
     low, high = accuracy.interval()
     typer.echo(
         f"\nclean accuracy   {accuracy.clean:.3f} (95 % interval {low:.3f} to {high:.3f}, "
@@ -316,5 +264,5 @@ def _show_accuracy(accuracy: Accuracy, eps: float) -> None:
     low, high = accuracy.interval(robust=True)
     typer.echo(
         f"robust accuracy  {accuracy.robust:.3f} (95 % interval {low:.3f} to {high:.3f}, PGD with "
-        f"{TEST_STEPS} steps, eps {eps:.4g})\n"
+        f"{TEST_STEPS} steps, {against})\n"
     )

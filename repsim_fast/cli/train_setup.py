@@ -2,93 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
 
 from repsim_fast import models
-from repsim_fast.training import Optimisation, methods, recipes
+from repsim_fast.attacks import PGD
+from repsim_fast.training import (
+    Optimisation,
+    OverfittingDetector,
+    SelectivityRegulariser,
+    methods,
+    recipes,
+)
 
-Out = Annotated[Path, typer.Option(metavar="FILE", help="Checkpoint to write, *.safetensors.")]
-ModelName = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help=f"Network: {', '.join(models.available())}. Capitals stand for numbers or names "
-        "of your choice, as in wrn-28-10 or torchvision:resnet18. Not needed with --preset.",
-    ),
-]
-Preset = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Train by a published recipe for CIFAR-10, which sets network, method and "
-        f"schedule: {', '.join(recipes.available())}. --model, --epochs, --batch-size, --lr, "
-        "--augment and --ema given beside it count.",
-    ),
-]
-MethodName = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help=f"How to train: {', '.join(methods.available())}. All but 'standard' and 'noise' "
-        "are adversarial.",
-    ),
-]
-AttackSteps = Annotated[
-    int | None,
-    typer.Option(
-        min=1, metavar="N", help="Attack steps in training, of pgd, trades and mart (default: 10)."
-    ),
-]
-Epochs = Annotated[int, typer.Option(min=1, metavar="N", help="Times through the images.")]
-BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Images a step.")]
-Rate = Annotated[float, typer.Option(metavar="RATE", help="Highest learning rate.")]
-Augment = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Vary the training images: 'crop' (small shifts) or 'crop+flip' (default: no).",
-    ),
-]
-Average = Annotated[
-    float | None,
-    typer.Option(
-        metavar="DECAY",
-        help="Evaluate and save a running average of the weights, which keeps the share DECAY "
-        "of itself in each step, as in 0.999 (default: no average).",
-    ),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Train on only N images, drawn at random."),
-]
-TestLimit = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Test images for the accuracies, at most.")
-]
-VALIDATION = 0.1
-Validation = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SHARE",
-        help="Share of the training images that is not trained on: the accuracies of each epoch, "
-        f"and the choice of the best one, are of these (default: {VALIDATION:g}). 0 takes the test "
-        "images, as the recipes of --preset publish (their default).",
-    ),
-]
-Resume = Annotated[
-    bool | None,
-    typer.Option(
-        "--resume/--no-resume",
-        help="Go on with an interrupted training, or start it over.",
-        show_default=False,
-    ),
-]
+from .attack_setup import radius_of
+from .train_options import CourseOptions, EvaluationOptions, MethodOptions, OptimisationOptions
+
+# Options of methods that have an option of the command of their own, by their names in Python.
+OWN_OPTIONS = {"steps": "attack_steps", "step_size": "step_size", "beta": "beta"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +37,8 @@ class Setup:
         model: Name of the network.
         method: Name of the training method.
         method_options: Its settings.
-        eps: Radius of the attack that measures robust accuracy.
+        norm: Of the method's radius.
+        eps: Radius of the method; of one without, that of the attack that measures.
         optimisation: How the weights move.
         settings: Further arguments of ``training.train``.
     """
@@ -107,6 +46,7 @@ class Setup:
     model: str
     method: str
     method_options: Mapping[str, Any]
+    norm: str
     eps: float
     optimisation: Optimisation
     settings: Mapping[str, Any]
@@ -116,49 +56,73 @@ class Setup:
         return replace(self, optimisation=replace(self.optimisation, autocast=dtype))
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """The attack that measures robust accuracy: PGD in this norm and radius."""
+
+    norm: str
+    eps: float
+
+    def attack(self, steps: int, seed: int) -> PGD:
+        """The attack with so many steps."""
+        return PGD(self.eps, norm=self.norm, steps=steps, seed=seed)
+
+    def __str__(self) -> str:
+        return f"eps {self.eps:.6g}" + ("" if self.norm == "linf" else f" in {self.norm}")
+
+
 def of_options(
-    model: str | None, method: str, eps: float, steps: int | None, settings: Mapping[str, Any]
+    model: str, method: MethodOptions, course: CourseOptions, how: OptimisationOptions
 ) -> Setup:
     """The set-up that the options name.
 
-    Args:
-        settings: epochs, batch_size, lr, augment and ema.
-
     Raises:
-        ValueError: No network or no such method, or an option that the method does not have.
+        ValueError: No such method, or an option that it or the optimizer does not have.
     """
-    options = _method_options(method, eps, steps)
-    rest, ema = dict(settings), settings["ema"]
-    del rest["ema"]
-    return Setup(_named(model), method, options, eps, Optimisation(ema=ema), rest)
+    eps = _radius("--eps", method.norm, method.eps)
+    return Setup(
+        model,
+        method.method,
+        method_options(method, eps),
+        method.norm,
+        eps,
+        Optimisation(**_optimisation(how)),
+        asdict(course),
+    )
 
 
 def of_recipe(
-    name: str, model: str | None, eps: float, settings: Mapping[str, Any], typed: set[str]
+    name: str,
+    model: str | None,
+    method: MethodOptions,
+    course: CourseOptions,
+    how: OptimisationOptions,
+    typed: set[str],
 ) -> Setup:
     """A recipe's set-up, with what was typed in its place.
 
     Args:
-        settings: As for ``of_options``.
         typed: Names of the options that stand on the command line.
 
     Raises:
         ValueError: No such recipe, or an option that is the recipe's to decide.
     """
     recipe = recipes.get(name)
-    for option in ("method", "eps", "attack_steps"):
-        if option in typed:
-            raise ValueError(f"--{option.replace('_', '-')} is the preset's: leave out one of them")
-    rest = {**recipe.settings, **{name: settings[name] for name in settings.keys() & typed}}
-    optimisation = rest.pop("optimisation")
-    if "ema" in rest:
-        optimisation = replace(optimisation, ema=rest.pop("ema"))
+    own = asdict(method)
+    # Without a method of the recipe's own, norm and radius are those of the measurement.
+    free = set() if recipe.eps else {"norm", "eps"}
+    for option in own.keys() & typed - free:
+        raise ValueError(f"--{option.replace('_', '-')} is the preset's: leave out one of them")
+    rest = {**recipe.settings, **{k: v for k, v in asdict(course).items() if k in typed}}
+    typed = typed | ({"regularisers"} if "selectivity" in typed else set())
+    changed = {k: v for k, v in _optimisation(how).items() if k in typed}
     return Setup(
-        _named(model or recipe.model),
+        model or recipe.model,
         rest.pop("method"),
         rest.pop("method_options", {}),
-        recipe.eps or eps,
-        optimisation,
+        "linf" if recipe.eps else method.norm,
+        recipe.eps or _radius("--eps", method.norm, method.eps),
+        replace(rest.pop("optimisation"), **changed),
         rest,
     )
 
@@ -172,26 +136,114 @@ def typed_options(context: typer.Context) -> set[str]:
     }
 
 
-def _named(model: str | None) -> str:
-    if model is None:
-        raise ValueError("--model: name a network, or a --preset")
+def named(model: str | None, init: Path | None, preset: str | None) -> str | None:
+    """The network asked for, that of the checkpoint begun with, or None for the preset's.
+
+    Raises:
+        ValueError: None of them says.
+        FileNotFoundError: No such checkpoint.
+    """
+    if model is None and init is not None:
+        return str(models.checkpoint_header(init)["name"])
+    if model is None and preset is None:
+        raise ValueError("--model: name a network, or a --preset, or a checkpoint to --init with")
     return model
 
 
-def _method_options(method: str, eps: float, steps: int | None) -> dict[str, Any]:
+def measurement(setup: Setup, options: EvaluationOptions) -> Measurement:
+    """What robust accuracy is measured by: the training's norm and radius, unless told otherwise.
+
+    Raises:
+        ValueError: No such norm.
+    """
+    if options.eval_norm is None and options.eval_eps is None:
+        return Measurement(setup.norm, setup.eps)
+    norm = options.eval_norm or setup.norm
+    return Measurement(norm, _radius("--eval-eps", norm, options.eval_eps))
+
+
+def detection(setup: Setup, options: EvaluationOptions) -> dict[str, Any]:
+    """The arguments of ``Evaluation`` about catastrophic overfitting."""
+    if not (options.detect_overfitting or options.stop_on_overfitting):
+        return {}
+    return {
+        "detector": OverfittingDetector(setup.eps, norm=setup.norm),
+        "stop_on_overfitting": options.stop_on_overfitting,
+    }
+
+
+def method_options(given: MethodOptions, eps: float) -> dict[str, Any]:
     """What of the command line is a setting of the method.
 
     Raises:
-        ValueError: No such method, or --attack-steps for one that has none.
+        ValueError: No such method, or a setting that it does not have.
     """
+    method = given.method
     if method not in methods.available():
         raise ValueError(
             f"--method must be one of {', '.join(methods.available())}, got {method!r}"
         )
-    settings = inspect.signature(getattr(methods, method.replace("-", "_"))).parameters
-    options: dict[str, Any] = {"eps": eps} if "eps" in settings else {}
-    if steps is not None:
-        if "steps" not in settings:
-            raise ValueError(f"--attack-steps: method {method!r} has a fixed number of steps")
-        options["steps"] = steps
+    parameters = inspect.signature(getattr(methods, method.replace("-", "_"))).parameters
+    options: dict[str, Any] = {"eps": eps} if "eps" in parameters else {}
+    if given.norm != "linf" and "eps" in parameters:
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            raise ValueError(f"--norm: method {method!r} has linf only, got {given.norm!r}")
+        options["norm"] = given.norm
+    for name, option in OWN_OPTIONS.items():
+        if (value := getattr(given, option)) is None:
+            continue
+        if name not in parameters:
+            raise ValueError(f"--{option.replace('_', '-')}: method {method!r} has none")
+        options[name] = value
+    for text in given.method_option or []:
+        name, value = _assigned(text)
+        if name in options:
+            raise ValueError(f"--method-option: {name} is given twice")
+        options[name] = value
     return options
+
+
+def _assigned(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value a number, a fraction, true, false or a word."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not (name.isidentifier() and equals and value):
+        raise ValueError(f"--method-option: expected NAME=VALUE, got {text!r}")
+    if name in ("eps", "norm", *OWN_OPTIONS):
+        option = OWN_OPTIONS.get(name, name).replace("_", "-")
+        raise ValueError(f"--method-option: {name} has an option of its own, --{option}")
+    if value in ("true", "false"):
+        return name, value == "true"
+    return name, _number(value)
+
+
+def _number(text: str) -> int | float | str:
+    """A number or a fraction; any other text as it is."""
+    above, _, below = text.partition("/")
+    with contextlib.suppress(ValueError, ZeroDivisionError):
+        return float(above) / float(below) if below else int(text)
+    with contextlib.suppress(ValueError):
+        return float(text)
+    return text
+
+
+def _optimisation(how: OptimisationOptions) -> dict[str, Any]:
+    """The fields of ``Optimisation``, but for the precision, which the device has a say in."""
+    given = asdict(how)
+    del given["autocast"]
+    alpha = given.pop("selectivity")
+    return {**given, "regularisers": () if alpha is None else (SelectivityRegulariser(alpha),)}
+
+
+def _radius(option: str, norm: str, eps: float | None) -> float:
+    """The radius asked for, or the usual one of the norm; of linf 1 at most.
+
+    Raises:
+        ValueError: No such norm.
+    """
+    radius = radius_of(norm, eps)
+    if norm == "linf" and radius > 1:
+        raise typer.BadParameter(
+            f"expected up to 1 in linf, a number or a fraction such as 8/255, got '{radius:g}'",
+            param_hint=f"'{option}'",
+        )
+    return radius

@@ -36,6 +36,11 @@ _SCHEDULES: dict[str, Schedule] = {
 }
 
 
+def available() -> list[str]:
+    """Names that ``get`` knows."""
+    return list(_SCHEDULES)
+
+
 def get(schedule: str | Schedule) -> Schedule:
     """Schedule by name, or ``schedule`` itself when it is callable."""
     if callable(schedule):

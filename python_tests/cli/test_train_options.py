@@ -1,0 +1,239 @@
+"""Every option of a training that makes sense on the command line is there, and does its work."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from safetensors.torch import load_file
+
+from python_tests.support.commands import TRAIN, Run
+from repsim_fast.attacks import PGD
+from repsim_fast.cli import app
+from repsim_fast.cli.train_options import MethodOptions
+from repsim_fast.cli.train_setup import OWN_OPTIONS, method_options
+from repsim_fast.models import load_checkpoint
+from repsim_fast.training import Evaluation, Optimisation, methods, train
+
+OPTIONS = {
+    option.name: option for option in typer.main.get_command(app).commands["train"].params
+}  # fmt: skip
+
+# Where the option has another name, or the reason why there is none.
+ELSEWHERE: dict[str, str] = {
+    # Optimisation
+    "regularisers": "--selectivity",
+    # Evaluation
+    "data": "--data",
+    "attack": "--eval-norm",
+    "every": "--eval-every",
+    "detector": "--detect-overfitting",
+    # train
+    "model": "--model",
+    "train_data": "--data",
+    "method_options": "--method-option",
+    "optimisation": "its fields have options",
+    "evaluation": "its fields have options",
+    "saving": "--out says where",
+    "on_epoch": "a function, which the command has to show epochs",
+    "progress": "shown on a terminal",
+}
+# Options of attacks without one.
+UNNAMED = {
+    "bounds": "images lie in [0, 1]",
+    "targeted": "the labels are those of the images",
+    "autocast": "--autocast is around the attack, too",
+    "seed": "--seed",
+}
+VALUES: dict[str, Any] = {
+    "sigma": 0.5, "relative_step": 1.0, "noise": 1.5, "replays": 3, "weight": 0.3,
+    "random_start": False, "restarts": 2, "select": "best", "early_stop": True, "loss": "dlr",
+    "momentum": 0.5, "l2_order": "project_clip", "l1_fraction": 0.1, "model_mode": "train",
+    "draws": 2, "execution": "fast", "beta": 2.0, "steps": 3, "step_size": 0.01, "norm": "l2",
+    "eps": 0.2, "update_statistics": True,
+}  # fmt: skip
+
+
+def options_of_methods() -> list[tuple[str, str]]:
+    """Each option of each method, its attack's among them."""
+    found = []
+    for name in methods.available():
+        parameters = inspect.signature(getattr(methods, name.replace("-", "_"))).parameters
+        own = [key for key, p in parameters.items() if p.kind is not p.VAR_KEYWORD]
+        if len(own) < len(parameters):
+            fixed = {"loss"} if name == "trades" else set()  # the divergence
+            if "steps" not in own:  # one step, of a length and from a start of the method's
+                fixed = {"steps", "step_size", "random_start"}
+            if name in ("fgsm", "gradalign"):  # without a start to draw
+                fixed.add("restarts")
+            attack = [*inspect.signature(PGD).parameters, "update_statistics"]
+            own += [key for key in attack if key not in {*own, *fixed, *UNNAMED}]
+        found += [(name, option) for option in own]
+    return found
+
+
+@pytest.mark.parametrize(("method", "option"), options_of_methods())
+def test_options_of_methods(method: str, option: str) -> None:
+    value = VALUES[option]
+    given: dict[str, Any] = {"method": method}
+    name = OWN_OPTIONS.get(option, option)
+    if name in {field.name for field in fields(MethodOptions)}:
+        given[name] = value
+        assert name in OPTIONS
+    else:
+        text = str(value).lower() if isinstance(value, bool) else value
+        given["method_option"] = [f"{option}={text}"]
+    if option == "update_statistics":
+        given["method_option"].append("model_mode=train")
+    options = method_options(MethodOptions(**given), given.get("eps", 0.1))
+    assert options[option] == value
+    assert type(options[option]) is type(value)
+    methods.build(method, **options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [field.name for kind in (Optimisation, Evaluation) for field in fields(kind)]
+    + list(inspect.signature(train).parameters),
+)
+def test_fields_and_arguments(name: str) -> None:
+    if name in ELSEWHERE:
+        flag = ELSEWHERE[name]
+        assert not flag.startswith("--") or flag.split()[0] in {
+            flag for option in OPTIONS.values() for flag in option.opts
+        }
+    else:
+        assert name in OPTIONS
+
+
+def test_optimisation_has_the_defaults_of_python() -> None:
+    for field in fields(Optimisation):
+        if field.name not in ("regularisers",):
+            assert OPTIONS[field.name].default == field.default, field.name
+
+
+def test_all_at_once(run: Run, tmp_path: Path) -> None:
+    first = tmp_path / "first.safetensors"
+    assert run(*TRAIN, "--out", first).exit_code == 0
+    out = tmp_path / "second.safetensors"
+    command = (
+        *TRAIN, "--init", first, "--method", "trades", "--norm", "l2", "--eps", 1.5,
+        "--attack-steps", 2, "--step-size", 0.4, "--beta", 3, "--method-option", "momentum=0.5",
+        "--schedule", "constant", "--optimizer", "adamw", "--lr", 0.001, "--momentum", 0.8,
+        "--beta2", 0.99, "--weight-decay", 0.1, "--no-decay-norms-and-biases",
+        "--max-grad-norm", 1, "--label-smoothing", 0.1, "--freeze-bn", "both",
+        "--selectivity", -0.5, "--awp", 0.005, "--awp-warmup", 1, "--eval-norm", "l1",
+        "--eval-steps", 2, "--detect-overfitting", "--out", out,
+    )  # fmt: skip
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    _, about = load_checkpoint(out)
+    assert about["method_options"] == {
+        "eps": 1.5, "norm": "l2", "steps": 2, "step_size": 0.4, "beta": 3.0, "momentum": 0.5,
+    }  # fmt: skip
+    assert about["schedule"] == "constant"
+    assert about["init"] == str(first)
+    assert about["attack"] == "PGD, 20 steps, eps 12 in l1, 50 test images"
+    how = about["optimisation"]
+    assert how["regularisers"] == ["SelectivityRegulariser(-0.5, layers=None)"]
+    for name, value in {
+        "optimizer": "adamw", "momentum": 0.8, "beta2": 0.99, "weight_decay": 0.1,
+        "decay_norms_and_biases": False, "max_grad_norm": 1, "label_smoothing": 0.1,
+        "freeze_batch_norm": "both", "awp": 0.005, "awp_warmup": 1,
+    }.items():  # fmt: skip
+        assert how[name] == value
+    old, new = load_file(first), load_file(out)
+    norms = [name for name in old if "bn" in name]
+    assert norms
+    assert all(torch.equal(old[name], new[name]) for name in norms)
+    assert not torch.equal(old["fc.weight"], new["fc.weight"])
+    result = run(*command, "--resume", "--rho", 0.05, "--beta", 4)
+    assert "beta=3.0" in result.output
+    assert "beta=4.0" in result.output
+
+
+def test_a_checkpoint_names_the_network(run: Run, tmp_path: Path) -> None:
+    first, out = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    assert run(*TRAIN, "--out", first).exit_code == 0
+    command = [word for word in TRAIN if word not in ("--model", "resnet-8")]
+    result = run(*command, "--init", first, "--optimizer", "sam", "--rho", 0.1, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(out)[1]["name"] == "resnet-8"
+    result = run(*command, "--model", "resnet-14", "--init", first, "--out", out)
+    assert result.exit_code == 1
+    assert "holds resnet-8 with num_classes=10" in result.output
+    assert "resnet-14 with num_classes=10" in result.output
+
+
+def test_beside_a_preset(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "robust.safetensors"
+    command = (*TRAIN, "--preset", "rs-fgsm-wong2020", "--out", out)
+    result = run(*command, "--weight-decay", 0.01, "--schedule", "constant", "--selectivity", 1)
+    assert result.exit_code == 0, result.output
+    _, about = load_checkpoint(out)
+    assert about["schedule"] == "constant"
+    assert about["batch_size"] == 128
+    assert about["optimisation"]["weight_decay"] == 0.01
+    assert about["optimisation"]["regularisers"] == ["SelectivityRegulariser(1.0, layers=None)"]
+    for option in (
+        ("--norm", "l2"), ("--beta", 1), ("--step-size", 0.1), ("--method-option", "noise=1"),
+    ):  # fmt: skip
+        result = run(*command, *option)
+        assert result.exit_code == 1
+        assert f"{option[0]} is the preset's" in result.output
+
+
+def test_stop_on_overfitting(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = "repsim_fast.training.OverfittingDetector.verdict"
+    monkeypatch.setattr(verdict, lambda *_: "found by the test")
+    options = ("--method", "fgsm", "--epochs", 3, "--out", tmp_path / "network.safetensors")
+    result = run(*TRAIN, *options, "--stop-on-overfitting")
+    assert result.exit_code == 0, result.output
+    assert "epoch 1/3" in result.output
+    assert "epoch 2/3" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--optimizer", "lion"], ["optimizer: expected one of 'sgd'", "'lion'"]),
+        (["--beta2", "0.9"], ["beta2: an option of optimizer 'adam'"]),
+        (["--rho", "0.1"], ["rho: an option of optimizer 'sam'"]),
+        (["--momentum", "1"], ["momentum must lie in [0, 1), got 1.0"]),
+        (["--weight-decay", "-1"], ["weight_decay must be non-negative"]),
+        (["--max-grad-norm", "0"], ["max_grad_norm must be positive"]),
+        (["--label-smoothing", "1"], ["label_smoothing must lie in [0, 1)"]),
+        (["--label-smoothing", "0.1", "--method", "mart"], ["label_smoothing", "'mart'"]),
+        (["--freeze-bn", "all"], ["freeze_batch_norm: expected one of 'statistics'"]),
+        (["--awp", "-1"], ["awp must be non-negative"]),
+        (["--schedule", "linear"], ["schedule must be a callable or one of", "'linear'"]),
+        (["--norm", "l3"], ["--norm must be one of linf, l2, l1", "'l3'"]),
+        (["--eval-norm", "l3"], ["--norm must be one of linf, l2, l1", "'l3'"]),
+        (["--method", "free", "--norm", "l2"], ["--norm: method 'free' has linf only"]),
+        (["--beta", "1"], ["--beta: method 'standard' has none"]),
+        (["--method", "fgsm", "--step-size", "1"], ["--step-size: method 'fgsm' has none"]),
+        (["--method-option", "noise"], ["--method-option: expected NAME=VALUE, got 'noise'"]),
+        (["--method-option", "steps=3"], ["steps has an option of its own, --attack-steps"]),
+        (["--method-option", "colour=3"], ["method 'standard'", "colour"]),
+        (["--init", "nowhere.safetensors"], ["no checkpoint file nowhere.safetensors"]),
+    ],
+)
+def test_bad_input(run: Run, tmp_path: Path, options: list[str], words: list[str]) -> None:
+    out = tmp_path / "network.safetensors"
+    result = run(*TRAIN, "--out", out, *options)
+    assert result.exit_code == 1, result.output
+    for word in words:
+        assert word in result.output
+    assert result.stderr.count("\n") == 1
+    assert not out.exists()
+
+
+def test_twice_the_same_option_of_a_method(run: Run, tmp_path: Path) -> None:
+    twice = ("--method-option", "noise=1", "--method-option", "noise=2")
+    result = run(*TRAIN, "--method", "n-fgsm", *twice, "--out", tmp_path / "network.safetensors")
+    assert "--method-option: noise is given twice" in result.output
