@@ -70,6 +70,18 @@ inline bool single_pass_fits(const GramProblem& problem) {
                                   element_bytes(problem.operand_type)) <= problem.shared_bytes;
 }
 
+// Blocks of a single pass, each with a partial Gram of its own. A block is worth it whose strips
+// are no fewer bytes than its partial Gram: that is written once and read once by the sum.
+inline int64_t single_pass_splits(int64_t p, ElementType x_type, int64_t tile,
+                                  int64_t multiprocessors) {
+  const int64_t strips = ceil_divide(p * element_bytes(x_type), kSinglePassStripBytes);
+  const int64_t strip_bytes = kSinglePassTileRows * tile * kSinglePassStripBytes;
+  const int64_t partial_bytes = kSinglePassTiles * tile * tile * int64_t{4};
+  const int64_t strips_per_split = ceil_divide(partial_bytes, strip_bytes);  // 2, 3 or 5
+  const int64_t blocks = (tile == 64 ? 1 : kBlocksPerMultiprocessor) * multiprocessors;
+  return std::clamp<int64_t>(strips / strips_per_split, 1, blocks);
+}
+
 inline GramPlan plan_gram(const GramProblem& problem) {
   const auto& [n, p, x_type, operand_type, layout, multiprocessors, shared_bytes] = problem;
   GramPlan plan;
@@ -77,9 +89,7 @@ inline GramPlan plan_gram(const GramProblem& problem) {
     plan.products = GramProducts::kSinglePass;
     plan.tile = single_pass_tile(n, operand_type);
     plan.tiles = kSinglePassTiles;
-    const int64_t strips = ceil_divide(p * element_bytes(x_type), kSinglePassStripBytes);
-    const int64_t blocks = (plan.tile == 64 ? 1 : 2) * multiprocessors;
-    plan.splits = std::min(blocks, strips);
+    plan.splits = single_pass_splits(p, x_type, plan.tile, multiprocessors);
     return plan;
   }
   const bool wide = operand_type == ElementType::kFloat64;
