@@ -436,20 +436,20 @@ def test_plan_keeps_the_whole_card_busy(cpu_runner: ModuleType) -> None:
         assert plan.splits * blocks_per_split >= 132, (dtype, operand, layout)
 
 
-def test_a_split_of_a_single_pass_is_worth_its_partial_gram(cpu_runner: ModuleType) -> None:
-    """Which is written once and read once: no more bytes than the split's strips of x."""
+def test_a_single_pass_has_the_fewest_splits_that_take_no_longer(cpu_runner: ModuleType) -> None:
     for n, p, dtype in itertools.product(
-        (64, 128, 256), (8, 640, 10_000, 65536, 800_000), ("float32", "bfloat16")
+        (64, 128, 256), (1, 640, 10_000, 65536, 800_000), ("float32", "bfloat16")
     ):
         plan = plan_of(cpu_runner, n, p, "bfloat16", dtype=dtype, layout=True)
         strips = -(-p * DTYPES[dtype].itemsize // 128)
-        partial_bytes = plan.tiles * plan.tile**2 * 4
-        blocks = 132 if plan.tile == 64 else 264
-        worth = strips * n * 128 // plan.splits >= partial_bytes
-        assert plan.splits == 1 or worth, (n, p, dtype)
-        # One split more would not be worth it, or not have a block to itself.
-        more = strips // (plan.splits + 1) * n * 128
-        assert plan.splits == blocks or more < partial_bytes, (n, p, dtype)
+        most_blocks = 132 if plan.tile == 64 else 264
+        longest = -(-strips // most_blocks)
+        assert plan.splits <= most_blocks, (n, p, dtype)
+        assert -(-strips // plan.splits) == longest, (n, p, dtype)
+        fewer = plan.splits - 1
+        assert fewer == 0 or -(-strips // fewer) > longest, (n, p, dtype)
+    # A partial Gram of 164 KB each.
+    assert plan_of(cpu_runner, 256, 10_000, "bfloat16", dtype="bfloat16", layout=True).splits == 79
 
 
 def test_plan_takes_a_single_pass_where_it_can(cpu_runner: ModuleType) -> None:

@@ -70,16 +70,16 @@ inline bool single_pass_fits(const GramProblem& problem) {
                                   element_bytes(problem.operand_type)) <= problem.shared_bytes;
 }
 
-// Blocks of a single pass, each with a partial Gram of its own. A block is worth it whose strips
-// are no fewer bytes than its partial Gram: that is written once and read once by the sum.
+// Blocks of a single pass, each with a partial Gram of its own: the fewest that take no longer. Where
+// one block has to take two strips, half as many blocks as strips do, each with two. Fewer strips a
+// block than that are not worth a partial Gram (its bytes go through the cache twice, at the rate
+// of all multiprocessors), more would be a longer wait: benchmarks/kernels/README.md counts both.
 inline int64_t single_pass_splits(int64_t p, ElementType x_type, int64_t tile,
                                   int64_t multiprocessors) {
   const int64_t strips = ceil_divide(p * element_bytes(x_type), kSinglePassStripBytes);
-  const int64_t strip_bytes = kSinglePassTileRows * tile * kSinglePassStripBytes;
-  const int64_t partial_bytes = kSinglePassTiles * tile * tile * int64_t{4};
-  const int64_t strips_per_split = ceil_divide(partial_bytes, strip_bytes);  // 2, 3 or 5
   const int64_t blocks = (tile == 64 ? 1 : kBlocksPerMultiprocessor) * multiprocessors;
-  return std::clamp<int64_t>(strips / strips_per_split, 1, blocks);
+  const int64_t strips_per_block = ceil_divide(strips, blocks);
+  return ceil_divide(strips, strips_per_block);
 }
 
 inline GramPlan plan_gram(const GramProblem& problem) {
