@@ -25,12 +25,18 @@ class GraphedLoop:
             several streams; not to be called from two threads at once.
     """
 
+    _graph: torch.cuda.CUDAGraph
+    # Of the last replay of those that share memory, with the copies of its results.
+    _done: torch.cuda.Event
+
     def __init__(
         self, loop: Loop, inputs: Mapping[str, Tensor], *, beside: GraphedLoop | None = None
     ) -> None:
         self._pool = None if beside is None else beside._graph.pool()
-        # Of the last replay of those that share memory, with the copies of its results.
-        self._done = torch.cuda.Event() if beside is None else beside._done
+        if beside is None:
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        else:
+            self._done = beside._done
         self._inputs = {name: value.clone() for name, value in inputs.items()}
         # Casts cached by an outer autocast would be freed with it, the graph still reading them.
         cached = torch.is_autocast_cache_enabled()

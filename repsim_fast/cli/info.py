@@ -110,7 +110,7 @@ def _cuda_kernels(build: Mapping[str, str]) -> str:
         return "; ".join(dict.fromkeys(missing)) or "ready"
     return (
         f"missing: {build['cuda_missing']}; to get them: a torch with CUDA, nvcc of the same "
-        "major version, then FORCE_CUDA=1 pip install --no-build-isolation ."
+        "major version (12.5 or later), then FORCE_CUDA=1 pip install --no-build-isolation ."
     )
 
 
