@@ -21,7 +21,7 @@ GPU_TESTS := kernels similarity attacks rest
 GPU_SANITIZERS := memcheck racecheck initcheck synccheck
 GPU_BENCHES := operators study paths steps svd attacks end-to-end
 
-.PHONY: demo test build lint lint-python lint-cpp format doctest bench bench-check experiment-smoke cuda-check \
+.PHONY: demo test build lint lint-python lint-cpp format doctest bench bench-check experiment-smoke cuda-check cuda-check-all \
         compiler-check test-levels faults \
         sanitize sanitize-cpu torch-check sdist wheel-check clean help \
         gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-learning gpu-experiment \
@@ -90,8 +90,11 @@ compiler-check: $(VENV)/.installed  ## our C++ with every g++ and clang++ that i
 test-levels: $(VENV)/.built  ## CPU kernels with each instruction set of this processor
 	$(BIN)/python python_tests/build/simd_levels.py
 
-cuda-check:  ## compiles every kernel for every architecture; registers and spills within budget
+cuda-check:  ## compiles every kernel for two architectures; registers and spills within budget
 	$(PYTHON) csrc/tests/cuda_check.py
+
+cuda-check-all:  ## the same for all of them, some minutes
+	$(PYTHON) csrc/tests/cuda_check.py --all
 
 sanitize: $(VENV)/.installed  ## CUDA kernels on the CPU under address, undefined and thread sanitizers
 	$(BIN)/python csrc/tests/sanitize.py

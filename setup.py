@@ -5,7 +5,8 @@ _C_cuda  CUDA kernels, a plain library loaded at run time when torch has CUDA
 
 Both use torch's stable ABI only, so a build with one torch (>= 2.11) runs with later ones.
 Environment: FORCE_CUDA=1 (fail when CUDA cannot be built), FORCE_CUDA=0 (do not build it),
-TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS, REPSIM_WERROR=1 (warnings are errors),
+TORCH_CUDA_ARCH_LIST (compute capabilities from 7.5 on; empty: the default ones), CUDA_HOME,
+MAX_JOBS, REPSIM_WERROR=1 (warnings are errors),
 REPSIM_BUILD_EXTENSIONS=0 (metadata only, for `pip install -e`).
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,7 +44,13 @@ from torch.utils import cpp_extension
 
 ROOT = Path(__file__).resolve().parent
 TORCH_TARGET = (2, 11)
-DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0+PTX"
+
+# Code for 8.0 also runs on 8.6 and 8.9; PTX of the last one is for cards still to come.
+DEFAULT_CUDA_ARCHITECTURES = ((8, 0), (9, 0), (10, 0), (12, 0))
+# Below, the instruction is missing that loads a matrix from shared memory (ldmatrix).
+MINIMAL_CUDA_ARCHITECTURE = (7, 5)
+# From here on every source of the repository compiles, those of the kernel study included.
+MINIMAL_NVCC = (12, 5)
 
 WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi"]
 if os.environ.get("REPSIM_WERROR") == "1":
@@ -95,6 +103,45 @@ def nvcc_release() -> str | None:
     return output.partition("release ")[2].partition(",")[0] or None
 
 
+def version_numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
+
+
+def nvcc_architectures() -> set[tuple[int, int]]:
+    """Compute capabilities that the CUDA compiler has code for."""
+    nvcc = Path(cpp_extension.CUDA_HOME or "") / "bin/nvcc"
+    output = subprocess.run([str(nvcc), "--list-gpu-arch"], capture_output=True, text=True).stdout
+    return {(int(major), int(minor)) for major, minor in re.findall(r"compute_(\d+)(\d)", output)}
+
+
+def cuda_architectures() -> tuple[str, list[str]]:
+    """What to compile for, as torch's builder reads it, and what was asked for but cannot be."""
+    asked = re.split(r"[;, ]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip(";, "))
+    if asked == [""]:  # which would make torch's builder look for a GPU
+        known = nvcc_architectures()
+        return ";".join(dotted(c) for c in DEFAULT_CUDA_ARCHITECTURES if c in known) + "+PTX", []
+    # Names such as Ampere mean to torch what they mean to its version.
+    os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(asked)
+    try:
+        flags = " ".join(cpp_extension._get_cuda_arch_flags())
+    except ValueError as error:
+        sys.exit(f"repsim_fast: TORCH_CUDA_ARCH_LIST={';'.join(asked)}: {error}")
+    kinds: dict[tuple[int, int, str], set[str]] = {}
+    for kind, major, minor, exact in re.findall(r"code=(sm|compute)_(\d+)(\d)(a?)", flags):
+        kinds.setdefault((int(major), int(minor), exact), set()).add(kind)
+    # What is too old in a list for many packages is no reason to build nothing.
+    names, too_old = [], []
+    for (major, minor, exact), code in sorted(kinds.items()):
+        old = (major, minor) < MINIMAL_CUDA_ARCHITECTURE
+        name = f"{major}.{minor}{exact}{'+PTX' if 'compute' in code else ''}"
+        (too_old if old else names).append(name)
+    return ";".join(names), too_old
+
+
 def cuda_decision() -> tuple[bool, str]:
     """Whether to build the CUDA kernels, and why; never asks whether a GPU is present."""
     wanted = os.environ.get("FORCE_CUDA")
@@ -110,6 +157,12 @@ def cuda_decision() -> tuple[bool, str]:
         problem = "nvcc was not found (set CUDA_HOME)"
     elif nvcc.split(".")[0] != torch.version.cuda.split(".")[0]:
         problem = f"nvcc {nvcc} and torch's CUDA {torch.version.cuda} differ in major version"
+    elif version_numbers(nvcc) < MINIMAL_NVCC:
+        problem = f"nvcc {nvcc} is too old: {dotted(MINIMAL_NVCC)} or later is needed"
+    elif not cuda_architectures()[0]:
+        asked = os.environ["TORCH_CUDA_ARCH_LIST"]
+        least = dotted(MINIMAL_CUDA_ARCHITECTURE)
+        problem = f"TORCH_CUDA_ARCH_LIST={asked} has nothing from compute capability {least} on"
     if problem is None:
         return True, f"nvcc {nvcc}, torch with CUDA {torch.version.cuda}"
     if wanted == "1":
@@ -153,9 +206,10 @@ def extensions() -> list[Extension]:
     compiler = os.environ.get("CXX", "c++")
     architectures = ""
     if with_cuda:
-        # An empty list would make torch's builder ask for a GPU.
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHITECTURES)
-        architectures = os.environ["TORCH_CUDA_ARCH_LIST"]
+        architectures, too_old = cuda_architectures()
+        os.environ["TORCH_CUDA_ARCH_LIST"] = architectures
+        left_out = f"; left out, below {dotted(MINIMAL_CUDA_ARCHITECTURE)}: {' '.join(too_old)}"
+        print(f"repsim_fast: for compute capabilities {architectures}{left_out if too_old else ''}")
 
     built = [
         cpp_extension.CppExtension(
@@ -166,7 +220,7 @@ def extensions() -> list[Extension]:
             define_macros=[
                 definition("REPSIM_CXX", first_line([compiler, "--version"])),
                 definition("REPSIM_CXX_FLAGS", " ".join(CXX_FLAGS)),
-                definition("REPSIM_TORCH_TARGET", ".".join(map(str, TORCH_TARGET))),
+                definition("REPSIM_TORCH_TARGET", dotted(TORCH_TARGET)),
                 definition("REPSIM_TORCH_BUILT_WITH", torch.__version__),
                 definition("REPSIM_CUDA", nvcc_release() or "" if with_cuda else ""),
                 definition("REPSIM_CUDA_ARCHITECTURES", architectures),

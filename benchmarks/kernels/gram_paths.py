@@ -97,8 +97,15 @@ class Paths:
         side = self.module.single_pass_tile(self.n, self.operand)
         if side == 0 or (self.x_type.name == "bfloat16" and self.precision != "bfloat16"):
             return None
-        run = self.one_pass(version, side, (1 if side == 64 else 2) * self.multiprocessors)
+        run = self.one_pass(version, side, self.splits(side))
         return run, lambda x: lower_triangle(run(x)[0], self.n)
+
+    def splits(self, side: int) -> int:
+        """Blocks of a single pass, as the operator's."""
+        splits: int = self.module.single_pass_splits(
+            p=self.p, x_type=self.x_type, tile=side, multiprocessors=self.multiprocessors
+        )
+        return splits
 
     def bulk(self) -> tuple[Path_, Path_] | None:
         return self.single(4) if self.study.bulk_copies_available() else None
@@ -108,7 +115,7 @@ class Paths:
         fits = self.n <= 256 and self.precision == "bfloat16"
         if not fits or not self.study.warpgroups_available():
             return None
-        run = self.one_pass(7, 64, min(self.multiprocessors, -(-self.p // 64)))
+        run = self.one_pass(7, 64, self.splits(64))
 
         def result(x: Tensor) -> Tensor:
             lower = lower_triangle(run(x)[0], self.n).double()

@@ -7,12 +7,14 @@ Bytes: every input read once and every result written once, over the bandwidth o
 the same run. Operations, over torch's matrix product in that precision: n (n + 1) p of a Gram;
 8/3 n^3 of singular values (a bidiagonalisation), 21 n^3 with vectors (Golub and Van Loan, Matrix
 Computations, 4th edition, table 8.6.1). No SVD reaches that rate, which is a product's; the figure
-places it all the same. Each result is compared with float64 before it is timed.
+places it all the same. Each result is compared with float64 before it is timed. What was expected
+of some cases before any ran is in predictions.json (README.md beside this).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -37,6 +39,17 @@ EPS, SIZE = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}, {"linf": 2 / 255, "l2": 0.
 GRAM_ERROR = {"float32": 2e-5, "tf32": 1e-3, "bfloat16": 6e-3}
 
 
+# Of the Gram (n, p), of the steps' images, of the batches of square matrices (B, n).
+GRAMS = (
+    *((64, 1_000_000), (128, 1_000_000), (256, 1_000_000), (512, 1 << 18), (1024, 1 << 17)),
+    *((2048, 1 << 18), (128, 10_000)),
+)
+IMAGES = ((256, 3, 224, 224), (16384, 3, 32, 32))
+MATRICES = ((8192, 16), (4096, 32), (4096, 64), (512, 128))
+
+PREDICTIONS = json.loads(Path(__file__).with_name("predictions.json").read_text())["operators"]
+
+
 class Case(NamedTuple):
     """An operator on one problem."""
 
@@ -49,8 +62,7 @@ class Case(NamedTuple):
 
 
 def grams(device: str) -> Iterator[Case]:
-    shapes = [(64, 800_000), (128, 800_000), (256, 1 << 19), (512, 1 << 18), (1024, 1 << 17)]
-    for n, p in shapes if device == "cuda" else [(20, 96)]:
+    for n, p in GRAMS if device == "cuda" else [(20, 96)]:
         for dtype, precision in (
             (torch.bfloat16, "bfloat16"),
             (torch.float32, "bfloat16"),
@@ -76,7 +88,7 @@ def grams(device: str) -> Iterator[Case]:
 
 
 def steps(device: str) -> Iterator[Case]:
-    for shape in [(512, 3, 224, 224), (16384, 3, 32, 32)] if device == "cuda" else [(2, 3, 8, 8)]:
+    for shape in IMAGES if device == "cuda" else [(2, 3, 8, 8)]:
         sets = []
         for _ in range(ROTATION):
             x = torch.rand(shape, device=device)
@@ -124,8 +136,7 @@ def steps(device: str) -> Iterator[Case]:
 
 
 def svds(device: str) -> Iterator[Case]:
-    sizes = [(8192, 16), (8192, 32), (4096, 64), (1024, 128)] if device == "cuda" else [(3, 12)]
-    for batch, n in sizes:
+    for batch, n in MATRICES if device == "cuda" else [(3, 12)]:
         matrices = [torch.randn(batch, n, n, device=device) for _ in range(ROTATION)]
 
         def values(i: int, matrices: Any = matrices) -> Tensor:
@@ -150,6 +161,12 @@ def svds(device: str) -> Iterator[Case]:
         yield Case(f"batched_svd {shape}", factors, factors_error, 3 * nbytes, 21 * batch * n**3)
 
 
+def predicted_ms(case: str, card: str) -> list[float] | None:
+    """From and to how many milliseconds a case was expected to take on a card; None: not said."""
+    by_card: dict[str, list[float]] = PREDICTIONS.get(case, {})
+    return next((ms for name, ms in by_card.items() if name in card), None)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -171,6 +188,7 @@ def main() -> None:
                     operations=case.operations,
                     precision=case.precision,
                 )
+                row["predicted_ms"] = predicted_ms(case.name, torch.cuda.get_device_name())
             rows.append(row)
             print(f"{case.name:48} {shown(row)}", flush=True)
             if options.out is not None:  # at once: kept if a later case ends the run

@@ -132,7 +132,9 @@ def gram_runs(
         side, (tiles, limit) = 64, TILES_OF_64[version]
     if n > limit:
         return None
-    blocks = (1 if side == 64 else 2) * kernels.multiprocessors
+    blocks = kernels.launchers.single_pass_splits(
+        p=p, x_type=problem["x_type"], tile=side, multiprocessors=kernels.multiprocessors
+    )
     if version == 4 and not kernels.study.bulk_copies_available():
         return None
     if version == 7 and not kernels.study.warpgroups_available():

@@ -1,6 +1,8 @@
 """Compiles every `.cu` for each architecture, warnings as errors, and checks what ptxas reports.
 
-    python csrc/tests/cuda_check.py [--if-available]
+    python csrc/tests/cuda_check.py [--all] [--if-available]
+
+Without --all for two architectures, whose compilers differ most in registers.
 
 Each kernel must stay within its line of `register_budget.txt`: registers, bytes spilled, bytes of
 static shared memory. Needs nvcc (CUDA_HOME or PATH) and no GPU. Without nvcc: a message that
@@ -18,12 +20,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = Path(__file__).with_name("register_budget.txt")
-ARCHITECTURES = ("80", "90", "100")
+ALL = ("75", "80", "90", "100", "120")
+FEW = ("90", "120")
 WARPGROUPS = "90a"  # for the sources that have products by warpgroups
 NO_COMPILER = 3
 
@@ -43,10 +47,16 @@ def find_nvcc() -> str | None:
     return str(candidate) if candidate.exists() else shutil.which("nvcc")
 
 
-def targets(source: Path) -> tuple[str, ...]:
+def known_to(nvcc: str) -> set[str]:
+    """Architectures that the compiler has code for."""
+    listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
+    return set(re.findall(r"compute_(\d+)", listed.stdout))
+
+
+def targets(source: Path, architectures: Sequence[str]) -> list[str]:
     """Architectures that a source is checked for."""
     special = "kernels/portability/warpgroup_products.h" in source.read_text()
-    return (*ARCHITECTURES, WARPGROUPS) if special else ARCHITECTURES
+    return [*architectures, *[WARPGROUPS] * special]
 
 
 def compile_source(nvcc: str, source: Path, architecture: str, folder: Path) -> str:
@@ -111,6 +121,7 @@ def read_budget() -> dict[str, Usage]:
 def main() -> int:
     """Exit status: 0 passed, 1 problems, 3 no compiler."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--all", action="store_true", help=f"for {', '.join(ALL)}")
     parser.add_argument("--if-available", action="store_true", help="succeed without nvcc")
     options = parser.parse_args()
     nvcc = find_nvcc()
@@ -120,7 +131,11 @@ def main() -> int:
 
     folders = ("csrc/cuda", "csrc/tests", "benchmarks/kernels")
     sources = sorted(path for folder in folders for path in ROOT.glob(f"{folder}/**/*.cu"))
-    jobs = [(source, architecture) for source in sources for architecture in targets(source)]
+    wanted, known = ALL if options.all else FEW, known_to(nvcc)
+    if unknown := [name for name in wanted if name not in known]:
+        print(f"cuda-check: this nvcc knows no {', '.join(unknown)}: not checked for")
+    architectures = [name for name in wanted if name in known]
+    jobs = [(source, name) for source in sources for name in targets(source, architectures)]
     budget, problems, matched = read_budget(), [], set()
     with tempfile.TemporaryDirectory() as folder:
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

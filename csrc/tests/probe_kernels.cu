@@ -51,6 +51,13 @@ __global__ void divergent_barrier_kernel() {
 
 __global__ void greedy_shared_memory_kernel() { shared_memory<CopyShared>().values[0] = 0; }
 
+__global__ void large_shared_memory_kernel(int64_t bytes, int32_t* out) {
+  auto* memory = &shared_memory<unsigned char>();
+  if (threadIdx.x == 0) memory[bytes - 1] = 1;
+  __syncthreads();
+  if (threadIdx.x == kWarpSize) out[0] = memory[bytes - 1];
+}
+
 template <CopyFault kFault>
 void launch_copy(const float* from, float* to, void* stream) {
   launch(
@@ -91,6 +98,20 @@ void launch_divergent_barrier(void* stream) {
 void launch_greedy_shared_memory(void* stream) {
   launch("greedy_shared_memory", greedy_shared_memory_kernel,
          {.grid = dim3(1), .threads = kWarpSize, .shared_bytes = 16, .stream = stream});
+}
+
+void launch_large_shared_memory(int64_t bytes, int32_t* out, void* stream) {
+  launch("large_shared_memory", large_shared_memory_kernel,
+         {.grid = dim3(1),
+          .threads = 2 * kWarpSize,
+          .shared_bytes = static_cast<size_t>(bytes),
+          .stream = stream},
+         bytes, out);
+}
+
+void lower_shared_limit(int64_t bytes) {
+  set_shared_limit("large_shared_memory", reinterpret_cast<const void*>(large_shared_memory_kernel),
+                   static_cast<size_t>(bytes));
 }
 
 }  // namespace repsim_fast

@@ -18,4 +18,9 @@ void launch_divergent_barrier(void* stream);
 // Uses more shared memory than its launch asks for.
 void launch_greedy_shared_memory(void* stream);
 
+// out[0] = 1, by way of the last of so many bytes of shared memory (at least 1).
+void launch_large_shared_memory(int64_t bytes, int32_t* out, void* stream);
+// A fault outside of that kernel: its limit is lowered behind the back of `launch`.
+void lower_shared_limit(int64_t bytes);
+
 }  // namespace repsim_fast

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -10,6 +11,9 @@
 #include "cuda/portability/portability.h"
 
 namespace repsim_fast::runner {
+
+// The kernels of several host threads run one after another.
+inline std::mutex one_launch;
 
 constexpr std::align_val_t kSharedAlignment{1024};
 
@@ -29,7 +33,7 @@ inline void check_shape(const char* name, const LaunchShape& shape) {
       shape.threads > 0 && shape.threads % kWarpSize == 0 && shape.threads <= 1024;
   const bool grid_ok = grid.x > 0 && grid.x <= 0x7fffffffu && grid.y > 0 && grid.y <= 65535 &&
                        grid.z > 0 && grid.z <= 65535;
-  const bool shared_ok = shape.shared_bytes <= size_t{227} << 10;
+  const bool shared_ok = shape.shared_bytes <= most_shared_bytes(name, current_device(name));
   if (!threads_ok || !grid_ok || !shared_ok) {
     throw std::runtime_error(std::string("CUDA kernel ") + name +
                              ": a GPU would refuse this launch: grid " + std::to_string(grid.x) +

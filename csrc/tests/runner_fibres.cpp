@@ -48,7 +48,6 @@ struct Engine {
   std::exception_ptr error;
 };
 
-// One launch at a time.
 Engine* engine = nullptr;
 
 // ucontext only starts a fibre on its stack; switching by setjmp is ten times faster because it
@@ -120,6 +119,7 @@ void run_block() {
 
 void run(const char* name, const LaunchShape& shape, const std::function<void()>& body) {
   check_shape(name, shape);
+  const std::lock_guard alone(one_launch);
   Engine local;
   local.name = name;
   local.body = &body;

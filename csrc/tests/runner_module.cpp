@@ -55,6 +55,8 @@ PYBIND11_MODULE(_cuda_runner, m) {
       py::kw_only(), py::arg("n"), py::arg("p"), py::arg("x_type"), py::arg("operand_type"),
       py::arg("single_pass_layout"), py::arg("multiprocessors"), py::arg("shared_bytes"));
   m.def("single_pass_tile", &single_pass_tile);
+  m.def("single_pass_splits", &single_pass_splits, py::kw_only(), py::arg("p"), py::arg("x_type"),
+        py::arg("tile"), py::arg("multiprocessors"));
   m.def("feature_pitch", &feature_pitch);
   m.def("triangle_position", [](int64_t index) {
     const TrianglePosition position = triangle_position(index);
@@ -117,4 +119,11 @@ PYBIND11_MODULE(_cuda_runner, m) {
   });
   m.def("divergent_barrier", [] { launch_divergent_barrier(nullptr); });
   m.def("greedy_shared_memory", [] { launch_greedy_shared_memory(nullptr); });
+  m.def(
+      "large_shared_memory",
+      [](int64_t bytes, uintptr_t out) {
+        launch_large_shared_memory(bytes, pointer<int32_t>(out), nullptr);
+      },
+      py::call_guard<py::gil_scoped_release>());
+  m.def("lower_shared_limit", &lower_shared_limit);
 }

@@ -26,6 +26,7 @@ Engine* engine = nullptr;
 
 void run(const char* name, const LaunchShape& shape, const std::function<void()>& body) {
   check_shape(name, shape);
+  const std::lock_guard alone(one_launch);
   Engine local{
       .block = std::barrier<>(shape.threads), .warps = {}, .mailboxes = {}, .block_state = {}};
   for (unsigned warp = 0; warp < shape.threads / kWarpSize; ++warp) {

@@ -9,6 +9,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "cuda/gram/centered_gram.cuh"
@@ -207,6 +208,24 @@ void check_async_copy() {
   expect(std::equal(from.get(), from.get() + 128, to.get()), "async_copy");
 }
 
+// Host threads that launch one kernel with sizes up and down.
+void check_shared_limits() {
+  constexpr int kHostThreads = 4, kKib = 1024;
+  Buffer<int32_t> out(kHostThreads);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kHostThreads; ++t) {
+    threads.emplace_back([&out, t] {
+      for (const int64_t kib : {1, 200, 49, 100}) {
+        launch_large_shared_memory(t % 2 == 0 ? kib * kKib : (227 - kib) * kKib, out.get() + t,
+                                   nullptr);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  expect(std::all_of(out.get(), out.get() + kHostThreads, [](int32_t one) { return one == 1; }),
+         "large_shared_memory");
+}
+
 void check_bulk_copy() {
   Buffer<float> from(2 * 40), to(2 * 4 * 32);  // two rectangles, beyond the matrix's edges
   for (int i = 0; i < 80; ++i) from[i] = static_cast<float>(i);
@@ -277,6 +296,7 @@ int main(int count, char** arguments) {
   if (only != "grams") {
     repsim_fast::check_block_sums();
     repsim_fast::check_async_copy();
+    repsim_fast::check_shared_limits();
     repsim_fast::check_bulk_copy();
     repsim_fast::check_warpgroup_products();
   }

@@ -353,6 +353,54 @@ def test_graphs_are_kept_for_few_shapes_and_checked(
         attack(network, x[:1], y[:1])
 
 
+def test_graphs_of_a_model_share_their_memory(
+    network: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    graphs: Callable[..., PGD],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pools = []
+
+    class Seen(ReplayedGraph):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            pools.append(self.pool)
+
+    monkeypatch.setattr(graphed_steps, "GraphedLoop", Seen)
+    x, y = batch
+    folded = Execution(fold_batchnorm=True, cuda_graph=True)
+    for n in range(1, 7):  # more than are kept
+        graphs()(network, x[:n], y[:n])
+    PGD(0.1, norm="l2", steps=2, seed=0, execution=folded)(network, x, y)
+    network.eval()
+    want = PGD(0.1, steps=3, seed=3, execution=Execution(fold_batchnorm=True))(network, x, y)
+    got = PGD(0.1, steps=3, seed=3, execution=folded)(network, x, y)
+    assert torch.equal(got, want), "not the graph of the model as it is"
+    assert len(pools) == 8
+    assert len(set(map(id, pools))) == 1
+    other = copy.deepcopy(network)
+    graphs()(other, x, y)
+    assert pools[-1] is not pools[0]
+
+
+@pytest.mark.cuda
+def test_graphs_in_shared_memory_do_not_disturb_each_other(network: nn.Module) -> None:
+    network.cuda()
+    attack = PGD(8 / 255, steps=3, seed=0, execution=Execution(cuda_graph=True))
+    plain = PGD(8 / 255, steps=3, seed=0)
+    batches = [
+        (torch.rand(n, 3, 16, 16, device="cuda"), torch.arange(n, device="cuda") % 5)
+        for n in (6, 2, 6, 4, 2)
+    ]
+    streams = [torch.cuda.Stream(), torch.cuda.current_stream()]
+    torch.cuda.synchronize()
+    for i, (x, y) in enumerate(batches):
+        with torch.cuda.stream(streams[i % 2]):
+            got = attack(network, x, y)
+        torch.cuda.synchronize()
+        assert (got - plain(network, x, y)).abs().gt(1e-5).float().mean() < 0.01
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("fold", [False, True])

@@ -66,6 +66,60 @@ def test_forced_cuda_fails_loudly_without_a_compiler():
     assert "CPU-only build" in run.stderr
 
 
+def cuda_build(nvcc: str = "13.0", known: str = "80 86 90 100 103 120", **environment: str) -> str:
+    """What setup.py says of its CUDA build, with a torch and an nvcc that are not there."""
+    before = f"""
+import subprocess, torch, torch.utils.cpp_extension as extension
+torch.version.cuda = {nvcc!r}
+from pathlib import Path
+home = Path({str(ROOT)!r}) / "no-toolkit"
+answers = {{"--version": "release {nvcc}, V", "--list-gpu-arch": " ".join(
+    "compute_" + name for name in {known!r}.split())}}
+run, exists = subprocess.run, Path.exists
+subprocess.run = lambda command, **options: (
+    subprocess.CompletedProcess(command, 0, answers[command[1]], "")
+    if command[0].endswith("nvcc") else run(command, **options))
+Path.exists = lambda path: str(path).startswith(str(home)) or exists(path)
+"""
+    done = in_setup(before=before, CUDA_HOME=str(ROOT / "no-toolkit"), **environment)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("asked", ["", " ", ";"])
+def test_without_a_list_every_known_card_is_built_for(asked):
+    line = "for compute capabilities 8.0;9.0;10.0;12.0+PTX\n"
+    assert line in cuda_build(TORCH_CUDA_ARCH_LIST=asked)
+    old = cuda_build(nvcc="12.6", known="80 86 90", TORCH_CUDA_ARCH_LIST=asked)
+    assert "for compute capabilities 8.0;9.0+PTX\n" in old
+
+
+@pytest.mark.parametrize(
+    ("asked", "built"),
+    [
+        ("7.5", "7.5\n"),
+        ("9.0a", "9.0a\n"),
+        ("Turing 8.0", "7.5+PTX;8.0\n"),
+        ("7.0;7.5,8.6+PTX", "7.5;8.6+PTX; left out, below 7.5: 7.0\n"),
+    ],
+)
+def test_what_can_be_built_of_a_list_is(asked, built):
+    assert f"for compute capabilities {built}" in cuda_build(TORCH_CUDA_ARCH_LIST=asked)
+
+
+def test_lists_with_nothing_to_build_are_named():
+    message = "TORCH_CUDA_ARCH_LIST=6.1;7.0 has nothing from compute capability 7.5 on"
+    asked = {"TORCH_CUDA_ARCH_LIST": "6.1;7.0"}
+    assert f"not building CUDA kernels: {message}" in cuda_build(**asked)
+    assert f"FORCE_CUDA=1, but {message}" in cuda_build(FORCE_CUDA="1", **asked)
+    unknown = cuda_build(TORCH_CUDA_ARCH_LIST="abc")
+    assert "TORCH_CUDA_ARCH_LIST=abc: Unknown CUDA arch (abc)" in unknown
+
+
+def test_an_nvcc_that_is_too_old_is_named():
+    assert "nvcc 12.4 is too old: 12.5 or later is needed" in cuda_build(nvcc="12.4")
+    assert "building CUDA kernels: nvcc 12.10" in cuda_build(nvcc="12.10")
+
+
 def test_a_wheel_has_the_extension(tmp_path):
     # Half an installation would fail at its first import.
     run = setup(["bdist_wheel", "-d", str(tmp_path)], REPSIM_BUILD_EXTENSIONS="0")

@@ -215,7 +215,7 @@ def test_the_stream_comes_back_also_after_a_refusal(
         calls.append(f"end of {name}")
 
     def capture(graph: object, **options: object) -> AbstractContextManager[None]:
-        assert options == {"stream": side, "capture_error_mode": "thread_local"}
+        assert options == {"pool": None, "stream": side, "capture_error_mode": "thread_local"}
         if refused:
             raise RuntimeError("operation not permitted when stream is capturing")
         return noted("capture")
@@ -238,3 +238,31 @@ def test_the_stream_comes_back_also_after_a_refusal(
         assert calls == [*expected, "capture", "end of capture", "True", "end of device"]
     side.wait_stream.assert_called_once_with(main)
     main.wait_stream.assert_called_once_with(side)
+
+
+def test_graphs_beside_another_share_its_memory_and_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pools: list[object] = []
+
+    def capture(graph: object, pool: object, **options: object) -> AbstractContextManager[None]:
+        pools.append(pool)
+        return contextlib.nullcontext()
+
+    for name in ("device", "stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
+    for name in ("current_stream", "Stream", "CUDAGraph", "Event"):
+        monkeypatch.setattr(torch.cuda, name, Mock(side_effect=Mock))
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
+    inputs = {"x": torch.arange(3.0)}
+    first = GraphedLoop(lambda held: (held["x"] + 1,), inputs)
+    second = GraphedLoop(lambda held: (held["x"] + 2,), inputs, beside=first)
+    alone = GraphedLoop(lambda held: (held["x"],), inputs)
+    assert pools == [None, first._graph.pool(), None]
+    assert second._done is first._done
+    assert alone._done is not first._done
+    (result,) = second(inputs)
+    assert torch.equal(result, torch.tensor([2.0, 3.0, 4.0]))
+    # Waits before its inputs are overwritten, and lets others start after its results are copied.
+    assert [name for name, *_ in first._done.mock_calls] == ["wait", "record"]

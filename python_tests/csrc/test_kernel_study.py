@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks.gpu_summary import lines
+from benchmarks.kernels import operators
 from benchmarks.kernels.study import GRAM_ERROR, Kernels, finished, gram_runs
 from benchmarks.timing import machine
 from python_tests.support.op_tester import devices
@@ -98,6 +99,54 @@ def test_the_program_for_compute_sanitizer_is_right() -> None:
     command = [sys.executable, str(HERE / "small_shapes.py"), "--device", "cpu"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.startswith("0 failures in ")
+
+
+def test_predictions_are_of_cases_that_are_measured() -> None:
+    names = [
+        f"centered_gram {n} x {p} {dtype} {precision}"
+        for n, p in operators.GRAMS
+        for dtype, precision in (("float32", "float32"), ("bfloat16", "bfloat16"))
+    ]
+    names += [f"pgd_{norm}_step {shape}" for norm in operators.EPS for shape in operators.IMAGES]
+    names += [
+        f"batched_{kind} {batch} x {n} x {n}"
+        for kind in ("svd", "svdvals")
+        for batch, n in operators.MATRICES
+    ]
+    assert set(operators.PREDICTIONS) <= set(names)
+    for case in operators.PREDICTIONS:
+        for card in ("NVIDIA H100 80GB HBM3", "NVIDIA H200"):
+            low, high = operators.predicted_ms(case, card) or (0, 0)
+            assert 0 < low <= high, case
+    assert operators.predicted_ms(names[0], "NVIDIA A100-SXM4-80GB") is None
+    assert operators.predicted_ms("another", "NVIDIA H200") is None
+
+
+def test_the_summary_says_where_predictions_were_off(tmp_path: Path) -> None:
+    machine = {"processor": "some", "gpu": "NVIDIA H200", "torch": "2", "commit": "abc"}
+    rows = [
+        {"case": "good", "of_bound": 0.5, "ms": 5.0, "predicted_ms": [4.0, 4.5]},
+        {"case": "slow", "of_bound": 0.5, "ms": 6.0, "predicted_ms": [4.0, 4.5]},
+        {"case": "fast", "of_bound": 0.5, "ms": 3.0, "predicted_ms": [4.0, 4.0]},
+        {"case": "unknown", "of_bound": 0.5, "ms": 3.0, "predicted_ms": None},
+    ]
+    (tmp_path / "operators.json").write_text(json.dumps({"machine": machine, "rows": rows}))
+    versions = [
+        {"case": "1", "of_bound": 0.3, "of_copy": 0.3, "predicted_of_copy": 0.3},
+        {"case": "2", "of_bound": 0.3, "of_copy": 0.3, "predicted_of_copy": 0.5},
+        {"case": "3", "of_bound": 0.3, "of_copy": 0.3, "predicted_of_copy": None},
+    ]
+    (tmp_path / "kernel_study.json").write_text(json.dumps({"machine": machine, "rows": versions}))
+    printed = lines(tmp_path)
+    assert "    50% of bound  good; 5 ms, predicted 4 to 4.5 ms" in printed
+    assert "    50% of bound  unknown" in printed
+    assert "    30% of bound  1; 30% of copy, predicted 30%" in printed
+    assert printed[-4:] == [
+        "predictions off by more than 30%: 3 of 5",
+        "    50% of bound  slow; 6 ms, predicted 4 to 4.5 ms",
+        "    50% of bound  fast; 3 ms, predicted 4 ms",
+        "    30% of bound  2; 30% of copy, predicted 50%",
+    ]
 
 
 def test_a_machine_without_git_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

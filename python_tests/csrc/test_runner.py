@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import pytest
@@ -55,6 +57,38 @@ def test_more_shared_memory_than_asked_for_is_an_error(cpu_runner: ModuleType) -
 def test_a_launch_that_a_gpu_refuses_is_refused(cpu_runner: ModuleType) -> None:
     with pytest.raises(RuntimeError, match="block_sums: a GPU would refuse this launch"):
         cpu_runner.block_sums(0, 1 << 31, 0)
+
+
+def launch_with(module: ModuleType, sizes: Sequence[int]) -> None:
+    out = torch.zeros(1, dtype=torch.int32, device=module.device)
+    for size in sizes:
+        module.large_shared_memory(size, out.data_ptr())
+        assert out.item() == 1
+        out.zero_()
+
+
+def test_host_threads_may_ask_for_shared_memory_up_and_down(runner: ModuleType) -> None:
+    kib = 1024
+    most = 227 * kib
+    if runner.device.type == "cuda":
+        most = torch.cuda.get_device_properties(0).shared_memory_per_block_optin
+    up = [1, 48 * kib, 48 * kib + 1, 64 * kib, most]
+    with ThreadPoolExecutor(8) as pool:
+        runs = [pool.submit(launch_with, runner, up[:: (-1) ** i] * 20) for i in range(8)]
+    for run in runs:
+        run.result()
+
+
+def test_a_lowered_limit_is_an_error(runner: ModuleType) -> None:
+    """What made launches of several host threads fail now and then: see shared_limits.h."""
+    launch_with(runner, [60 << 10])
+    runner.lower_shared_limit(50 << 10)
+    try:
+        launch_with(runner, [50 << 10])
+        with pytest.raises(RuntimeError, match="CUDA kernel large_shared_memory: "):
+            launch_with(runner, [60 << 10])
+    finally:
+        runner.lower_shared_limit(60 << 10)
 
 
 def test_the_runner_works_after_a_failure(cpu_runner: ModuleType) -> None:

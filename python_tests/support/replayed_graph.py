@@ -14,8 +14,11 @@ class ReplayedGraph:
     captured = 0
     replayed = 0
 
-    def __init__(self, loop: Any, inputs: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, loop: Any, inputs: Mapping[str, Tensor], *, beside: ReplayedGraph | None = None
+    ) -> None:
         type(self).captured += 1
+        self.pool: object = object() if beside is None else beside.pool
         self._inputs = {name: value.clone() for name, value in inputs.items()}
         self._loop = loop
         self.outputs = loop(self._inputs)

@@ -20,9 +20,23 @@ class GraphedLoop:
         loop: Named tensors -> tensors; no host synchronisation, no random numbers, and no tensor
             from outside but weights, whose memory stays where it is.
         inputs: Tensors of the shapes to come, on one GPU.
+        beside: Another one, whose memory for what lies between inputs and outputs this one shares:
+            together they need as much as the largest. They then run one after another, also from
+            several streams; not to be called from two threads at once.
     """
 
-    def __init__(self, loop: Loop, inputs: Mapping[str, Tensor]) -> None:
+    _graph: torch.cuda.CUDAGraph
+    # Of the last replay of those that share memory, with the copies of its results.
+    _done: torch.cuda.Event
+
+    def __init__(
+        self, loop: Loop, inputs: Mapping[str, Tensor], *, beside: GraphedLoop | None = None
+    ) -> None:
+        self._pool = None if beside is None else beside._graph.pool()
+        if beside is None:
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        else:
+            self._done = beside._done
         self._inputs = {name: value.clone() for name, value in inputs.items()}
         # Casts cached by an outer autocast would be freed with it, the graph still reading them.
         cached = torch.is_autocast_cache_enabled()
@@ -44,14 +58,19 @@ class GraphedLoop:
             main.wait_stream(side)
             self._graph = torch.cuda.CUDAGraph()
             # Other threads, such as those that pin memory, may go on meanwhile.
-            with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                self._graph, pool=self._pool, stream=side, capture_error_mode="thread_local"
+            ):
                 self.outputs = loop(self._inputs)
         finally:
             torch.cuda.set_stream(main)  # which a refused capture does not put back
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Run on new values; the results are the caller's own."""
+        self._done.wait()
         for name, value in inputs.items():
             self._inputs[name].copy_(value)
         self._graph.replay()
-        return tuple(output.clone() for output in self.outputs)
+        results = tuple(output.clone() for output in self.outputs)
+        self._done.record()
+        return results

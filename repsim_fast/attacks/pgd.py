@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -183,7 +183,8 @@ class PGD:
             problem = Problem(objective, region, labels, size)
             run = self._run
             if self.execution.cuda_graph:
-                run = partial(self._run_graphed, form.graphs, memory_of(model))
+                identity = (form.identity, memory_of(model))
+                run = partial(self._run_graphed, form.graphs, identity)
                 self.report = replace(form.report, graphed=True)
             if self.restarts == 1 and self.select == "last" and not self.early_stop:
                 return run(problem)
@@ -237,14 +238,14 @@ class PGD:
     def _run_graphed(
         self,
         graphs: Graphs,
-        memory: tuple[int, ...],
+        identity: tuple[Any, ...],
         problem: Problem,
         found: BestAdversarial | None = None,
         *,
         check: bool = True,
     ) -> Tensor:
         """As ``_run`` without a say of the iterates: the steps come from a CUDA graph."""
-        settings = (self.steps, self.momentum, memory)
+        settings = (self.steps, self.momentum, identity)
         adv = replay(self._steps_alone, graphs, settings, problem, self._start(problem.region))
         if found is not None:
             problem.offer(found, torch.arange(len(adv), device=adv.device), adv)

@@ -13,6 +13,7 @@ import torch
 import typer
 
 import repsim_fast
+from repsim_fast.ops.cards import card_missing
 
 # Packages that some features need, imported by name, and how to install what they are part of.
 _OPTIONAL = {
@@ -103,10 +104,13 @@ def _no_gpu_reason() -> str:
 
 def _cuda_kernels(build: Mapping[str, str]) -> str:
     if not build["cuda_missing"]:
-        return "ready" if torch.cuda.is_available() else "built, loaded, without a GPU to run on"
+        if not torch.cuda.is_available():
+            return "built, loaded, without a GPU to run on"
+        missing = [reason for i in range(torch.cuda.device_count()) if (reason := card_missing(i))]
+        return "; ".join(dict.fromkeys(missing)) or "ready"
     return (
         f"missing: {build['cuda_missing']}; to get them: a torch with CUDA, nvcc of the same "
-        "major version, then FORCE_CUDA=1 pip install --no-build-isolation ."
+        "major version (12.5 or later), then FORCE_CUDA=1 pip install --no-build-isolation ."
     )
 
 

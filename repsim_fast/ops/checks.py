@@ -6,6 +6,7 @@ from torch import Tensor
 
 from repsim_fast._core.checks import FLOATING
 from repsim_fast.ops import extension
+from repsim_fast.ops.cards import card_missing_for
 
 
 def check_compiled(argument: str, x: Tensor) -> None:
@@ -16,6 +17,13 @@ def check_compiled(argument: str, x: Tensor) -> None:
         raise RuntimeError(f"{argument}: expected a tensor on CPU or CUDA, got {x.device}")
     if extension.cuda_missing:
         raise RuntimeError(f"{argument}: is on {x.device}, but {extension.cuda_missing}")
+    check_card(argument, x)
+
+
+def check_card(argument: str, x: Tensor) -> None:
+    """Raises RuntimeError where `x` is on a card that the kernels of this build do not run on."""
+    if x.is_cuda and not extension.cuda_missing and (missing := card_missing_for(x)):
+        raise RuntimeError(f"{argument}: is on {x.device}, but {missing}")
 
 
 def check_same_device(**tensors: Tensor | None) -> None:

@@ -97,14 +97,14 @@ constexpr int64_t single_pass_stages(int64_t tile, int64_t operand_bytes) {
 }
 
 // Shared memory that a block asks for at most, given the bytes of an entry of x and of an operand:
-// up to 171 KiB, where a block gets 99 KiB of some GPUs and 227 KiB of others.
+// up to 136 KiB, where a block gets 99 KiB of some GPUs and 227 KiB of others.
 constexpr int64_t single_pass_shared_bytes(int64_t tile, int64_t x_bytes, int64_t operand_bytes) {
   const int64_t rows = kSinglePassTileRows * tile, columns = kSinglePassStripBytes / x_bytes;
   const int64_t stages = single_pass_stages(tile, operand_bytes);
-  return stages * rows * kSinglePassStripBytes        // strips
-         + 2 * rows * (columns * operand_bytes + 16)  // operands, padded
-         + kSinglePassTiles * columns * int64_t{4}    // sums
-         + 128;                                       // of the strips' own, alignment
+  return stages * rows * kSinglePassStripBytes      // strips
+         + rows * (columns * operand_bytes + 16)    // operands, padded
+         + kSinglePassTiles * columns * int64_t{4}  // sums
+         + 128;                                     // of the strips' own, alignment
 }
 
 // Whether x can be read in whole vectors of 16 bytes. Strides in elements.

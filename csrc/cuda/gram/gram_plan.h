@@ -70,6 +70,18 @@ inline bool single_pass_fits(const GramProblem& problem) {
                                   element_bytes(problem.operand_type)) <= problem.shared_bytes;
 }
 
+// Blocks of a single pass, each with a partial Gram of its own: the fewest that take no longer. Where
+// one block has to take two strips, half as many blocks as strips do, each with two. Fewer strips a
+// block than that are not worth a partial Gram (its bytes go through the cache twice, at the rate
+// of all multiprocessors), more would be a longer wait: benchmarks/kernels/README.md counts both.
+inline int64_t single_pass_splits(int64_t p, ElementType x_type, int64_t tile,
+                                  int64_t multiprocessors) {
+  const int64_t strips = ceil_divide(p * element_bytes(x_type), kSinglePassStripBytes);
+  const int64_t blocks = (tile == 64 ? 1 : kBlocksPerMultiprocessor) * multiprocessors;
+  const int64_t strips_per_block = ceil_divide(strips, blocks);
+  return ceil_divide(strips, strips_per_block);
+}
+
 inline GramPlan plan_gram(const GramProblem& problem) {
   const auto& [n, p, x_type, operand_type, layout, multiprocessors, shared_bytes] = problem;
   GramPlan plan;
@@ -77,9 +89,7 @@ inline GramPlan plan_gram(const GramProblem& problem) {
     plan.products = GramProducts::kSinglePass;
     plan.tile = single_pass_tile(n, operand_type);
     plan.tiles = kSinglePassTiles;
-    const int64_t strips = ceil_divide(p * element_bytes(x_type), kSinglePassStripBytes);
-    const int64_t blocks = (plan.tile == 64 ? 1 : 2) * multiprocessors;
-    plan.splits = std::min(blocks, strips);
+    plan.splits = single_pass_splits(p, x_type, plan.tile, multiprocessors);
     return plan;
   }
   const bool wide = operand_type == ElementType::kFloat64;

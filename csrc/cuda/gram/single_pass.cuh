@@ -44,6 +44,13 @@ struct SinglePass {
     Operand value[kPerVector];
   };
 
+  // Lanes kVectorsPerRow apart have the same columns, of which each lane owns a share: those whose
+  // sums over the rows it completes.
+  static constexpr int kOwn = kPerVector * kVectorsPerRow / static_cast<int>(kWarpSize);
+  struct alignas(4 * kOwn) OwnSums {
+    float value[kOwn];
+  };
+
   // This thread's part of a strip: vector `vector` of rows first, first + kRowsAtOnce, ...
   struct Part {
     int vector, first;
@@ -60,13 +67,40 @@ template <typename Strips>
 struct SinglePassShared {
   using Pass = typename Strips::Pass;
   alignas(128) unsigned char strips[Pass::kStages][Pass::kRows * Pass::kStripBytes];
-  alignas(16) unsigned char operands[2][Pass::kRows * Pass::kOperandPitch];
-  alignas(16) float sums[kSinglePassTiles][Pass::kColumns];  // of a column, by warp
+  alignas(16) unsigned char operands[Pass::kRows * Pass::kOperandPitch];
+  typename Pass::OwnSums sums[kSinglePassTiles][kWarpSize];  // by warp and owner
   typename Strips::Shared arrivals;
 };
 
+// half = the sums of this lane's and another one's values, of those that it keeps: of two lanes
+// `distance` apart the upper one has the upper half.
+template <int kCount>
+__device__ inline void halve_sums(float (&half)[kCount], const float (&all)[2 * kCount],
+                                  unsigned distance) {
+  const bool upper = (threadIdx.x & distance) != 0;
+  REPSIM_UNROLL
+  for (int e = 0; e < kCount; ++e) {
+    const float keep = upper ? all[kCount + e] : all[e], give = upper ? all[e] : all[kCount + e];
+    half[e] = keep + __shfl_xor_sync(kFullWarp, give, distance);
+  }
+}
+
+// The way back: all = what both lanes have.
+template <int kCount>
+__device__ inline void join_halves(float (&all)[2 * kCount], const float (&half)[kCount],
+                                   unsigned distance) {
+  const bool upper = (threadIdx.x & distance) != 0;
+  REPSIM_UNROLL
+  for (int e = 0; e < kCount; ++e) {
+    const float other = __shfl_xor_sync(kFullWarp, half[e], distance);
+    all[e] = upper ? other : half[e];
+    all[kCount + e] = upper ? half[e] : other;
+  }
+}
+
 // One block takes every gridDim.x-th strip of all rows. While the tiles of one strip are
-// multiplied, the next is centred and rounded, and the ones after that are on their way.
+// multiplied, the columns of the next are summed, and the ones after that are on their way; between
+// two barriers it is then centred and rounded to the operands.
 template <typename Strips>
 __global__ void __launch_bounds__(Strips::Pass::kThreads, Strips::Pass::kBlocks)
     single_pass_kernel(const __grid_constant__ Strips strips,  // of x (n, p)
@@ -80,6 +114,7 @@ __global__ void __launch_bounds__(Strips::Pass::kThreads, Strips::Pass::kBlocks)
   const int warp = static_cast<int>(threadIdx.x / kWarpSize);
   const auto part = Pass::part();
   const int rows = static_cast<int>(n);
+  const float weight = 1.0f / static_cast<float>(n);
 
   const int64_t count = (p + Pass::kColumns - 1) / Pass::kColumns;
   const int64_t mine = blockIdx.x < count ? (count - blockIdx.x - 1) / gridDim.x + 1 : 0;
@@ -104,28 +139,30 @@ __global__ void __launch_bounds__(Strips::Pass::kThreads, Strips::Pass::kBlocks)
       for (int e = 0; e < kPerVector; ++e)
         sum[e] += to_math(values.value[e]) - to_math(origin.value[e]);
     }
-    REPSIM_UNROLL
-    for (int e = 0; e < kPerVector; ++e) {
-      // Lanes eight apart have the same columns.
-      sum[e] += __shfl_xor_sync(kFullWarp, sum[e], 8);
-      sum[e] += __shfl_xor_sync(kFullWarp, sum[e], 16);
-      if (lane < Pass::kVectorsPerRow) shared.sums[warp][part.vector * kPerVector + e] = sum[e];
-    }
+    float half[kPerVector / 2];
+    typename Pass::OwnSums own;
+    halve_sums(half, sum, Pass::kVectorsPerRow);
+    halve_sums(own.value, half, 2 * Pass::kVectorsPerRow);
+    shared.sums[warp][lane] = own;
   };
 
   const auto write_operands = [&](int64_t s) {
     float shift[kPerVector] = {}, origin[kPerVector] = {};
     if (centre) {
+      float own[Pass::kOwn] = {}, half[kPerVector / 2];
+      REPSIM_UNROLL
+      for (int w = 0; w < static_cast<int>(kSinglePassTiles); ++w) {
+        const typename Pass::OwnSums part_of_warp = shared.sums[w][lane];
+        REPSIM_UNROLL
+        for (int e = 0; e < Pass::kOwn; ++e) own[e] += part_of_warp.value[e];
+      }
+      REPSIM_UNROLL
+      for (int e = 0; e < Pass::kOwn; ++e) own[e] *= weight;
+      join_halves(half, own, 2 * Pass::kVectorsPerRow);
+      join_halves(shift, half, Pass::kVectorsPerRow);
       const Vector first = vector_at(s, 0);
       REPSIM_UNROLL
-      for (int e = 0; e < kPerVector; ++e) {
-        origin[e] = to_math(first.value[e]);
-        REPSIM_UNROLL_BY(1)
-        for (int w = 0; w < static_cast<int>(kSinglePassTiles); ++w) {
-          shift[e] += shared.sums[w][part.vector * kPerVector + e];
-        }
-        shift[e] /= static_cast<float>(n);
-      }
+      for (int e = 0; e < kPerVector; ++e) origin[e] = to_math(first.value[e]);
     }
     REPSIM_UNROLL_BY(1)
     for (int row = part.first; row < rows; row += Pass::kRowsAtOnce) {
@@ -136,17 +173,16 @@ __global__ void __launch_bounds__(Strips::Pass::kThreads, Strips::Pass::kBlocks)
         out.value[e] =
             convert_to<typename Pass::Operand>(to_math(values.value[e]) - origin[e] - shift[e]);
       }
-      *reinterpret_cast<typename Pass::OperandVector*>(
-          shared.operands[s % 2] + row * Pass::kOperandPitch +
-          part.vector * static_cast<int>(sizeof(out))) = out;
+      *reinterpret_cast<typename Pass::OperandVector*>(shared.operands + row * Pass::kOperandPitch +
+                                                       part.vector *
+                                                           static_cast<int>(sizeof(out))) = out;
     }
   };
 
   // Rows that only fill the last tile stay zero.
   for (int i = rows * Pass::kOperandPitch / 4 + static_cast<int>(threadIdx.x);
        i < Pass::kRows * Pass::kOperandPitch / 4; i += Pass::kThreads) {
-    reinterpret_cast<uint32_t*>(shared.operands[0])[i] = 0;
-    reinterpret_cast<uint32_t*>(shared.operands[1])[i] = 0;
+    reinterpret_cast<uint32_t*>(shared.operands)[i] = 0;
   }
 
   const TrianglePosition tile = triangle_position(warp);
@@ -161,12 +197,11 @@ __global__ void __launch_bounds__(Strips::Pass::kThreads, Strips::Pass::kBlocks)
     stage(s + Pass::kStages - 1);
     if (s < mine && centre) add_columns(s);
     if (s > 0) {
-      const unsigned char* operands = shared.operands[(s - 1) % 2];
       product.template accumulate<Pass::kOperandBytes, Pass::kOperandPitch>(
-          operands + static_cast<int>(tile.row) * kTile * Pass::kOperandPitch,
-          operands + static_cast<int>(tile.column) * kTile * Pass::kOperandPitch);
+          shared.operands + static_cast<int>(tile.row) * kTile * Pass::kOperandPitch,
+          shared.operands + static_cast<int>(tile.column) * kTile * Pass::kOperandPitch);
     }
-    __syncthreads();
+    __syncthreads();  // all sums are there, and the operands of strip s - 1 done with
     if (s < mine) write_operands(s);
   }
 

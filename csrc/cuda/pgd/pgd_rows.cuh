@@ -28,7 +28,11 @@ __device__ inline Pack<T, kWidth> load_pack(const T* from) {
 
 template <int kWidth, typename T>
 __device__ inline void store_pack(T* to, const Pack<T, kWidth>& pack) {
-  *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
+  if constexpr (sizeof(pack) == 16) {
+    store_16(to, pack);
+  } else {
+    *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
+  }
 }
 
 // f(std::integral_constant<int, width>): the widest packs that every row can be read in.

@@ -4,6 +4,7 @@
 //   barriers           __syncthreads(), __syncwarp()
 //   shuffles           __shfl_xor_sync(kFullWarp, value, mask) and its kind; warp_sum(value)
 //   shared memory      auto& shared = shared_memory<Struct>();   one struct a kernel
+//   whole vectors       store_16(to, vector)
 //   async copies       copy_async_16(to, from, bytes), commit_copies(), wait_copies<N>();
 //                      whole rectangles at once: kernels/portability/bulk_copies.h
 //   tile multiply      load_matrices(registers, row), multiply_tile<Operand>(d, a, b);

@@ -74,7 +74,12 @@ __device__ void factorise(const JacobiBlock<T>& block, BlockScratch& scratch) {
     }
     __syncthreads();
     int best = k;
-    for (int j = k + 1; j < n; ++j) best = norms[j] > norms[best] ? j : best;
+    T largest = norms[k];  // kept, so that no load waits for a comparison
+    for (int j = k + 1; j < n; ++j) {
+      const T norm = norms[j];
+      best = norm > largest ? j : best;
+      largest = norm > largest ? norm : largest;
+    }
     T* const column = a + k * m;
     if (best != k) {
       for (int i = thread; i < m; i += threads) {
@@ -192,7 +197,12 @@ __device__ void normalise(const JacobiBlock<T>& block, BlockScratch& scratch) {
     }
     __syncthreads();
     int least = 0;
-    for (int i = 1; i < n; ++i) least = products[i] < products[least] ? i : least;
+    T smallest = products[0];
+    for (int i = 1; i < n; ++i) {
+      const T product = products[i];
+      least = product < smallest ? i : least;
+      smallest = product < smallest ? product : smallest;
+    }
     __syncthreads();
     for (int i = thread; i < n; i += threads) column[i] = i == least ? T{1} : T{0};
     __syncthreads();

@@ -22,12 +22,14 @@ class CompiledForm:
     Attributes:
         model: What the attack calls.
         report: What was done.
-        graphs: Captured loops of this form.
+        graphs: Captured loops of the model, in all its forms.
+        identity: What tells this form from the others.
     """
 
     model: Model
     report: ExecutionReport
     graphs: dict[Any, Any] = field(default_factory=dict)
+    identity: tuple[Any, ...] = ()
 
 
 @dataclass
@@ -38,11 +40,18 @@ class _Rewritten:
     source: FoldedModel | None
     compiled: Model | None
     not_done: str
+
+
+@dataclass
+class _Kept:
+    """All that is kept for a model."""
+
+    rewritten: dict[Any, _Rewritten] = field(default_factory=dict)
     graphs: dict[Any, Any] = field(default_factory=dict)
 
 
 # Outside of the model, which stays as it is (also for pickle and deepcopy), and gone when it is.
-_rewritten: WeakKeyDictionary[nn.Module, dict[Any, _Rewritten]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
 
 
 def prepare(model: Model, x: Tensor, execution: Execution) -> CompiledForm:
@@ -55,9 +64,10 @@ def prepare(model: Model, x: Tensor, execution: Execution) -> CompiledForm:
         raise RuntimeError(f"execution: cuda_graph needs images on a GPU, got {x.device}")
     if execution == EXACT:
         return CompiledForm(model, ExecutionReport())
-    rewritten = _Rewritten((), None, None, "")
+    rewritten, kept = _Rewritten((), None, None, ""), _Kept()
     if isinstance(model, nn.Module):
-        rewritten = _up_to_date(model, x, execution)
+        kept = _kept.setdefault(model, kept)
+        rewritten = _up_to_date(model, x, execution, kept.rewritten)
     elif execution.fold_batchnorm:
         rewritten.not_done = "the model is no nn.Module"
     source, not_done = rewritten.source, rewritten.not_done
@@ -76,12 +86,15 @@ def prepare(model: Model, x: Tensor, execution: Execution) -> CompiledForm:
         compiled=bool(execution.compile),
         not_done=not_done,
     )
-    return CompiledForm(run, report, rewritten.graphs)
+    # The source, too: as long as a graph reads its private weights they have to stay.
+    identity = (execution, rewritten.fingerprint, source)
+    return CompiledForm(run, report, kept.graphs, identity)
 
 
-def _up_to_date(model: nn.Module, x: Tensor, execution: Execution) -> _Rewritten:
+def _up_to_date(
+    model: nn.Module, x: Tensor, execution: Execution, kept: dict[Any, _Rewritten]
+) -> _Rewritten:
     fingerprint = _fingerprint(model)
-    kept = _rewritten.setdefault(model, {})
     key = (execution, x.shape[1:])
     known = kept.get(key)
     if known is None or known.fingerprint != fingerprint:

@@ -18,12 +18,14 @@ from repsim_fast.ops import Scalar
 Steps = Callable[[Problem, Tensor], tuple[Tensor, Tensor]]
 """(problem, start) -> (last iterate, first logits)."""
 
-# Graphs kept for one model: more shapes than an epoch's whole and last batch are unusual, and each
-# graph holds the memory of a forward and backward pass.
+# Graphs kept for one model: more shapes than an epoch's whole and last batch are unusual. They
+# share the memory of the largest forward and backward pass; each has its own inputs and
+# outputs, some images and logits.
 _KEPT = 4
 
 
 Graphs = dict[Any, GraphedLoop]
+"""Of one model, by all that a graph has its own copy of."""
 
 
 def replay(
@@ -40,7 +42,7 @@ def replay(
 
     Args:
         steps: Waits for nothing and draws no random numbers.
-        graphs: Where captured graphs are kept.
+        graphs: Where captured graphs of the model are kept.
         settings: Whatever else ``steps`` depends on.
         problem, start: Arguments of ``steps``.
 
@@ -55,7 +57,12 @@ def replay(
         check_logits(problem.objective.logits(start), problem.y)
         while len(graphs) >= _KEPT:
             graphs.pop(next(iter(graphs)))  # the least recently used one
-        graph = GraphedLoop(lambda held: steps(_filled(problem, held), held["start"]), inputs)
+        graph = GraphedLoop(
+            lambda held: steps(_filled(problem, held), held["start"]),
+            inputs,
+            # Memory is shared as long as a graph of it lives: a pool that all have left is gone.
+            beside=next(iter(graphs.values()), None),
+        )
     else:
         check_labels_below(graph.outputs[1].shape[1], problem.y)
     graphs[key] = graph

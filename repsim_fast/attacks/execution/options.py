@@ -23,7 +23,9 @@ class Execution:
         compile: Run the model through ``torch.compile``: True for inductor, or a backend's name.
             The first call compiles, for seconds to minutes.
         cuda_graph: Capture all steps of PGD in one CUDA graph per shape of the batch and replay
-            it. CUDA only; needs static shapes (no ``early_stop``), not with ``compile``.
+            it. CUDA only; needs static shapes (no ``early_stop``), not with ``compile``. The last
+            four graphs of a model are kept; together they hold the memory of one forward and
+            backward pass, the largest, beside their images and logits.
     """
 
     fold_batchnorm: bool = False

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import FLOATING
-from repsim_fast.ops.checks import check_same_device
+from repsim_fast.ops.checks import check_card, check_same_device
 from repsim_fast.ops.directions import Scalar
 
 Bounds = tuple[Scalar, Scalar]
@@ -31,13 +31,15 @@ Arguments = tuple[float | Tensor | None, ...]
 
 
 def check_images(x: Tensor) -> None:
-    """Raises TypeError or ValueError unless `x` is a batch (N, ...) of float32 or float64."""
+    """Raises TypeError or ValueError unless `x` is a batch (N, ...) of float32 or float64, and
+    RuntimeError where the kernels do not run on its card."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x: expected a torch.Tensor, got {type(x).__name__}")
     if x.dtype is not torch.float32 and x.dtype is not torch.float64:
         raise TypeError(f"x: expected float32 or float64, got {x.dtype}")
     if x.ndim < 2:
         raise ValueError(f"x: expected a batch (N, ...), got shape {tuple(x.shape)}")
+    check_card("x", x)
 
 
 def check_like(argument: str, t: Tensor, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:

@@ -17,6 +17,8 @@
 #include <typeindex>
 #include <vector>
 
+#include "cuda/portability/shared_limits.h"
+
 #define __global__
 #define __device__
 #define __launch_bounds__(...)
@@ -155,9 +157,49 @@ WarpView<T> exchange(const T& value) {
 
 // ---- launch
 
+namespace runner {
+
+// Of every kernel for which it has been set, a state of the process as on a GPU.
+class SharedLimits {
+ public:
+  void set(const void* kernel, size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    limits_[kernel] = bytes;
+  }
+  size_t of(const void* kernel) {
+    const std::lock_guard lock(mutex_);
+    const auto found = limits_.find(kernel);
+    return found == limits_.end() ? kUnraisedSharedBytes : found->second;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<const void*, size_t> limits_;
+};
+
+inline SharedLimits& shared_limits() {
+  static SharedLimits limits;
+  return limits;
+}
+
+}  // namespace runner
+
+inline int current_device(const char*) { return 0; }
+inline size_t most_shared_bytes(const char*, int) { return size_t{227} << 10; }
+inline void set_shared_limit(const char*, const void* kernel, size_t bytes) {
+  runner::shared_limits().set(kernel, bytes);
+}
+
 template <typename... Parameters, typename... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape,
             Arguments... arguments) {
+  const auto* address = reinterpret_cast<const void*>(kernel);
+  allow_shared_bytes(name, address, shape.shared_bytes);
+  if (shape.shared_bytes > runner::shared_limits().of(address)) {
+    throw std::runtime_error(std::string("CUDA kernel ") + name + ": a GPU would refuse " +
+                             std::to_string(shape.shared_bytes) +
+                             " bytes of shared memory: they are more than the kernel's limit");
+  }
   runner::run(name, shape, [&] { kernel(static_cast<Parameters>(arguments)...); });
 }
 
@@ -189,6 +231,17 @@ Shared& shared_memory() {
     throw std::logic_error("the kernel uses more shared memory than its launch asked for");
   }
   return *reinterpret_cast<Shared*>(runner::this_thread->shared);
+}
+
+// ---- whole vectors
+
+template <typename Vector>
+void store_16(void* to, const Vector& vector) {
+  static_assert(sizeof(Vector) == 16 && alignof(Vector) == 16);
+  if (reinterpret_cast<uintptr_t>(to) % 16 != 0) {
+    throw std::logic_error("store_16: the address is not a multiple of 16 bytes");
+  }
+  std::memcpy(to, &vector, 16);
 }
 
 // ---- asynchronous copies: as early and as late as the hardware may
