@@ -16,7 +16,7 @@ from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.signals import as_interrupts
 
-from . import claims, readme
+from . import claims, readme, side_by_side
 from .experiment import Experiment
 from .files import write_json, write_text
 from .lab import Lab
@@ -69,6 +69,12 @@ def _run(
     results = options.results / name
     record = Record(results / "run.json", preset, experiment.folder)
     try:
+        if options.processes > 1:
+            recipes = [r for n in options.only for r in experiment.questions[n].recipes(lab)]
+            side_by_side.train(
+                experiment.lab, preset, options.work / name, list(dict.fromkeys(recipes)),
+                processes=options.processes, deadline=deadline,
+            )  # fmt: skip
         for number in options.only:
             title = experiment.questions[number].title
             if record.has(number) and not options.again:

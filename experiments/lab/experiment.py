@@ -11,7 +11,12 @@ from .claims import Claim
 from .lab import Lab
 from .presets import Preset
 from .readme import Block
+from .recipes import Recipe
 from .report import Report
+
+
+def _none(lab: Any) -> Sequence[Recipe]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,13 @@ class Question:
     Attributes:
         title: In a few words.
         run: (lab, report) -> findings, as claims are judged by.
+        recipes: (lab) -> of all the networks that it needs, for several processes to train at the
+            same time before; those that are left out are trained when it is answered.
     """
 
     title: str
     run: Callable[[Any, Report], Mapping[str, Any]]
+    recipes: Callable[[Any], Sequence[Recipe]] = _none
 
 
 def _nothing(lab: Any) -> None:

@@ -15,7 +15,7 @@ from repsim_fast._core.files import replacing
 from repsim_fast.analysis.estimates import Estimate
 
 # Bumped when networks or comparisons of unchanged settings would come out differently.
-VERSION = 2
+VERSION = 3
 
 
 def digest(thing: Any) -> str:

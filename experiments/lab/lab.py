@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +112,11 @@ class Lab(ABC, Generic[R, P]):
         return self.networks.load(view.recipe, view.epoch)
 
     def examples(self, view: View[R]) -> Tensor:
-        """The test images as a view sees them, on the CPU."""
+        """The test images as a view sees them, on the CPU.
+
+        Attacks take their gradients in the precision of the training, at a fraction of the cost;
+        what they found is judged, and compared, in float32.
+        """
         x, y = self.images()
         if view.threat is None:
             return x
@@ -121,10 +126,11 @@ class Lab(ABC, Generic[R, P]):
             attack = self.threats[view.threat].build(strength=view.strength, seed=0)
             model, where = self.model(view), self.preset.device
             size = self.preset.compare_batch
-            parts = [
-                attack(model, a.to(where), b.to(where)).cpu()
-                for a, b in zip(torch.split(x, size), torch.split(y, size), strict=True)
-            ]
+            with self._precision():
+                parts = [
+                    attack(model, a.to(where), b.to(where)).cpu()
+                    for a, b in zip(torch.split(x, size), torch.split(y, size), strict=True)
+                ]
             self._examples[key] = torch.cat(parts)
         return self._examples[key]
 
@@ -150,6 +156,13 @@ class Lab(ABC, Generic[R, P]):
             write_text(path, json.dumps(scores))
         clean, robust_share, n = json.loads(path.read_text())
         return {"clean": share(clean, n), "robust": share(robust_share, n)}
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        preset = self.preset
+        if preset.autocast is None:
+            return contextlib.nullcontext()
+        where = torch.device(preset.device).type
+        return torch.autocast(where, getattr(torch, preset.autocast))
 
     def _correct(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():

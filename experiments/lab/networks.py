@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Generic, SupportsFloat, TypeVar
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from repsim_fast import models, training
 from repsim_fast._core import headers
+from repsim_fast._core.locks import Taken, locked
 
 from .files import write_text
 from .recipes import Recipe, Training
@@ -89,6 +90,27 @@ class Networks(Generic[R]):
         # Done first: were it the other way round, a kill in between would train all anew.
         write_text(done, json.dumps({"seconds": self.seconds[recipe.name]}))
         (folder / "resume.safetensors").unlink(missing_ok=True)
+
+    def share(self, recipes: Iterable[R]) -> None:
+        """Train what is neither done nor being trained by another process, in this order.
+
+        Processes that do so with the same folder at the same time share the work.
+
+        Raises:
+            OutOfTime: As `train` does.
+        """
+        for recipe in recipes:
+            folder = self.folder / recipe.name
+            if (folder / "done.json").exists():
+                continue
+            self._check_time(f"before {recipe.name}")
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = locked(folder / ".training.lock")
+            except Taken:
+                continue
+            with lock:
+                self.train(recipe)
 
     def _seconds(self, recipe: R, done: Path) -> float:
         """Of the whole training: as noted, or the log's where the note is damaged."""

@@ -15,6 +15,8 @@ def parse(experiment: Experiment, arguments: Sequence[str] | None) -> argparse.N
     """The options, checked as far as they go by themselves."""
     options = _parser(experiment).parse_args(arguments)
     options.only = _questions(experiment, options.only)
+    if options.processes < 1:
+        raise SystemExit(f"--processes: expected at least 1, got {options.processes}")
     return options
 
 
@@ -60,6 +62,7 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--only", metavar="Q1,Q3", help="these questions only")
     add("--again", action="store_true", help="also questions that this code has answered")
     add("--minutes", type=float, help="stop in time, keeping everything, to go on later")
+    add("--processes", type=int, default=1, help="networks trained side by side, before the rest")
     add("--dataset", help="digits, cifar10, tiny-imagenette, or what repsim_fast.data reads")
     add("--size", type=int, help="side of the images, where they are to be resized")
     add("--architecture", help="the usual network")

@@ -58,12 +58,25 @@ class RobustLab(Lab[Recipe, Preset]):
             self.train_data,
             evaluation=Evaluation(self.watched, self.threats["linf"].build(seed=0)),
             method=method_of(recipe, self.threats),
-            augment=self.dataset.augment,
+            schedule=recipe.schedule,
+            augment=self.dataset.augment if recipe.augmented else None,
         )
 
-    def recipe(self, method: str = "adversarial", **changes: Any) -> Recipe:
-        """A recipe of the preset's sizes; the default is the robust network of most questions."""
+    def recipe(self, method: str | None = None, *, swept: bool = False, **changes: Any) -> Recipe:
+        """A recipe of the preset's sizes; the default is the robust network of most questions.
+
+        Args:
+            method: Default: the preset's of robust networks, or "adversarial" for another threat
+                model than the usual one.
+            swept: Of the sizes of questions 4 to 6.
+            changes: Other settings.
+        """
         preset = self.preset
+        if method is None:
+            usual_threat = changes.get("threat", preset.threats[0]) == preset.threats[0]
+            method = preset.robust if usual_threat else "adversarial"
+        if swept and preset.sweep is not None:
+            changes = {**dataclasses.asdict(preset.sweep), **changes}
         usual = Recipe(
             dataset=self.training_set,
             architecture=preset.architecture,
@@ -78,6 +91,8 @@ class RobustLab(Lab[Recipe, Preset]):
             keep=(),
             autocast=preset.autocast,
             size=self.dataset.size,
+            steps=preset.attack_steps if method in ("adversarial", "trades") else None,
+            schedule=preset.schedule,
         )
         recipe = dataclasses.replace(usual, **changes)
         # The usual networks are kept along the way for question 7; no other question trains them
@@ -91,10 +106,25 @@ class RobustLab(Lab[Recipe, Preset]):
         """Epochs of question 7, without the last."""
         return tuple(sorted({round(f * self.preset.epochs) for f in self.preset.kept}))
 
-    def robust(self, seed: int | None = None) -> Recipe:
+    def robust(self, seed: int | None = None, *, swept: bool = False) -> Recipe:
         """The robust network, of a seed."""
-        return self.recipe(seed=self.preset.seeds[0] if seed is None else seed)
+        return self.recipe(seed=self.preset.seeds[0] if seed is None else seed, swept=swept)
 
-    def standard(self, seed: int | None = None) -> Recipe:
+    def standard(self, seed: int | None = None, *, swept: bool = False) -> Recipe:
         """The standard network, of a seed."""
-        return self.recipe("standard", seed=self.preset.seeds[0] if seed is None else seed)
+        seed = self.preset.seeds[0] if seed is None else seed
+        return self.recipe("standard", seed=seed, swept=swept)
+
+    def overfitting(self) -> Recipe:
+        """The network of question 3, trained against PGD: single steps can fail in other ways."""
+        setting = self.preset.overfitting
+        return self.recipe(
+            "adversarial",
+            images=setting.images,
+            epochs=setting.epochs,
+            watch=setting.every,
+            keep=tuple(range(setting.every, setting.epochs, setting.every)),
+            batch_size=setting.batch_size or self.preset.batch_size,
+            schedule=setting.schedule or self.preset.schedule,
+            augmented=setting.augmented,
+        )

@@ -66,6 +66,10 @@ class ToyLab(Lab[Recipe, Preset]):
         return dataclasses.replace(usual, **changes)
 
 
+def recipes(lab: ToyLab) -> list[Recipe]:
+    return [lab.recipe(method=m) for m in ("standard", "fgsm")]
+
+
 def structure(lab: ToyLab, report: Report) -> dict[str, Any]:
     views = [View(m, lab.recipe(method=m)) for m in ("standard", "fgsm")]
     found = lab.compare(views)
@@ -108,7 +112,10 @@ def experiment(folder: Path, preset: Preset = PRESET) -> Experiment:
         description="Nothing much.",
         presets={"smoke": preset, "gpu": dataclasses.replace(preset, device="cuda")},
         lab=ToyLab,
-        questions={"Q1": Question("structure", structure), "Q2": Question("history", history)},
+        questions={
+            "Q1": Question("structure", structure, recipes),
+            "Q2": Question("history", history),
+        },
         claims=[Claim("it rises", "made up", "gap > 0", "Q1", "Q1_accuracy.csv", judge_gap)],
         blocks={"loss": lambda folders: f"of {len(folders)}\n"},
     )

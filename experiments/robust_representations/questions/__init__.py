@@ -13,15 +13,16 @@ from . import (
     structure,
     threats,
 )
+from .seeds import usual
 
 QUESTIONS = {
-    "Q1": Question("cross-layer structure", structure.run),
-    "Q2": Question("benign against adversarial inputs", perturbed.run),
-    "Q3": Question("robust overfitting", overfitting.run),
-    "Q4": Question("architecture", architecture.run),
-    "Q5": Question("training methods and radii", methods.run),
-    "Q6": Question("threat models", threats.run),
-    "Q7": Question("convergence of layers", convergence.run),
-    "Q8": Question("other measures", measures.run),
-    "Q9": Question("beyond: tests, baselines, the in-place artefact", beyond.run),
+    "Q1": Question("cross-layer structure", structure.run, usual),
+    "Q2": Question("benign against adversarial inputs", perturbed.run, usual),
+    "Q3": Question("robust overfitting", overfitting.run, overfitting.recipes),
+    "Q4": Question("architecture", architecture.run, architecture.recipes),
+    "Q5": Question("training methods and radii", methods.run, methods.recipes),
+    "Q6": Question("threat models", threats.run, threats.recipes),
+    "Q7": Question("convergence of layers", convergence.run, usual),
+    "Q8": Question("other measures", measures.run, usual),
+    "Q9": Question("beyond: tests, baselines, the in-place artefact", beyond.run, usual),
 }

@@ -8,25 +8,20 @@ from experiments.lab.lab import View
 from experiments.lab.report import Report
 from repsim_fast.analysis.estimates import Estimate, difference
 
+from ..recipes import Recipe
 from ..robust_lab import RobustLab
 from .common import accuracies, structure
-from .seeds import KINDS, baseline
+from .seeds import KINDS, baseline, usual
 
 
 def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     """Structure of standard and robust networks over widths and over depths."""
     rows: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys((*lab.preset.widths, *lab.preset.depths)):
-        own = {} if name == lab.preset.architecture else {"architecture": name}
-        views = [
-            View(f"{name} standard", lab.recipe("standard", **own)),
-            View(f"{name} robust", lab.recipe(**own)),
-        ]
-        for view in views:
-            # One comparison each: networks of different sizes share no batch of Grams.
-            found = lab.compare([view])
-            rows[view.name] = {**accuracies(lab, view), **structure(found, view.name)}
-    yardstick = baseline(lab)
+    for view in _views(lab):
+        # One comparison each: networks of different sizes share no batch of Grams.
+        found = lab.compare([view])
+        rows[view.name] = {**accuracies(lab, view), **structure(found, view.name)}
+    yardstick = baseline(lab, swept=True)
     report.table(
         "structure",
         [
@@ -63,6 +58,19 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
         "networks": rows, **trends,
         "seed to seed": {kind: yardstick.between(kind) for kind in KINDS},
     }  # fmt: skip
+
+
+def recipes(lab: RobustLab) -> list[Recipe]:
+    """Both kinds of every architecture, and other seeds."""
+    return [*usual(lab, swept=True), *(view.recipe for view in _views(lab))]
+
+
+def _views(lab: RobustLab) -> list[View[Recipe]]:
+    return [
+        View(f"{name} {kind}", lab.recipe(method, swept=True, architecture=name))
+        for name in dict.fromkeys((*lab.preset.widths, *lab.preset.depths))
+        for kind, method in zip(KINDS, ("standard", None), strict=True)
+    ]
 
 
 def _trend(rows: dict[str, Any], names: tuple[str, ...], kind: str) -> Estimate:

@@ -8,24 +8,26 @@ from experiments.lab.lab import View
 from experiments.lab.report import Report
 from repsim_fast.analysis.grids import mean_off_diagonal, mean_same_layer
 
+from ..recipes import Recipe
 from ..robust_lab import RobustLab
 from .common import accuracies, structure
 from .seeds import baseline
+from .seeds import usual as usual_networks
+
+METHODS = {"adversarial": "PGD", "trades": "TRADES", "n-fgsm": "N-FGSM"}
 
 
 def run(lab: RobustLab, report: Report) -> dict[str, Any]:
-    """PGD-AT at several radii, TRADES, single-step training and standard training compared."""
-    views = [View("standard", lab.standard())]
-    views += [View(f"PGD x{r:g}", lab.recipe(radius=r)) for r in lab.preset.radii]
-    views += [View("TRADES", lab.recipe("trades")), View("N-FGSM", lab.recipe("n-fgsm"))]
-    views += [View(f"PGD x1, seed {s}", lab.robust(s)) for s in lab.preset.seeds[1:]]
+    """The usual robust training at several radii, the other methods, and standard training."""
+    usual, views = METHODS[lab.preset.robust], _views(lab)
+    reference = f"{usual} x1"
     found = lab.compare(views)
     rows = {v.name: {**accuracies(lab, v), **structure(found, v.name)} for v in views}
     for view in views:
-        rows[view.name]["same-layer CKA with PGD x1"] = found.estimate(
-            mean_same_layer, (view.name, "PGD x1")
+        rows[view.name][f"same-layer CKA with {reference}"] = found.estimate(
+            mean_same_layer, (view.name, reference)
         )
-    yardstick = baseline(lab)
+    yardstick = baseline(lab, swept=True)
     report.table(
         "structure",
         [
@@ -39,7 +41,7 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     names = [v.name for v in views]
     same = found.same_layer()
     report.matrix("same_layer", names, same, "Same-layer CKA between training methods")
-    sweep = ["standard", *(f"PGD x{r:g}" for r in lab.preset.radii)]
+    sweep = ["standard", *(f"{usual} x{r:g}" for r in lab.preset.radii)]
     report.lines(
         "radii",
         {
@@ -49,7 +51,7 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
         x=[0.0, *lab.preset.radii], xlabel="training radius, multiples of the usual",
         ylabel="index", title="Cross-layer structure over training radii",
     )  # fmt: skip
-    low, high = f"PGD x{lab.preset.radii[0]:g}", f"PGD x{lab.preset.radii[-1]:g}"
+    low, high = (f"{usual} x{lab.preset.radii[i]:g}" for i in (0, -1))
     trend = found.estimate(
         lambda g, h: mean_off_diagonal(h) - mean_off_diagonal(g),
         (low, low), (high, high),
@@ -63,3 +65,19 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
         "seed to seed": seeds,
         "over radii": [rows[n]["mean off-diagonal"] for n in sweep],
     }
+
+
+def recipes(lab: RobustLab) -> list[Recipe]:
+    """Networks of every method and radius, and other seeds."""
+    return [*usual_networks(lab, swept=True), *(view.recipe for view in _views(lab))]
+
+
+def _views(lab: RobustLab) -> list[View[Recipe]]:
+    usual = METHODS[lab.preset.robust]
+    others = {method: name for method, name in METHODS.items() if name != usual}
+    return [
+        View("standard", lab.standard(swept=True)),
+        *(View(f"{usual} x{r:g}", lab.recipe(radius=r, swept=True)) for r in lab.preset.radii),
+        *(View(name, lab.recipe(method, swept=True)) for method, name in others.items()),
+        *(View(f"{usual} x1, seed {s}", lab.robust(s, swept=True)) for s in lab.preset.seeds[1:]),
+    ]

@@ -12,18 +12,12 @@ from repsim_fast.analysis.estimates import share
 from ..recipes import Recipe
 from ..robust_lab import RobustLab
 from .common import STAGES, borders, depth_gap, diagonal, stage_mean_of, stage_means
-from .seeds import baseline
+from .seeds import baseline, usual
 
 
 def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     """The network of the best robust accuracy against the last, on training and on test images."""
-    setting = lab.preset.overfitting
-    recipe = lab.recipe(
-        images=setting.images,
-        epochs=setting.epochs,
-        watch=setting.every,
-        keep=tuple(range(setting.every, setting.epochs, setting.every)),
-    )
+    recipe = lab.overfitting()
     history = _history(lab, recipe)
     report.table("history", list(history.values()))
     robust = {e: row["robust accuracy"] for e, row in history.items()}
@@ -68,6 +62,11 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
         "evaluated images": len(lab.watched),
         "change": changes,
     }
+
+
+def recipes(lab: RobustLab) -> list[Recipe]:
+    """The long training, and the usual networks as a yardstick."""
+    return [lab.overfitting(), *usual(lab)]
 
 
 def _history(lab: RobustLab, recipe: Recipe) -> dict[int, dict[str, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import Any
 
 from experiments.lab.comparisons import Comparison
 from experiments.lab.lab import View
@@ -23,15 +22,24 @@ from .common import STAGES, stage_mean_of, structure
 KINDS = ("standard", "robust")
 
 
-def recipes(lab: RobustLab, seed: int) -> dict[str, Any]:
-    """The usual networks of a seed, by kind."""
-    return {"standard": lab.standard(seed), "robust": lab.robust(seed)}
+def recipes(lab: RobustLab, seed: int, *, swept: bool = False) -> dict[str, Recipe]:
+    """The usual networks of a seed, by kind; ``swept``, those of the sizes of questions 4 to 6."""
+    return {"standard": lab.standard(seed, swept=swept), "robust": lab.robust(seed, swept=swept)}
 
 
-def all_seeds(lab: RobustLab) -> tuple[list[View[Recipe]], list[View[Recipe]], Comparison]:
+def usual(lab: RobustLab, *, swept: bool = False) -> list[Recipe]:
+    """All networks of the baseline; robust ones, which take longer, begin."""
+    pairs = [recipes(lab, seed, swept=swept) for seed in lab.preset.seeds]
+    return [pair[kind] for pair in pairs for kind in reversed(KINDS)]
+
+
+def all_seeds(
+    lab: RobustLab, *, swept: bool = False
+) -> tuple[list[View[Recipe]], list[View[Recipe]], Comparison]:
     """Standard and robust networks of all seeds, compared with one another."""
     standard, robust = (
-        [View(f"{kind} {s}", recipes(lab, s)[kind]) for s in lab.preset.seeds] for kind in KINDS
+        [View(f"{kind} {s}", recipes(lab, s, swept=swept)[kind]) for s in lab.preset.seeds]
+        for kind in KINDS
     )
     return standard, robust, lab.compare([*standard, *robust])
 
@@ -59,9 +67,9 @@ class Baseline:
         return Estimate(2**0.5 * spread.value, 2**0.5 * spread.standard_error)
 
 
-def baseline(lab: RobustLab) -> Baseline:
-    """From the networks of question 1, which the other questions need anyway."""
-    standard, robust, found = all_seeds(lab)
+def baseline(lab: RobustLab, *, swept: bool = False) -> Baseline:
+    """From networks of all seeds: those of question 1, or as the networks of questions 4 to 6."""
+    standard, robust, found = all_seeds(lab, swept=swept)
     names = {"standard": [v.name for v in standard], "robust": [v.name for v in robust]}
     rows = {kind: [structure(found, name) for name in own] for kind, own in names.items()}
     pairs = {

@@ -10,9 +10,10 @@ from experiments.lab.report import Report
 from repsim_fast.analysis.estimates import Estimate
 from repsim_fast.analysis.grids import mean_same_layer
 
+from ..recipes import Recipe
 from ..robust_lab import RobustLab
 from .common import structure
-from .seeds import baseline
+from .seeds import baseline, usual
 
 UNKNOWN = Estimate(float("nan"), float("nan"))
 
@@ -20,11 +21,7 @@ UNKNOWN = Estimate(float("nan"), float("nan"))
 def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     """Same-layer CKA between networks trained against each threat model, and a standard one."""
     threats = lab.preset.threats
-    views = [View("standard", lab.standard())]
-    views += [View(t, lab.recipe(threat=t)) for t in threats]
-    # The baseline: the same threat model and other seeds, where there are some.
-    others = [View(f"{threats[0]}, seed {s}", lab.robust(s)) for s in lab.preset.seeds[1:]]
-    views += others
+    views = _views(lab)
     found = lab.compare(views)
     names = [v.name for v in views]
     same = found.same_layer()
@@ -44,7 +41,7 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
                 **structure(found, view.name),
             }
         )
-    yardstick = baseline(lab)
+    yardstick = baseline(lab, swept=True)
     rows += [
         {"trained against": f"{name}, spread over seeds", **yardstick.spread[kind]}
         for name, kind in (("standard", "standard"), (threats[0], "robust"))
@@ -53,12 +50,13 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     between = list(combinations(threats, 2))
     lp = [p for p in between if set(p) <= {"linf", "l2"}]
     mixed = [p for p in between if len(set(p) & {"linf", "l2"}) == 1]
+    others = [view.name for view in views if view.recipe.seed != lab.preset.seeds[0]]
     groups = {
         "between threats": between,
         "linf with l2": lp,
         "lp with transformations": mixed,
         "with standard": [("standard", t) for t in threats],
-        "seed to seed": list(combinations([threats[0], *(v.name for v in others)], 2)),
+        "seed to seed": list(combinations([threats[0], *others], 2)),
     }
     means = {name: found.estimate(_mean_same, *pairs) for name, pairs in groups.items() if pairs}
     report.table("groups", [{"pairs": n, "same-layer CKA": e} for n, e in means.items()])
@@ -66,6 +64,24 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
         **{name: means.get(name) for name in groups},
         "matrix": {"names": names, "same-layer CKA": same},
     }
+
+
+def recipes(lab: RobustLab) -> list[Recipe]:
+    """Networks of every threat model, and other seeds."""
+    return [*usual(lab, swept=True), *(view.recipe for view in _views(lab))]
+
+
+def _views(lab: RobustLab) -> list[View[Recipe]]:
+    """A standard network, one of each threat model, and other seeds of the usual one."""
+    usual_threat, *_ = lab.preset.threats
+    return [
+        View("standard", lab.standard(swept=True)),
+        *(View(t, lab.recipe(threat=t, swept=True)) for t in lab.preset.threats),
+        *(
+            View(f"{usual_threat}, seed {s}", lab.robust(s, swept=True))
+            for s in lab.preset.seeds[1:]
+        ),
+    ]
 
 
 def _mean_same(*grids: Any) -> float:

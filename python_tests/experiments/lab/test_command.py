@@ -82,6 +82,25 @@ def test_a_killed_run_goes_on_to_the_same_numbers(run, tmp_path, monkeypatch, ca
     assert whole == parts
 
 
+def test_networks_trained_side_by_side_give_the_same_findings(run, tmp_path):
+    one = run("--only", "Q1", work="one", results="one results")
+    two = run("--only", "Q1", "--processes", "2", work="two", results="two results")
+    assert (one, two) == (0, 0)
+    first, second = (tmp_path / f"{n} results" / "smoke" for n in ("one", "two"))
+    assert (first / "Q1.json").read_text() == (second / "Q1.json").read_text()
+    trained = json.loads((second / "run.json").read_text())["questions"]["Q1"]["networks_trained"]
+    assert trained == 0  # by the question: they were there
+    assert run("--processes", "2", "--minutes", "0", work="three") == command.GO_ON
+
+
+def test_a_failed_training_in_another_process_is_no_success(run):
+    broken = dataclasses.replace(toy.PRESET, architecture="no-such-network")
+    with pytest.raises(RuntimeError, match="a process that trained networks ended with status 1"):
+        run("--only", "Q1", "--processes", "2", preset=broken)
+    with pytest.raises(SystemExit, match="--processes: expected at least 1, got 0"):
+        run("--processes", "0")
+
+
 def test_a_run_out_of_time_goes_on(run, capsys):
     assert run("--minutes", "0") == command.GO_ON
     assert "the same command goes on from here" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from experiments.lab import networks
 from experiments.lab.networks import OutOfTime
 from python_tests.support import toy_experiment as toy
 from repsim_fast import models
+from repsim_fast._core.locks import locked
 
 
 @pytest.fixture
@@ -131,6 +132,30 @@ def test_a_note_that_was_damaged_is_made_anew(lab):
     assert again.trained == 0
     assert again.seconds[recipe.name] == pytest.approx(first.seconds[recipe.name])
     assert json.loads(done.read_text()) == {"seconds": again.seconds[recipe.name]}
+
+
+def test_processes_share_the_networks_of_a_folder(lab):
+    """A network that another process trains is left to it; the rest is done in order."""
+    recipes = [lab().recipe(seed=seed) for seed in range(3)]
+    one, other = lab().networks, lab().networks
+    taken = one.folder / recipes[1].name
+    taken.mkdir(parents=True)
+    with locked(taken / ".training.lock"):
+        other.share(recipes)
+    assert list(other.seconds) == [recipes[0].name, recipes[2].name]
+    one.share(recipes)
+    assert list(one.seconds) == [recipes[1].name]
+    assert not list(one.folder.rglob(".*"))
+
+
+def test_time_that_is_over_stops_before_the_next_network(lab, monkeypatch):
+    clock = Clock(monkeypatch)
+    late = lab(deadline=5.0).networks
+    monkeypatch.setattr(late, "plan", slow(late.plan, clock, 6.0))
+    recipes = [lab().recipe(epochs=1, seed=seed) for seed in range(2)]
+    with pytest.raises(OutOfTime, match="stopped before wrn-10-1-standard-seed1"):
+        late.share(recipes)
+    late.share(recipes[:1])  # done is done
 
 
 def test_recipes_differ_in_name_where_they_differ_at_all(lab):

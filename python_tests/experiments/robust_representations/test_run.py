@@ -15,9 +15,13 @@ from experiments.lab.report import Report
 from experiments.robust_representations import presets
 from experiments.robust_representations.experiment import EXPERIMENT
 from experiments.robust_representations.questions import QUESTIONS, measures, pooled
+from experiments.robust_representations.recipes import in_steps
 from experiments.robust_representations.robust_lab import RobustLab
+from experiments.robust_representations.threats import threats_of
 from python_tests.support.image_files import encode, write_parquet
 from python_tests.support.op_tester import devices
+from repsim_fast import models
+from repsim_fast.analysis.estimates import share
 
 TINY = dataclasses.replace(
     presets.PRESETS["smoke"],
@@ -37,6 +41,9 @@ TINY = dataclasses.replace(
     overfitting=presets.Overfitting(images=60, epochs=2, every=1, watched=20),
     measure_images=200,  # twice the 64 channels of the last stage must fit into two thirds
 )
+
+
+SCORES = {"clean": share(0.5, 10), "robust": share(0.3, 10)}
 
 
 def run(monkeypatch, tmp_path, *arguments, preset=TINY):
@@ -132,6 +139,49 @@ def test_a_preset_that_cannot_run_says_so_first(monkeypatch, tmp_path, capsys):
     assert "question 8 needs" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("sweep", [None, presets.Sweep(images=40, epochs=1)])
+def test_the_networks_named_before_are_those_that_a_question_trains(monkeypatch, tmp_path, sweep):
+    """Were some missing, one process would train them while the others have nothing to do."""
+    preset = dataclasses.replace(TINY, robust="n-fgsm", attack_steps=2, sweep=sweep)
+    lab = RobustLab(preset, tmp_path / "work", progress=False)
+    asked = {}
+
+    def model(recipe, epoch=None):
+        asked[recipe.name] = recipe
+        return models.build(recipe.architecture, num_classes=10, in_channels=1, seed=0)
+
+    def history(recipe):
+        asked[recipe.name] = recipe
+        epochs = range(recipe.epochs)
+        scores = {"train_accuracy": 0.5, "clean_accuracy": 0.4, "robust_accuracy": 0.3}
+        return [{"epoch": e, **scores} for e in epochs]
+
+    for name, fake in {"load": model, "history": history, "train": model}.items():
+        monkeypatch.setattr(lab.networks, name, fake)
+    monkeypatch.setattr(lab, "accuracy", lambda recipe, *_: (model(recipe), SCORES)[1])
+    for number, question in QUESTIONS.items():
+        asked.clear()
+        lab.work = tmp_path / number  # nothing is kept from the question before
+        question.run(lab, Report(tmp_path / "results", number))
+        assert set(asked) == {recipe.name for recipe in question.recipes(lab)}, number
+    swept = QUESTIONS["Q5"].recipes(lab)
+    assert {r.epochs for r in swept} == {1}
+    assert {r.images for r in swept} == {None if sweep is None else 40}
+    assert {r.method: r.steps for r in swept} == {
+        "standard": None, "n-fgsm": None, "adversarial": 2, "trades": 2,
+    }  # fmt: skip
+
+
+def test_fewer_attack_steps_go_as_far_together():
+    lab = SimpleNamespace(name="cifar10")
+    threats = threats_of(lab)
+    short = in_steps(threats["linf"], 5)
+    assert short.train == {"steps": 5, "step_size": pytest.approx(2 * 0.0078)}
+    assert short.evaluate == threats["linf"].evaluate
+    assert in_steps(threats["snow"], 5) == threats["snow"]
+    assert in_steps(threats["l2"], None) == threats["l2"]
 
 
 def test_every_preset_has_images_enough_for_question_8():

@@ -1,0 +1,78 @@
+"""Networks trained by several processes at the same time, each on its share of the cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .lab import Lab
+from .networks import OutOfTime
+from .presets import Preset
+from .recipes import Recipe
+
+_LATE = 75
+
+
+def train(
+    build: Callable[..., Lab[Any, Any]],
+    preset: Preset,
+    work: Path,
+    recipes: Sequence[Recipe],
+    *,
+    processes: int,
+    deadline: float | None,
+) -> None:
+    """Train what is not done; a network is the work of one process.
+
+    Args:
+        build: Class of the lab.
+        deadline: ``time.monotonic()`` after which no epoch ends.
+
+    Raises:
+        OutOfTime: There is more to train.
+        RuntimeError: A training failed.
+    """
+    # Fresh processes: a fork would take over the locks of torch's threads.
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // processes)
+    work_of_one = (build, preset, work, list(recipes), deadline, threads)
+    workers = [context.Process(target=_share, args=work_of_one) for _ in range(processes)]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        for worker in workers:
+            if worker.is_alive():
+                worker.terminate()
+                worker.join()
+    ends = [worker.exitcode for worker in workers]
+    if bad := [code for code in ends if code not in (0, _LATE)]:
+        raise RuntimeError(f"a process that trained networks ended with status {bad[0]}")
+    if _LATE in ends:
+        raise OutOfTime("stopped before all networks were trained")
+
+
+def _share(
+    build: Callable[..., Lab[Any, Any]],
+    preset: Preset,
+    work: Path,
+    recipes: Sequence[Recipe],
+    deadline: float | None,
+    threads: int,
+) -> None:
+    torch.set_num_threads(threads)
+    lab = build(preset, work, deadline=deadline, progress=False)
+    began = time.monotonic()
+    try:
+        lab.networks.share(recipes)
+    except (OutOfTime, KeyboardInterrupt) as stop:
+        print(f"{str(stop) or 'interrupted'} ({time.monotonic() - began:.0f} s)", flush=True)
+        sys.exit(_LATE)
