@@ -1,6 +1,16 @@
-"""Networks of the papers, by name, and their checkpoints without pickle."""
+"""Networks of the papers, by name, and their checkpoints without pickle; trained ones."""
 
 from .checkpoint import checkpoint_header, load_checkpoint, save_checkpoint
+from .pretrained import available_pretrained, load_pretrained, save_pretrained
 from .registry import available, build
 
-__all__ = ["available", "build", "checkpoint_header", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "available",
+    "available_pretrained",
+    "build",
+    "checkpoint_header",
+    "load_checkpoint",
+    "load_pretrained",
+    "save_checkpoint",
+    "save_pretrained",
+]
