@@ -13,7 +13,7 @@ from python_tests.support import toy_experiment as toy
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "_commit", lambda code: "0123456789ab")
+    monkeypatch.setattr(record, "commit", lambda code: "0123456789ab")
 
     def go(*arguments, preset=toy.PRESET, work="work", results="results"):
         places = ["--work", str(tmp_path / work), "--results", str(tmp_path / results)]
