@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,15 @@ class Comparison:
         """Mean same-layer CKA of each pair of views, which have layers of equal number."""
         return [[self.estimate(mean_same_layer, (a, b)) for b in self.views] for a in self.views]
 
-    def grid(self, a: str, b: str) -> Grid:
-        """For plotting."""
+    def grid(self, a: str, b: str, at: Sequence[int] | None = None) -> Grid:
+        """For plotting; ``at`` are the positions of the layers that are shown, None for all."""
         cells = self._cells(a, b)
-        left_out = self.replicates[(slice(None), *cells)]
+        value, left_out = self.value[cells], self.replicates[(slice(None), *cells)]
         rows, columns = (self.layers[self.views.index(v)] for v in (a, b))
-        error = jackknife_error(left_out)
-        return Grid(a, b, rows, columns, self.value[cells], error, "cka", left_out)
+        if at is not None:
+            value, left_out = value[np.ix_(at, at)], left_out[:, at][:, :, at]
+            rows, columns = (tuple(names[i] for i in at) for names in (rows, columns))
+        return Grid(a, b, rows, columns, value, jackknife_error(left_out), "cka", left_out)
 
     def _on_grids(self, index: Callable[..., Any], pairs: tuple[tuple[str, str], ...]) -> Any:
         """The function's value, and those without each batch."""

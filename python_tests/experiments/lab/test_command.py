@@ -153,3 +153,12 @@ def test_readme(run, tmp_path):
     assert "| claim | [smoke](results/smoke/claims.md) |" in text
     assert "commit 0123456789ab" in text
     assert "of 2\n" in text
+    # A claim that an older run did not know yet.
+    older = tmp_path / "results" / "older"
+    older.mkdir()
+    for name in ("run.json", "claims.json"):
+        (older / name).write_text((tmp_path / "results" / "smoke" / name).read_text())
+    (older / "claims.json").write_text("[]")
+    readme.write_text("<!-- verdicts older, smoke -->\n<!-- end -->\n")
+    assert run("--readme") == 0
+    assert "| it rises | not yet asked | " in readme.read_text()
