@@ -17,10 +17,11 @@ from repsim_fast._core.locks import Taken, locked
 
 from .files import write_text
 from .recipes import Recipe, Training
+from .record import LAB, commit
 
 R = TypeVar("R", bound=Recipe)
 
-_DONE = headers.record({"seconds": headers.number(0)})
+_DONE = headers.record({"seconds": headers.number(0)}, {"commit": headers.text()})
 LATE = "the time is over"
 
 
@@ -88,8 +89,15 @@ class Networks(Generic[R]):
         # Of all epochs, also of those before an interruption.
         self.seconds[recipe.name] = sum(epoch.seconds for epoch in history.epochs)
         # Done first: were it the other way round, a kill in between would train all anew.
-        write_text(done, json.dumps({"seconds": self.seconds[recipe.name]}))
+        note = {"seconds": self.seconds[recipe.name], "commit": commit(LAB.parent)}
+        write_text(done, json.dumps(note))
         (folder / "resume.safetensors").unlink(missing_ok=True)
+
+    def commit(self, recipe: R) -> str:
+        """The commit that finished the training, empty where it is not known."""
+        self.train(recipe)
+        done = self.folder / recipe.name / "done.json"
+        return str(headers.parsed(done.read_text(), _DONE, str(done)).get("commit", ""))
 
     def share(self, recipes: Iterable[R]) -> None:
         """Train what is neither done nor being trained by another process, in this order.

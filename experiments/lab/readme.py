@@ -80,15 +80,19 @@ def _verdicts(folders: list[Path]) -> str:
     names = [folder.name for folder in folders]
     linked = " | ".join(f"[{name}](results/{name}/claims.md)" for name in names)
     lines = [f"| claim | {linked} |", "|---|" + "---|" * len(names)]
-    tables = [read_json(folder / "claims.json") for folder in folders]
-    lines += [
-        f"| {rows[0]['claim']} | {' | '.join(map(_verdict, rows))} |"
-        for rows in zip(*tables, strict=True)
+    tables = [
+        {row["claim"]: row for row in read_json(folder / "claims.json")} for folder in folders
     ]
+    # In the order of the run that knew most of them.
+    for claim in max(tables, key=len):
+        verdicts = [_verdict(table.get(claim)) for table in tables]
+        lines.append(f"| {claim} | {' | '.join(verdicts)} |")
     return "\n".join(lines) + "\n"
 
 
-def _verdict(row: dict[str, str]) -> str:
+def _verdict(row: dict[str, str] | None) -> str:
+    if row is None:
+        return "not yet asked"
     return "not run" if row["found"].endswith("was not run") else row["verdict"]
 
 

@@ -42,7 +42,7 @@ class Record:
         self.path = path
         self.preset = plain(dataclasses.asdict(preset))
         # Of the code as it is loaded, not as it may be when the question is answered.
-        self.commit = _commit(code)
+        self.commit = commit(code)
         self.questions: dict[str, Any] = {}
         self.networks: dict[str, float] = {}
         if path.exists():
@@ -103,7 +103,7 @@ def _cpu() -> str:
     return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
 
 
-def _commit(code: Path) -> str:
+def commit(code: Path) -> str:
     """The last commit that changed the experiment's code, the lab's or the package."""
     paths = [":/repsim_fast", ":/csrc", f"{LAB}/*.py", f"{code}/*.py"]
 
@@ -113,5 +113,5 @@ def _commit(code: Path) -> str:
         )
         return done.stdout.strip()
 
-    commit = git("log", "-1", "--format=%H")[:12]
-    return commit + (CHANGED if git("status", "--porcelain") else "")
+    last = git("log", "-1", "--format=%H")[:12]
+    return last + (CHANGED if git("status", "--porcelain") else "")

@@ -11,9 +11,12 @@ from experiments.lab.claims import SIGMAS, Claim
 from . import judges
 from .thresholds import (
     ABSOLUTE,
+    AMPLIFIED,
     BLOCK_RATIO,
     CKA_GAP,
+    COMPONENT,
     DEEPER,
+    PROVOKED,
     RANKS_AGREE,
     SIGNIFICANT,
     SMALL_TREND,
@@ -46,6 +49,39 @@ CLAIMS = (
         "READ (abstract, Fig. 2)",
         f"block index robust <= {BLOCK_RATIO} x standard, p over seeds <= {SIGNIFICANT}",
         "Q9", "Q9_tests.csv", judges.blocks,
+    ),
+    # The index above is blind to the published maps' own blocks: a stage's first norm and ReLU
+    # show what the stage before made. Those below tell these maps apart (test_blocks.py).
+    Claim(
+        "block structure disappears, layers by the stage that made what they show",
+        "READ (abstract, Fig. 2)",
+        f"that block index robust <= {BLOCK_RATIO} x standard, p over seeds <= {SIGNIFICANT}",
+        "Q9", "Q9_tests.csv", judges.blocks_of_makers,
+    ),
+    Claim(
+        "block structure disappears from the residual stream",
+        "READ (abstract, Fig. 2), DIGITISED (.135 / -.049)",
+        f"block index of the stream robust <= {BLOCK_RATIO} x standard, "
+        f"p over seeds <= {SIGNIFICANT}",
+        "Q9", "Q9_tests.csv", judges.blocks_of_stream,
+    ),
+    Claim(
+        "sudden borders in the residual stream of standard networks, none in robust ones",
+        "READ (Fig. 2), found without stages",
+        f"p of a border <= {SIGNIFICANT} in every standard network and in no robust one",
+        "Q9", "Q9_borders.csv", judges.borders,
+    ),
+    Claim(
+        "blocks of standard networks rest on a dominant first component",
+        "READ (Nguyen et al., 2021 and 2022: wide or deep networks)",
+        f"block index of the stream without it <= {COMPONENT} x as it is",
+        "Q9", "Q9_components.csv", judges.component,
+    ),
+    Claim(
+        "robust training amplifies similarity across layers, rather than keeping it",
+        "READ (Fig. 2 caption: amplified)",
+        f"mean off-diagonal CKA, robust trained - untrained > {AMPLIFIED} and {SIGMAS:g} se",
+        "Q7", "Q7_structure.csv", judges.amplified,
     ),
     Claim(
         "similarity between a standard and a robust network is poor",
@@ -82,6 +118,12 @@ CLAIMS = (
         "READ (abstract)",
         f"change of stage 3, best to last epoch, >= {DEEPER} x that of stage 1",
         "Q3", "Q3_change.csv", judges.deeper_overfit,
+    ),
+    Claim(
+        "overfitting of 5 points, provoked, mostly hits deeper layers",
+        "READ (abstract)",
+        f"robust accuracy falls by {PROVOKED}; change of stage 3 >= {DEEPER} x that of stage 1",
+        "Q3", "Q3_change.csv", judges.deeper_provoked,
     ),
     Claim(
         "networks trained against different threat models have similar representations",

@@ -10,10 +10,13 @@ from experiments.lab.claims import SIGMAS, Findings, Judged, NotTestable, clear,
 from .presets import Preset
 from .thresholds import (
     ABSOLUTE,
+    AMPLIFIED,
     BLOCK_RATIO,
     CKA_GAP,
+    COMPONENT,
     DEEPER,
     OVERFITTED,
+    PROVOKED,
     PUBLISHED_OFF_DIAGONAL,
     RANKS_AGREE,
     ROBUSTNESS_GAIN,
@@ -60,7 +63,49 @@ def long_range(q: Findings, preset: Preset) -> Judged:
 
 
 def blocks(q: Findings, preset: Preset) -> Judged:
-    tested = q["block structure"]["block index"]
+    return _blocks(q, "block index")
+
+
+def blocks_of_makers(q: Findings, preset: Preset) -> Judged:
+    return _blocks(q, "block index, making stage")
+
+
+def blocks_of_stream(q: Findings, preset: Preset) -> Judged:
+    return _blocks(q, "block index, residual stream")
+
+
+def borders(q: Findings, preset: Preset) -> Judged:
+    p = q["borders"]["p of a border"]
+    have = {kind: sum(value <= SIGNIFICANT for value in own) for kind, own in p.items()}
+    counts = ", ".join(f"{have[kind]} of {len(own)} {kind}" for kind, own in p.items())
+    found = f"networks with a border: {counts}"
+    if have["standard"] < len(p["standard"]):
+        raise NotTestable(f"not every standard network has a border; {found}")
+    return found, not have["robust"]
+
+
+def component(q: Findings, preset: Preset) -> Judged:
+    own = q["first component"]["standard"]
+    before, after = own["block index, as it is"], own["block index, without the first component"]
+    found = (
+        f"block index {in_words(before)}, without the first component {in_words(after)}; its share "
+        f"of variance {in_words(own['share'])}"
+    )
+    if before["se"] is None or not clear(before, 0.0):
+        raise NotTestable(f"the standard networks have no blocks beyond noise: {found}")
+    return found, known(after) <= COMPONENT * known(before)
+
+
+def amplified(q: Findings, preset: Preset) -> Judged:
+    gained = q["trained minus untrained"]
+    if gained["robust"] is None or gained["robust"]["se"] is None:
+        raise NotTestable("needs untrained networks of two seeds")
+    found = ", ".join(f"{kind} {in_words(e)}" for kind, e in gained.items())
+    return f"trained minus untrained: {found}", clear(gained["robust"], AMPLIFIED)
+
+
+def _blocks(q: Findings, index: str) -> Judged:
+    tested = q["block structure"][index]
     robust, standard = (known(tested[kind]) for kind in ("robust", "standard"))
     p = tested["p over seeds"]
     found = " / ".join(in_words(tested[kind]) for kind in ("robust", "standard"))
@@ -102,6 +147,14 @@ def fall(q: Findings, preset: Preset) -> Judged:
 
 
 def deeper_overfit(q: Findings, preset: Preset) -> Judged:
+    return _deeper(q, OVERFITTED)
+
+
+def deeper_provoked(q: Findings, preset: Preset) -> Judged:
+    return _deeper(q, PROVOKED)
+
+
+def _deeper(q: Findings, least: float) -> Judged:
     best, last = (known(q["robust accuracy"][at]) for at in ("best", "last"))
     change = q["change"]["test"]
     early, deep = known(change["stage1"]), known(change["stage3"])
@@ -111,9 +164,10 @@ def deeper_overfit(q: Findings, preset: Preset) -> Judged:
     )
     # Of two accuracies on n images; a few images must not count as overfitting.
     noise = (2 * best * (1 - best) / q["evaluated images"]) ** 0.5
-    if best - last < max(OVERFITTED, SIGMAS * noise):
+    if best - last < max(least, SIGMAS * noise):
         raise NotTestable(
-            f"robust accuracy did not fall beyond noise after its best epoch; {found}"
+            f"robust accuracy did not fall by {least:g} and beyond noise after its best epoch; "
+            f"{found}"
         )
     return found, deep >= DEEPER * early and clear(change["stage3 minus stage1"], 0.0)
 

@@ -11,7 +11,10 @@ SMALL_TREND = 0.02  # rise of mean CKA over a sweep, at least, besides two stand
 STILL_ALIKE = 0.6  # "still high" CKA between lp and transformation threat models
 RANKS_AGREE = 0.7  # Spearman correlation of two measures' grids
 ABSOLUTE = 0.1  # tolerance around digitised values, for the same network and data
+AMPLIFIED = 0.02  # rise of mean off-diagonal CKA by training, besides two standard errors
+COMPONENT = 0.5  # blocks rest on a component without which at most half of the index is left
 # Premises.
 ROBUSTNESS_GAIN = 0.1  # robust accuracy of a robust network above that of a standard one
 OVERFITTED = 0.01  # loss of robust accuracy after the best epoch, besides two standard errors
+PROVOKED = 0.05  # the same where overfitting was provoked
 PUBLISHED_OFF_DIAGONAL = {"standard": 0.507, "robust": 0.698}

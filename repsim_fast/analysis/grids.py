@@ -177,7 +177,9 @@ def block_index(grid: Array, stages: Sequence[str]) -> float:
 
     A similarity that depends on distance alone has 0, blocks of ones on a ground of zeros have 1.
     What it finds hangs on the stages: of a network whose stages end between two modules, the first
-    layers of a stage may still show the tensor of the one before.
+    layers of a stage may still show the tensor of the one before. Labels of
+    ``analysis.stages.making_stages`` are those of the stage that made it; with them the index finds
+    the blocks of a published map that it is blind to by the modules' names.
 
     Args:
         grid: (layers, layers).

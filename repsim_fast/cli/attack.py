@@ -112,9 +112,9 @@ def _check_out(out: Path | None) -> None:
 
 def _network(checkpoint: Path, device: torch.device) -> tuple[nn.Module, int]:
     """The trained network and the number of its channels."""
-    from repsim_fast.models import load_checkpoint
+    from .models import load
 
-    network, header = load_checkpoint(checkpoint)
+    network, header = load(str(checkpoint))
     return network.to(device), header["in_channels"]
 
 

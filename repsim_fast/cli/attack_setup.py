@@ -44,7 +44,10 @@ def parse_radius(text: str | float) -> float:
 Checkpoint = Annotated[
     Path,
     typer.Argument(
-        metavar="CHECKPOINT", show_default=False, help="What `repsim-fast train` wrote."
+        metavar="CHECKPOINT",
+        show_default=False,
+        help="What `repsim-fast train` wrote, "
+        "or pretrained:NAME for a network that comes with the package.",
     ),
 ]
 AttackName = Annotated[str, typer.Option(metavar="NAME", help=f"Attack: {', '.join(_ATTACKS)}.")]

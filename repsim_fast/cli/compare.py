@@ -46,7 +46,8 @@ Models = Annotated[
     typer.Argument(
         metavar="MODEL",
         show_default=False,
-        help="Checkpoints that `repsim-fast train` wrote, or names such as wrn-28-10 or "
+        help="Checkpoints that `repsim-fast train` wrote, pretrained:NAME for networks that come "
+        "with the package, or names such as wrn-28-10 or "
         "torchvision:resnet18, which stand for untrained networks.",
     ),
 ]

@@ -10,7 +10,9 @@ import typer
 from torch import nn
 
 from repsim_fast.data import ImageData
-from repsim_fast.models import available, build, load_checkpoint
+from repsim_fast.models import available, build, load_checkpoint, load_pretrained
+
+_PRETRAINED = "pretrained:"
 
 
 class Opened(NamedTuple):
@@ -24,8 +26,9 @@ def open_models(arguments: Sequence[str], data: ImageData, *, seed: int) -> dict
     """Networks by a short name.
 
     Args:
-        arguments: Each the path of a checkpoint or the name of an architecture, which is then
-            built with weights drawn from ``seed`` plus its position.
+        arguments: Each the path of a checkpoint, "pretrained:NAME" for a network that comes with
+            the package, or the name of an architecture, which is then built with weights drawn
+            from ``seed`` plus its position.
         data: Images they are to be run on.
         seed: Of the weights of untrained networks.
 
@@ -36,7 +39,11 @@ def open_models(arguments: Sequence[str], data: ImageData, *, seed: int) -> dict
     models = {}
     for position, argument in enumerate(arguments):
         name = short_names(arguments)[position]
-        if Path(argument).is_file() or argument.endswith(".safetensors"):
+        if (
+            argument.startswith(_PRETRAINED)
+            or Path(argument).is_file()
+            or (argument.endswith(".safetensors"))
+        ):
             module, header = _load(argument, data)
             models[name] = Opened(module, {"model": name, "file": argument, **_training(header)})
         else:
@@ -85,14 +92,30 @@ def short_names(arguments: Sequence[str]) -> list[str]:
     return names
 
 
+def load(argument: str) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a checkpoint's path or of "pretrained:NAME", and its header.
+
+    Raises:
+        ValueError: It is no such file or name.
+        FileNotFoundError: A checkpoint that is not there.
+    """
+    if argument.startswith(_PRETRAINED):
+        return load_pretrained(argument.removeprefix(_PRETRAINED))
+    return load_checkpoint(argument)
+
+
 def _load(path: str, data: ImageData) -> tuple[nn.Module, dict[str, Any]]:
-    model, about = load_checkpoint(path)
+    model, about = load(path)
+    _check_channels(path, about, data)
+    return model, about
+
+
+def _check_channels(model: str, about: Mapping[str, Any], data: ImageData) -> None:
     channels = data.images.shape[1]
     if about["in_channels"] != channels:
         raise ValueError(
-            f"{path} takes images with {about['in_channels']} channels, {data.name} has {channels}"
+            f"{model} takes images with {about['in_channels']} channels, {data.name} has {channels}"
         )
-    return model, about
 
 
 def _build(name: str, data: ImageData, seed: int) -> nn.Module:

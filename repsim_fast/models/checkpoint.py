@@ -40,6 +40,9 @@ _SCHEMA = headers.record(
         "clean_accuracy": headers.optional(headers.number(0, 1)),
         "robust_accuracy": headers.optional(headers.number(0, 1)),
         "attack": headers.text(),
+        "checksum": headers.text(64),
+        "commit": headers.text(200),
+        "recipe": headers.named(headers.free),
     },
 )
 

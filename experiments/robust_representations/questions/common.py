@@ -26,12 +26,32 @@ from ..robust_lab import RobustLab
 STAGES = ("stage1", "stage2", "stage3")
 
 
+# The block index by the stage that made what a layer shows: of all layers, and of the residual
+# stream alone, on which it is known to tell the published networks apart.
+MADE, STREAM = "block index, making stage", "block index, residual stream"
+
+
+def stream(layers: Sequence[str]) -> list[int]:
+    """Positions of the residual stream: what each block reads, and the last block's output."""
+    return [i for i, name in enumerate(layers) if name.endswith("relu1") or name == "relu"]
+
+
+def made_index(found: Comparison, view: str, *, of_stream: bool) -> Callable[[Array], float]:
+    """The block index by making stage, as a function of a view's grid with itself."""
+    layers, made = found.layers[found.views.index(view)], found.made_by(view)
+    at = stream(layers) if of_stream else list(range(len(layers)))
+    labels = [made[i] for i in at]
+    return lambda grid: block_index(grid[np.ix_(at, at)], labels)
+
+
 def structure(found: Comparison, view: str) -> dict[str, Any]:
     """All indices of the grid of a network with itself."""
     stages, own = found.stages(view), (view, view)
     row: dict[str, Any] = {
         "mean off-diagonal": found.estimate(mean_off_diagonal, own),
         "block index": found.estimate(lambda g: block_index(g, stages), own),
+        MADE: found.estimate(made_index(found, view, of_stream=False), own),
+        STREAM: found.estimate(made_index(found, view, of_stream=True), own),
         "stage contrast": found.estimate(lambda g: stage_contrast(g, stages), own),
         "long range": found.estimate(long_range, own),
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.lab.lab import View
 from experiments.lab.report import Report
-from repsim_fast.analysis.estimates import Estimate, mean_over_seeds
+from repsim_fast.analysis.estimates import Estimate, mean_over_seeds, over_seeds
 
 from ..robust_lab import RobustLab
 from .common import STAGES, borders, depth_gap, diagonal, stage_means, structure
@@ -82,11 +82,20 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "epochs": epochs,
+        "trained minus untrained": {kind: _gained(paths, kind, epochs[-1]) for kind in KINDS},
         **{kind: {"lead of stage1 over stage3": {e: row[LEAD] for e, row in means[kind].items()}}
            for kind in KINDS},
         CROSS: structures,
         "another seed": {kind: other.get(f"{kind}-{kind}") for kind in KINDS},
     }  # fmt: skip
+
+
+def _gained(paths: list[dict[str, Any]], kind: str, last: int) -> Estimate | None:
+    """Cross-layer similarity of trained networks minus their own before training."""
+    at = {(r["seed"], r["epoch"]): r[CROSS].value for r in paths if r["network"] == kind}
+    pairs = [(value, at.get((seed, 0))) for (seed, epoch), value in at.items() if epoch == last]
+    gains = [after - before for after, before in pairs if before is not None]
+    return over_seeds(gains) if gains else None
 
 
 def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, Estimate]:

@@ -9,7 +9,7 @@ from repsim_fast.analysis.estimates import Estimate, difference, mean_over_seeds
 from repsim_fast.analysis.grids import mean_by_distance
 
 from ..robust_lab import RobustLab
-from .common import accuracies, borders, structure
+from .common import accuracies, borders, stream, structure
 from .seeds import all_seeds, baseline
 
 
@@ -22,6 +22,13 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
         [found.grid(s, s), found.grid(r, r), found.grid(s, r)],
         "CKA of all pairs of layers, benign test images",
     )
+    at = stream(found.layers[0])
+    if at:
+        report.heatmaps(
+            "stream",
+            [found.grid(s, s, at), found.grid(r, r, at), found.grid(s, r, at)],
+            "What residual blocks hand on: standard, robust, one against the other; CKA",
+        )
     rows = {
         v.name: {**accuracies(lab, v), **structure(found, v.name)} for v in (*standard, *robust)
     }

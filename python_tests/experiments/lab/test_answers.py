@@ -12,7 +12,7 @@ from python_tests.support import toy_experiment as toy
 
 def test_answers_at_other_settings_or_of_other_code_do_not_count(monkeypatch, tmp_path):
     path = tmp_path / "run.json"
-    monkeypatch.setattr(record, "_commit", lambda code: "0123456789ab")
+    monkeypatch.setattr(record, "commit", lambda code: "0123456789ab")
     first = Record(path, toy.PRESET, tmp_path)
     assert not first.has("Q1")
     first.add("Q1", {"a network": 2.0}, seconds=1.0)
@@ -23,7 +23,7 @@ def test_answers_at_other_settings_or_of_other_code_do_not_count(monkeypatch, tm
     assert "cores" in kept.questions["Q1"]["machine"]
     assert not Record(path, dataclasses.replace(toy.PRESET, epochs=9), tmp_path).questions
     for other in ("0123456789ab" + CHANGED, "ba9876543210", ""):
-        monkeypatch.setattr(record, "_commit", lambda code, other=other: other)
+        monkeypatch.setattr(record, "commit", lambda code, other=other: other)
         assert not Record(path, toy.PRESET, tmp_path).questions
 
 
@@ -48,7 +48,7 @@ def repository(tmp_path, monkeypatch):
 
 def test_the_commit_is_that_of_the_code_an_answer_hangs_on(repository, tmp_path):
     code = tmp_path / "experiments" / "a"
-    first = record._commit(code)
+    first = record.commit(code)
     assert first == repository("rev-parse", "HEAD").stdout[:12]
     for file, counts in (
         ("experiments/b/code.py", False),
@@ -58,8 +58,8 @@ def test_the_commit_is_that_of_the_code_an_answer_hangs_on(repository, tmp_path)
         ("repsim_fast/code.py", True),
     ):
         (tmp_path / file).write_text("2\n")
-        assert record._commit(code) == first + (CHANGED if counts else ""), file
+        assert record.commit(code) == first + (CHANGED if counts else ""), file
         repository("add", "-A")
         repository("commit", "-q", "-m", file)
-        assert (record._commit(code) != first) == counts, file
-        first = record._commit(code)
+        assert (record.commit(code) != first) == counts, file
+        first = record.commit(code)

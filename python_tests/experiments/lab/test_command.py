@@ -13,7 +13,7 @@ from python_tests.support import toy_experiment as toy
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "_commit", lambda code: "0123456789ab")
+    monkeypatch.setattr(record, "commit", lambda code: "0123456789ab")
 
     def go(*arguments, preset=toy.PRESET, work="work", results="results"):
         places = ["--work", str(tmp_path / work), "--results", str(tmp_path / results)]
@@ -153,3 +153,12 @@ def test_readme(run, tmp_path):
     assert "| claim | [smoke](results/smoke/claims.md) |" in text
     assert "commit 0123456789ab" in text
     assert "of 2\n" in text
+    # A claim that an older run did not know yet.
+    older = tmp_path / "results" / "older"
+    older.mkdir()
+    for name in ("run.json", "claims.json"):
+        (older / name).write_text((tmp_path / "results" / "smoke" / name).read_text())
+    (older / "claims.json").write_text("[]")
+    readme.write_text("<!-- verdicts older, smoke -->\n<!-- end -->\n")
+    assert run("--readme") == 0
+    assert "| it rises | not yet asked | " in readme.read_text()

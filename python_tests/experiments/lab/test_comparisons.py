@@ -56,10 +56,10 @@ def test_replicates_are_comparisons_without_a_batch(found, networks, images):
 
 def test_each_network_runs_once_a_batch(networks, images):
     runs = []
-    with_hook = networks["0"].register_forward_hook(lambda *_: runs.append(1))
+    with_hook = networks["0"].register_forward_hook(lambda _, x, __: runs.append(len(x[0])))
     compared({"0": networks["0"]}, images[:40])
     with_hook.remove()
-    assert len(runs) == 2
+    assert runs == [20, 20, 2]  # the two of the last are for who makes what a layer shows
 
 
 def test_other_images_are_those_of_the_same_positions(networks, images):

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from experiments.lab import claims
+from experiments.robust_representations import judges
 from experiments.robust_representations.claims import CLAIMS
 from experiments.robust_representations.presets import PRESETS
 
@@ -44,6 +45,7 @@ SPECIALISED = "robust layers are less specialised: cross-layer similarity is amp
 ABSOLUTE = "absolute values of the released plot"
 OVERFITTING = "overfitting in robust training mostly hits deeper layers"
 RADIUS = "a larger training radius raises cross-layer similarity"
+STREAM = "block structure disappears from the residual stream"
 BLOCKS = "the block structure of standard networks disappears"
 
 
@@ -77,6 +79,7 @@ def test_absolute_values_are_expected_of_the_same_network_only():
         (0.4, 0.4, 1000, claims.HOLDS),
         (0.4, 0.12, 1000, claims.FAILS),
         (0.5, 0.4, 1000, claims.UNTESTABLE),
+        (0.46, 0.4, 5000, claims.HOLDS),
         (0.4, 0.4, 50, claims.UNTESTABLE),
     ],
 )
@@ -91,7 +94,10 @@ def test_overfitting_needs_a_loss_of_robust_accuracy(last, deep, images, verdict
         "change": {"test": change},
         "evaluated images": images,
     }
-    assert verdicts({"Q3": found})[OVERFITTING] == verdict
+    judged = verdicts({"Q3": found})
+    assert judged[OVERFITTING] == verdict
+    provoked = verdict if last < 0.45 else claims.UNTESTABLE
+    assert judged["overfitting of 5 points, provoked, mostly hits deeper layers"] == provoked
 
 
 @pytest.mark.parametrize(
@@ -112,8 +118,65 @@ def test_blocks_must_halve_significantly(robust, p, verdict):
     gaps = {
         "largest row difference, norm and ReLU": {"published": number(0.0), "correct": number(0.2)}
     }
-    found = {"block structure": {"block index": tested}, "in place": {"standard": gaps}}
-    assert verdicts({"Q9": found})[BLOCKS] == verdict
+    found = {
+        "block structure": dict.fromkeys(
+            ("block index", "block index, making stage", "block index, residual stream"), tested
+        ),
+        "borders": {"p of a border": {"standard": [0.01], "robust": [0.5]}},
+        "first component": {
+            "standard": {
+                "share": number(0.4),
+                "block index, as it is": number(0.2),
+                "block index, without the first component": number(robust),
+            }
+        },
+        "in place": {"standard": gaps},
+    }
+    judged = verdicts({"Q9": found})
+    assert judged[BLOCKS] == judged[STREAM] == verdict
+    rests = claims.HOLDS if robust <= 0.1 else claims.FAILS
+    assert judged["blocks of standard networks rest on a dominant first component"] == rests
+
+
+@pytest.mark.parametrize(
+    ("standard", "robust", "verdict"),
+    [
+        ([0.01, 0.02], [0.4, 0.2], claims.HOLDS),
+        ([0.01, 0.02], [0.4, 0.01], claims.FAILS),
+        ([0.01, 0.2], [0.4, 0.3], claims.UNTESTABLE),
+    ],
+)
+def test_borders_of_every_standard_network_and_of_no_robust_one(standard, robust, verdict):
+    found = {"borders": {"p of a border": {"standard": standard, "robust": robust}}}
+    judged, holds = None, None
+    try:
+        judged, holds = judges.borders(found, PRESETS["smoke"])
+    except claims.NotTestable:
+        assert verdict == claims.UNTESTABLE
+    else:
+        assert verdict == (claims.HOLDS if holds else claims.FAILS)
+        assert "2 of 2 standard" in judged
+
+
+@pytest.mark.parametrize(
+    ("robust", "verdict"),
+    [
+        (number(0.05), claims.HOLDS),
+        (number(0.03, 0.02), claims.FAILS),
+        (number(-0.05), claims.FAILS),
+        (number(0.05, None), claims.UNTESTABLE),
+        (None, claims.UNTESTABLE),
+    ],
+)
+def test_amplified_is_more_than_untrained(robust, verdict):
+    gained = {"standard": number(-0.2), "robust": robust}
+    lead = {"0": number(0.0), "1": number(0.1)}
+    found = {
+        "trained minus untrained": gained,
+        "robust": {"lead of stage1 over stage3": lead},
+    }
+    name = "robust training amplifies similarity across layers, rather than keeping it"
+    assert verdicts({"Q7": found})[name] == verdict
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from experiments.lab import command, readme
 from experiments.lab.report import Report
-from experiments.robust_representations import presets
+from experiments.robust_representations import presets, tables, take_away
 from experiments.robust_representations.experiment import EXPERIMENT
 from experiments.robust_representations.questions import QUESTIONS, measures, pooled
 from experiments.robust_representations.recipes import in_steps
@@ -73,6 +73,9 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     assert sum(one["networks_trained"] for one in record.values()) == 8
     assert all("cores" in one["machine"] for one in record.values())
     assert_errors_are_known(results)
+    page = tables.summary([results])
+    assert page.count(" ± ") >= 12
+    assert page.startswith("![CKA of what blocks hand on](results/smoke/Q1_stream.png)")
     # The artefact does not depend on training.
     artefact = json.loads((results / "Q9.json").read_text())["findings"]["in place"]["robust"]
     gap = artefact["largest row difference, norm and ReLU"]
@@ -84,10 +87,26 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     assert set(record) == set(QUESTIONS)
 
 
+def test_a_pair_to_take_away(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "weights")]
+    assert take_away.main(["--preset", "smoke", *places]) == 0
+    for kind, method in (("standard", "standard"), ("robust", "adversarial")):
+        name = f"digits-wrn-10-1-{kind}"
+        assert f"{name}.safetensors: 0.1" in capsys.readouterr().out or kind == "robust"
+        network, about = models.load_pretrained(name, folder=tmp_path / "weights")
+        assert network(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+        assert about["method"] == about["recipe"]["method"] == method
+        assert 0 <= about["robust_accuracy"] <= about["clean_accuracy"] <= 1
+        assert about["commit"]
+        assert about["attack"].startswith("PGD {'norm': 'linf', 'eps': 0.2")
+
+
 def assert_errors_are_known(results):
     """Every number of every table has its standard error, apart from names and exact ones."""
     exact = {
         "epoch", "layer", "layers apart", "radius", "seed", "p over images", "p over seeds",
+        "p of a border",
     }  # fmt: skip
     for path in results.glob("*.csv"):
         rows = list(csv.DictReader(path.open()))
@@ -163,6 +182,7 @@ def test_the_networks_named_before_are_those_that_a_question_trains(monkeypatch,
     monkeypatch.setattr(lab, "accuracy", lambda recipe, *_: (model(recipe), SCORES)[1])
     for number, question in QUESTIONS.items():
         asked.clear()
+        lab.work = tmp_path / number  # nothing is kept from the question before
         question.run(lab, Report(tmp_path / "results", number))
         assert set(asked) == {recipe.name for recipe in question.recipes(lab)}, number
     swept = QUESTIONS["Q5"].recipes(lab)

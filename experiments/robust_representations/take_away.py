@@ -1,0 +1,67 @@
+"""Make a pair to take away: ``python -m experiments.robust_representations.take_away``.
+
+Writes a standard and a robust network of a preset, once they are trained, as files that
+``repsim_fast.models.load_pretrained`` opens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from repsim_fast import models
+
+from .experiment import EXPERIMENT
+from .presets import PRESETS
+from .questions.seeds import recipes
+from .robust_lab import RobustLab
+
+WEIGHTS = Path(models.__file__).parent / "weights"
+
+
+def write(lab: RobustLab, kind: str, seed: int, folder: Path) -> Path:
+    """The network of a kind and a seed, with all that is known of it."""
+    recipe = recipes(lab, seed)[kind]
+    network, accuracy = lab.networks.load(recipe).cpu(), lab.accuracy(recipe)
+    threat = next(iter(lab.threats.values()))
+    path = folder / f"{lab.dataset.name}-{recipe.architecture}-{kind}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    models.save_pretrained(
+        path,
+        network,
+        name=recipe.architecture,
+        num_classes=len(lab.train_data.classes),
+        in_channels=lab.train_data.images.shape[1],
+        method=recipe.method,
+        epochs=recipe.epochs,
+        classes=list(lab.train_data.classes),
+        clean_accuracy=accuracy["clean"].value,
+        robust_accuracy=accuracy["robust"].value,
+        attack=f"{threat.attack} { ({**threat.common, **threat.evaluate}) }",
+        evaluated_images=len(lab.test_data),
+        recipe=dataclasses.asdict(recipe),
+        commit=lab.networks.commit(recipe),
+    )
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write both kinds of a seed."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.robust_representations.take_away")
+    parser.add_argument("--preset", choices=PRESETS, default="cpu-full")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, default=EXPERIMENT.folder / "work")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the files")
+    options = parser.parse_args(arguments)
+    lab = RobustLab(PRESETS[options.preset], options.work / options.preset, progress=True)
+    for kind in ("standard", "robust"):
+        path = write(lab, kind, options.seed, options.out)
+        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
