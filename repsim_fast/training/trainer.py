@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +132,11 @@ def train(
     data = labelled(train_data, "train_data")
     if evaluation.validation:
         data, held_out = _split(data, evaluation.validation, seed)
-        evaluation = replace(evaluation, data=held_out, validation=0.0)
+        evaluation = evaluation.held_out(held_out)
     model.to(where)
     data = data.below(check_classes(model, data, where))
+    for name, images in evaluation.sets().items():
+        check_classes(model, labelled(images, f"evaluation data {name!r}"), where)
     state = TrainingState.begin(model, lr, how, where)
     settings = described(plan, how, data, method_options, schedule, augment)
     group = processes(where)
