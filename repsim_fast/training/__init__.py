@@ -7,6 +7,7 @@ from .callback import StopTraining
 from .evaluation import Accuracy, evaluate
 from .history import Epoch, History
 from .overfitting import OverfittingDetector
+from .ramps import Ramp
 from .regularisers import SelectivityRegulariser
 from .settings import Evaluation, Optimisation, Saving
 from .trainer import train
@@ -18,6 +19,7 @@ __all__ = [
     "History",
     "Optimisation",
     "OverfittingDetector",
+    "Ramp",
     "Saving",
     "SelectivityRegulariser",
     "StopTraining",

@@ -69,7 +69,9 @@ def train(
             from ``seed`` and the epoch, so resuming is exact; what it draws from generators of its
             own is not.
         method: A name from ``methods.available()`` or a ``Method``.
-        method_options: Settings of a method given by name, such as ``{"eps": 8 / 255}``.
+        method_options: Settings of a method given by name, such as ``{"eps": 8 / 255}``; numbers
+            that change, such as a radius that grows over the first third, as
+            ``{"eps": Ramp(0, 8 / 255, end=0.3)}``.
         epochs: Passes over the data.
         batch_size: Images a step, over all processes, where ``train_data`` does not come in
             batches.

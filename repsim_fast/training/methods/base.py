@@ -76,6 +76,7 @@ class Method:
         eps: Radius of the perturbation, None without one.
         replays: Optimizer steps on each batch.
         after_backward: Called after each backward pass.
+        stateful: Whether it carries something from step to step.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Method:
     eps: float | None = None
     replays: int = 1
     after_backward: Callable[[], None] = _nothing
+    stateful: bool = False
 
 
 def on_examples(

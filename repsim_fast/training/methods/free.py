@@ -55,4 +55,5 @@ def free(eps: float = 8 / 255, *, replays: int = 8, step_size: float | None = No
         eps,
         replays=replays,
         after_backward=after_backward,
+        stateful=True,
     )
