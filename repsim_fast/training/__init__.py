@@ -8,6 +8,7 @@ from .evaluation import Accuracy, evaluate
 from .history import Epoch, History
 from .optimisation import Optimisation
 from .overfitting import OverfittingDetector
+from .ramps import Ramp
 from .regularisers import SelectivityRegulariser
 from .settings import Evaluation, Saving
 from .trainer import train
@@ -19,6 +20,7 @@ __all__ = [
     "History",
     "Optimisation",
     "OverfittingDetector",
+    "Ramp",
     "Saving",
     "SelectivityRegulariser",
     "StopTraining",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, fields
 from typing import SupportsFloat
 
@@ -88,12 +88,12 @@ def _call(on_epoch: OnEpoch, model: nn.Module, record: Epoch) -> Answer:
             returned, reason = on_epoch(model, record), None
         except StopTraining as stop:
             returned, reason = stop.figures, stop.reason
-        return Answer(_figures(returned), reason)
+        return Answer(_figures(returned, _TAKEN | record.accuracies.keys()), reason)
     except BaseException as error:
         return Answer(error=error)
 
 
-def _figures(returned: Mapping[str, SupportsFloat] | None) -> dict[str, float]:
+def _figures(returned: Mapping[str, SupportsFloat] | None, taken: Set[str]) -> dict[str, float]:
     """Figures as numbers.
 
     Raises:
@@ -106,8 +106,8 @@ def _figures(returned: Mapping[str, SupportsFloat] | None) -> dict[str, float]:
         raise TypeError(
             f"on_epoch must return a mapping of figures or None, got {type(returned).__name__}"
         )
-    if taken := sorted(_TAKEN & returned.keys()):
-        raise ValueError(f"on_epoch: the record has a figure {taken[0]!r} already")
+    if twice := sorted(taken & returned.keys()):
+        raise ValueError(f"on_epoch: the record has a figure {twice[0]!r} already")
     return {str(name): _number(name, value) for name, value in returned.items()}
 
 

@@ -36,7 +36,7 @@ _EPOCH = headers.record(
         **dict.fromkeys(("loss", "train_accuracy", "learning_rate"), headers.number()),
         **dict.fromkeys(("clean_accuracy", "robust_accuracy"), _FIGURE),
         **dict.fromkeys(("fgsm_accuracy", "pgd_accuracy"), _FIGURE),
-        "figures": headers.named(headers.number()),
+        **dict.fromkeys(("accuracies", "figures"), headers.named(headers.number())),
     },
 )
 _SCHEMA = headers.record(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,11 +27,16 @@ Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracies in [0, 1] over ``n`` images; ``robust`` is None without an attack."""
+    """Accuracies in [0, 1] over ``n`` images; ``robust`` is None without an attack.
+
+    ``under`` has the robust accuracy of each of several attacks by its name; ``robust`` is then
+    that of the first.
+    """
 
     clean: float
     robust: float | None
     n: int
+    under: Mapping[str, float] = field(default_factory=dict)
 
     def interval(self, *, robust: bool = False, z: float = 1.96) -> tuple[float, float]:
         """Wilson score interval of an accuracy; z = 1.96 for 95 %."""
@@ -48,7 +53,7 @@ class Accuracy:
 def evaluate(
     model: Model,
     data: Any,
-    attack: Attack | None = None,
+    attack: Attack | Mapping[str, Attack] | None = None,
     *,
     batch_size: int = 256,
     device: torch.device | str | None = None,
@@ -65,44 +70,69 @@ def evaluate(
         data: ``repsim_fast.data.ImageData``, a pair of tensors (images, labels), or a
             ``DataLoader`` or other iterable of such pairs with a length. Of soft labels
             (N, n_classes) the most probable class counts.
-        attack: Callable (model, x, y) -> x_adv; None for clean accuracy only.
+        attack: Callable (model, x, y) -> x_adv, or several by name, whose accuracies are each
+            its own; None for clean accuracy only.
         batch_size: Images at a time, where ``data`` does not come in batches.
         device: Where the batches go; default: where the model is.
         progress: Show a progress bar.
         on_batch: Called with each batch's adversarial images and with which of them, the clean
-            image included, the model gets right, (N,) bool.
+            image included, the model gets right, (N,) bool; of one attack.
 
     Raises:
-        ValueError: Labels that are no class of the model, or what the attack raises.
+        ValueError: Labels that are no class of the model, no attack in a mapping, ``on_batch``
+            beside several, or what an attack raises.
     """
     held = labelled(data)
     where = _place(model) if device is None else torch.device(device)
-    n = clean = robust = 0
+    attacks = attacks_by_name(attack)
+    if on_batch is not None and len(attacks) > 1:
+        raise ValueError(f"on_batch wants the images of one attack, got {sorted(attacks)}")
+    n = clean = 0
+    robust = dict.fromkeys(attacks, 0)
     layout: torch.memory_format | None = None
     total = len(held.labels) if isinstance(held, Samples) else None
     with held.reading(where), _bar(total, progress) as bar, contextlib.ExitStack() as stack:
         for x, labels in held.batches(batch_size, where):
             if layout is None:
-                layout = stack.enter_context(_laid_out(model, attack, x))
+                layout = stack.enter_context(_laid_out(model, attacks.values(), x))
             x, y = laid_out(x, layout), classes_of(labels)
             right = correct(model, x, y)
             clean += int(right.sum())
-            if attack is not None:
-                adversarial = attack(model, x, y)
-                right &= correct(model, adversarial, y)
-                robust += int(right.sum())
+            for name, one in attacks.items():
+                adversarial = one(model, x, y)
+                held_out = right & correct(model, adversarial, y)
+                robust[name] += int(held_out.sum())
                 if on_batch is not None:
-                    on_batch(adversarial.contiguous(), right)
+                    on_batch(adversarial.contiguous(), held_out)
             n += len(y)
             bar.update(len(y))
-    return Accuracy(clean / n, None if attack is None else robust / n, n)
+    return _accuracy(clean, robust, n)
+
+
+def attacks_by_name(attack: Attack | Mapping[str, Attack] | None) -> Mapping[str, Attack]:
+    """Attacks by name; one alone has the empty name.
+
+    Raises:
+        ValueError: An empty mapping.
+    """
+    if isinstance(attack, Mapping):
+        if not attack:
+            raise ValueError("attack: expected an attack at least, got an empty mapping")
+        return attack
+    return {} if attack is None else {"": attack}
+
+
+def _accuracy(clean: float, robust: Mapping[str, float], n: int) -> Accuracy:
+    shares = {name: count / n for name, count in robust.items()}
+    first = next(iter(shares.values()), None)
+    return Accuracy(clean / n, first, n, {name: held for name, held in shares.items() if name})
 
 
 def _laid_out(
-    model: Model, attack: Attack | None, x: Tensor
+    model: Model, attacks: Iterable[Attack], x: Tensor
 ) -> contextlib.AbstractContextManager[torch.memory_format]:
     # Attacks of others may not take gradients of other strides than the images'.
-    if attack is None or is_ours(attack):
+    if all(is_ours(attack) for attack in attacks):
         return fastest_layout(model, x[:1])
     return contextlib.nullcontext(torch.preserve_format)
 
@@ -120,18 +150,20 @@ def _place(model: Model) -> torch.device:
 
 
 def evaluate_shared(
-    model: nn.Module, data: Any, attack: Attack | None, device: torch.device, group: Processes
+    model: nn.Module,
+    data: Any,
+    attack: Attack | Mapping[str, Attack] | None,
+    device: torch.device,
+    group: Processes,
 ) -> Accuracy:
     """Accuracies over all processes, each on its share of the data."""
     mine = labelled(data, "evaluation data").share(group)
     scores = evaluate(model, mine, copy.deepcopy(attack), device=device)
-    counts = torch.tensor(
-        [scores.clean * scores.n, (scores.robust or 0.0) * scores.n, scores.n],
-        dtype=torch.float64,
-        device=device,
-    )
-    clean, robust, n = group.sum(counts).tolist()
-    return Accuracy(clean / n, None if scores.robust is None else robust / n, int(n))
+    names = attacks_by_name(attack)
+    held = [scores.under.get(name, scores.robust or 0.0) for name in names]
+    shares = torch.tensor([scores.clean, *held, 1.0], dtype=torch.float64, device=device)
+    clean, *robust, n = group.sum(shares * scores.n).tolist()
+    return _accuracy(clean, dict(zip(names, robust, strict=True)), round(n))
 
 
 def _bar(total: int | None, shown: bool) -> Any:

@@ -22,10 +22,12 @@ class Epoch:
         train_accuracy: On the images trained on, perturbed as they were.
         learning_rate: At the end of the epoch.
         seconds: Training and evaluation.
-        clean_accuracy: Of the images of ``Evaluation``.
-        robust_accuracy: Of the same images under its attack.
+        clean_accuracy: Of the images of ``Evaluation``, the first set of several.
+        robust_accuracy: Of the same images under its attack, the first of several.
         fgsm_accuracy: Of the overfitting detector's training images against FGSM.
         pgd_accuracy: Of the same images against PGD-10.
+        accuracies: Of each named set and attack of ``Evaluation``, by "SET", "SET/ATTACK" or
+            "ATTACK"; beside the other entries in logs.
         figures: What ``on_epoch`` gave, by name; beside the other entries in logs.
     """
 
@@ -38,17 +40,20 @@ class Epoch:
     robust_accuracy: float | None = None
     fgsm_accuracy: float | None = None
     pgd_accuracy: float | None = None
+    accuracies: Mapping[str, float] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def entries(self) -> dict[str, Any]:
-        """All of it by name, ``figures`` beside the others."""
+        """All of it by name, ``accuracies`` and ``figures`` beside the others."""
         own = asdict(self)
-        figures = own.pop("figures")
-        return {**own, **figures}
+        accuracies, figures = own.pop("accuracies"), own.pop("figures")
+        return {**own, **accuracies, **figures}
 
-    @property
-    def score(self) -> float | None:
-        """What the best checkpoint is chosen by: robust accuracy, else clean accuracy."""
+    def score(self, name: str | None = None) -> float | None:
+        """What the best checkpoint is chosen by: an accuracy by name, else the robust one, else
+        the clean one; None where it was not evaluated."""
+        if name is not None:
+            return self.accuracies.get(name)
         return self.clean_accuracy if self.robust_accuracy is None else self.robust_accuracy
 
 
@@ -60,11 +65,14 @@ class History:
         epochs: One record an epoch.
         overfitting: What the catastrophic-overfitting detector found, None if nothing.
         stopped: Why the training ended before its last epoch, None if it did not.
+        chosen_by: Name of the accuracy that the best epoch is chosen by, None for the robust (else
+            clean) one.
     """
 
     epochs: list[Epoch] = field(default_factory=list)
     overfitting: str | None = None
     stopped: str | None = None
+    chosen_by: str | None = None
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -76,9 +84,10 @@ class History:
 
     @property
     def best(self) -> Epoch:
-        """The first epoch with the highest robust (else clean) accuracy, else the newest."""
-        scored = [epoch for epoch in self.epochs if epoch.score is not None]
-        return max(scored, key=lambda epoch: epoch.score or 0.0) if scored else self.last
+        """The first epoch with the highest accuracy ``chosen_by``, else the newest."""
+        scores = [epoch.score(self.chosen_by) for epoch in self.epochs]
+        known = [score for score in scores if score is not None]
+        return self.epochs[scores.index(max(known))] if known else self.last
 
 
 class Log:

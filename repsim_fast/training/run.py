@@ -16,6 +16,7 @@ from .callback import Answer, OnEpoch, ask
 from .epoch import train_epoch
 from .evaluation import evaluate_shared
 from .history import Epoch, Log
+from .named_sets import accuracy_name
 from .overfitting import Probe
 from .plan import Plan
 from .progress_bar import ProgressBar
@@ -43,6 +44,7 @@ class Run:
 def train_epochs(run: Run) -> None:
     """Whatever is left to do of the training."""
     history = run.step.state.history
+    history.chosen_by = run.evaluation.best
     try:
         if not run.step.state.answered:
             conclude(run, history.epochs.pop())
@@ -67,15 +69,29 @@ def one_epoch(run: Run, epoch: int) -> Epoch:
     passed = train_epoch(run.step, run.data, run.plan, epoch, run.bar)
     group.broadcast(state.model)
     record = Epoch(epoch, *passed, seconds=0.0)
-    data, attack, detector = run.evaluation.data, run.evaluation.attack, run.evaluation.detector
     with state.averaged():
-        if data is not None and _due(run, epoch):
-            scores = evaluate_shared(state.model, data, attack, device, group)
-            record = replace(record, clean_accuracy=scores.clean, robust_accuracy=scores.robust)
-        if detector is not None:
+        if _due(run, epoch):
+            record = _evaluated(run, record)
+        if (detector := run.evaluation.detector) is not None:
             probe = detector.probe(state.model, run.data, device)
             record = replace(record, fgsm_accuracy=probe.fgsm, pgd_accuracy=probe.pgd)
     return replace(record, seconds=time.perf_counter() - started)
+
+
+def _evaluated(run: Run, record: Epoch) -> Epoch:
+    """The record with the accuracies of all sets; the first one's are also its main ones."""
+    evaluation, step = run.evaluation, run.step
+    accuracies: dict[str, float] = {}
+    for number, (name, data) in enumerate(evaluation.sets().items()):
+        attacks = evaluation.attacks_on(name)
+        scores = evaluate_shared(step.state.model, data, attacks or None, step.device, step.group)
+        if number == 0:
+            record = replace(record, clean_accuracy=scores.clean, robust_accuracy=scores.robust)
+        robust = [scores.under.get(attack, scores.robust) for attack in attacks]
+        for attack, share in zip((None, *attacks), (scores.clean, *robust), strict=True):
+            if (full := accuracy_name(name, attack)) is not None and share is not None:
+                accuracies[full] = share
+    return replace(record, accuracies=accuracies)
 
 
 def _due(run: Run, epoch: int) -> bool:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,9 @@ def train(
             own is not. Labels may be soft, probabilities (N, n_classes), for methods whose loss
             takes them; attacks and accuracies then go by the most probable class.
         method: A name from ``methods.available()`` or a ``Method``.
-        method_options: Settings of a method given by name, such as ``{"eps": 8 / 255}``.
+        method_options: Settings of a method given by name, such as ``{"eps": 8 / 255}``; numbers
+            that change, such as a radius that grows over the first third, as
+            ``{"eps": Ramp(0, 8 / 255, end=0.3)}``.
         epochs: Passes over the data.
         batch_size: Images a step, over all processes, where ``train_data`` does not come in
             batches.
@@ -156,10 +157,12 @@ def train(
     data = labelled(train_data, "train_data")
     if evaluation.validation:
         data, held_out = _split(data, evaluation.validation, seed)
-        evaluation = replace(evaluation, data=held_out, validation=0.0)
+        evaluation = evaluation.held_out(held_out)
     model.to(where)
     preview = data.preview(where)
     data = data.below(check_classes(model, *preview))
+    for name, images in evaluation.sets().items():
+        check_classes(model, *labelled(images, f"evaluation data {name!r}").preview(where))
     digest = None if init is None else _begin_with(init, model, saving)
     state = TrainingState.begin(model, lr, how, where)
     settings = described(plan, how, state.optimizer, data, method_options, schedule, augment)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from repsim_fast.training.ramps import Ramp, ramped
+
 from .adversarial import adversarial, noise, pgd, standard
 from .base import Method, Progress, TrainingBatch
 from .free import free
@@ -33,13 +35,19 @@ def available() -> list[str]:
 def build(name: str, **options: Any) -> Method:
     """Training method by name, with the options of its factory.
 
+    Numbers among the options may be a ``training.Ramp``, whose value changes in the course of the
+    training.
+
     Raises:
-        ValueError: Unknown name, or an option that the method does not have.
+        ValueError: Unknown name, an option that the method does not have or a value that it does
+            not take.
     """
     if name not in _METHODS:
         raise ValueError(f"method must be one of {available()}, got {name!r}")
     factory = _METHODS[name]
     try:
+        if any(isinstance(value, Ramp) for value in options.values()):
+            return ramped(factory, options)
         return factory(**options)
     except TypeError as error:  # factories check the options that they hand on to an attack
         raise ValueError(f"method {name!r}: {error}") from None

@@ -88,6 +88,7 @@ class Method:
         soft_labels: Whether the loss takes soft and smoothed labels, by ``batch.cross_entropy``.
         any_layout: Whether its code takes images and gradients of any strides, so that the network
             may have its channels last.
+        stateful: Whether it carries something from step to step.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Method:
     after_backward: Callable[[], None] = _nothing
     soft_labels: bool = False
     any_layout: bool = False
+    stateful: bool = False
 
 
 def on_examples(

@@ -57,4 +57,5 @@ def free(eps: float = 8 / 255, *, replays: int = 8, step_size: float | None = No
         after_backward=after_backward,
         soft_labels=True,
         any_layout=True,
+        stateful=True,
     )
