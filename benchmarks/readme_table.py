@@ -1,6 +1,8 @@
-"""The README's table of speed, from the results files: `python benchmarks/readme_table.py`.
+"""Tables of speed in README.md and benchmarks/README.md, from the results files.
 
-python_tests/benchmarks/test_readme_table.py sees to it that README and results agree.
+    python benchmarks/readme_table.py
+
+python_tests/benchmarks/test_readme_table.py sees to it that they agree with the results.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 README = Path(__file__).parents[1] / "README.md"
+OF_TRAINING = Path(__file__).parent / "README.md"
 RESULTS = Path(__file__).parent / "results" / "amd-epyc-1-threads"
 BEGIN, END = "<!-- speed: benchmarks/readme_table.py -->\n", "<!-- end -->\n"
 
@@ -92,12 +95,28 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def written(readme: str) -> str:
-    """The README with the table between its marks."""
+def training_table() -> str:
+    """Times of an epoch of robust training over those of textbook loops, as Markdown."""
+    files = sorted((Path(__file__).parent / "results").glob("*/training_speed.json"))
+    if not files:
+        return "Not measured yet.\n"
+    lines = ["| machine | epoch of | time over the textbook loop's |", "|---|---|---|"]
+    for file in files:
+        held = json.loads(file.read_text())
+        for row in held["rows"]:
+            at = row.get("machine", held["machine"])
+            where = f"{at['processor']}, {at['threads']} threads, {at['bfloat16']}"
+            lines.append(f"| {where} | {row['case']} | {row['ratio_to_textbook']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def written(readme: str, content: str | None = None) -> str:
+    """A README with its table, by default that of the first one, between the marks."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return before + BEGIN + table() + END + after
+    return before + BEGIN + (table() if content is None else content) + END + after
 
 
 if __name__ == "__main__":
     README.write_text(written(README.read_text()))
+    OF_TRAINING.write_text(written(OF_TRAINING.read_text(), training_table()))

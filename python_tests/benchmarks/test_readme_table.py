@@ -13,3 +13,10 @@ def test_speeds_in_the_readme_are_those_of_the_results_files() -> None:
     readme = script["README"].read_text()
     assert script["BEGIN"] in readme
     assert script["written"](readme) == readme
+
+
+def test_speeds_of_training_are_those_of_the_results_files() -> None:
+    script = runpy.run_path(str(SCRIPT))
+    readme = script["OF_TRAINING"].read_text()
+    assert script["BEGIN"] in readme
+    assert script["written"](readme, script["training_table"]()) == readme
