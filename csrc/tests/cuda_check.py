@@ -29,6 +29,8 @@ BUDGET = Path(__file__).with_name("register_budget.txt")
 ALL = ("75", "80", "90", "100", "120")
 FEW = ("90", "120")
 WARPGROUPS = "90a"  # for the sources that have products by warpgroups
+# Registers of a thread that every kernel may have: 65536 for 1024 threads, not 2048.
+FREE_REGISTERS = {"75": 64}
 NO_COMPILER = 3
 
 
@@ -54,9 +56,10 @@ def known_to(nvcc: str) -> set[str]:
 
 
 def targets(source: Path, architectures: Sequence[str]) -> list[str]:
-    """Architectures that a source is checked for."""
+    """Architectures that a source is checked for. The study is of later cards than sm_75."""
     special = "kernels/portability/warpgroup_products.h" in source.read_text()
-    return [*architectures, *[WARPGROUPS] * special]
+    study = "benchmarks" in source.parts
+    return [name for name in architectures if not (study and name == "75")] + [WARPGROUPS] * special
 
 
 def compile_source(nvcc: str, source: Path, architecture: str, folder: Path) -> str:
@@ -154,6 +157,8 @@ def main() -> int:
                     continue
                 matched.add(pattern)
                 limits = budget[pattern]
+                free = FREE_REGISTERS.get(architecture, 0)
+                limits = limits._replace(registers=max(limits.registers, free))
                 if any(have > limit for have, limit in zip(used, limits, strict=True)):
                     problems.append(f"{name}: sm_{architecture} {used}, budget {limits}")
     if not problems:

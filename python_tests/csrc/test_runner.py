@@ -67,12 +67,16 @@ def launch_with(module: ModuleType, sizes: Sequence[int]) -> None:
         out.zero_()
 
 
+def most_shared_bytes(module: ModuleType) -> int:
+    if module.device.type == "cpu":
+        return 227 << 10
+    most: int = torch.cuda.get_device_properties(0).shared_memory_per_block_optin
+    return most
+
+
 def test_host_threads_may_ask_for_shared_memory_up_and_down(runner: ModuleType) -> None:
     kib = 1024
-    most = 227 * kib
-    if runner.device.type == "cuda":
-        most = torch.cuda.get_device_properties(0).shared_memory_per_block_optin
-    up = [1, 48 * kib, 48 * kib + 1, 64 * kib, most]
+    up = [1, 48 * kib, 48 * kib + 1, 64 * kib, most_shared_bytes(runner)]
     with ThreadPoolExecutor(8) as pool:
         runs = [pool.submit(launch_with, runner, up[:: (-1) ** i] * 20) for i in range(8)]
     for run in runs:
@@ -88,7 +92,7 @@ def test_a_lowered_limit_is_an_error(runner: ModuleType) -> None:
         with pytest.raises(RuntimeError, match="CUDA kernel large_shared_memory: "):
             launch_with(runner, [60 << 10])
     finally:
-        runner.lower_shared_limit(60 << 10)
+        runner.lower_shared_limit(most_shared_bytes(runner))
 
 
 def test_the_runner_works_after_a_failure(cpu_runner: ModuleType) -> None:

@@ -70,10 +70,11 @@ inline bool single_pass_fits(const GramProblem& problem) {
                                   element_bytes(problem.operand_type)) <= problem.shared_bytes;
 }
 
-// Blocks of a single pass, each with a partial Gram of its own: the fewest that take no longer. Where
-// one block has to take two strips, half as many blocks as strips do, each with two. Fewer strips a
-// block than that are not worth a partial Gram (its bytes go through the cache twice, at the rate
-// of all multiprocessors), more would be a longer wait: benchmarks/kernels/README.md counts both.
+// Blocks of a single pass, each with a partial Gram of its own: the fewest that take no longer.
+// Where one block has to take two strips, half as many blocks as strips do, each with two. Fewer
+// strips a block than that are not worth a partial Gram (its bytes go through the cache twice, at
+// the rate of all multiprocessors), more would be a longer wait: benchmarks/kernels/README.md
+// counts both.
 inline int64_t single_pass_splits(int64_t p, ElementType x_type, int64_t tile,
                                   int64_t multiprocessors) {
   const int64_t strips = ceil_divide(p * element_bytes(x_type), kSinglePassStripBytes);
