@@ -170,7 +170,7 @@ PRESETS = {
             schedule="step",
             augmented=False,
         ),
-        measure_images=1000,
+        measure_images=2000,
         minutes=300,
         autocast="bfloat16",
         robust="n-fgsm",

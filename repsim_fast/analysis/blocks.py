@@ -73,8 +73,9 @@ def find_blocks(
         seed: Of the surrogates.
 
     Returns:
-        The blocks. Of surrogate-like maps with decay alone, 3 to 9 % have a border at level 0.05,
-        as their layers' number and kind of decay may be (``python_tests/analysis/test_blocks.py``).
+        The blocks. Of maps of features with decay alone, at most one in ten has a border at level
+        0.05, whatever their number of layers and kind of decay
+        (``python_tests/analysis/test_blocks.py``).
 
     Raises:
         ValueError: A map that is not square, too small, or not known everywhere; no surrogates.

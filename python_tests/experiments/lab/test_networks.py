@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from experiments.lab import networks
+from experiments.lab import networks, record
 from experiments.lab.networks import OutOfTime
 from python_tests.support import toy_experiment as toy
 from repsim_fast import models
@@ -43,6 +43,7 @@ def test_a_network_is_trained_once_and_kept_along_the_way(lab):
     assert same(again.load(recipe), trained)
     assert again.trained == 0
     assert again.seconds == first.seconds
+    assert again.commit(recipe) == record.commit(record.LAB.parent) != ""
     begin = models.build("wrn-10-1", num_classes=10, in_channels=1, seed=recipe.seed)
     assert same(again.load(recipe, 0), begin)
     assert same(again.load(recipe, 2), trained)
