@@ -36,8 +36,8 @@ MethodName = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help=f"How to train: {', '.join(methods.available())}. All but 'standard' and 'noise' "
-        "are adversarial.",
+        help=f"How to train: {', '.join(methods.available())}. All but 'standard', 'noise' "
+        "and 'smoothing' are adversarial.",
     ),
 ]
 AttackSteps = Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from repsim_fast._core.batch_checks import check_labels_below
 from repsim_fast._core.borrow import Model, borrow, call
 from repsim_fast._core.model_state import device_of
 from repsim_fast._core.processes import Processes
+from repsim_fast.analysis.estimates import wilson_interval
 from repsim_fast.attacks.best_adversarial import fools
 from repsim_fast.data.labelled import labelled
 from repsim_fast.data.samples import Samples
@@ -40,11 +40,7 @@ class Accuracy:
         p = self.robust if robust else self.clean
         if p is None:
             raise ValueError("there is no robust accuracy: evaluate was given no attack")
-        n, z2 = self.n, z * z
-        centre, scale = p + z2 / (2 * n), 1 + z2 / n
-        half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-        # Rounding can take a bound just outside where the accuracy is 0 or 1.
-        return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+        return wilson_interval(p, self.n, z)
 
 
 def evaluate(
