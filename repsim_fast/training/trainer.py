@@ -17,6 +17,7 @@ from repsim_fast._core.processes import Processes, local_device, processes
 from repsim_fast.data import augmentation
 from repsim_fast.data.augmentation import Augment
 from repsim_fast.data.labelled import LabelledImages, labelled
+from repsim_fast.data.loaded import LoadedBatches
 from repsim_fast.data.samples import Samples
 from repsim_fast.models.checkpoint import check_architecture
 
@@ -158,8 +159,8 @@ def train(
     return state.history
 
 
-def _split(data: LabelledImages, share: float, seed: int) -> tuple[Samples, Samples]:
-    if not isinstance(data, Samples):
+def _split(data: LabelledImages, share: float, seed: int) -> tuple[LabelledImages, Samples]:
+    if isinstance(data, LoadedBatches):
         raise TypeError(
             "validation needs train_data in memory to hold images out of, got batches of a "
             f"{type(data.source).__name__}: give Evaluation its own data"
