@@ -66,9 +66,10 @@ def train(
             float32, float64 or bfloat16, and stay it.
         train_data: ``repsim_fast.data.ImageData``, a pair of tensors (images, labels), or a
             ``DataLoader`` or other iterable of such pairs with a length, trained on in the order
-            in which it gives them. Whatever a loader draws from torch's global generators follows
-            from ``seed`` and the epoch, so resuming is exact; what it draws from generators of its
-            own is not.
+            in which it gives them; or ``data.mixed`` streams. A batch may also be a mapping with
+            images and labels, or have the numbers of its samples as a third part. Whatever a loader
+            draws from torch's global generators follows from ``seed`` and the epoch, so resuming is
+            exact; what it draws from generators of its own is not.
         method: A name from ``methods.available()`` or a ``Method``.
         method_options: Settings of a method given by name, such as ``{"eps": 8 / 255}``; numbers
             that change, such as a radius that grows over the first third, as
