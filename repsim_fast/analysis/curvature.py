@@ -112,4 +112,5 @@ def _top(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int) ->
         coupling = torch.where(alive, length, 0.0).double()
         small[:, step, step + 1] = small[:, step + 1, step] = coupling
         q = torch.where(alive[:, None], rest / length.clamp(min=1e-30)[:, None], 0.0)
-    return torch.linalg.eigvalsh(small)[:, -1].to(start.dtype)
+    values: Tensor = torch.linalg.eigvalsh(small)
+    return values[:, -1].to(start.dtype)

@@ -4,6 +4,7 @@ from repsim_fast.analysis.selectivity import class_selectivity
 
 from . import methods, recipes, schedules
 from .callback import StopTraining
+from .diagnostics import Diagnostics
 from .evaluation import Accuracy, evaluate
 from .history import Epoch, History
 from .overfitting import OverfittingDetector
@@ -14,6 +15,7 @@ from .trainer import train
 
 __all__ = [
     "Accuracy",
+    "Diagnostics",
     "Epoch",
     "Evaluation",
     "History",
