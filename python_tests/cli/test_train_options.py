@@ -33,6 +33,8 @@ ELSEWHERE: dict[str, str] = {
     "attack": "--eval-norm",
     "every": "--eval-every",
     "detector": "--detect-overfitting",
+    "attacked": "of several sets, which the command does not have",
+    "best": "of several sets, which the command does not have",
     # train
     "model": "--model",
     "train_data": "--data",

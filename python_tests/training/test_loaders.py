@@ -69,6 +69,42 @@ def test_bytes_are_scaled(small_net: Build, few: Pair) -> None:
     assert torch.equal(weights(nets[0]), weights(nets[1]))
 
 
+class Sized(IterableDataset):
+    """Samples one after the other, and how many."""
+
+    def __init__(self, data: Pair) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data[1])
+
+    def __iter__(self) -> Iterator[Pair]:
+        return zip(*self.data, strict=True)
+
+
+def test_batches_may_be_mappings_numbered_or_of_an_iterable_data_set(
+    small_net: Build, few: Pair
+) -> None:
+    x, y = few
+    batches = list(zip(x.split(48), y.split(48), strict=True))
+    numbers = torch.arange(200).split(48)
+    want = small_net()
+    run(want, batches, epochs=1)
+    for data in (
+        [{"image": a, "label": b} for a, b in batches],
+        [
+            {"index": n, "pixel_values": a, "labels": b}
+            for (a, b), n in zip(batches, numbers, strict=True)
+        ],
+        [(a, b, n) for (a, b), n in zip(batches, numbers, strict=True)],
+        DataLoader(TensorDataset(x, y, torch.arange(200)), batch_size=48),
+        DataLoader(Sized(few), batch_size=48),
+    ):
+        net = small_net()
+        run(net, data, epochs=1)
+        assert torch.equal(weights(net), weights(want))
+
+
 class TestShuffling:
     def test_the_order_is_of_the_seed_and_leaves_no_trace(
         self, small_net: Build, few: Pair
@@ -151,6 +187,9 @@ class TestBadInput:
             (DataLoader(Unnumbered(few)), "train_data must have a length, .* got a DataLoader"),
             ([x], r"train_data: batch 0 must be a pair of tensors .* got Tensor and NoneType"),
             ([({"x": x}, y)], r"train_data: batch 0 must be a pair .* got dict and Tensor"),
+            ([(x, y, x)], "train_data: batch 0 must be .* a third part of another kind"),
+            ([{"a": x, "b": x, "y": y}], r"a mapping of \['a', 'b', 'y'\]"),
+            ([{"a": x}], r"train_data: batch 0 must have images and labels .*mapping of \['a'\]"),
             ([(x, y.float())], r"train_data: batch 0: labels must be integers, got torch\.float32"),
             ([(x.long(), y)], "train_data: batch 0: images must be uint8 or floating point"),
         ):

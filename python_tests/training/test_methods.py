@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +25,9 @@ def batch(few: tuple[Tensor, Tensor]) -> TrainingBatch:
     return TrainingBatch(few[0][:32], few[1][:32], torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", [n for n in methods.available() if n not in ("standard", "noise")])
+@pytest.mark.parametrize(
+    "name", [n for n in methods.available() if n not in ("standard", "noise", "smoothing")]
+)
 def test_perturbations_keep_to_radius_and_box_and_leave_the_model_alone(
     small_net: Build, batch: TrainingBatch, name: str
 ) -> None:
@@ -190,6 +194,42 @@ def test_noise_has_the_stated_deviation(small_net: Build, few: tuple[Tensor, Ten
     noise = methods.noise(0.3).perturb(small_net(), batch) - batch.x
     assert noise.std() == pytest.approx(0.3, rel=0.02)
     assert noise.mean() == pytest.approx(0.0, abs=0.01)
+
+
+@pytest.mark.parametrize("direction", ["noisy||clean", "clean||noisy"])
+@pytest.mark.parametrize("classified", ["clean", "noisy"])
+def test_smoothing_is_cross_entropy_and_divergence(
+    small_net: Build, few: tuple[Tensor, Tensor], direction: str, classified: str
+) -> None:
+    net, (x, y) = small_net().double().eval(), (few[0].double(), few[1])
+    method = methods.build(
+        "smoothing", sigma=0.3, beta=2.0, direction=direction, classified=classified
+    )
+    batch = TrainingBatch(x, y, torch.Generator().manual_seed(0))
+    perturbed = method.perturb(net, batch)
+    assert (perturbed - x).std() == pytest.approx(0.3, rel=0.02)
+    p = {"clean": net(x).softmax(1), "noisy": net(perturbed).softmax(1)}
+    first, second = direction.split("||")
+    gap = (p[first] * (p[first] / p[second]).log()).sum(1).mean()
+    hit = p[classified].gather(1, y[:, None]).log().mean()
+    value, logits = method.loss(net, batch, perturbed)
+    assert value.item() == pytest.approx((2 * gap - hit).item(), rel=1e-9)
+    assert torch.equal(logits, net(perturbed))
+    assert gap > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beta": -1.0}, "beta must be non-negative"),
+        ({"sigma": 0.0}, "sigma must be positive"),
+        ({"direction": "noisy"}, "direction: expected one of 'noisy||clean'"),
+        ({"classified": "both"}, "classified: expected one of 'clean', 'noisy'"),
+    ],
+)
+def test_bad_settings_of_smoothing(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        methods.build("smoothing", **options)
 
 
 def test_any_attack_is_a_training_method(small_net: Build, batch: TrainingBatch) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "share",
     "spread_over_seeds",
     "student_interval",
+    "wilson_interval",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -190,6 +191,26 @@ def share(right: float, n: int) -> Estimate:
         raise ValueError(f"n: expected at least one image, got {n}")
     likely = (right * n + 1) / (n + 2)
     return Estimate(right, sqrt(likely * (1 - likely) / n))
+
+
+def wilson_interval(right: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson score interval of a share of n images; z = 1.96 for 95 %.
+
+    Args:
+        right: Share in [0, 1].
+        n: Images.
+        z: Quantile of the standard normal distribution.
+
+    Example:
+        >>> low, high = wilson_interval(0.9, 100)
+        >>> print(f"{low:.3f} {high:.3f}")
+        0.826 0.945
+    """
+    z2 = z * z
+    centre, scale = right + z2 / (2 * n), 1 + z2 / n
+    half = z * sqrt(right * (1 - right) / n + z2 / (4 * n * n))
+    # Rounding can take a bound just outside where the share is 0 or 1.
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:

@@ -21,7 +21,7 @@ from .execution.compiled_form import prepare
 from .execution.options import ExecutionLike, ExecutionReport, resolve
 from .losses import Loss
 from .objective import InputGradient
-from .region import Region
+from .region import Outside, Region, check_outside
 
 # Constants of the papers: Croce & Hein 2020 (Linf, L2), section 3; 2021 (L1), section 4.
 _FIRST_CHECK, _CHECK_SHRINKS, _LEAST_CHECK = 0.22, 0.03, 0.06
@@ -100,6 +100,7 @@ class APGD:
         restarts: Runs on the samples that are still classified correctly.
         targeted: ``y`` are classes to reach.
         bounds: Lowest and highest pixel value, numbers or tensors.
+        outside: As in ``PGD``.
         autocast: As in ``PGD``.
         draws: As in ``PGD``.
         execution: As in ``PGD``, without CUDA graphs: the batch shrinks.
@@ -129,6 +130,7 @@ class APGD:
         restarts: int = 1,
         targeted: bool = False,
         bounds: Bounds = (0.0, 1.0),
+        outside: Outside = "error",
         autocast: torch.dtype | None = None,
         draws: int = 1,
         execution: ExecutionLike = "exact",
@@ -139,6 +141,7 @@ class APGD:
         if draws < 1:
             raise ValueError(f"draws must be at least 1, got {draws}")
         check_autocast(autocast)
+        check_outside(outside, cuda_graph=False)
         self.eps = eps
         self.norm = norm
         self.steps = steps
@@ -146,6 +149,7 @@ class APGD:
         self.restarts = restarts
         self.targeted = targeted
         self.bounds = bounds
+        self.outside: Outside = outside
         self.autocast = autocast
         self.draws = draws
         self.execution = resolve(execution)
@@ -164,7 +168,9 @@ class APGD:
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Adversarial images for ``x`` (N, ...) with labels ``y`` (N,)."""
         with borrow(model, mode="eval", device=images_device(x), seed=self._stream.seed()):
-            region = Region.around(x, norm=self.norm, eps=self.eps, bounds=self.bounds)
+            region = Region.around(
+                x, norm=self.norm, eps=self.eps, bounds=self.bounds, outside=self.outside
+            )
             found = BestAdversarial(region.x, targeted=self.targeted)
             labels = check_labels(y, x)
             form = prepare(model, region.x, self.execution)

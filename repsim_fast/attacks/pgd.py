@@ -24,7 +24,7 @@ from .execution.options import ExecutionLike, ExecutionReport, resolve
 from .losses import Loss
 from .objective import InputGradient
 from .problem import Problem
-from .region import Region, check_step
+from .region import Outside, Region, check_outside, check_step
 
 # Together the steps cover the radius 2.5 times, so that the far side of the ball is in reach of
 # any random start (Madry et al., 2018, section 5).
@@ -54,6 +54,11 @@ class PGD:
         early_stop: A sample leaves the batch as soon as it fools the model, with that iterate,
             which makes the evaluation of weak models cheap; others are as with select "best".
         bounds: Lowest and highest pixel value, numbers or tensors, for example one per channel.
+        outside: What becomes of images out of bounds, as those with injected features: "error";
+            "clip", their attacked versions lie in the bounds, also further than eps from them (as
+            published by Ortiz-Jimenez et al., 2022, who clip the perturbation to [-x, 1 - x]);
+            "keep", each entry stays within [min(x, low), max(x, high)] and within eps. Bounds of
+            (-inf, inf) are none.
         targeted: ``y`` are classes to reach rather than to leave.
         loss: "ce" (saturation-free cross-entropy), "margin", "dlr", or a callable
             (logits, y) -> (N,), larger being worse for the model.
@@ -102,6 +107,7 @@ class PGD:
         select: Literal["last", "best"] = "last",
         early_stop: bool = False,
         bounds: Bounds = (0.0, 1.0),
+        outside: Outside = "error",
         targeted: bool = False,
         loss: str | Loss = "ce",
         momentum: float = 0.0,
@@ -122,6 +128,7 @@ class PGD:
         self.select = select
         self.early_stop = early_stop
         self.bounds = bounds
+        self.outside: Outside = outside
         self.targeted = targeted
         self.loss = losses.get(loss)
         self.momentum = momentum
@@ -154,6 +161,7 @@ class PGD:
         if not 0 < self.l1_fraction <= 1:
             raise ValueError(f"l1_fraction must lie in (0, 1], got {self.l1_fraction}")
         check_autocast(self.autocast)
+        check_outside(self.outside, cuda_graph=self.execution.cuda_graph)
         dynamic = self.early_stop or self.select == "best" or self.norm == "l1"
         if self.execution.cuda_graph and dynamic:
             raise ValueError(
@@ -170,7 +178,9 @@ class PGD:
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Adversarial images for ``x`` (N, ...) with labels ``y`` (N,)."""
         with borrow(model, mode=self.model_mode, device=images_device(x), seed=self._stream.seed()):
-            region = Region.around(x, norm=self.norm, eps=self.eps, bounds=self.bounds)
+            region = Region.around(
+                x, norm=self.norm, eps=self.eps, bounds=self.bounds, outside=self.outside
+            )
             region = replace(region, order=self.l2_order, fraction=self.l1_fraction)
             size = region.eps * (_COVER / self.steps) if self.step_size is None else self.step_size
             size = check_step(size, region)

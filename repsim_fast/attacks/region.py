@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from repsim_fast import ops
 from repsim_fast._core.batch_checks import images_device
+from repsim_fast._core.checks import check_choice
 from repsim_fast._core.randomness import Stream
 from repsim_fast.ops import Bounds, Norm, Order, Scalar
+from repsim_fast.ops.directions import l2_direction, per_sample
+from repsim_fast.ops.reference import pgd as reference
+
+Outside = Literal["error", "clip", "keep"]
+"""What becomes of images out of bounds."""
 
 # Images that were normalised and back miss the box by a few float32 roundings.
 _BOX_TOLERANCE = 1e-5
@@ -22,9 +29,15 @@ _BOX_TOLERANCE = 1e-5
 class Region:
     """Ball of radius ``eps`` in ``norm`` around each of ``x`` (N, ...), cut with [low, high].
 
-    ``x`` is float32 or float64 and lies in the box; ``eps`` a number or (N,); ``low``, ``high``
-    broadcast against x. ``order`` is that of the two L2 projections; ``fraction`` the share of
-    coordinates that an L1 step moves, a number or (N,).
+    ``x`` is float32 or float64; ``eps`` a number or (N,); ``low``, ``high`` broadcast against x.
+    ``order`` is that of the two L2 projections; ``fraction`` the share of coordinates that an L1
+    step moves, a number or (N,).
+
+    ``outside`` says what becomes of images that do not lie in the bounds, as those with injected
+    features: "error"; "clip", points of the ball are clipped to the bounds, also further than eps
+    from an image that lies outside of them (Ortiz-Jimenez et al., 2022, clip the perturbation to
+    [-x, 1 - x]); "keep", each entry may be as far outside as that of x is, within
+    [min(x, low), max(x, high)], which ``low`` and ``high`` then are, of the shape of x.
     """
 
     x: Tensor
@@ -34,9 +47,12 @@ class Region:
     high: Scalar
     order: Order = "clip_project"
     fraction: Scalar = 0.01
+    outside: Outside = "error"
 
     @classmethod
-    def around(cls, x: Tensor, *, norm: str, eps: Scalar, bounds: Bounds) -> Region:
+    def around(
+        cls, x: Tensor, *, norm: str, eps: Scalar, bounds: Bounds, outside: Outside = "error"
+    ) -> Region:
         """Check the arguments of an attack and build its region.
 
         Raises:
@@ -59,15 +75,15 @@ class Region:
         )
         if bool((torch.as_tensor(low) > torch.as_tensor(high)).any()):
             raise ValueError(f"bounds must be (low, high), low first, got {bounds!r}")
-        slack = _BOX_TOLERANCE * (high - low)
-        if not bool(((state >= low - slack) & (state <= high + slack)).all()):
-            raise ValueError(
-                f"x must lie in bounds [{_show(low)}, {_show(high)}], "
-                f"got values in [{state.min().item():g}, {state.max().item():g}]"
-            )
-        state = state.clamp(min=low).clamp(max=high)
-        region = cls(state, norm, non_negative(eps, state, "eps"), low, high)
+        if outside == "error":
+            _check_inside(state, low, high)
+            state = state.clamp(min=low).clamp(max=high)
+        elif not bool(state.isfinite().all()):
+            raise ValueError("x must be finite, got NaN or Inf")
+        region = cls(state, norm, non_negative(eps, state, "eps"), low, high, outside=outside)
         region._warn_of_units()
+        if outside == "keep":
+            return replace(region, low=state.clamp(max=low), high=state.clamp(min=high))
         return region
 
     def _warn_of_units(self) -> None:
@@ -85,6 +101,8 @@ class Region:
 
     def step(self, adv: Tensor, gradient: Tensor, size: Scalar) -> Tensor:
         """One ascent step of length ``size`` in the norm, back inside the region."""
+        if self.outside != "error":  # boxes of each image: the kernels have one for all
+            return self.project(adv + per_sample(size, adv) * self._direction(adv, gradient))
         x, eps, bounds = self.x, self.eps, (self.low, self.high)
         if self.norm == "linf":
             return ops.pgd_linf_step(adv, gradient, x, step_size=size, eps=eps, bounds=bounds)
@@ -98,6 +116,8 @@ class Region:
 
     def project(self, adv: Tensor) -> Tensor:
         """``adv`` brought back inside the region."""
+        if self.outside != "error":
+            return self._projected(adv)
         x, eps, bounds = self.x, self.eps, (self.low, self.high)
         if self.norm == "linf":
             return ops.project_linf_box(adv, x, eps=eps, bounds=bounds)
@@ -107,12 +127,38 @@ class Region:
 
     def random(self, stream: Stream) -> Tensor:
         """Points drawn uniformly from the balls, clipped to the box."""
-        bounds = (self.low, self.high)
+        apart = self.outside != "error"
+        bounds = (-math.inf, math.inf) if apart else (self.low, self.high)
         # The noise goes by an entry's place in memory: that of the images in one layout, always.
         start = ops.random_start(
             self.x.contiguous(), norm=self.norm, eps=self.eps, bounds=bounds, seed=stream.seed()
         )
-        return start if self.x.is_contiguous() else torch.empty_like(self.x).copy_(start)
+        start = start if self.x.is_contiguous() else torch.empty_like(self.x).copy_(start)
+        return self.boxed(start) if apart else start
+
+    def boxed(self, images: Tensor) -> Tensor:
+        """``images`` clipped to the box."""
+        return images.clamp(min=self.low).clamp(max=self.high)
+
+    def _direction(self, adv: Tensor, gradient: Tensor) -> Tensor:
+        """Steepest ascent, of length 1 in the norm."""
+        gradient = reference.finite(gradient, adv)
+        if self.norm == "linf":
+            return gradient.sign()
+        if self.norm == "l2":
+            return l2_direction(gradient)
+        return reference.l1_direction(adv, gradient, self.low, self.high, self.fraction)
+
+    def _projected(self, adv: Tensor) -> Tensor:
+        clipped = self.outside == "clip"  # onto the ball alone, and then into the box
+        low, high = (-math.inf, math.inf) if clipped else (self.low, self.high)
+        if self.norm == "linf":
+            adv = reference.project_linf_box(adv, self.x, self.eps, low, high)
+        elif self.norm == "l2":
+            adv = reference.project_l2_box(adv, self.x, self.eps, low, high, self.order)
+        else:
+            adv = reference.project_l1_box(adv, self.x, self.eps, low, high)
+        return self.boxed(adv)
 
     def gaussian(self, stream: Stream) -> Tensor:
         """The images with noise whose standard deviation is the width of the box; in no ball yet.
@@ -136,7 +182,26 @@ class Region:
             x=self.x[index],
             eps=take(self.eps, index),
             fraction=take(self.fraction, index),
+            low=take(self.low, index) if self.outside == "keep" else self.low,
+            high=take(self.high, index) if self.outside == "keep" else self.high,
         )
+
+
+def _check_inside(x: Tensor, low: Scalar, high: Scalar) -> None:
+    slack = _BOX_TOLERANCE * (high - low)
+    if not bool(((x >= low - slack) & (x <= high + slack)).all()):
+        raise ValueError(
+            f"x must lie in bounds [{_show(low)}, {_show(high)}], "
+            f"got values in [{x.min().item():g}, {x.max().item():g}] (attacks with the option take "
+            "them with outside='clip', which pulls them back, or outside='keep')"
+        )
+
+
+def check_outside(outside: object, *, cuda_graph: bool) -> None:
+    """Raises ValueError unless images out of bounds can be treated so."""
+    check_choice("outside", outside, get_args(Outside))
+    if cuda_graph and outside != "error":
+        raise ValueError("execution: cuda_graph needs bounds that are the same for all images")
 
 
 def take(value: Scalar, index: Tensor) -> Scalar:

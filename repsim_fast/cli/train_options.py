@@ -69,8 +69,8 @@ class MethodOptions:
         str,
         typer.Option(
             metavar="NAME",
-            help=f"How to train: {', '.join(methods.available())}. All but 'standard' and 'noise' "
-            "are adversarial.",
+            help=f"How to train: {', '.join(methods.available())}. All but 'standard', 'noise' "
+            "and 'smoothing' are adversarial.",
         ),
     ] = "standard"
     norm: Norm = "linf"

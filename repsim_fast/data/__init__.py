@@ -2,6 +2,7 @@
 
 from .augmentation import augment
 from .image_data import ImageData
+from .labelled import mixed
 from .loading import load
 
-__all__ = ["ImageData", "augment", "load"]
+__all__ = ["ImageData", "augment", "load", "mixed"]

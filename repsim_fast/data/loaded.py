@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from repsim_fast._core.randomness import private_rng
 
 from .batches import open_data
 from .labels import check_fit, classes_of
+from .order import LABEL_NAMES
 from .samples import Samples, check_types, placed
 
 
@@ -60,7 +61,7 @@ class LoadedBatches:
         """All batches once; ``batch_size`` is the source's own."""
         # Of the comparison's feed: what is a batch is the same in both.
         for number, batch in enumerate(
-            open_data(self.source, batch_size=1, passes=1, seed=0).batches
+            open_data(_Pairs(self.source, self.name), batch_size=1, passes=1, seed=0).batches
         ):
             if number == len(self):
                 raise ValueError(f"{self.name} gave more batches than its length, {len(self)}")
@@ -115,3 +116,40 @@ class LoadedBatches:
                 if held >= n:
                     break
         return Samples(torch.cat(images)[:n], torch.cat(labels)[:n])
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The batches of a source as pairs: of images and labels by name, or beside sample numbers."""
+
+    source: Iterable[Any]
+    name: str
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, item in enumerate(self.source):
+            yield self._pair(item, number)
+
+    def _pair(self, item: Any, number: int) -> Any:
+        if isinstance(item, Mapping):
+            labels = [name for name in LABEL_NAMES if name in item]
+            images = [
+                name
+                for name, value in item.items()
+                if name not in LABEL_NAMES and isinstance(value, Tensor) and value.ndim > 2
+            ]
+            if len(images) != 1 or len(labels) != 1:
+                raise TypeError(
+                    f"{self.name}: batch {number} must have images and labels (one of "
+                    f"{', '.join(LABEL_NAMES)}), got a mapping of {sorted(map(str, item))}"
+                )
+            return item[images[0]], item[labels[0]]
+        if isinstance(item, tuple | list) and len(item) == 3:
+            index = item[2]
+            if not isinstance(index, Tensor) or index.is_floating_point() or index.ndim != 1:
+                raise TypeError(
+                    f"{self.name}: batch {number} must be (images, labels) or (images, labels, "
+                    "numbers of the samples), got a third part of another kind, which would be "
+                    "ignored"
+                )
+            return item[0], item[1]
+        return item

@@ -112,6 +112,10 @@ class Samples:
         """The first ``n`` samples, or as many as there are."""
         return Samples(self.images[:n], self.labels[:n])
 
+    def rows(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Some of the samples, on ``device``."""
+        return self._batch(rows.to(self.labels.device), device)
+
     def _batch(self, index: Tensor | slice, device: torch.device) -> tuple[Tensor, Tensor]:
         return placed(self.images[index], self.labels[index], device)
 

@@ -4,6 +4,7 @@ from repsim_fast.analysis.selectivity import class_selectivity
 
 from . import methods, recipes, schedules
 from .callback import StopTraining
+from .diagnostics import Diagnostics
 from .evaluation import Accuracy, evaluate
 from .history import Epoch, History
 from .optimisation import Optimisation
@@ -15,6 +16,7 @@ from .trainer import train
 
 __all__ = [
     "Accuracy",
+    "Diagnostics",
     "Epoch",
     "Evaluation",
     "History",

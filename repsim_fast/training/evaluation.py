@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from repsim_fast._core.borrow import Model, borrow, call
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
 from repsim_fast._core.model_state import device_of
 from repsim_fast._core.processes import Processes
+from repsim_fast.analysis.estimates import wilson_interval
 from repsim_fast.attacks.best_adversarial import fools
 from repsim_fast.data.labelled import labelled
 from repsim_fast.data.labels import classes_of
@@ -43,11 +43,7 @@ class Accuracy:
         p = self.robust if robust else self.clean
         if p is None:
             raise ValueError("there is no robust accuracy: evaluate was given no attack")
-        n, z2 = self.n, z * z
-        centre, scale = p + z2 / (2 * n), 1 + z2 / n
-        half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-        # Rounding can take a bound just outside where the accuracy is 0 or 1.
-        return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+        return wilson_interval(p, self.n, z)
 
 
 def evaluate(

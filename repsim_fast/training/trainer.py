@@ -21,6 +21,7 @@ from repsim_fast._core.processes import Processes, local_device, processes
 from repsim_fast.data import augmentation
 from repsim_fast.data.augmentation import Augment
 from repsim_fast.data.labelled import LabelledImages, labelled
+from repsim_fast.data.loaded import LoadedBatches
 from repsim_fast.data.samples import Samples
 from repsim_fast.models.checkpoint import check_architecture, load_weights
 
@@ -83,10 +84,12 @@ def train(
             float32, float64 or bfloat16, and stay it.
         train_data: ``repsim_fast.data.ImageData``, a pair of tensors (images, labels), or a
             ``DataLoader`` or other iterable of such pairs with a length, trained on in the order
-            in which it gives them. Whatever a loader draws from torch's global generators follows
-            from ``seed`` and the epoch, so resuming is exact; what it draws from generators of its
-            own is not. Labels may be soft, probabilities (N, n_classes), for methods whose loss
-            takes them; attacks and accuracies then go by the most probable class.
+            in which it gives them; or ``data.mixed`` streams. A batch may also be a mapping with
+            images and labels, or have the numbers of its samples as a third part. Whatever a loader
+            draws from torch's global generators follows from ``seed`` and the epoch, so resuming is
+            exact; what it draws from generators of its own is not. Labels may be soft,
+            probabilities (N, n_classes), for methods whose loss takes them; attacks and accuracies
+            then go by the most probable class.
         method: A name from ``methods.available()`` or a ``Method``.
         method_options: Settings of a method given by name, such as ``{"eps": 8 / 255}``; numbers
             that change, such as a radius that grows over the first third, as
@@ -186,8 +189,8 @@ def train(
     return state.history
 
 
-def _split(data: LabelledImages, share: float, seed: int) -> tuple[Samples, Samples]:
-    if not isinstance(data, Samples):
+def _split(data: LabelledImages, share: float, seed: int) -> tuple[LabelledImages, Samples]:
+    if isinstance(data, LoadedBatches):
         raise TypeError(
             "validation needs train_data in memory to hold images out of, got batches of a "
             f"{type(data.source).__name__}: give Evaluation its own data"

@@ -11,6 +11,7 @@ from .adversarial import adversarial, noise, pgd, standard
 from .base import Method, Progress, TrainingBatch
 from .free import free
 from .single_step import fgsm, gradalign, n_fgsm, rs_fgsm
+from .smoothing import smoothing
 from .trades import mart, trades
 
 _METHODS: dict[str, Callable[..., Method]] = {
@@ -24,6 +25,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "free": free,
     "gradalign": gradalign,
     "noise": noise,
+    "smoothing": smoothing,
 }
 
 
@@ -68,6 +70,7 @@ __all__ = [
     "noise",
     "pgd",
     "rs_fgsm",
+    "smoothing",
     "standard",
     "trades",
 ]

@@ -5,10 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from repsim_fast.attacks.region import Outside, Region, check_outside
+
 from .base import Method, TrainingBatch, cross_entropy
 
 
-def free(eps: float = 8 / 255, *, replays: int = 8, step_size: float | None = None) -> Method:
+def free(
+    eps: float = 8 / 255,
+    *,
+    replays: int = 8,
+    step_size: float | None = None,
+    outside: Outside = "error",
+) -> Method:
     """Perturbation and weights from one backward pass (Shafahi et al., 2019).
 
     Each batch is trained on ``replays`` times; every backward pass also moves the perturbation by
@@ -19,7 +27,9 @@ def free(eps: float = 8 / 255, *, replays: int = 8, step_size: float | None = No
         eps: Radius in image units.
         replays: Optimizer steps on each batch, m in the paper.
         step_size: Default eps.
+        outside: As in ``attacks.PGD``.
     """
+    check_outside(outside, cuda_graph=False)
     if replays < 1:
         raise ValueError(f"replays must be at least 1, got {replays}")
     size = eps if step_size is None else step_size
@@ -35,7 +45,8 @@ def free(eps: float = 8 / 255, *, replays: int = 8, step_size: float | None = No
                 fresh[: len(carried[0])] = carried[0]
             carried[:] = [fresh]
         # Clipped outside of the graph: clamp has no gradient at black and white pixels.
-        moved = (x + carried[0][: len(x)]).clamp(0.0, 1.0).requires_grad_()
+        box = Region.around(x, norm="linf", eps=eps, bounds=(0.0, 1.0), outside=outside)
+        moved = box.boxed(x + carried[0][: len(x)]).requires_grad_()
         carried[1:] = [moved]
         return moved
 
