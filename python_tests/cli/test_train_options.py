@@ -33,8 +33,8 @@ ELSEWHERE: dict[str, str] = {
     "attack": "--eval-norm",
     "every": "--eval-every",
     "detector": "--detect-overfitting",
-    "attacked": "of several sets, which the command does not have",
-    "best": "of several sets, which the command does not have",
+    "attacked": "of several sets by name, of which the command has one",
+    "best": "of several sets by name, of which the command has one",
     # train
     "model": "--model",
     "train_data": "--data",

@@ -74,6 +74,17 @@ def test_stays_through_training_and_attacks(
     assert flags == [(m.training, p.requires_grad) for m in net.modules() for p in m.parameters()]
 
 
+@pytest.mark.parametrize("options", ATTACKS, ids=[o["method"] for o in ATTACKS])
+def test_attacks_see_the_norms_as_training_does(
+    options: dict[str, Any], pretrained: Build, few: Pair
+) -> None:
+    net, modes = pretrained(), set()
+    net[1].register_forward_hook(lambda module, inputs, output: modes.add(module.training))
+    how = Optimisation(freeze_batch_norm="statistics")
+    train(net, few, epochs=1, optimisation=how, progress=False, **options)
+    assert modes == {False}
+
+
 def test_running_averages_normalise(pretrained: Build, few: Pair) -> None:
     want = cross_entropy(pretrained().eval()(few[0]), few[1]).item()
     history = train(

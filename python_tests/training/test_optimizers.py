@@ -354,6 +354,20 @@ class TestResume:
                     net, [few], saving=Saving(tmp_path, resume=True), optimisation=other, **options
                 )
 
+    def test_of_another_rate_of_a_group_is_refused(self, few: Pair, tmp_path: Path) -> None:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+        def faster(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+            return torch.optim.SGD([{**groups[0], "lr": 0.5}])
+
+        how = Optimisation(faster)
+        train(net, [few], epochs=1, saving=Saving(tmp_path), optimisation=how, progress=False)
+        with pytest.raises(ValueError, match=r"other settings \(group 0 lr: 0\.5 there, None here"):
+            train(
+                net, [few], epochs=1, saving=Saving(tmp_path, resume=True),
+                optimisation=Optimisation(torch.optim.SGD), progress=False,
+            )  # fmt: skip
+
     def test_of_a_damaged_state_is_refused(
         self, small_net: Build, few: Pair, tmp_path: Path
     ) -> None:
