@@ -6,12 +6,15 @@
 Small networks on digits and CIFAR-10, trained by themselves and adversarially, with several seeds;
 both attacks have the three phases of AutoAttack, cross-entropy, one restart, the same steps, images
 and radii. A row counts the images that a network still classifies after an attack, over all of its
-seeds. Status 1: at some number of steps more are left than by the authors' attack.
+seeds. A run that was stopped goes on where it was, at the same commit. Status 1: at some number of
+steps more are left than by the authors' attack.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -123,35 +126,52 @@ def robust(net: nn.Module, x: Tensor, y: Tensor, eps: float, attack: Attack) -> 
     return int(((net(x).argmax(1) == y) & (net(adv).argmax(1) == y)).sum())
 
 
-def batches(data: dict[str, str], work: Path) -> Iterator[tuple[Kind, int, nn.Module, Any]]:
+def batches(
+    data: dict[str, str], work: Path, seeds: int
+) -> Iterator[tuple[Kind, int, nn.Module, Any]]:
     """Each network, with its images and labels."""
     for kind in KINDS:
         limit = None if kind.data == "digits" else TRAINING_IMAGES
         images = load(data[kind.data], "train", limit=limit)
         unseen = load(data[kind.data], "test", limit=IMAGES)
         x = unseen.images.float() / 255 if unseen.images.dtype == torch.uint8 else unseen.images
-        for seed in range(kind.seeds):
+        for seed in range(min(seeds, kind.seeds)):
             yield kind, seed, trained(kind, seed, images, work), (x, unseen.labels)
 
 
-def rows(data: dict[str, str], work: Path, steps: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Robust images by kind of network, radius and number of steps, and of all of them."""
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    for kind, seed, net, (x, y) in batches(data, work):
-        for eps in kind.radii:
-            for n in steps:
-                ours_left = robust(net, x, y, eps, ours(eps, n, seed))
-                theirs_left = robust(net, x, y, eps, theirs(eps, n, seed))
-                for case in (f"{kind}, eps {eps:g}", "all"):
-                    row = found.setdefault(
-                        (case, n),
-                        {"case": f"{case}: {n} steps", "images": 0, "ours": 0, "theirs": 0},
-                    )
-                    row["images"] += len(x)
-                    row["ours"] += ours_left
-                    row["theirs"] += theirs_left
-        done = ", ".join(f"{r['case']} {r['ours']}/{r['theirs']}" for r in found.values())
-        print(f"{kind}, seed {seed}: {done}", flush=True)
+def left(
+    kind: Kind, seed: int, net: nn.Module, batch: tuple[Tensor, Tensor], eps: float, n: int
+) -> dict[str, int]:
+    """Images of a network that each attack leaves robust."""
+    attacks = {"ours": ours(eps, n, seed), "theirs": theirs(eps, n, seed)}
+    return {name: robust(net, *batch, eps, attack) for name, attack in attacks.items()}
+
+
+def rows(
+    data: dict[str, str], log: Path, steps: tuple[int, ...], seeds: int
+) -> list[dict[str, Any]]:
+    """Robust images by kind of network, radius and number of steps, and of all of them.
+
+    Goes on after those that ``log`` has.
+    """
+    counts: dict[str, dict[str, int]] = json.loads(log.read_text()) if log.exists() else {}
+    found: dict[str, dict[str, Any]] = {}
+    for kind, seed, net, batch in batches(data, log.parent, seeds):
+        for eps, n in itertools.product(kind.radii, steps):
+            key = f"{kind}, seed {seed}, eps {eps:g}, {n} steps"
+            if key not in counts:
+                counts[key] = left(kind, seed, net, batch, eps, n)
+                write_json(log, counts)
+                print(key, counts[key], flush=True)
+            for case in (
+                f"{kind}, eps {eps:g}: {n} steps",
+                f"{kind.data}: {n} steps",
+                f"{n} steps",
+            ):
+                row = found.setdefault(case, {"case": case, "images": 0, "ours": 0, "theirs": 0})
+                row["images"] += len(batch[0])
+                for name, count in counts[key].items():
+                    row[name] += count
     return list(found.values())
 
 
@@ -160,6 +180,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--data", required=True, help="CIFAR-10, as for `repsim-fast train`")
     parser.add_argument("--steps", nargs="+", type=int, default=STEPS)
+    parser.add_argument("--seeds", type=int, default=4, help="networks of a kind, at most")
     parser.add_argument("--work", type=Path, default=Path("out/l1_attack"))
     parser.add_argument("--out", type=Path, default=BENCHMARKS / "results" / "l1_attack.json")
     options = parser.parse_args()
@@ -169,10 +190,16 @@ def main() -> int:
         sys.exit(f"{PEER} is not installed: pip install --no-deps {PEER}")
     torch.set_num_threads(1)
     data = {"digits": "digits", "cifar10": options.data}
-    found = rows(data, options.work, tuple(options.steps))
-    about = {"machine": {**machine(), PEER: peer}, "rows": found}
-    write_json(options.out, about)
-    return int(any(r["ours"] > r["theirs"] for r in found if r["case"].startswith("all")))
+    about = {**machine(), PEER: peer}
+    log = options.work / f"{about['commit']}.json"
+    found = rows(data, log, tuple(options.steps), options.seeds)
+    write_json(options.out, {"machine": about, "rows": found})
+    for row in found:
+        print(
+            f"{row['case']:40} {row['images']:5} images, robust {row['ours']:4} / {row['theirs']:4}"
+        )
+    of_all = [row for row in found if row["case"] in {f"{n} steps" for n in options.steps}]
+    return int(any(row["ours"] > row["theirs"] for row in of_all))
 
 
 if __name__ == "__main__":
