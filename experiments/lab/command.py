@@ -32,15 +32,19 @@ GO_ON = 75  # EX_TEMPFAIL: run the same command again
 
 def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> int:
     """Run, and return the exit status: 0 done, 2 cannot run here, 75 run again to go on."""
-    options = parse(experiment, arguments)
-    if options.readme:
-        path = experiment.folder / "README.md"
-        write_text(path, readme.updated(path.read_text(), options.results, experiment.blocks))
-        return 0
-    preset, name = chosen(experiment, options)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(as_interrupts())
-        return _run(experiment, options, preset, name, stack)
+    try:
+        options = parse(experiment, arguments)
+        if options.readme:
+            path = experiment.folder / "README.md"
+            write_text(path, readme.updated(path.read_text(), options.results, experiment.blocks))
+            return 0
+        preset, name = chosen(experiment, options)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(as_interrupts())
+            return _run(experiment, options, preset, name, stack)
+    except (OutOfTime, KeyboardInterrupt) as stop:
+        print(f"{str(stop) or 'interrupted'}: the same command goes on from here", file=sys.stderr)
+        return GO_ON
 
 
 def _run(
@@ -68,27 +72,23 @@ def _run(
     )
     results = options.results / name
     record = Record(results / "run.json", preset, experiment.folder)
-    try:
-        if options.processes > 1:
-            recipes = [r for n in options.only for r in experiment.questions[n].recipes(lab)]
-            side_by_side.train(
-                experiment.lab, preset, options.work / name, list(dict.fromkeys(recipes)),
-                processes=options.processes, deadline=deadline,
-            )  # fmt: skip
-        for number in options.only:
-            title = experiment.questions[number].title
-            if record.has(number) and not options.again:
-                print(f"{number} {title}: answered already, by this very code")
-                continue
-            if deadline is not None and time.monotonic() > deadline:
-                raise OutOfTime("time is over")
-            print(f"{number} {title} ...", flush=True)
-            seconds = _answer(experiment, lab, record, number)
-            _judge(experiment, record, preset)
-            print(f"{number} done in {seconds} s", flush=True)
-    except (OutOfTime, KeyboardInterrupt) as stop:
-        print(f"{str(stop) or 'interrupted'}: the same command goes on from here", file=sys.stderr)
-        return GO_ON
+    if options.processes > 1:
+        recipes = [r for n in options.only for r in experiment.questions[n].recipes(lab)]
+        side_by_side.train(
+            experiment.lab, preset, options.work / name, list(dict.fromkeys(recipes)),
+            processes=options.processes, deadline=deadline,
+        )  # fmt: skip
+    for number in options.only:
+        title = experiment.questions[number].title
+        if record.has(number) and not options.again:
+            print(f"{number} {title}: answered already, by this very code")
+            continue
+        if deadline is not None and time.monotonic() > deadline:
+            raise OutOfTime("time is over")
+        print(f"{number} {title} ...", flush=True)
+        seconds = _answer(experiment, lab, record, number)
+        _judge(experiment, record, preset)
+        print(f"{number} done in {seconds} s", flush=True)
     print((results / "claims.md").read_text())
     return 0
 

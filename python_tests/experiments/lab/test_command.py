@@ -107,6 +107,16 @@ def test_a_run_out_of_time_goes_on(run, capsys):
     assert run("--minutes", "60") == 0
 
 
+@pytest.mark.parametrize("moment", ["parse", "chosen", "_check_device", "Record", "_judge"])
+def test_an_interruption_says_how_to_go_on(run, monkeypatch, capsys, moment):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, moment, interrupt)
+    assert run("--only", "Q1") == command.GO_ON
+    assert "interrupted: the same command goes on from here" in capsys.readouterr().err
+
+
 def test_what_the_command_changes_has_a_folder_of_its_own(run, tmp_path):
     preset = dataclasses.replace(toy.PRESET, absolute=True)
     arguments = ["--only", "Q1", "--architecture", "resnet-digits", "--seeds", "2"]
