@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from python_tests.comparison.made_result import make
+from python_tests.faults import browser
+from python_tests.faults.browser import SCRIPT
 from python_tests.faults.table import Row
 from repsim_fast import SimilarityResult
 from repsim_fast.report import write_folder
 
 PARTS = (
-    "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "'><svg/onload=alert(1)>",
-    "</title><script>alert(1)</script>", "</style><script>alert(1)</script>",
-    "javascript:alert(1)", "<!--<script>alert(1)//-->", "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "<iframe srcdoc='<script>alert(1)</script>'>", "\x00<script>", "<a href=javascript:alert(1)>",
-    "{{7*7}}", "$\\frac{1}{0}$", "../../x", "=1+1", "\u202e<b>", "<ScRiPt\n>alert(1)</sCrIpT>",
+    f"<script>{SCRIPT}</script>", f"\"><img src=x onerror={SCRIPT}>", f"'><svg/onload={SCRIPT}>",
+    f"</title><script>{SCRIPT}</script>", f"</style><script>{SCRIPT}</script>",
+    f"javascript:{SCRIPT}", f"<!--<script>{SCRIPT}//-->", f"&lt;script&gt;{SCRIPT}&lt;/script&gt;",
+    f"<iframe srcdoc='<script>parent.{SCRIPT}</script>'>", "\x00<script>",
+    f"<a href=javascript:{SCRIPT}>", "{{7*7}}", "$\\frac{1}{0}$", "../../x", "=1+1", "\u202e<b>",
+    f"<ScRiPt\n>{SCRIPT}</sCrIpT>",
 )  # fmt: skip
 _TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "header", "h1", "h2", "h3", "p"),
@@ -49,29 +52,35 @@ class Page(HTMLParser):
         self.active.append(f"<!--{data[:80]}-->")
 
 
-def hostile(folder: Path, reports: int, dice: random.Random) -> Row:
-    """The page is parsed, without a browser: it may hold no tag, attribute or address but ours."""
-    row = Row(
+def hostile(folder: Path, reports: int, dice: random.Random) -> list[Row]:
+    """The page may hold no tag, attribute or address but ours, and run nothing in a browser."""
+    parsed = Row(
         "report of a hostile result",
         "no script, handler, address or tag but the report's own, by an HTML parser",
     )
+    opened = Row("the same in a browser", "no script runs")
+    program = browser.find(folder)
     for number in range(reports):
         place = folder / f"report{number}"
         try:
             path = _crafted(dice).save(folder / "hostile.safetensors")
             result = SimilarityResult.load(path)
         except ValueError:
-            row.count("refused")
+            parsed.count("refused")
             continue
         text = _text(dice)
         page = write_folder(
             place, result, title=text, introduction=text, tables={text: [{text: text}]}
         )
         active = Page(page.read_text(encoding="utf-8")).active
-        outside = [str(p) for p in folder.iterdir() if not p.name.startswith(("report", "hostile"))]
+        ours = ("report", "hostile", "known")
+        outside = [str(p) for p in folder.iterdir() if not p.name.startswith(ours)]
         fault = f"{active[:3]} {outside}" if active or outside else ""
-        row.count("lost" if fault else "survived", fault)
-    return row
+        parsed.count("lost" if fault else "survived", fault)
+        if program is not None:
+            ran = browser.runs_script(program, page)
+            opened.count("lost" if ran else "survived", f"a script ran in {page}")
+    return [parsed] if program is None else [parsed, opened]
 
 
 def _text(dice: random.Random) -> str:
