@@ -378,16 +378,17 @@ def _support(x: Tensor, adv: Tensor) -> Tensor:
 
 
 def _steepest(region: Region) -> Tensor:
-    """Share of the coordinates that the steepest L1 direction is expected to have, () or (N,).
+    """Share of the coordinates that the steepest L1 direction is expected to have, (N,).
 
     In ball and box it uses up the radius by the largest gradients, each as far as the box lets it:
     half of its width on average.
     """
     x = region.x
-    widths = torch.as_tensor(region.high - region.low, dtype=x.dtype, device=x.device)
-    eps = torch.as_tensor(region.eps, dtype=x.dtype, device=x.device)
-    share = 2 * eps / widths.expand(x.shape[1:]).sum()
-    return share.nan_to_num(nan=1.0).clamp(1 / x[0].numel(), 1.0)
+    # In float64, as the sum of a large image's is beyond float16.
+    widths = torch.as_tensor(region.high - region.low, dtype=torch.float64, device=x.device)
+    eps = torch.as_tensor(region.eps, dtype=torch.float64, device=x.device)
+    share = 2 * eps / widths.expand(x.shape).flatten(1).sum(1)
+    return share.nan_to_num(nan=1.0).clamp(1 / x[0].numel(), 1.0).to(x.dtype)
 
 
 def _fraction(support: Tensor, d: int) -> Tensor:

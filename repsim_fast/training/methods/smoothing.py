@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from repsim_fast._core.borrow import call
 from repsim_fast._core.checks import check_choice
@@ -51,6 +50,7 @@ def smoothing(
         pair = (noisy.log_softmax(1), clean.log_softmax(1))
         gap = divergence_of(*(pair if direction == "noisy||clean" else pair[::-1])).mean()
         logits = clean if classified == "clean" else noisy
-        return cross_entropy(logits, batch.y) + beta * gap, noisy
+        return batch.cross_entropy(logits) + beta * gap, noisy
 
-    return Method("smoothing", noise(sigma).perturb, loss)
+    perturb = noise(sigma).perturb
+    return Method("smoothing", perturb, loss, soft_labels=True, any_layout=True)
