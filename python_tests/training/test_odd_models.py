@@ -115,3 +115,23 @@ def test_complex_weights_are_averaged() -> None:
     average.update(net)
     share = 1 - 2 / 11  # the first decays are (1 + t) / (10 + t)
     assert torch.allclose(average.state["weight"], share * net.weight)
+
+
+class Annotated(nn.Linear):
+    """Has a dictionary in its state dict."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1))
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        pass
+
+
+def test_state_that_no_checkpoint_holds(few: Pair, tmp_path: Path) -> None:
+    train(Annotated(64, 10), few, epochs=1, **QUICK)
+    for options in ({"saving": Saving(tmp_path)}, {"optimisation": Optimisation(ema=0.9)}):
+        with pytest.raises(TypeError, match="must be of tensors, got dict in '_extra_state'"):
+            train(Annotated(64, 10), few, epochs=1, **options, **QUICK)
