@@ -350,3 +350,16 @@ def test_settings_are_the_same_in_another_process(
     assert len(run(tmp_path)) == 1
     with pytest.raises(ValueError, match="other settings"):
         run(tmp_path, eps=torch.tensor(0.1 + 1e-6))  # printed by torch as 0.1000
+
+
+def test_a_detector_may_come_later(small_net: Build, few: Pair, tmp_path: Path) -> None:
+    saving = Saving(tmp_path, resume=True)
+    train(small_net(), few, epochs=1, saving=saving, progress=False)
+    later = Evaluation(detector=OverfittingDetector(0.1, n=8))
+    history = train(small_net(), few, epochs=1, saving=saving, evaluation=later, progress=False)
+    assert (len(history), history.overfitting) == (1, None)
+
+
+def test_evaluation_of_nothing(small_net: Build) -> None:
+    with pytest.raises(ValueError, match="data must hold at least one image, got none"):
+        evaluate(small_net(), [])
