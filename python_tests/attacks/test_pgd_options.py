@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -397,3 +398,10 @@ def test_a_radius_in_other_units_is_noticed(
     for attack in (PGD(eps, norm=norm, steps=1), APGD(eps, norm=norm, steps=1)):
         with pytest.warns(UserWarning, match=r"eps: a radius of .* units of the images"):
             attack(model, images, answers)
+
+
+@pytest.mark.parametrize("attack", [PGD, APGD])
+@pytest.mark.parametrize("name", ["steps", "restarts", "draws"])
+def test_counts_are_whole(attack: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=rf"{name} must be a whole number, got 1\.5"):
+        attack(0.1, **{name: 1.5})

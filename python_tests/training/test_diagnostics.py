@@ -92,3 +92,12 @@ def test_bad_settings(few: Pair, options: dict[str, Any], message: str) -> None:
         Diagnostics(*few, **options)
     with pytest.raises(ValueError, match="images and labels must be as many"):
         Diagnostics(few[0], few[1][:3])
+
+
+def test_images_and_labels_that_have_no_such_figures(few: Pair) -> None:
+    x, y = few[0][:4], torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(ValueError, match="labels must be of two classes at least"):
+        Diagnostics(x, y)
+    with pytest.raises(TypeError, match="images must be floating point"):
+        Diagnostics((x * 255).byte(), few[1][:4])
+    Diagnostics(x, y, selectivity=False)

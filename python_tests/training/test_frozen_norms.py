@@ -168,3 +168,16 @@ def test_a_compiled_model_is_frozen_too(pretrained: Build, few: Pair) -> None:
     how = Optimisation(freeze_batch_norm="statistics")
     train(compiled, few, epochs=1, optimisation=how, progress=False)
     assert all(torch.equal(v, before[name]) for name, v in held(net, "statistics").items())
+
+
+def test_norms_of_another_class(few: Pair) -> None:
+    class Own(nn.modules.batchnorm._BatchNorm):
+        def _check_input_dim(self, input: Tensor) -> None:
+            pass
+
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), Own(4), nn.Flatten(), nn.Linear(144, 10))
+    before = [net[1].running_mean.clone(), net[1].weight.detach().clone()]
+    how = Optimisation(freeze_batch_norm="both")
+    train(net, few, epochs=1, optimisation=how, progress=False)
+    assert torch.equal(net[1].running_mean, before[0])
+    assert torch.equal(net[1].weight, before[1])

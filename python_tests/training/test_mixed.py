@@ -130,3 +130,18 @@ def test_bad_input(small_net: Build, few: Pair) -> None:
     held = Evaluation(validation=0.1)
     with pytest.raises(TypeError, match="got a first stream of batches"):
         train(small_net(), mixed(loader(few, 10), few), epochs=1, evaluation=held, progress=False)
+
+
+@pytest.mark.parametrize("softer", ["first", "second"])
+def test_soft_labels_in_one_stream_only(softer: str, small_net: Build, few: Pair) -> None:
+    images, classes = few
+    soft = nn.functional.one_hot(classes, 10).float()
+    one, other = (images[:100], classes[:100]), (images[100:], classes[100:])
+    nets = []
+    for first, second in (
+        (one, other),
+        ((one[0], soft[:100]), other) if softer == "first" else (one, (other[0], soft[100:])),
+    ):
+        nets.append(small_net())
+        train(nets[-1], mixed(first, second), epochs=1, batch_size=50, progress=False)
+    assert torch.allclose(nets[0][8].weight, nets[1][8].weight, rtol=1e-4, atol=1e-5)

@@ -319,3 +319,47 @@ def test_a_state_without_momentum_is_refused(small_net: Build, few: Pair, tmp_pa
         save_file(broken, path, metadata)
         with pytest.raises(ValueError, match=r"expected the optimizer's .*0\.momentum_buffer"):
             train(small_net(), few, saving=Saving(tmp_path, resume=True), **options)
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "seed"])
+def test_counts_are_whole(name: str, small_net: Build, few: Pair) -> None:
+    with pytest.raises(TypeError, match=rf"{name} must be a whole number, got 1\.5"):
+        train(small_net(), few, progress=False, **{name: 1.5})
+
+
+def test_settings_are_the_same_in_another_process(
+    small_net: Build, few: Pair, tmp_path: Path
+) -> None:
+    """Functions and objects have other addresses there."""
+
+    def option() -> dict[str, Any]:
+        def loss(logits: Tensor, y: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(logits, y, reduction="none")
+
+        return {"loss": loss, "steps": 1, "eps": torch.tensor(0.1)}
+
+    def run(folder: Path, **changes: Any) -> History:
+        return train(
+            small_net(), few, method="pgd", method_options=option() | changes, epochs=1,
+            saving=Saving(folder, resume=True), progress=False,
+        )  # fmt: skip
+
+    kept = [option()["loss"]]  # in memory, so that the next has another address
+    run(tmp_path)
+    kept.append(option()["loss"])
+    assert len(run(tmp_path)) == 1
+    with pytest.raises(ValueError, match="other settings"):
+        run(tmp_path, eps=torch.tensor(0.1 + 1e-6))  # printed by torch as 0.1000
+
+
+def test_a_detector_may_come_later(small_net: Build, few: Pair, tmp_path: Path) -> None:
+    saving = Saving(tmp_path, resume=True)
+    train(small_net(), few, epochs=1, saving=saving, progress=False)
+    later = Evaluation(detector=OverfittingDetector(0.1, n=8))
+    history = train(small_net(), few, epochs=1, saving=saving, evaluation=later, progress=False)
+    assert (len(history), history.overfitting) == (1, None)
+
+
+def test_evaluation_of_nothing(small_net: Build) -> None:
+    with pytest.raises(ValueError, match="data must hold at least one image, got none"):
+        evaluate(small_net(), [])

@@ -147,3 +147,27 @@ def test_bad_input(linear: nn.Module, images: Tensor) -> None:
         certified_accuracy(found, torch.zeros(60, dtype=torch.int64), (-0.1,))
     with pytest.raises(ValueError, match=r"y must have shape \(60,\)"):
         certified_accuracy(found, torch.zeros(5, dtype=torch.int64))
+
+
+def test_an_abstention_is_no_label() -> None:
+    found = Certificates(torch.tensor([ABSTAIN, 0]), torch.zeros(2, dtype=torch.float64), 0.001)
+    labels = torch.tensor([ABSTAIN, 0])
+    assert certified_accuracy(found, labels, [0.0]).accuracy.tolist() == [0.5]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_noise_is_normal_whatever_the_images_are(dtype: torch.dtype) -> None:
+    seen: list[Tensor] = []
+
+    def model(x: Tensor) -> Tensor:
+        seen.append(x)
+        return torch.stack((x[:, 0], -x[:, 0]), 1)
+
+    certify(model, torch.ones(1, 8, dtype=dtype), sigma=0.25, n=1000, seed=0)
+    noise = torch.cat(seen)
+    assert len(noise.unique()) > 0.99 * noise.numel()  # 16 bits have a few hundred values here
+
+
+def test_counts_are_whole() -> None:
+    with pytest.raises(TypeError, match=r"n must be a whole number, got 10\.5"):
+        certify(lambda x: x, torch.ones(1, 2), sigma=0.25, n=10.5)  # type: ignore[arg-type]

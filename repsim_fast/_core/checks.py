@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -15,6 +16,13 @@ def check_choice(argument: str, value: object, choices: Collection[object]) -> N
     if value not in choices:
         wanted = ", ".join(map(repr, choices))
         raise ValueError(f"{argument}: expected one of {wanted}, got {value!r}")
+
+
+def check_whole(**values: object) -> None:
+    """Raises TypeError unless each value is a whole number, by its argument's name."""
+    for argument, value in values.items():
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise TypeError(f"{argument} must be a whole number, got {value!r}")
 
 
 def check_autocast(dtype: torch.dtype | None) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repsim_fast._core.batch_checks import check_labels, check_logits, images_device
 from repsim_fast._core.borrow import Model, borrow
-from repsim_fast._core.checks import check_autocast
+from repsim_fast._core.checks import check_autocast, check_whole
 from repsim_fast._core.randomness import Stream
 from repsim_fast.ops import Bounds, Scalar
 from repsim_fast.ops.directions import l2_direction, per_sample
@@ -136,6 +136,7 @@ class APGD:
         execution: ExecutionLike = "exact",
         seed: int | torch.Generator | None = None,
     ) -> None:
+        check_whole(steps=steps, restarts=restarts, draws=draws)
         if steps < 1 or restarts < 1:
             raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
         if draws < 1:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repsim_fast._core.batch_checks import check_labels, images_device
 from repsim_fast._core.borrow import Model, ModelMode, borrow
-from repsim_fast._core.checks import check_autocast
+from repsim_fast._core.checks import check_autocast, check_whole
 from repsim_fast._core.randomness import Stream
 from repsim_fast.ops import Bounds, Order, Scalar
 from repsim_fast.ops.directions import l1_normalise
@@ -143,6 +143,7 @@ class PGD:
         self._stream = Stream(seed)
 
     def _check_settings(self) -> None:
+        check_whole(steps=self.steps, restarts=self.restarts, draws=self.draws)
         if self.steps < 1 or self.restarts < 1:
             raise ValueError(
                 f"steps and restarts must be at least 1, got {self.steps} and {self.restarts}"

@@ -60,6 +60,7 @@ def mixed(first: Any, second: Any, *, share: float = 0.5) -> Mixed:
     ones (Carmon et al., 2019). An epoch is one pass over ``first``; of ``second`` each epoch draws
     as many as it needs in a new random order, from the seed of the training, so that resuming is
     exact. Of a ``first`` that comes in batches of its own, each batch is added to.
+    Where one of the two has soft labels, the classes of the other are probabilities of 0 and 1.
 
     Args:
         first: As ``train_data`` of ``training.train``; evaluation and detectors see it alone.

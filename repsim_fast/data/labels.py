@@ -58,6 +58,16 @@ def check_fit(name: str, labels: Tensor, n_classes: int) -> None:
         )
 
 
+def alike(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels of two streams in one form: beside soft ones, classes are probabilities 0 and 1."""
+    if one.ndim == other.ndim:
+        return one, other
+    soft = other if one.ndim == 1 else one
+    classes = one if one.ndim == 1 else other
+    sure = torch.nn.functional.one_hot(classes, soft.shape[1]).to(soft.dtype)
+    return (sure, other) if one.ndim == 1 else (one, sure)
+
+
 def placed_labels(labels: Tensor, device: torch.device) -> Tensor:
     """On ``device``: classes in int64, probabilities in float32 or float64."""
     if labels.ndim == 1:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from repsim_fast._core.processes import Processes
 
+from .labels import alike
 from .loaded import LoadedBatches
 from .samples import Samples
 
@@ -71,7 +72,7 @@ class Mixed:
             images, labels = further.take(mine, n, group)
             yield (
                 torch.cat((x, images)),
-                torch.cat((y, labels)),
+                torch.cat(alike(y, labels)),
                 (len(y) + mine) / (total + n),
             )
 

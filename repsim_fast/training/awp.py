@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.model_state import buffers_kept
+
 
 @contextlib.contextmanager
 def perturbed_weights(
@@ -26,11 +28,9 @@ def perturbed_weights(
             leaves out steps that do.
     """
     weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    gradients = torch.autograd.grad(scaler.scale(loss()), weights, allow_unused=True)
+    with buffers_kept([model]):
+        gradients = torch.autograd.grad(scaler.scale(loss()), weights, allow_unused=True)
     with torch.no_grad():
-        for buffer, value in buffers:
-            buffer.copy_(value)
         before = [weight.clone() for weight in weights]
         for weight, gradient in zip(weights, gradients, strict=True):
             # The largest entry first: scaled gradients may be too large to be squared.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast._core import headers
-from repsim_fast._core.model_state import unwrap
+from repsim_fast._core.model_state import device_of, unwrap
 from repsim_fast._core.tensor_files import read_metadata, read_tensors, write_tensors
 from repsim_fast.models import save_checkpoint
 
@@ -65,9 +65,10 @@ def save_weights(
 
 def save_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) -> None:
     """Everything the next epoch depends on."""
-    weights = unwrap(state.model).state_dict()
+    weights, passing = unwrap(state.model).state_dict(), _passing(state.model)
     carried = optimizer_state.tensors_of(state.optimizer)
     tensors = {f"model.{name}": value for name, value in weights.items()}
+    tensors |= {f"passing.{name}": value for name, value in passing.items()}
     tensors |= {f"optimizer.{name}": value for name, value in carried.items()}
     if state.average is not None:
         tensors |= {f"ema.{name}": value for name, value in state.average.state.items()}
@@ -93,6 +94,8 @@ def load_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) ->
     _check_same_settings(path, header["settings"], settings)
     history = _history(path, header)
     _put_into(path, "model", unwrap(state.model).state_dict(), _part(tensors, "model"))
+    for name, value in _part(tensors, "passing").items():
+        _put_passing(path, state.model, name, value)
     if state.average is not None:
         _put_into(path, "EMA", state.average.state, _part(tensors, "ema"))
         state.average.updates = header["ema_updates"]
@@ -148,6 +151,26 @@ def _check_same_settings(
             f"{path} belongs to a training with other settings ({'; '.join(differences)}): "
             "resume with the same ones or choose another checkpoint folder"
         )
+
+
+def _passing(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that are no part of the state dict, which the next pass may yet depend on."""
+    held = {
+        f"{prefix}.{name}" if prefix else name: module._buffers[name]
+        for prefix, module in unwrap(model).named_modules()
+        for name in sorted(module._non_persistent_buffers_set)
+    }
+    return {name: value for name, value in held.items() if value is not None}
+
+
+def _put_passing(path: Path, model: nn.Module, name: str, value: Tensor) -> None:
+    """Such a buffer put back, of whatever shape: many are made anew in passes of other sizes."""
+    prefix, _, own = name.rpartition(".")
+    modules = dict(unwrap(model).named_modules())
+    if prefix not in modules or own not in modules[prefix]._buffers:
+        raise ValueError(f"{path} holds a buffer that the model has not: {name[:80]!r}")
+    now = modules[prefix]._buffers[own]
+    modules[prefix]._buffers[own] = value.to(device_of(model) if now is None else now.device)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -43,8 +43,9 @@ class Diagnostics:
         attack_options: Further settings of both attacks, such as ``outside``.
 
     Raises:
-        ValueError: Not one label for each image, a radius that is not positive, a count below 1, or
-            a name that ``then`` gives as well.
+        ValueError: Not one label for each image, labels of one class for the selectivity, a radius
+            that is not positive, a count below 1, or a name that ``then`` gives as well.
+        TypeError: Images that are not floating point.
 
     Example:
         >>> from repsim_fast.training import Diagnostics, train
@@ -79,6 +80,10 @@ class Diagnostics:
             raise ValueError(
                 f"batch_size and every must be at least 1, got {batch_size} and {every}"
             )
+        if not images.is_floating_point():
+            raise TypeError(f"images must be floating point, got {images.dtype}")
+        if selectivity and bool((labels == labels[0]).all()):
+            raise ValueError("labels must be of two classes at least: give selectivity=False")
         self.images, self.labels = images, labels
         self.eps, self.seed, self.attack_options = eps, seed, attack_options
         self.selectivity, self.curvature = selectivity, curvature

@@ -40,7 +40,7 @@ class WeightAverage:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, value in unwrap(model).state_dict().items():
-            if value.is_floating_point():
+            if value.is_floating_point() or value.is_complex():
                 mean = self.state[name]
                 mean.lerp_(value.to(mean.dtype), 1.0 - decay)
             else:
@@ -62,6 +62,6 @@ class WeightAverage:
 
 
 def _mean_dtype(value: Tensor) -> torch.dtype:
-    if not value.is_floating_point():
+    if not (value.is_floating_point() or value.is_complex()):
         return value.dtype
     return torch.promote_types(value.dtype, torch.float32)

@@ -78,8 +78,8 @@ def evaluate(
             image included, the model gets right, (N,) bool; of one attack.
 
     Raises:
-        ValueError: Labels that are no class of the model, no attack in a mapping, ``on_batch``
-            beside several, or what an attack raises.
+        ValueError: No images, labels that are no class of the model, no attack in a mapping,
+            ``on_batch`` beside several, or what an attack raises.
     """
     held = labelled(data)
     where = _place(model) if device is None else torch.device(device)
@@ -110,6 +110,8 @@ def evaluate(
                     on_batch(adversarial.contiguous(), held_out)
             n += len(y)
             bar.update(len(y))
+    if n == 0:
+        raise ValueError("data must hold at least one image, got none")
     return _accuracy(clean, robust, n)
 
 

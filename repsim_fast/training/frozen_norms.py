@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Literal
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm  # the base of all, also of the caller's own
 
 from repsim_fast._core.model_state import always_in_eval, parameters_frozen
 
 FrozenPart = Literal["statistics", "affine", "both"]
 PARTS = ("statistics", "affine", "both")
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @contextlib.contextmanager
@@ -27,7 +27,7 @@ def frozen_batch_norms(model: nn.Module, part: FrozenPart | None) -> Iterator[No
     Raises:
         ValueError: No batch norm, one that keeps no running averages, or nothing left to train.
     """
-    norms = {name: m for name, m in model.named_modules() if isinstance(m, _BATCH_NORMS)}
+    norms = {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
     if part is not None and not norms:
         raise ValueError(f"freeze_batch_norm={part!r}: the model has no batch norm")
     with contextlib.ExitStack() as stack:

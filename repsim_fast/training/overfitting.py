@@ -57,6 +57,8 @@ class OverfittingDetector:
 
     def verdict(self, probes: Sequence[Probe]) -> str | None:
         """What is wrong after the last of the epochs' probes, None if nothing."""
+        if not probes:  # resumed from epochs without a detector
+            return None
         last = probes[-1]
         best = max(probe.pgd for probe in probes)
         if best - last.pgd > self.drop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import check_logits
 from repsim_fast._core.borrow import borrow
+from repsim_fast._core.checks import check_whole
+from repsim_fast._core.model_state import unwrap
 from repsim_fast.attacks.losses import margin
 from repsim_fast.attacks.objective import InputGradient
 from repsim_fast.data.augmentation import Augment
@@ -27,6 +30,7 @@ class Plan:
     """Method, length, rate and random numbers.
 
     Raises:
+        TypeError: Counts or a seed that are not whole numbers.
         ValueError: Less than one epoch or image a batch, or a rate that is not positive.
     """
 
@@ -39,6 +43,7 @@ class Plan:
     seed: int
 
     def __post_init__(self) -> None:
+        check_whole(epochs=self.epochs, batch_size=self.batch_size, seed=self.seed)
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(
                 f"epochs and batch_size must be at least 1, got {self.epochs}, {self.batch_size}"
@@ -65,7 +70,7 @@ def described(
     augment: str | Augment | None,
 ) -> dict[str, Any]:
     """What a resumed training must have in common with this one, as JSON holds it."""
-    options = [f"{name}={value!r}" for name, value in (method_options or {}).items()]
+    options = [f"{name}={_written(value)}" for name, value in (method_options or {}).items()]
     return {
         "method": ", ".join([plan.method.name, *options]),
         "epochs": plan.epochs,
@@ -78,13 +83,20 @@ def described(
         "freeze_batch_norm": how.freeze_batch_norm,
         "label_smoothing": how.label_smoothing,
         "max_grad_norm": how.max_grad_norm,
-        "regularisers": [repr(regulariser) for regulariser in how.regularisers],
+        "regularisers": [_written(regulariser) for regulariser in how.regularisers],
         "awp": [how.awp, how.awp_warmup],
         "ema": how.ema,
         "autocast": str(how.autocast),
         "seed": plan.seed,
         "data": data.description,
     }
+
+
+def _written(value: object) -> str:
+    """The value as another process writes it, too, in full."""
+    if isinstance(value, Tensor):
+        return repr(value.tolist())
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def build_method(method: str | Method, options: Mapping[str, Any] | None) -> Method:
@@ -139,6 +151,20 @@ def check_trainable(model: nn.Module, autocast: torch.dtype | str | None) -> Non
             "autocast: expected torch.bfloat16 or None for weights in bfloat16 (as in "
             f"{trained[torch.bfloat16]!r}), got torch.float16"
         )
+
+
+def check_holdable(model: nn.Module) -> None:
+    """A model whose state dict a checkpoint, and an average, can hold.
+
+    Raises:
+        TypeError: It has something that is no tensor (of ``get_extra_state``).
+    """
+    for name, value in unwrap(model).state_dict().items():
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"model: a checkpoint or average must be of tensors, got {type(value).__name__} in "
+                f"{name!r} of its state dict"
+            )
 
 
 def check_classes(model: nn.Module, image: Tensor, span: Tensor) -> int:

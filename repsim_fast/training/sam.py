@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.model_state import buffers_kept
+
 
 @contextlib.contextmanager
 def sharpest_weights(
@@ -35,7 +37,6 @@ def sharpest_weights(
         moved = [
             (w, w.clone(), g) for w, g in zip(weights, gradients, strict=True) if g is not None
         ]
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         # The largest entry first: scaled gradients may be too large to be squared.
         largest = torch.stack([g.abs().max() for _, _, g in moved]).max()
         if 0 < largest < torch.inf:
@@ -44,10 +45,9 @@ def sharpest_weights(
             for weight, _, gradient in moved:
                 weight.add_(gradient / largest, alpha=float(rho / length))
     try:
-        yield
+        with buffers_kept([model]):
+            yield
     finally:
         with torch.no_grad():
             for weight, value, _ in moved:
                 weight.copy_(value)
-            for buffer, value in buffers:
-                buffer.copy_(value)

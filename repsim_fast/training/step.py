@@ -80,7 +80,8 @@ class Step:
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.method.after_backward()
         self.group.average_gradients(model, weight)
-        parameters = list(model.parameters())
+        # Others may be whole numbers, and stay as they are.
+        parameters = [p for p in model.parameters() if p.requires_grad]
         gradients = [p.grad for p in parameters if p.grad is not None]
         checked = {"the loss": [loss]}
         if scaler.get_scale() <= 1.0:

@@ -36,6 +36,7 @@ from .plan import (
     Plan,
     build_method,
     check_classes,
+    check_holdable,
     check_smoothing,
     check_trainable,
     described,
@@ -127,7 +128,8 @@ def train(
             trained in their dtype, labels that are no class of the model, a loss that is not
             finite, an architecture or ``init`` that is not the model's, a checkpoint of other
             settings or architecture, an unfinished training in the folder.
-        TypeError: Data that hold no tensors, or labels that are no integers.
+        TypeError: Data that hold no tensors, labels that are no integers, counts that are not
+            whole, a model to save or average whose state dict has more than tensors.
         OSError: The checkpoint folder cannot be written to, or another training writes there.
         RuntimeError: The device does not exist, or on_epoch raised an error.
         ImportError: TensorBoard, or the package of the architecture, is not installed.
@@ -157,6 +159,8 @@ def train(
     )  # fmt: skip
     check_smoothing(plan.method, how.label_smoothing)
     check_trainable(model, how.autocast)
+    if saving.folder is not None or how.ema is not None:
+        check_holdable(model)
     if saving.architecture is not None:
         check_architecture("architecture", model, saving.architecture)
     where = _place(model, device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from repsim_fast._core.batch_checks import check_labels, images_device
 from repsim_fast._core.borrow import Model, borrow, call
+from repsim_fast._core.checks import check_whole
 from repsim_fast._core.randomness import Stream
 from repsim_fast.analysis.estimates import Array, wilson_interval
 
@@ -85,7 +86,7 @@ def certify(
 
     Raises:
         ValueError: A value out of range, an empty batch, a model that returns no logits.
-        TypeError: ``x`` is not floating point.
+        TypeError: ``x`` is not floating point, a count is not whole.
 
     Example:
         >>> model = lambda x: torch.stack((x[:, 0], -x[:, 0]), 1)
@@ -158,18 +159,20 @@ def certified_accuracy(
     if at.ndim != 1 or not bool((at >= 0).all()):
         raise ValueError(f"radii: expected numbers that are not negative, got {radii!r}")
     n = len(labels)
-    right = (certificates.prediction == labels).numpy()[:, None]
+    found = certificates.prediction
+    right = ((found == labels) & (found != ABSTAIN)).numpy()[:, None]
     share = (right & (certificates.radius.numpy()[:, None] >= at)).mean(0)
     limits = np.array([wilson_interval(float(p), n) for p in share]).reshape(-1, 2)
     abstained = float((certificates.prediction == ABSTAIN).double().mean())
     return CertifiedAccuracy(at, share, limits[:, 0], limits[:, 1], abstained, n)
 
 
-@torch.no_grad()
 def _counts(
     model: Model, x: Tensor, sigma: float, draws: int, batch_size: int, stream: Stream
 ) -> Tensor:
     """How often each image's noisy copies are given each class, (N, n_classes) int64 on the CPU."""
+    # In 16 bits neither normal noise nor its sum with an image can be held.
+    wide = x.detach() if x.dtype == torch.float64 else x.detach().float()
     generator = stream.on(x.device)
     counts = torch.zeros(0)
     with borrow(model, device=x.device, seed=stream.seed()), torch.no_grad():
@@ -177,7 +180,7 @@ def _counts(
         for first in range(0, len(x) * draws, batch_size):
             copies = torch.arange(first, min(first + batch_size, len(x) * draws), device=x.device)
             rows = copies // draws
-            images = x.detach()[rows]
+            images = wide[rows]
             noise = torch.randn(
                 images.shape, dtype=images.dtype, device=images.device, generator=generator
             )
@@ -196,6 +199,7 @@ def _check(x: Tensor, sigma: float, counts: dict[str, int], alpha: float) -> Non
         raise ValueError(f"x must be a non-empty batch (N, ...), got shape {tuple(x.shape)}")
     if not 0 < sigma < float("inf"):
         raise ValueError(f"sigma must be positive, got {sigma}")
+    check_whole(**counts)
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
