@@ -380,3 +380,10 @@ def test_a_second_stream_of_other_classes(run: Run, tmp_path: Path) -> None:
         result = run(*TRAIN, *option, "--out", out)
         assert result.exit_code == 1
         assert "has other classes than --data: class 0 is 'a' rather than '0'" in result.output
+
+
+def test_a_preset_without_an_attack_has_no_radius_to_change(run: Run, tmp_path: Path) -> None:
+    preset = ("--preset", "standard-leavitt2020", "--eps", "0..0.1@0.5")
+    result = run(*TRAIN, *preset, "--out", tmp_path / "network.safetensors")
+    assert result.exit_code == 1
+    assert "--eps: the training has no radius to change, 0..0.1@0.5" in result.output
