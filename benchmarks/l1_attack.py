@@ -40,7 +40,10 @@ IMAGES = 300
 
 @dataclass(frozen=True)
 class Kind:
-    """How networks of a data set are trained, and the radii at which they are attacked."""
+    """How networks of a data set are trained, and the radii at which they are attacked.
+
+    The first ``chosen`` seeds took part in choosing where our attack begins; the others did not.
+    """
 
     data: str
     method: str
@@ -48,16 +51,17 @@ class Kind:
     options: dict[str, Any]
     epochs: int
     seeds: int
+    chosen: int
 
     def __str__(self) -> str:
         return f"{self.data}, {self.method}"
 
 
 KINDS = (
-    Kind("digits", "standard", (2.0, 3.0), {}, 15, 4),
-    Kind("digits", "pgd", (3.0, 5.0), {"norm": "l2", "eps": 0.75, "steps": 5}, 15, 4),
-    Kind("cifar10", "standard", (2.0, 4.0), {}, 8, 2),
-    Kind("cifar10", "pgd", (6.0, 12.0), {"norm": "l2", "eps": 0.5, "steps": 1}, 8, 2),
+    Kind("digits", "standard", (2.0, 3.0), {}, 15, 4, 2),
+    Kind("digits", "pgd", (3.0, 5.0), {"norm": "l2", "eps": 0.75, "steps": 5}, 15, 4, 2),
+    Kind("cifar10", "standard", (2.0, 4.0), {}, 8, 2, 1),
+    Kind("cifar10", "pgd", (6.0, 12.0), {"norm": "l2", "eps": 0.5, "steps": 1}, 8, 2, 1),
 )
 TRAINING_IMAGES = 3000
 
@@ -147,31 +151,51 @@ def left(
     return {name: robust(net, *batch, eps, attack) for name, attack in attacks.items()}
 
 
-def rows(
+def counted(
     data: dict[str, str], log: Path, steps: tuple[int, ...], seeds: int
-) -> list[dict[str, Any]]:
-    """Robust images by kind of network, radius and number of steps, and of all of them.
+) -> dict[str, dict[str, int]]:
+    """Robust images of each network, radius and number of steps.
 
     Goes on after those that ``log`` has.
     """
     counts: dict[str, dict[str, int]] = json.loads(log.read_text()) if log.exists() else {}
-    found: dict[str, dict[str, Any]] = {}
     for kind, seed, net, batch in batches(data, log.parent, seeds):
         for eps, n in itertools.product(kind.radii, steps):
-            key = f"{kind}, seed {seed}, eps {eps:g}, {n} steps"
+            key = name(kind, seed, eps, n)
             if key not in counts:
                 counts[key] = left(kind, seed, net, batch, eps, n)
                 write_json(log, counts)
                 print(key, counts[key], flush=True)
+    return counts
+
+
+def name(kind: Kind, seed: int, eps: float, n: int) -> str:
+    """Of a run, in the log."""
+    return f"{kind}, seed {seed}, eps {eps:g}, {n} steps"
+
+
+def rows(
+    counts: dict[str, dict[str, int]], steps: tuple[int, ...], seeds: int
+) -> list[dict[str, Any]]:
+    """Robust images by kind of network and radius, by data and whether the network took part in
+    choosing, and of all of them."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind, n in itertools.product(KINDS, steps):
+        for seed, eps in itertools.product(range(min(seeds, kind.seeds)), kind.radii):
+            took_part = "took part in choosing" if seed < kind.chosen else "took no part"
             for case in (
                 f"{kind}, eps {eps:g}: {n} steps",
+                f"{kind.data}, {took_part}: {n} steps",
                 f"{kind.data}: {n} steps",
                 f"{n} steps",
             ):
-                row = found.setdefault(case, {"case": case, "images": 0, "ours": 0, "theirs": 0})
-                row["images"] += len(batch[0])
-                for name, count in counts[key].items():
-                    row[name] += count
+                row = found.setdefault(
+                    case, {"case": case, "runs": 0, "images": 0, "ours": 0, "theirs": 0}
+                )
+                row["runs"] += 1
+                row["images"] += IMAGES
+                for who, count in counts[name(kind, seed, eps, n)].items():
+                    row[who] += count
     return list(found.values())
 
 
@@ -192,8 +216,9 @@ def main() -> int:
     data = {"digits": "digits", "cifar10": options.data}
     about = {**machine(), PEER: peer}
     log = options.work / f"{about['commit']}.json"
-    found = rows(data, log, tuple(options.steps), options.seeds)
-    write_json(options.out, {"machine": about, "rows": found})
+    counts = counted(data, log, tuple(options.steps), options.seeds)
+    found = rows(counts, tuple(options.steps), options.seeds)
+    write_json(options.out, {"machine": about, "rows": found, "runs": counts})
     for row in found:
         print(
             f"{row['case']:40} {row['images']:5} images, robust {row['ours']:4} / {row['theirs']:4}"

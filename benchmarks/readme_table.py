@@ -1,4 +1,4 @@
-"""Tables of speed in README.md and benchmarks/README.md, from the results files.
+"""Tables in README.md and benchmarks/README.md, from the results files.
 
     python benchmarks/readme_table.py
 
@@ -14,7 +14,10 @@ from typing import Any
 README = Path(__file__).parents[1] / "README.md"
 OF_TRAINING = Path(__file__).parent / "README.md"
 RESULTS = Path(__file__).parent / "results" / "amd-epyc-1-threads"
+OF_L1 = Path(__file__).parent / "results" / "l1_attack.json"
 BEGIN, END = "<!-- speed: benchmarks/readme_table.py -->\n", "<!-- end -->\n"
+BEGIN_L1 = "<!-- l1: benchmarks/readme_table.py -->\n"
+L1_STEPS = (10, 20, 50, 100)
 
 
 def rows(name: str) -> dict[str, dict[str, Any]]:
@@ -110,13 +113,45 @@ def training_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def written(readme: str, content: str | None = None) -> str:
+def l1_table() -> str:
+    """Images that L1-APGD and its authors' attack leave robust, as Markdown."""
+    held = json.loads(OF_L1.read_text())
+    found = {row["case"]: row for row in held["rows"]}
+    heads = " | ".join(f"{n} steps" for n in L1_STEPS)
+    lines = [f"| robust images, ours / theirs | {heads} |", "|---|" + "---|" * len(L1_STEPS)]
+    sets = {"digits": "digits", "cifar10": "CIFAR-10"}
+    parts = {"took part in choosing": "seeds that took part", "took no part": "other seeds"}
+    for data, name in sets.items():
+        for part, words in parts.items():
+            lines.append(_l1_line(f"{name}, {words}", f"{data}, {part}: ", found))
+        lines.append(_l1_line(f"{name}, all", f"{data}: ", found))
+    lines.append(_l1_line("all", "", found))
+    lines.append("")
+    for name, prefix in (("In total", ""), ("On digits", "digits: "), ("On CIFAR-10", "cifar10: ")):
+        weaker = [n for n in L1_STEPS if _more(found[f"{prefix}{n} steps"])]
+        where = f"at {', '.join(map(str, weaker))}" if weaker else "at no number of"
+        lines.append(f"- {name} ours leaves more images robust than theirs {where} steps.")
+    return "\n".join(lines) + "\n"
+
+
+def _l1_line(name: str, prefix: str, found: dict[str, dict[str, Any]]) -> str:
+    here = [found[f"{prefix}{n} steps"] for n in L1_STEPS]
+    cells = " | ".join(f"{row['ours']} / {row['theirs']}" for row in here)
+    return f"| {name} ({here[0]['runs']} runs, {here[0]['images']} images) | {cells} |"
+
+
+def _more(row: dict[str, Any]) -> bool:
+    return bool(row["ours"] > row["theirs"])
+
+
+def written(readme: str, content: str | None = None, begin: str = BEGIN) -> str:
     """A README with its table, by default that of the first one, between the marks."""
-    before, _, rest = readme.partition(BEGIN)
+    before, _, rest = readme.partition(begin)
     _, _, after = rest.partition(END)
-    return before + BEGIN + (table() if content is None else content) + END + after
+    return before + begin + (table() if content is None else content) + END + after
 
 
 if __name__ == "__main__":
     README.write_text(written(README.read_text()))
-    OF_TRAINING.write_text(written(OF_TRAINING.read_text(), training_table()))
+    with_training = written(OF_TRAINING.read_text(), training_table())
+    OF_TRAINING.write_text(written(with_training, l1_table(), BEGIN_L1))

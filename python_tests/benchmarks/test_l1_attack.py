@@ -39,7 +39,7 @@ def test_says_which_is_stronger(
     def nothing(eps: float, steps: int, seed: int) -> l1_attack.Attack:
         return lambda model, x, y: x
 
-    kind = l1_attack.Kind("digits", "standard", (2.0,), {}, 1, 2)
+    kind = l1_attack.Kind("digits", "standard", (2.0,), {}, 1, 2, 1)
     monkeypatch.setattr(l1_attack, "KINDS", (kind,))
     monkeypatch.setattr(l1_attack, "IMAGES", 40)
     monkeypatch.setattr(l1_attack, "version", lambda name: "1")

@@ -20,3 +20,10 @@ def test_speeds_of_training_are_those_of_the_results_files() -> None:
     readme = script["OF_TRAINING"].read_text()
     assert script["BEGIN"] in readme
     assert script["written"](readme, script["training_table"]()) == readme
+
+
+def test_robust_images_under_l1_attacks_are_those_of_the_results_file() -> None:
+    script = runpy.run_path(str(SCRIPT))
+    readme = script["OF_TRAINING"].read_text()
+    assert script["BEGIN_L1"] in readme
+    assert script["written"](readme, script["l1_table"](), script["BEGIN_L1"]) == readme

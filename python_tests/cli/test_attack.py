@@ -47,9 +47,25 @@ def test_accuracies_and_saved_images(
     assert again >= about["robust_accuracy"]  # which counts those also right as they are
 
 
+def test_several_attacks(run: Run, checkpoints: dict[str, Path]) -> None:
+    def lines(attack: str) -> dict[str, str]:
+        result = run("attack", checkpoints["pgd"], *FEW, "--eps", "0.1", "--attack", attack)
+        assert result.exit_code == 0, result.output
+        found = [line.split() for line in result.output.splitlines() if " to " in line]
+        return {words[0]: words[-5] for words in found}
+
+    several, one = lines("fgsm,pgd"), lines("pgd")
+    assert list(several) == ["as", "fgsm", "pgd"]
+    assert several["pgd"] == one["attacked"]
+    assert several["as"] == one["as"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--attack", "pgd,magic"), "--attack must be one of pgd"),
+        (("--attack", "pgd,pgd"), "--attack: an attack is given twice"),
+        (("--attack", "pgd,fgsm", "--out", "a.safetensors"), "--out: holds the images of one"),
         (("--attack", "magic"), "--attack must be one of pgd"),
         (("--norm", "l3"), "--norm must be one of linf"),
         (("--attack", "fgsm", "--steps", "3"), "fixed number of steps"),

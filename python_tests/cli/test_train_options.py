@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ from typing import Any
 import pytest
 import torch
 import typer
+from PIL import Image
 from safetensors.torch import load_file
 
 from python_tests.support.commands import TRAIN, Run
 from repsim_fast.attacks import PGD
 from repsim_fast.cli import app
+from repsim_fast.cli.attack_setup import parse_varying_radius
+from repsim_fast.cli.ramps import parse_varying_count
 from repsim_fast.cli.train_options import MethodOptions
 from repsim_fast.cli.train_setup import OWN_OPTIONS, method_options
 from repsim_fast.models import load_checkpoint
-from repsim_fast.training import Evaluation, Optimisation, methods, train
+from repsim_fast.training import Diagnostics, Evaluation, Optimisation, Ramp, methods, train
 
 OPTIONS = {
     option.name: option for option in typer.main.get_command(app).commands["train"].params
@@ -29,8 +33,8 @@ ELSEWHERE: dict[str, str] = {
     # Optimisation
     "regularisers": "--selectivity",
     # Evaluation
-    "data": "--data",
-    "attack": "--eval-norm",
+    "data": "--eval-data",
+    "attack": "--eval-attack",
     "every": "--eval-every",
     "detector": "--detect-overfitting",
     "attacked": "of several sets by name, of which the command has one",
@@ -42,7 +46,7 @@ ELSEWHERE: dict[str, str] = {
     "optimisation": "its fields have options",
     "evaluation": "its fields have options",
     "saving": "--out says where",
-    "on_epoch": "a function, which the command has to show epochs",
+    "on_epoch": "--diagnostics",
     "progress": "shown on a terminal",
 }
 # Options of attacks without one.
@@ -52,12 +56,26 @@ UNNAMED = {
     "autocast": "--autocast is around the attack, too",
     "seed": "--seed",
 }
+# Of diagnostics, where the option has another name, or the reason why there is none.
+OF_DIAGNOSTICS = {
+    "images": "--diagnostic-images",
+    "labels": "--diagnostic-images",
+    "eps": "--eps",
+    "curvature": "--diagnostics",
+    "layers": "names of layers, which the command does not know before the network is built",
+    "batch_size": "memory alone, which few images do not need",
+    "every": "--eval-every",
+    "then": "a function, which the command has to show epochs",
+    "seed": "--seed",
+    "attack_options": "images of the command are bytes, inside of all bounds",
+}
 VALUES: dict[str, Any] = {
     "sigma": 0.5, "relative_step": 1.0, "noise": 1.5, "replays": 3, "weight": 0.3,
     "random_start": False, "restarts": 2, "select": "best", "early_stop": True, "loss": "dlr",
     "momentum": 0.5, "l2_order": "project_clip", "l1_fraction": 0.1, "model_mode": "train",
     "draws": 2, "execution": "fast", "beta": 2.0, "steps": 3, "step_size": 0.01, "norm": "l2",
-    "eps": 0.2, "update_statistics": True,
+    "eps": 0.2, "update_statistics": True, "outside": "keep",
+    "direction": "clean||noisy", "classified": "noisy",
 }  # fmt: skip
 
 
@@ -111,6 +129,13 @@ def test_fields_and_arguments(name: str) -> None:
         }
     else:
         assert name in OPTIONS
+
+
+@pytest.mark.parametrize("name", list(inspect.signature(Diagnostics).parameters))
+def test_arguments_of_diagnostics(name: str) -> None:
+    flag = OF_DIAGNOSTICS.get(name, f"--{name}")
+    known = {flag for option in OPTIONS.values() for flag in option.opts}
+    assert not flag.startswith("--") or flag in known
 
 
 def test_optimisation_has_the_defaults_of_python() -> None:
@@ -222,6 +247,24 @@ def test_stop_on_overfitting(run: Run, tmp_path: Path, monkeypatch: pytest.Monke
         (["--method-option", "noise"], ["--method-option: expected NAME=VALUE, got 'noise'"]),
         (["--method-option", "steps=3"], ["steps has an option of its own, --attack-steps"]),
         (["--method-option", "colour=3"], ["method 'standard'", "colour"]),
+        (["--eps", "0..0.1"], ["--eps: method 'standard' has no radius to change, 0..0.1@1"]),
+        (["--method", "free", "--eps", "0..0.1"], ["'free' carries its perturbation on"]),
+        (
+            ["--method", "n-fgsm", "--method-option", "noise=1..2@3"],
+            ["--method-option: expected START..STOP@END", "'1..2@3'", "begin and end"],
+        ),
+        (["--eval-attack", "pgd,magic"], ["--eval-attack must be one of pgd", "'magic'"]),
+        (["--eval-attack", "pgd,pgd"], ["--eval-attack: an attack is given twice"]),
+        (["--eval-data", "digits"], ["--eval-data: expected NAME=SPEC, got 'digits'"]),
+        (["--eval-data", "test=digits"], ["--eval-data: 'test' is the name of images of --data"]),
+        (["--eval-data", "a/b=digits"], ["--eval-data: names must not be empty, have no slash"]),
+        (["--eval-data", "a=nowhere"], ["no file or folder 'nowhere'"]),
+        (["--eval-data", "a=digits", "--best", "b"], ["best must be one of", "'a'", "'b'"]),
+        (["--attacked", "b", "--eval-attack", "pgd"], ["attacked must name sets", "'b'"]),
+        (["--mix-share", "0.3"], ["--mix-share: there is no --mix"]),
+        (["--mix", "digits", "--mix-share", "1"], ["--mix-share must lie in (0, 1), got 1"]),
+        (["--diagnostics", "selectivity,speed"], ["--diagnostics must be some of", "'speed'"]),
+        (["--diagnostics", "alignment", "--norm", "l2"], ["--diagnostics: alignment is of linf"]),
         (["--init", "nowhere.safetensors"], ["no checkpoint file nowhere.safetensors"]),
     ],
 )
@@ -239,3 +282,108 @@ def test_twice_the_same_option_of_a_method(run: Run, tmp_path: Path) -> None:
     twice = ("--method-option", "noise=1", "--method-option", "noise=2")
     result = run(*TRAIN, "--method", "n-fgsm", *twice, "--out", tmp_path / "network.safetensors")
     assert "--method-option: noise is given twice" in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--eps", "0..2@0.5"),
+        ("--eps", "-1..0.1"),
+        ("--eps", "0.1..0"),
+        ("--eps", "0..0.1@0.5-0.2"),
+        ("--eps", "0..0.1@"),
+        ("--eps", "0..far"),
+        ("--attack-steps", "1..2.5"),
+        ("--attack-steps", "0"),
+        ("--step-size", "1...2"),
+        ("--beta", "much"),
+    ],
+)
+def test_numbers_that_are_no_ramps(run: Run, tmp_path: Path, option: str, value: str) -> None:
+    given = ("--method", "trades", option, value)
+    result = run(*TRAIN, *given, "--out", tmp_path / "network.safetensors")
+    assert result.exit_code == 2, result.output
+    assert f"'{option}'" in result.output
+    assert "expected" in result.output
+
+
+def test_ramps_are_those_of_python() -> None:
+    radius, count = parse_varying_radius("0..8/255@0.3"), parse_varying_count("1..10@0.2-0.6")
+    assert radius == Ramp(0, 8 / 255, end=0.3)
+    assert count == Ramp(1, 10, begin=0.2, end=0.6, whole=True)
+    given = MethodOptions(
+        method="trades", attack_steps=count, beta=Ramp(0, 6),
+        method_option=["draws=1..2", "l1_fraction=0.1..0.2@1/2"],
+    )  # fmt: skip
+    assert method_options(given, radius) == {
+        "eps": radius, "steps": count, "beta": Ramp(0, 6), "draws": Ramp(1, 2, whole=True),
+        "l1_fraction": Ramp(0.1, 0.2, end=0.5),
+    }  # fmt: skip
+
+
+def test_a_ramp_trains_as_in_python(run: Run, tmp_path: Path) -> None:
+    weights = []
+    for name, eps in (("ramp", "0..0.2@1/2"), ("late", "0.2..0.2"), ("fixed", "0.2")):
+        out = tmp_path / f"{name}.safetensors"
+        result = run(*TRAIN, "--method", "pgd", "--eps", eps, "--out", out)
+        assert result.exit_code == 0, result.output
+        weights.append(load_file(out)["fc.weight"])
+        about = load_checkpoint(out)[1]
+        assert "eps 0.2, 50 test images" in about["attack"]
+    assert not torch.equal(weights[0], weights[2])
+    assert torch.equal(weights[1], weights[2])
+    assert (
+        load_checkpoint(tmp_path / "ramp.safetensors")[1]["method_options"]["eps"] == "0..0.2@0.5"
+    )
+
+
+def test_several_sets_attacks_and_diagnostics(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "network.safetensors"
+    command = (
+        *TRAIN, "--eval-data", "again=digits", "--eval-attack", "fgsm,pgd", "--eps", 0.1,
+        "--attacked", "again", "--best", "again/pgd", "--diagnostic-images", 20,
+        "--diagnostics", "selectivity,alignment,curvature", "--out", out,
+    )  # fmt: skip
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    names = {
+        "validation", "again", "again/fgsm", "again/pgd", "selectivity", "gradient_cosine",
+        "perturbation_cosine", "input_curvature",
+    }  # fmt: skip
+    record = json.loads((tmp_path / "network.training" / "log.jsonl").read_text())
+    assert names <= record.keys()
+    for name in names:
+        assert f"  {name} {record[name]:.3f}" in result.output
+    accuracies = load_checkpoint(out)[1]["accuracies"]
+    assert list(accuracies) == ["test", "again"]
+    assert list(accuracies["test"]) == ["clean", "fgsm", "pgd"]
+    assert accuracies["test"] == accuracies["again"]
+    assert record["again"] == accuracies["again"]["clean"]
+
+
+def test_a_second_stream(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "network.safetensors"
+    result = run(*TRAIN, "--mix", "digits", "--mix-share", 0.25, "--out", out)
+    assert result.exit_code == 0, result.output
+    described = "100 images 1x8x8, 10 classes; a share of 0.25 from digits train: 1198 images"
+    assert described in result.output
+    assert described in load_checkpoint(out)[1]["data"]
+
+
+def test_a_second_stream_of_other_classes(run: Run, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in "ab":
+            (tmp_path / split / label).mkdir(parents=True)
+            Image.new("L", (8, 8)).save(tmp_path / split / label / "image.png")
+    out = tmp_path / "network.safetensors"
+    for option in (("--mix", f"folder:{tmp_path}"), ("--eval-data", f"a=folder:{tmp_path}")):
+        result = run(*TRAIN, *option, "--out", out)
+        assert result.exit_code == 1
+        assert "has other classes than --data: class 0 is 'a' rather than '0'" in result.output
+
+
+def test_a_preset_without_an_attack_has_no_radius_to_change(run: Run, tmp_path: Path) -> None:
+    preset = ("--preset", "standard-leavitt2020", "--eps", "0..0.1@0.5")
+    result = run(*TRAIN, *preset, "--out", tmp_path / "network.safetensors")
+    assert result.exit_code == 1
+    assert "--eps: the training has no radius to change, 0..0.1@0.5" in result.output

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from .attack import attack
+from .certify import certify
 from .compare import compare
 from .demo import demo
 from .errors import reported
@@ -69,6 +70,7 @@ def options(
 app.command(short_help="See it work: train, attack and compare two small networks.")(demo)
 app.command(short_help="Train a network, standard or robust.")(train)
 app.command(short_help="Measure how robust a network is.")(attack)
+app.command(short_help="Certify a network by randomised smoothing.")(certify)
 app.command(short_help="Compare networks layer by layer.")(compare)
 app.command(short_help="Show versions, build, devices and what is missing.")(info)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.tensor_files import write_tensors
+from repsim_fast.analysis.estimates import wilson_interval
 from repsim_fast.data import ImageData
 from repsim_fast.training import Accuracy, evaluate
 
 from .attack_setup import (
-    AttackName,
+    AttackNames,
     BatchSize,
     Checkpoint,
     Fast,
@@ -30,10 +32,13 @@ from .attack_setup import (
     Restarts,
     Split,
     Steps,
+    attack_names,
     build_attack,
     radius_of,
 )
 from .errors import Interrupted
+from .models import check_channels
+from .models import load as load_network
 from .options import DataSpec, Device, Seed, Size, Threads, choose_device, describe
 from .tables import format_table
 from .threads import choose_threads
@@ -42,7 +47,7 @@ from .threads import choose_threads
 def attack(
     checkpoint: Checkpoint,
     data: DataSpec,
-    attack: AttackName = "apgd",
+    attack: AttackNames = "apgd",
     norm: Norm = "linf",
     eps: Radius = None,
     steps: Steps = None,
@@ -60,30 +65,38 @@ def attack(
     """Measure a network's accuracy on images as they are and under an attack.
 
     An image counts as robust if the network gets it right both ways; its answers are always those
-    of the network as it is. With --out, FILE holds the adversarial images, their labels and which
-    of them the network withstood.
+    of the network as it is. Several attacks have an accuracy each. With --out, FILE holds the
+    adversarial images of one attack, their labels and which of them the network withstood.
 
     \b
     Examples:
       repsim-fast attack robust.safetensors --data digits --eps 0.1
       repsim-fast attack robust.safetensors --data cifar10:data --attack pgd --steps 50 \\
           --restarts 10 --limit 1000 --out attacked.safetensors
+      repsim-fast attack robust.safetensors --data digits --attack fgsm,pgd,apgd --eps 0.1
     """
     from repsim_fast.data import load
 
     _check_out(out)
     radius = radius_of(norm, eps)
-    built = build_attack(
-        attack, norm=norm, eps=radius, steps=steps, restarts=restarts, fast=fast, seed=seed
-    )
+    names = attack_names("--attack", attack)
+    if out is not None and len(names) > 1:
+        raise ValueError(f"--out: holds the images of one attack, got {', '.join(names)}")
+    built = {
+        name: build_attack(
+            name, norm=norm, eps=radius, steps=steps, restarts=restarts, fast=fast, seed=seed
+        )
+        for name in names
+    }
     with contextlib.nullcontext() if out is None else only_writer(out):
         where, threads_used = choose_device(device), choose_threads(threads)
-        network, channels = _network(checkpoint, where)
+        network, header = load_network(str(checkpoint))
+        network.to(where)
         images = load(data, split, size=size, limit=limit, seed=seed, progress=sys.stderr.isatty())
-        _check_channels(checkpoint, channels, images)
+        check_channels(str(checkpoint), header, images)
         typer.echo(
-            f"attacking {checkpoint} on {describe(images)} with {built!r}; device {where}, "
-            f"{threads_used}"
+            f"attacking {checkpoint} on {describe(images)} with "
+            f"{', '.join(map(repr, built.values()))}; device {where}, {threads_used}"
         )
         accuracy, found = _attacked(network, images, built, batch_size, where, keep=out is not None)
         typer.echo(f"\n{format_table(_rows(accuracy))}")
@@ -110,26 +123,10 @@ def _check_out(out: Path | None) -> None:
     check_writable(out.parent)
 
 
-def _network(checkpoint: Path, device: torch.device) -> tuple[nn.Module, int]:
-    """The trained network and the number of its channels."""
-    from .models import load
-
-    network, header = load(str(checkpoint))
-    return network.to(device), header["in_channels"]
-
-
-def _check_channels(checkpoint: Path, wanted: int, images: ImageData) -> None:
-    if wanted != images.images.shape[1]:
-        raise ValueError(
-            f"{checkpoint} takes images with {wanted} channels, {images.name} has "
-            f"{images.images.shape[1]}"
-        )
-
-
 def _attacked(
     network: nn.Module,
     images: ImageData,
-    attack: Any,
+    attacks: Mapping[str, Any],
     batch_size: int,
     device: torch.device,
     *,
@@ -137,15 +134,19 @@ def _attacked(
 ) -> tuple[Accuracy, list[tuple[Tensor, Tensor]]]:
     """Accuracies and, to ``keep``, each batch's adversarial images and which were withstood."""
     found: list[tuple[Tensor, Tensor]] = []
+
+    def keep_batch(adv: Tensor, right: Tensor) -> None:
+        found.append((adv.cpu(), right.cpu()))
+
     try:
         accuracy = evaluate(
             network,
             images,
-            attack,
+            attacks,
             batch_size=batch_size,
             device=device,
             progress=sys.stderr.isatty(),
-            on_batch=lambda adv, right: found.append((adv.cpu(), right.cpu())) if keep else None,
+            on_batch=keep_batch if keep else None,
         )
     except KeyboardInterrupt:
         raise Interrupted("interrupted; a smaller --limit or fewer --steps take less") from None
@@ -153,17 +154,15 @@ def _attacked(
 
 
 def _rows(accuracy: Accuracy) -> list[dict[str, Any]]:
+    """Those of the images as they are and under each attack."""
+    shares = {"as they are": accuracy.clean}
+    for name, share in accuracy.under.items():
+        shares["attacked" if len(accuracy.under) == 1 else name] = share
     rows = []
-    for name, robust in (("as they are", False), ("attacked", True)):
-        low, high = accuracy.interval(robust=robust)
-        rows.append(
-            {
-                "images": name,
-                "accuracy": accuracy.robust if robust else accuracy.clean,
-                "95 % interval": f"{low:.3f} to {high:.3f}",
-                "n": accuracy.n,
-            }
-        )
+    for name, share in shares.items():
+        low, high = wilson_interval(share, accuracy.n)
+        interval = f"{low:.3f} to {high:.3f}"
+        rows.append({"images": name, "accuracy": share, "95 % interval": interval, "n": accuracy.n})
     return rows
 
 

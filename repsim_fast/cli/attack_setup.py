@@ -10,10 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from repsim_fast import attacks
+from repsim_fast.training import Ramp
+
+from . import ramps
 
 # Radii that papers on CIFAR-10 report.
 _RADIUS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
-_ATTACKS: dict[str, Callable[..., Any]] = {
+ATTACKS: dict[str, Callable[..., Any]] = {
     "pgd": attacks.PGD,
     "fgsm": attacks.FGSM,
     "rs-fgsm": attacks.RSFGSM,
@@ -24,7 +27,7 @@ _ATTACKS: dict[str, Callable[..., Any]] = {
     "apgd-t": attacks.APGDTargeted,
     "autoattack": attacks.AutoAttack,
 }
-_ONE_STEP = ("fgsm", "rs-fgsm", "n-fgsm")
+ONE_STEP = ("fgsm", "rs-fgsm", "n-fgsm")
 _RESTARTED = ("pgd", "apgd", "apgd-dlr", "apgd-t")
 
 
@@ -41,6 +44,18 @@ def parse_radius(text: str | float) -> float:
     return value
 
 
+def parse_varying_radius(text: str | float | Ramp) -> float | Ramp:
+    """A positive radius, or a ramp from a radius or none at all to such."""
+    if not ramps.is_ramp(str(text)):
+        return parse_radius(str(text))
+    value = ramps.parse_varying(str(text))
+    if isinstance(value, Ramp) and (value.start < 0 or value.stop <= 0):
+        raise typer.BadParameter(
+            f"expected a ramp of radii, from 0 at least to a number above 0, got {text!r}"
+        )
+    return value
+
+
 Checkpoint = Annotated[
     Path,
     typer.Argument(
@@ -50,7 +65,13 @@ Checkpoint = Annotated[
         "or pretrained:NAME for a network that comes with the package.",
     ),
 ]
-AttackName = Annotated[str, typer.Option(metavar="NAME", help=f"Attack: {', '.join(_ATTACKS)}.")]
+AttackNames = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help=f"Attack, or several with commas between them: {', '.join(ATTACKS)}.",
+    ),
+]
 Norm = Annotated[str, typer.Option(metavar="NAME", help="'linf', 'l2' or 'l1'.")]
 Radius = Annotated[
     float | None,
@@ -100,24 +121,37 @@ def radius_of(norm: str, eps: float | None) -> float:
     return _RADIUS[norm] if eps is None else eps
 
 
+def attack_names(option: str, text: str) -> list[str]:
+    """Names of attacks with commas between them.
+
+    Raises:
+        ValueError: No such attack, or one twice.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in ATTACKS:
+            raise ValueError(f"{option} must be one of {', '.join(ATTACKS)}, got {name!r}")
+    if len({*names}) < len(names):
+        raise ValueError(f"{option}: an attack is given twice in {text!r}")
+    return names
+
+
 def build_attack(
     name: str, *, norm: str, eps: float, steps: int | None, restarts: int, fast: bool, seed: int
 ) -> Any:
     """The attack, from what of the command line it takes.
 
     Raises:
-        ValueError: No such attack, or an option that the attack does not have.
+        ValueError: An option that the attack does not have.
     """
-    if name not in _ATTACKS:
-        raise ValueError(f"--attack must be one of {', '.join(_ATTACKS)}, got {name!r}")
     options: dict[str, Any] = {"norm": norm, "seed": seed}
     options["execution"] = "fast" if fast else "exact"
     if steps is not None:
-        if name in _ONE_STEP:
+        if name in ONE_STEP:
             raise ValueError(f"--steps: {name} has a fixed number of steps")
         options["steps"] = steps
     if restarts > 1:
         if name not in _RESTARTED:
             raise ValueError(f"--restarts: only for {', '.join(_RESTARTED)}, got {name!r}")
         options["restarts"] = restarts
-    return _ATTACKS[name](eps, **options)
+    return ATTACKS[name](eps, **options)

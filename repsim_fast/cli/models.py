@@ -106,11 +106,16 @@ def load(argument: str) -> tuple[nn.Module, dict[str, Any]]:
 
 def _load(path: str, data: ImageData) -> tuple[nn.Module, dict[str, Any]]:
     model, about = load(path)
-    _check_channels(path, about, data)
+    check_channels(path, about, data)
     return model, about
 
 
-def _check_channels(model: str, about: Mapping[str, Any], data: ImageData) -> None:
+def check_channels(model: str, about: Mapping[str, Any], data: ImageData) -> None:
+    """Images of as many channels as the header says.
+
+    Raises:
+        ValueError: Others.
+    """
     channels = data.images.shape[1]
     if about["in_channels"] != channels:
         raise ValueError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 import typer
@@ -16,9 +17,11 @@ from repsim_fast import models
 from repsim_fast.data import ImageData
 from repsim_fast.training import (
     Accuracy,
+    Diagnostics,
     Epoch,
     Evaluation,
     Optimisation,
+    Ramp,
     Saving,
     evaluate,
     methods,
@@ -26,6 +29,7 @@ from repsim_fast.training import (
 from repsim_fast.training import train as train_network
 from repsim_fast.training.checkpoints import RESUME, mark
 
+from . import ramps
 from .option_groups import grouped
 from .options import (
     DataSpec,
@@ -35,17 +39,28 @@ from .options import (
     Threads,
     choose_autocast,
     choose_device,
-    describe,
 )
 from .threads import choose_threads
+from .train_data import TEST, Sources, load_all, named_specs
 from .train_folder import LOG, MARK, resumable, written_alone
+from .train_measurement import (
+    Measurement,
+    check_diagnostics,
+    detection,
+    diagnostics,
+    figures_of,
+    measurement,
+)
 from .train_options import (
     VALIDATION,
     CourseOptions,
+    EvalData,
     EvaluationOptions,
     Init,
     Limit,
     MethodOptions,
+    Mix,
+    MixShare,
     ModelName,
     OptimisationOptions,
     Out,
@@ -53,16 +68,7 @@ from .train_options import (
     Resume,
     Tensorboard,
 )
-from .train_setup import (
-    Measurement,
-    Setup,
-    detection,
-    measurement,
-    named,
-    of_options,
-    of_recipe,
-    typed_options,
-)
+from .train_setup import Setup, named, of_options, of_recipe, typed_options
 
 TEST_STEPS = 20
 
@@ -82,6 +88,9 @@ def train(
     measured: EvaluationOptions,
     size: Size = None,
     limit: Limit = None,
+    mix: Mix = None,
+    mix_share: MixShare = None,
+    eval_data: EvalData = None,
     tensorboard: Tensorboard = None,
     resume: Resume = None,
     seed: Seed = 0,
@@ -100,6 +109,8 @@ def train(
       repsim-fast train --data digits --model resnet-digits --out standard.safetensors
       repsim-fast train --data cifar10:data --model wrn-28-4 --method pgd --eps 8/255 \\
           --epochs 30 --augment crop+flip --out robust.safetensors
+      repsim-fast train --data digits --model resnet-digits --method pgd --eps 0..0.15@0.3 \\
+          --eval-attack pgd,fgsm --diagnostics selectivity,alignment --out robust.safetensors
     """
     name = named(model, init, preset)
     if name is not None and preset is None:
@@ -107,7 +118,9 @@ def train(
     else:
         typed = typed_options(context)
         setup = of_recipe(str(preset), name, method, course, optimisation, typed)
-    against = measurement(setup, measured)
+    against, watched = measurement(setup, measured), check_diagnostics(setup, measured)
+    further = named_specs(eval_data)
+    sources = Sources(data, mix, mix_share, further, size, limit, measured.test_limit)
     validation = measured.validation
     if validation is None:
         validation = VALIDATION if preset is None else 0.0
@@ -116,53 +129,61 @@ def train(
     setup = setup.with_autocast(mixed)
     precision = None if mixed is None else str(mixed).removeprefix("torch.")
     with written_alone(out, resume) as folder:
-        images = _load(data, "train", size, limit, seed)
-        unseen = _load(data, "test", size, measured.test_limit, seed)
-        network, architecture = _build(setup.model, images, seed)
+        images = load_all(sources, seed)
+        network, architecture = _build(setup.model, images.train, seed)
         typer.echo(
             f"training {setup.model} ({sum(p.numel() for p in network.parameters()):,} "
-            f"parameters) on {describe(images)}; device {where}, {threads_used}, "
+            f"parameters) on {images.about}; device {where}, {threads_used}, "
             f"autocast {precision or 'none'}"
         )
         robust = methods.build(setup.method, **setup.method_options).eps is not None
+        attacked = robust or bool(against.names)
         evaluation = Evaluation(
-            None if validation else unseen,
-            against.attack(measured.eval_steps, seed) if robust else None,
+            images.measured(validation),
+            against.attack(measured.eval_steps, seed) if attacked else None,
             measured.eval_every,
             validation=validation,
+            attacked=measured.attacked,
+            best=measured.best,
             **detection(setup, measured),
         )
+        watch = diagnostics(watched, setup, measured, images.test, seed)
         saving = Saving(
             folder, architecture, resume=resume is True, log=folder / LOG, tensorboard=tensorboard
         )
         with resumable(out):
-            _train(network, images, setup, evaluation, saving, init, where, seed)
-            accuracy = evaluate(
-                network, unseen, against.attack(TEST_STEPS, seed), progress=_progress()
-            )
+            _train(network, images.stream, setup, evaluation, saving, watch, init, where, seed)
+            final = {
+                name: evaluate(
+                    network, held, against.attack(TEST_STEPS, seed), progress=_progress()
+                )
+                for name, held in images.at_the_end().items()
+            }
+        accuracy = final[TEST]
         about: dict[str, Any] = {
             "preset": preset,
             "init": None if init is None else str(init),
             "autocast": precision,
             "seed": seed,
-            "data": describe(images),
+            "data": images.about,
             "validation": validation,
-            "attack": f"PGD, {TEST_STEPS} steps, {against}, {accuracy.n} test images",
+            "attack": f"{against.described(TEST_STEPS)}, {accuracy.n} test images",
         }
+        if against.names or further:
+            about["accuracies"] = {name: _by_name(scores) for name, scores in final.items()}
         about[MARK] = mark(folder / RESUME)
-        _save(out, network, architecture, setup, accuracy, classes=list(images.classes), **about)
+        _save(
+            out, network, architecture, setup, accuracy, classes=list(images.train.classes), **about
+        )
     _show_accuracy(accuracy, against)
+    for name, scores in final.items():
+        if against.names or name != TEST:
+            typer.echo(f"{name}: {figures_of(_by_name(scores))} ({scores.n:,} images)")
     typer.echo(f"wrote {out} (and {folder} with log, best epoch and state for --resume)")
 
 
 def _progress() -> bool:
     return sys.stderr.isatty()
-
-
-def _load(data: str, split: str, size: int | None, limit: int | None, seed: int) -> ImageData:
-    from repsim_fast.data import load
-
-    return load(data, split, size=size, limit=limit, seed=seed, progress=_progress())
 
 
 def _build(name: str, images: ImageData, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -176,19 +197,25 @@ def _build(name: str, images: ImageData, seed: int) -> tuple[nn.Module, dict[str
 
 def _train(
     network: nn.Module,
-    images: ImageData,
+    images: Any,
     setup: Setup,
     evaluation: Evaluation,
     saving: Saving,
+    watch: Diagnostics | None,
     init: Path | None,
     device: torch.device,
     seed: int,
 ) -> None:
     epochs = setup.settings["epochs"]
 
-    def show(_: nn.Module, record: Epoch) -> None:
+    evaluated = "held out" if evaluation.validation else "test"
+    sets_have_names = isinstance(evaluation.data, Mapping)
+
+    def show(model: nn.Module, record: Epoch) -> Mapping[str, SupportsFloat]:
+        figures = {} if watch is None else watch(model, record)
         # Keeps a progress bar intact.
-        tqdm.write(_epoch_line(record, epochs, "held out" if evaluation.validation else "test"))
+        tqdm.write(_epoch_line(record, epochs, None if sets_have_names else evaluated, figures))
+        return figures
 
     train_network(
         network,
@@ -221,7 +248,10 @@ def _save(
         network,
         **architecture,
         method=setup.method,
-        method_options=setup.method_options,
+        method_options={
+            name: ramps.shown(value) if isinstance(value, Ramp) else value
+            for name, value in setup.method_options.items()
+        },
         **{name: setup.settings[name] for name in ("epochs", "batch_size", "lr", "augment")},
         schedule=schedule if isinstance(schedule, str) else "the preset's",
         optimisation=_described(setup.optimisation),
@@ -241,18 +271,31 @@ def _described(how: Optimisation) -> dict[str, Any]:
     return settings
 
 
-def _epoch_line(epoch: Epoch, epochs: int, evaluated: str) -> str:
+def _epoch_line(
+    epoch: Epoch, epochs: int, evaluated: str | None, further: Mapping[str, SupportsFloat]
+) -> str:
+    """``evaluated`` is what the main accuracy is of, None where the sets have names."""
+    main = {} if evaluated is None else {evaluated: epoch.clean_accuracy}
+    if not epoch.accuracies:
+        main["attacked"] = epoch.robust_accuracy
     figures = {
         "loss": epoch.loss,
         "train": epoch.train_accuracy,
-        evaluated: epoch.clean_accuracy,
-        "attacked": epoch.robust_accuracy,
+        **main,
+        **epoch.accuracies,
+        **{name: float(value) for name, value in further.items()},
     }
     return (
         f"epoch {epoch.epoch + 1:>{len(str(epochs))}}/{epochs}  "
-        + "  ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
+        + figures_of({name: value for name, value in figures.items() if value is not None})
         + f"  {epoch.seconds:.1f} s"
     )
+
+
+def _by_name(scores: Accuracy) -> dict[str, float]:
+    """Clean accuracy, and that under each attack."""
+    robust = {} if scores.robust is None else {"attacked": scores.robust}
+    return {"clean": scores.clean, **(scores.under or robust)}
 
 
 def _show_accuracy(accuracy: Accuracy, against: Measurement) -> None:
@@ -263,6 +306,6 @@ def _show_accuracy(accuracy: Accuracy, against: Measurement) -> None:
     )
     low, high = accuracy.interval(robust=True)
     typer.echo(
-        f"robust accuracy  {accuracy.robust:.3f} (95 % interval {low:.3f} to {high:.3f}, PGD with "
-        f"{TEST_STEPS} steps, {against})\n"
+        f"robust accuracy  {accuracy.robust:.3f} (95 % interval {low:.3f} to {high:.3f}, "
+        f"{against.first().described(TEST_STEPS)})\n"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,11 @@ from repsim_fast.training import Optimisation, methods, recipes, schedules
 from repsim_fast.training.frozen_norms import PARTS
 from repsim_fast.training.optimizers import NAMES
 
-from .attack_setup import Norm, Radius, parse_radius
+from . import ramps
+from .attack_setup import ATTACKS, Norm, parse_radius, parse_varying_radius
 from .options import Autocast
 
+MIX_SHARE = 0.5
 Out = Annotated[Path, typer.Option(metavar="FILE", help="Checkpoint to write, *.safetensors.")]
 ModelName = Annotated[
     str | None,
@@ -58,7 +60,32 @@ Resume = Annotated[
         show_default=False,
     ),
 ]
+Mix = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="A second stream of training images, as for --data, of which every batch has a share "
+        "(default: none). An epoch is one pass through the images of --data, which alone are held "
+        "out and limited.",
+    ),
+]
+MixShare = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE", help=f"Share of --mix in each batch, in (0, 1) (default: {MIX_SHARE:g})."
+    ),
+]
+EvalData = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=SPEC",
+        help="A further set to measure on after each epoch and at the end, by a name of your "
+        "choice: test images as for --data; several times for several.",
+    ),
+]
 VALIDATION = 0.1
+# float | Ramp | None, of which typer knows no such union.
+Varying = Any
 
 
 @dataclass(frozen=True)
@@ -74,27 +101,42 @@ class MethodOptions:
         ),
     ] = "standard"
     norm: Norm = "linf"
-    eps: Radius = None
-    attack_steps: Annotated[
-        int | None,
+    eps: Annotated[
+        Varying,
         typer.Option(
-            min=1,
+            parser=parse_varying_radius,
+            metavar="RADIUS",
+            show_default=False,
+            help="How far the attack may go in that norm, where black is 0 and white is 1 "
+            f"(default: 8/255 for linf, 0.5 for l2, 12 for l1). {ramps.HELP} So do --attack-steps, "
+            "--step-size, --beta and --method-option; measured is at the last radius.",
+        ),
+    ] = None
+    attack_steps: Annotated[
+        Varying,
+        typer.Option(
+            parser=ramps.parse_varying_count,
             metavar="N",
+            show_default=False,
             help="Attack steps in training, of pgd, trades and mart (default: 10).",
         ),
     ] = None
     step_size: Annotated[
-        float | None,
+        Varying,
         typer.Option(
+            parser=ramps.parse_varying,
             metavar="SIZE",
+            show_default=False,
             help="Attack step of pgd, trades, mart and free (default: a quarter of the radius, "
             "all of it for free).",
         ),
     ] = None
     beta: Annotated[
-        float | None,
+        Varying,
         typer.Option(
+            parser=ramps.parse_varying,
             metavar="WEIGHT",
+            show_default=False,
             help="Weight of robustness against accuracy, of trades (default: 6) and mart (5).",
         ),
     ] = None
@@ -221,6 +263,42 @@ class EvaluationOptions:
     eval_every: Annotated[
         int, typer.Option(min=1, metavar="N", help="Epochs between measurements.")
     ] = 1
+    eval_attack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Attacks that measure, with commas between them: each one's accuracy is given by "
+            f"its name, and the best epoch chosen by the first. Of {', '.join(ATTACKS)} "
+            "(default: pgd).",
+        ),
+    ] = None
+    attacked: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of several sets one that is attacked; several times for several (default: all).",
+        ),
+    ] = None
+    best: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Accuracy that the best epoch is chosen by, as the lines of epochs name it: SET, "
+            "ATTACK or SET/ATTACK (default: the first set's under the first attack).",
+        ),
+    ] = None
+    diagnostics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Further figures of each measured epoch on a few test images, with commas between "
+            "them: selectivity (of units for classes), alignment (cosines of gradients nearby, and "
+            "of the perturbations of FGSM and PGD-10), curvature (of the loss in the image).",
+        ),
+    ] = None
+    diagnostic_images: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Test images for them, at most.")
+    ] = 256
     eval_norm: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Norm of the attack that measures (default: --norm)."),

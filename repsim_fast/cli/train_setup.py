@@ -14,16 +14,11 @@ import typer
 
 from repsim_fast import models
 from repsim_fast.attacks import PGD
-from repsim_fast.training import (
-    Optimisation,
-    OverfittingDetector,
-    SelectivityRegulariser,
-    methods,
-    recipes,
-)
+from repsim_fast.training import Optimisation, Ramp, SelectivityRegulariser, methods, recipes
 
+from . import ramps
 from .attack_setup import radius_of
-from .train_options import CourseOptions, EvaluationOptions, MethodOptions, OptimisationOptions
+from .train_options import CourseOptions, MethodOptions, OptimisationOptions
 
 # Options of methods that have an option of the command of their own, by their names in Python.
 OWN_OPTIONS = {"steps": "attack_steps", "step_size": "step_size", "beta": "beta"}
@@ -56,21 +51,6 @@ class Setup:
         return replace(self, optimisation=replace(self.optimisation, autocast=dtype))
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """The attack that measures robust accuracy: PGD in this norm and radius."""
-
-    norm: str
-    eps: float
-
-    def attack(self, steps: int, seed: int) -> PGD:
-        """The attack with so many steps."""
-        return PGD(self.eps, norm=self.norm, steps=steps, seed=seed)
-
-    def __str__(self) -> str:
-        return f"eps {self.eps:.6g}" + ("" if self.norm == "linf" else f" in {self.norm}")
-
-
 def of_options(
     model: str, method: MethodOptions, course: CourseOptions, how: OptimisationOptions
 ) -> Setup:
@@ -79,13 +59,13 @@ def of_options(
     Raises:
         ValueError: No such method, or an option that it or the optimizer does not have.
     """
-    eps = _radius("--eps", method.norm, method.eps)
+    eps = checked_radius("--eps", method.norm, method.eps)
     return Setup(
         model,
         method.method,
         method_options(method, eps),
         method.norm,
-        eps,
+        ramps.last(eps),
         Optimisation(**_optimisation(how)),
         asdict(course),
     )
@@ -121,10 +101,17 @@ def of_recipe(
         rest.pop("method"),
         rest.pop("method_options", {}),
         "linf" if recipe.eps else method.norm,
-        recipe.eps or _radius("--eps", method.norm, method.eps),
+        recipe.eps or _of_the_measurement(method),
         replace(rest.pop("optimisation"), **changed),
         rest,
     )
+
+
+def _of_the_measurement(method: MethodOptions) -> float:
+    radius = checked_radius("--eps", method.norm, method.eps)
+    if isinstance(radius, Ramp):
+        raise ValueError(f"--eps: the training has no radius to change, {ramps.shown(radius)}")
+    return radius
 
 
 def typed_options(context: typer.Context) -> set[str]:
@@ -150,29 +137,7 @@ def named(model: str | None, init: Path | None, preset: str | None) -> str | Non
     return model
 
 
-def measurement(setup: Setup, options: EvaluationOptions) -> Measurement:
-    """What robust accuracy is measured by: the training's norm and radius, unless told otherwise.
-
-    Raises:
-        ValueError: No such norm.
-    """
-    if options.eval_norm is None and options.eval_eps is None:
-        return Measurement(setup.norm, setup.eps)
-    norm = options.eval_norm or setup.norm
-    return Measurement(norm, _radius("--eval-eps", norm, options.eval_eps))
-
-
-def detection(setup: Setup, options: EvaluationOptions) -> dict[str, Any]:
-    """The arguments of ``Evaluation`` about catastrophic overfitting."""
-    if not (options.detect_overfitting or options.stop_on_overfitting):
-        return {}
-    return {
-        "detector": OverfittingDetector(setup.eps, norm=setup.norm),
-        "stop_on_overfitting": options.stop_on_overfitting,
-    }
-
-
-def method_options(given: MethodOptions, eps: float) -> dict[str, Any]:
+def method_options(given: MethodOptions, eps: float | Ramp) -> dict[str, Any]:
     """What of the command line is a setting of the method.
 
     Raises:
@@ -185,6 +150,8 @@ def method_options(given: MethodOptions, eps: float) -> dict[str, Any]:
         )
     parameters = inspect.signature(getattr(methods, method.replace("-", "_"))).parameters
     options: dict[str, Any] = {"eps": eps} if "eps" in parameters else {}
+    if isinstance(eps, Ramp) and not options:
+        raise ValueError(f"--eps: method {method!r} has no radius to change, {ramps.shown(eps)}")
     if given.norm != "linf" and "eps" in parameters:
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
             raise ValueError(f"--norm: method {method!r} has linf only, got {given.norm!r}")
@@ -196,34 +163,44 @@ def method_options(given: MethodOptions, eps: float) -> dict[str, Any]:
             raise ValueError(f"--{option.replace('_', '-')}: method {method!r} has none")
         options[name] = value
     for text in given.method_option or []:
-        name, value = _assigned(text)
+        name, text = _assigned(text)
+        value = _value(text, whole=_counts(method, name))
         if name in options:
             raise ValueError(f"--method-option: {name} is given twice")
         options[name] = value
     return options
 
 
-def _assigned(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value a number, a fraction, true, false or a word."""
+def _assigned(text: str) -> tuple[str, str]:
+    """NAME and VALUE of NAME=VALUE."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not (name.isidentifier() and equals and value):
         raise ValueError(f"--method-option: expected NAME=VALUE, got {text!r}")
     if name in ("eps", "norm", *OWN_OPTIONS):
         option = OWN_OPTIONS.get(name, name).replace("_", "-")
         raise ValueError(f"--method-option: {name} has an option of its own, --{option}")
-    if value in ("true", "false"):
-        return name, value == "true"
-    return name, _number(value)
+    return name, value
 
 
-def _number(text: str) -> int | float | str:
-    """A number or a fraction; any other text as it is."""
-    above, _, below = text.partition("/")
-    with contextlib.suppress(ValueError, ZeroDivisionError):
-        return float(above) / float(below) if below else int(text)
+def _value(text: str, *, whole: bool) -> bool | int | float | str | Ramp:
+    """True or false, a ramp, a number or a fraction; any other text as it is."""
+    if text in ("true", "false"):
+        return text == "true"
+    if ramps.is_ramp(text):
+        try:
+            return ramps.ramp(text, whole=whole)
+        except ValueError as error:
+            raise ValueError(f"--method-option: {error}") from None
     with contextlib.suppress(ValueError):
-        return float(text)
+        return ramps.number(text)
     return text
+
+
+def _counts(method: str, name: str) -> bool:
+    """Whether an option of the method or its attack is a whole number."""
+    factory = getattr(methods, method.replace("-", "_"))
+    known = {**inspect.signature(PGD).parameters, **inspect.signature(factory).parameters}
+    return name in known and known[name].annotation in ("int", int)
 
 
 def _optimisation(how: OptimisationOptions) -> dict[str, Any]:
@@ -234,16 +211,17 @@ def _optimisation(how: OptimisationOptions) -> dict[str, Any]:
     return {**given, "regularisers": () if alpha is None else (SelectivityRegulariser(alpha),)}
 
 
-def _radius(option: str, norm: str, eps: float | None) -> float:
+def checked_radius(option: str, norm: str, eps: float | Ramp | None) -> float | Ramp:
     """The radius asked for, or the usual one of the norm; of linf 1 at most.
 
     Raises:
         ValueError: No such norm.
     """
-    radius = radius_of(norm, eps)
-    if norm == "linf" and radius > 1:
+    radius = eps if isinstance(eps, Ramp) else radius_of(norm, eps)
+    largest = max(radius.start, radius.stop) if isinstance(radius, Ramp) else radius
+    if norm == "linf" and largest > 1:
         raise typer.BadParameter(
-            f"expected up to 1 in linf, a number or a fraction such as 8/255, got '{radius:g}'",
+            f"expected up to 1 in linf, a number or a fraction such as 8/255, got '{largest:g}'",
             param_hint=f"'{option}'",
         )
     return radius

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from python_tests.support.commands import TRAIN, Run, run_command
+from repsim_fast import data, models
+from repsim_fast.verification import Certificates, certified_accuracy, certify
+
+FEW = ("--data", "digits", "--limit", "20", "--n", "50", "--n0", "10", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("noisy") / "noisy.safetensors"
+    learnt = ("--limit", 600, "--epochs", 5, "--out", out)
+    noise = ("--method", "noise", "--method-option", "sigma=0.2")
+    assert run_command(*TRAIN, *noise, *learnt).exit_code == 0
+    return out
+
+
+def test_certificates_are_those_of_python(run: Run, noisy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "radii.json"
+    options = ("--alpha", 0.01, "--radii", "0,1/10,0.2", "--batch-size", 2000, "--out", out)
+    result = run("certify", noisy, *FEW, *options)
+    assert result.exit_code == 0, result.output
+    held = json.loads(out.read_text())
+    assert (held["sigma"], held["n"], held["alpha"]) == (0.2, 50, 0.01)
+    network, _ = models.load_checkpoint(noisy)
+    x, y = data.load("digits", "test", limit=20, seed=0).tensors()
+    settings = {"sigma": 0.2, "n": 50, "n0": 10, "alpha": 0.01, "batch_size": 2000}
+    expected = certify(network, x, **settings, seed=torch.Generator().manual_seed(0))
+    assert held["images"]["label"] == y.tolist()
+    assert held["images"]["prediction"] == expected.prediction.tolist()
+    assert held["images"]["radius"] == expected.radius.tolist()
+    accuracy = certified_accuracy(expected, y, [0, 0.1, 0.2])
+    assert held["certified"]["accuracy"] == accuracy.accuracy.tolist()
+    assert accuracy.accuracy[0] > 0
+    rows = [line.split() for line in result.output.splitlines() if " to " in line]
+    assert [row[0] for row in rows] == ["0", "0.1", "0.2"]
+    assert [row[1] for row in rows] == [f"{share:.3f}" for share in accuracy.accuracy]
+
+
+def test_a_few_at_a_time_are_all_of_them(run: Run, noisy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "radii.json"
+    result = run("certify", noisy, *FEW, "--sigma", 0.3, "--batch-size", 70, "--out", out)
+    assert result.exit_code == 0, result.output
+    held = json.loads(out.read_text())
+    assert held["sigma"] == 0.3
+    images = held["images"]
+    found = Certificates(torch.tensor(images["prediction"]), torch.tensor(images["radius"]), 0.001)
+    accuracy = certified_accuracy(found, torch.tensor(images["label"]))
+    assert accuracy.n == held["certified"]["n"] == 20
+    assert held["certified"]["accuracy"] == accuracy.accuracy.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--radii", "0,far"), "--radii: expected a number or a fraction such as 8/255, got 'far'"),
+        (("--radii", "-1"), "--radii must not be negative, got '-1'"),
+        (("--out", "radii.txt"), "--out must be a name that ends in .json"),
+        (("--sigma", "0"), "sigma must be positive, got 0"),
+        (("--alpha", "1"), "alpha must lie in (0, 1), got 1"),
+    ],
+)
+def test_bad_options(run: Run, noisy: Path, options: tuple[str, ...], message: str) -> None:
+    result = run("certify", noisy, *FEW, *options)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_training_without_noise_names_none(run: Run, checkpoints: dict[str, Path]) -> None:
+    result = run("certify", checkpoints["standard"], *FEW)
+    assert result.exit_code == 1
+    assert "--sigma: say how much noise" in result.output
+    assert "'standard'" in result.output
+
+
+def test_no_checkpoint_and_no_place(run: Run, noisy: Path, tmp_path: Path) -> None:
+    result = run("certify", tmp_path / "none.safetensors", *FEW)
+    assert result.exit_code == 1
+    assert "no checkpoint file" in result.output
+    (tmp_path / "file").touch()
+    result = run("certify", noisy, *FEW, "--out", tmp_path / "file" / "a.json")
+    assert result.exit_code == 1
+    assert "cannot write" in result.output
+    assert "certifying" not in result.output
+
+
+def test_ctrl_c_says_what_takes_less(
+    run: Run, noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> Certificates:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("repsim_fast.cli.certify.certificates_of", interrupted)
+    result = run("certify", noisy, *FEW, "--out", tmp_path / "radii.json")
+    assert result.exit_code == 130
+    assert "a smaller --limit or fewer copies (--n) take less" in result.output
+    assert not (tmp_path / "radii.json").exists()

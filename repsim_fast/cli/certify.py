@@ -1,0 +1,215 @@
+"""`repsim-fast certify`: how robust a smoothed network provably is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import nn
+from tqdm import tqdm
+
+from repsim_fast._core.files import check_writable, replacing
+from repsim_fast._core.locks import only_writer
+from repsim_fast.data import ImageData
+from repsim_fast.verification import Certificates, CertifiedAccuracy
+from repsim_fast.verification import certified_accuracy as accuracy_at
+from repsim_fast.verification import certify as certificates_of
+
+from .attack_setup import Checkpoint, Limit, Split
+from .errors import Interrupted
+from .models import check_channels, load
+from .options import DataSpec, Device, Seed, Size, Threads, choose_device, describe
+from .ramps import number
+from .tables import format_table
+from .threads import choose_threads
+
+Sigma = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SIGMA",
+        help="Standard deviation of the noise, where black is 0 and white is 1 (default: that of "
+        "the training, where its method has one).",
+    ),
+]
+Draws = Annotated[int, typer.Option("--n", min=1, metavar="N", help="Noisy copies that certify.")]
+Choosing = Annotated[
+    int, typer.Option("--n0", min=1, metavar="N", help="Noisy copies that choose the class.")
+]
+Alpha = Annotated[
+    float,
+    typer.Option(metavar="SHARE", help="Probability that an image's certificate is wrong."),
+]
+Radii = Annotated[
+    str, typer.Option(metavar="RADII", help="L2 radii of the table, with commas between them.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Noisy copies at a time.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Where to save the table and each image's certificate, *.json (default: nowhere).",
+    ),
+]
+
+
+def certify(
+    checkpoint: Checkpoint,
+    data: DataSpec,
+    sigma: Sigma = None,
+    n: Draws = 10_000,
+    n0: Choosing = 100,
+    alpha: Alpha = 0.001,
+    radii: Radii = "0,0.25,0.5,0.75,1",
+    out: Out = None,
+    split: Split = "test",
+    size: Size = None,
+    limit: Limit = None,
+    batch_size: BatchSize = 1000,
+    seed: Seed = 0,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Certify a network by randomised smoothing: no attack within a radius changes its answer.
+
+    The answer is the class that the network gives most often to copies of an image with Gaussian
+    noise; the table has the share of images whose answer is right and certified at each L2 radius.
+    Train with --method noise or smoothing at the same SIGMA. With --out, FILE also holds each
+    image's label, answer (-1: none is certified) and radius.
+
+    \b
+    Examples:
+      repsim-fast train --data digits --model resnet-digits --method noise \\
+          --method-option sigma=0.25 --out noise.safetensors
+      repsim-fast certify noise.safetensors --data digits --n 1000 --limit 100 --out radii.json
+    """
+    from repsim_fast.data import load as load_images
+
+    at = _radii(radii)
+    _check_out(out)
+    with contextlib.nullcontext() if out is None else only_writer(out):
+        where, threads_used = choose_device(device), choose_threads(threads)
+        network, header = load(str(checkpoint))
+        noise = _sigma(sigma, header)
+        settings = {
+            "sigma": noise, "n": n, "n0": n0, "alpha": alpha, "batch_size": batch_size,
+            "seed": seed,
+        }  # fmt: skip
+        images = load_images(
+            data, split, size=size, limit=limit, seed=seed, progress=sys.stderr.isatty()
+        )
+        check_channels(str(checkpoint), header, images)
+        typer.echo(
+            f"certifying {checkpoint} on {describe(images)} with noise of sigma {noise:g}, {n:,} "
+            f"copies an image; device {where}, {threads_used}"
+        )
+        found = _certified(network.to(where), images, where, settings)
+        accuracy = accuracy_at(found, images.labels.cpu(), at)
+        typer.echo(f"\n{format_table(_rows(accuracy))}")
+        typer.echo(f"\nwithout an answer  {accuracy.abstained:.3f} of {accuracy.n:,} images")
+        if out is not None:
+            about = {"checkpoint": str(checkpoint), "data": describe(images), **settings}
+            _save(out, about, accuracy, found, images)
+            typer.echo(f"wrote {out}")
+
+
+def _radii(text: str) -> list[float]:
+    try:
+        found = [float(number(part.strip())) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--radii: {error}") from None
+    if min(found) < 0:
+        raise ValueError(f"--radii must not be negative, got {text!r}")
+    return found
+
+
+def _check_out(out: Path | None) -> None:
+    """A name that can be written to, before any work.
+
+    Raises:
+        ValueError: A name of another kind of file.
+        OSError: It cannot be written to.
+    """
+    if out is None:
+        return
+    if out.suffix != ".json":
+        raise ValueError(f"--out must be a name that ends in .json, got {str(out)!r}")
+    if out.is_dir():
+        raise OSError(f"cannot write {str(out)!r}: it is a folder")
+    check_writable(out.parent)
+
+
+def _sigma(given: float | None, header: dict[str, Any]) -> float:
+    """The noise asked for, or the training's."""
+    sigma = header.get("method_options", {}).get("sigma") if given is None else given
+    if sigma is None:
+        raise ValueError(
+            "--sigma: say how much noise, since the network's training "
+            f"(method {header.get('method', 'unknown')!r}) names none"
+        )
+    return float(sigma)
+
+
+def _certified(
+    network: nn.Module, images: ImageData, device: torch.device, settings: dict[str, Any]
+) -> Certificates:
+    """The certificates of all images, a few at a time for the progress bar's sake."""
+    # One stream of noise for all of them.
+    generator = torch.Generator(device).manual_seed(settings["seed"])
+    how = {**settings, "seed": generator}
+    at_once = max(1, settings["batch_size"] // settings["n"])
+    parts: list[Certificates] = []
+    bar = tqdm(total=len(images), desc="certify", unit="img", disable=not sys.stderr.isatty())
+    with bar:
+        try:
+            for first in range(0, len(images), at_once):
+                x, _ = images.take(slice(first, first + at_once))
+                parts.append(certificates_of(network, x.to(device), **how))
+                bar.update(len(x))
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted; a smaller --limit or fewer copies (--n) take less"
+            ) from None
+    return Certificates(
+        torch.cat([part.prediction for part in parts]),
+        torch.cat([part.radius for part in parts]),
+        settings["alpha"],
+    )
+
+
+def _rows(accuracy: CertifiedAccuracy) -> list[dict[str, Any]]:
+    columns: Sequence[Any] = (accuracy.radii, accuracy.accuracy, accuracy.low, accuracy.high)
+    return [
+        {
+            "L2 radius": f"{radius:g}",
+            "certified accuracy": float(share),
+            "95 % interval": f"{low:.3f} to {high:.3f}",
+        }
+        for radius, share, low, high in zip(*columns, strict=True)
+    ]
+
+
+def _save(
+    path: Path,
+    about: dict[str, Any],
+    accuracy: CertifiedAccuracy,
+    found: Certificates,
+    images: ImageData,
+) -> None:
+    table = {
+        name: value if isinstance(value, int | float) else value.tolist()
+        for name, value in asdict(accuracy).items()
+    }
+    of_images = {
+        "label": images.labels.tolist(),
+        "prediction": found.prediction.tolist(),
+        "radius": found.radius.tolist(),
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({**about, "certified": table, "images": of_images}) + "\n")

@@ -1,0 +1,123 @@
+"""What `repsim-fast train` measures by: attacks, a detector, diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from repsim_fast.data import ImageData
+from repsim_fast.training import Diagnostics, OverfittingDetector
+
+from . import ramps
+from .attack_setup import ONE_STEP, attack_names, build_attack
+from .train_options import EvaluationOptions
+from .train_setup import Setup, checked_radius
+
+DIAGNOSTICS = ("selectivity", "alignment", "curvature")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The attacks that measure robust accuracy, in this norm and radius.
+
+    Attributes:
+        norm: Of all of them.
+        eps: Radius.
+        names: Of the attacks asked for; none for PGD, whose accuracy then has no name.
+    """
+
+    norm: str
+    eps: float
+    names: tuple[str, ...] = ()
+
+    def attack(self, steps: int, seed: int) -> Any:
+        """The attack, or those asked for by name, with so many steps where they have a number."""
+        built = {name: self._built(name, steps, seed) for name in self.names or ("pgd",)}
+        return built if self.names else built["pgd"]
+
+    def described(self, steps: int) -> str:
+        """The attacks in words."""
+        several = ", ".join(self.names) or "PGD"
+        one_step = self.names and {*self.names} <= {*ONE_STEP}
+        return f"{several}, {self}" if one_step else f"{several}, {steps} steps, {self}"
+
+    def first(self) -> Measurement:
+        """With the first attack alone, which ``Accuracy.robust`` is of."""
+        return replace(self, names=self.names[:1])
+
+    def _built(self, name: str, steps: int, seed: int) -> Any:
+        return build_attack(
+            name, norm=self.norm, eps=self.eps, steps=None if name in ONE_STEP else steps,
+            restarts=1, fast=False, seed=seed,
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"eps {self.eps:.6g}" + ("" if self.norm == "linf" else f" in {self.norm}")
+
+
+def measurement(setup: Setup, options: EvaluationOptions) -> Measurement:
+    """What robust accuracy is measured by: the training's norm and radius, unless told otherwise.
+
+    Raises:
+        ValueError: No such norm or attack.
+    """
+    names: tuple[str, ...] = ()
+    if options.eval_attack is not None:
+        names = tuple(attack_names("--eval-attack", options.eval_attack))
+    if options.eval_norm is None and options.eval_eps is None:
+        return Measurement(setup.norm, setup.eps, names)
+    norm = options.eval_norm or setup.norm
+    eps = ramps.last(checked_radius("--eval-eps", norm, options.eval_eps))
+    return Measurement(norm, eps, names)
+
+
+def detection(setup: Setup, options: EvaluationOptions) -> dict[str, Any]:
+    """The arguments of ``Evaluation`` about catastrophic overfitting."""
+    if not (options.detect_overfitting or options.stop_on_overfitting):
+        return {}
+    return {
+        "detector": OverfittingDetector(setup.eps, norm=setup.norm),
+        "stop_on_overfitting": options.stop_on_overfitting,
+    }
+
+
+def check_diagnostics(setup: Setup, options: EvaluationOptions) -> list[str]:
+    """Names of the diagnostics asked for.
+
+    Raises:
+        ValueError: No such name, or the alignment of a training in another norm than Linf.
+    """
+    if options.diagnostics is None:
+        return []
+    names = [name.strip() for name in options.diagnostics.split(",")]
+    for name in names:
+        if name not in DIAGNOSTICS:
+            raise ValueError(
+                f"--diagnostics must be some of {', '.join(DIAGNOSTICS)}, got {name!r}"
+            )
+    if "alignment" in names and setup.norm != "linf":
+        raise ValueError(f"--diagnostics: alignment is of linf radii, the norm is {setup.norm}")
+    return names
+
+
+def diagnostics(
+    names: list[str], setup: Setup, options: EvaluationOptions, images: ImageData, seed: int
+) -> Diagnostics | None:
+    """What measures them on the first images; None for no names."""
+    if not names:
+        return None
+    some = slice(0, options.diagnostic_images)
+    return Diagnostics(
+        *images.take(some),
+        eps=setup.eps if "alignment" in names else None,
+        selectivity="selectivity" in names,
+        curvature="curvature" in names,
+        every=options.eval_every,
+        seed=seed,
+    )
+
+
+def figures_of(scores: Mapping[str, float]) -> str:
+    """Accuracies by name in one line."""
+    return "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
