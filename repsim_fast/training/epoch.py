@@ -38,7 +38,7 @@ def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: P
     # Sum of the losses, correct predictions, predictions.
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     begin_training(step.state.model)
-    with step.layout() as layout, private_rng(device, own_seed):
+    with step.fastest_form() as layout, private_rng(device, own_seed):
         step.state.lay_out()
         # A loader's own order and augmentation follow from the global generators, seeded here.
         batches = data.epoch(epoch, plan.batch_size, device, order_seed, group)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import check_labels_below
 from repsim_fast._core.borrow import Model, borrow, call
+from repsim_fast._core.in_place import in_place, overwritable
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
 from repsim_fast._core.model_state import device_of
 from repsim_fast._core.processes import Processes
@@ -59,7 +60,8 @@ def evaluate(
     """Accuracy of ``model``, in eval mode, on clean images and on those of an attack.
 
     Robust accuracy counts the images that are classified correctly clean *and* attacked; an
-    output with a NaN is never correct. The model comes back as it was.
+    output with a NaN is never correct. The model comes back as it was; layout of weights and ReLUs
+    are meanwhile as in ``train``.
 
     Args:
         model: Maps images in [0, 1] to logits.
@@ -87,10 +89,14 @@ def evaluate(
     robust = dict.fromkeys(attacks, 0)
     layout: torch.memory_format | None = None
     total = len(held.labels) if isinstance(held, Samples) else None
-    with held.reading(where), _bar(total, progress) as bar, contextlib.ExitStack() as stack:
+    with (
+        held.reading(where),
+        _bar(total, progress) as bar,
+        contextlib.ExitStack() as stack,
+    ):
         for x, labels in held.batches(batch_size, where):
             if layout is None:
-                layout = stack.enter_context(_laid_out(model, attacks.values(), x))
+                layout = stack.enter_context(_fastest_form(model, attacks.values(), x[:1]))
             x, y = laid_out(x, layout), classes_of(labels)
             right = correct(model, x, y)
             clean += int(right.sum())
@@ -124,13 +130,19 @@ def _accuracy(clean: float, robust: Mapping[str, float], n: int) -> Accuracy:
     return Accuracy(clean / n, first, n, {name: held for name, held in shares.items() if name})
 
 
-def _laid_out(
-    model: Model, attacks: Iterable[Attack], x: Tensor
-) -> contextlib.AbstractContextManager[torch.memory_format]:
+@contextlib.contextmanager
+def _fastest_form(
+    model: Model, attacks: Collection[Attack], image: Tensor
+) -> Iterator[torch.memory_format]:
     # Attacks of others may not take gradients of other strides than the images'.
-    if all(is_ours(attack) for attack in attacks):
-        return fastest_layout(model, x[:1])
-    return contextlib.nullcontext(torch.preserve_format)
+    if not all(map(is_ours, attacks)):
+        yield torch.preserve_format
+        return
+    with fastest_layout(model, image) as layout:
+        # To find out costs more than forward passes alone gain.
+        rectifiers = overwritable(model, laid_out(image, layout)) if attacks else []
+        with in_place(rectifiers):
+            yield layout
 
 
 def correct(model: Model, x: Tensor, y: Tensor) -> Tensor:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.memory_format import fastest_layout, is_ours
+from repsim_fast._core.in_place import in_place, overwritable
+from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
 from repsim_fast._core.processes import Processes
 
 from .awp import perturbed_weights
@@ -34,11 +35,12 @@ class Step:
     group: Processes
     example: Tensor
 
-    def layout(self) -> contextlib.AbstractContextManager[torch.memory_format]:
-        """Within, the model is laid out as is fastest for images of the format that this gives.
+    @contextlib.contextmanager
+    def fastest_form(self) -> Iterator[torch.memory_format]:
+        """Within, the model runs as is fastest for images of the layout that this gives.
 
-        As they are, where code of the caller's, other than the model, could meet other strides
-        than it is used to.
+        As it is, where code of the caller's, other than the model, could meet other strides than it
+        is used to; regularisers may read what a ReLU that works in place overwrites.
         """
         optimizer, model = self.state.optimizer, self.state.model
         if not (
@@ -46,8 +48,15 @@ class Step:
             and self.method.any_layout
             and all(map(is_ours, self.how.regularisers))
         ):
-            return contextlib.nullcontext(torch.preserve_format)
-        return fastest_layout(model, self.example, half=self.how.autocast is not None)
+            yield torch.preserve_format
+            return
+        with fastest_layout(model, self.example, half=self.how.autocast is not None) as layout:
+            rectifiers = []
+            if not self.how.regularisers:
+                with self._precision():
+                    rectifiers = overwritable(model, laid_out(self.example, layout))
+            with in_place(rectifiers):
+                yield layout
 
     def __call__(self, batch: TrainingBatch, weight: float) -> tuple[Tensor, Tensor]:
         """Perturb, descend; gives the loss and the logits it was computed from.

@@ -1,0 +1,102 @@
+"""Rectifiers that overwrite their input for a while, where nobody else reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from .borrow import Model, call
+from .model_state import ModelMode, buffers_kept, has_hooks, in_mode, unwrap
+from .randomness import private_rng
+
+_Rectifier = nn.ReLU | nn.ReLU6
+
+
+@contextlib.contextmanager
+def in_place(rectifiers: Sequence[_Rectifier]) -> Iterator[None]:
+    """Within, modules overwrite their input; afterwards, also after an exception, no more."""
+    try:
+        for module in rectifiers:
+            module.inplace = True
+        yield
+    finally:
+        for module in rectifiers:
+            module.inplace = False
+
+
+def overwritable(model: Model, images: Tensor) -> list[_Rectifier]:
+    """The model's ReLUs if they may all work in place, else none.
+
+    They may where answers and gradients, to images and weights, stay the same up to rounding in
+    eval and in training mode: that fails where something else reads the input of one of them, such
+    as a shortcut. The model is run in both ways for it, without a trace. Only what it returns
+    counts, not what it may keep for itself, so models with hooks, compiled and wrapped ones have
+    none.
+
+    Args:
+        model: In the layout that it will run in.
+        images: Like those to come, (N, ...), at least one.
+    """
+    if not isinstance(model, nn.Module) or unwrap(model) is not model:
+        return []
+    found = [
+        m
+        for m in model.modules()
+        if isinstance(m, _Rectifier) and type(m) in (nn.ReLU, nn.ReLU6) and not m.inplace
+    ]
+    watched = any(has_hooks(m) for m in model.modules()) or any(
+        p._backward_hooks for p in model.parameters()
+    )
+    lazy = any(map(is_lazy, model.parameters()))
+    if not found or watched or lazy or not images.is_floating_point():
+        return []
+    try:
+        for mode in _MODES:
+            want = _answer_and_gradients(model, images, mode)
+            with in_place(found):
+                got = _answer_and_gradients(model, images, mode)
+            if not all(map(_close, got, want)):
+                return []
+    except Exception:  # of autograd, where a value that it needs was overwritten, or of the model
+        return []
+    return found
+
+
+_MODES: tuple[ModelMode, ...] = ("eval", "train")
+
+
+def _answer_and_gradients(model: nn.Module, images: Tensor, mode: ModelMode) -> list[Tensor]:
+    """Images after the run, logits and their gradients to images and weights."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        private_rng(images.device, 0),
+        buffers_kept([model]),
+        in_mode([model], mode),
+    ):
+        # Two of them that differ: batch norms turn equal ones into zeros, which hide what is read.
+        noise = torch.rand_like(images[:1].expand(2, *images.shape[1:])) - 0.5
+        x = (images[:1].detach() + noise).contiguous(memory_format=_format(images))
+        x.requires_grad_()
+        logits = call(model, x)
+        seen = [x.detach().clone(), logits.detach().clone()]
+        weights = [p for p in model.parameters() if p.requires_grad]
+        scale = torch.linspace(-1, 1, logits.numel(), device=x.device).view_as(logits)
+        gradients = torch.autograd.grad((logits * scale).sum(), [x, *weights], allow_unused=True)
+        return [*seen, *(torch.zeros(()) if g is None else g for g in gradients)]
+
+
+def _format(images: Tensor) -> torch.memory_format:
+    last = images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _close(got: Tensor, want: Tensor) -> bool:
+    # Half of the digits: rounding stays far below, a value that was overwritten far above.
+    bound = math.sqrt(torch.finfo(want.dtype).eps) * float(want.abs().max())
+    return float((got - want).abs().max()) <= bound
