@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from repsim_fast._core.batch_checks import check_labels_below
 from repsim_fast._core.borrow import Model, borrow, call
 from repsim_fast._core.in_place import in_place, overwritable
+from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
 from repsim_fast._core.model_state import device_of
 from repsim_fast._core.processes import Processes
@@ -60,8 +61,8 @@ def evaluate(
     """Accuracy of ``model``, in eval mode, on clean images and on those of an attack.
 
     Robust accuracy counts the images that are classified correctly clean *and* attacked; an
-    output with a NaN is never correct. The model comes back as it was; layout of weights and ReLUs
-    are meanwhile as in ``train``.
+    output with a NaN is never correct. The model comes back as it was; layout of weights, ReLUs and
+    memory are meanwhile as in ``train``.
 
     Args:
         model: Maps images in [0, 1] to logits.
@@ -90,6 +91,7 @@ def evaluate(
     layout: torch.memory_format | None = None
     total = len(held.labels) if isinstance(held, Samples) else None
     with (
+        kept_memory(where),
         held.reading(where),
         _bar(total, progress) as bar,
         contextlib.ExitStack() as stack,

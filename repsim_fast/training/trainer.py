@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from repsim_fast._core.files import check_writable
+from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.model_state import device_of, in_mode, usable_device
 from repsim_fast._core.precision import native_half
@@ -73,7 +74,9 @@ def train(
 ) -> History:
     """Train ``model`` in place; the same seed gives the same weights on CPU.
 
-    Convolutional networks have their channels last meanwhile, where that is faster.
+    Convolutional networks have their channels last meanwhile, where that is faster, and ReLUs
+    overwrite their input where a run of the model shows that nothing else reads it. On the CPU the
+    process keeps the memory that a step frees until the end.
 
     Started by torchrun, the processes share each batch and average their gradients. Of a loader
     each goes through its own (with torch's ``DistributedSampler``, which is told the epoch), and
@@ -177,6 +180,7 @@ def train(
         with (
             in_mode([model], "keep"),
             frozen_batch_norms(model, how.freeze_batch_norm),
+            kept_memory(where),
             _log(saving, state, group) as log,
             _bar(plan, state, data, group, shown=progress) as bar,
         ):
