@@ -1,13 +1,16 @@
 """An epoch of robust training: the trainer against the loops that people write.
 
     python benchmarks/training_speed.py [--data FOLDER] [--methods pgd trades n-fgsm] [--threads 1]
+        [--batches N] [--learned-on N] [--rounds N] [--wall]
 
 WRN-16-2 on images of the shape of CIFAR-10's, in batches of 128: PGD-AT, TRADES and N-FGSM by
 textbook loops in plain float32 torch (`textbook_training.py`), by the trainer in float32 and with
 autocast to bfloat16, and by torchattacks in a loop where it is installed. Before anything is timed,
 a small network's first step has the textbook's loss, in float64 to rounding; with --data, clean and
 robust accuracy after a short run are the textbook's within the noise of three seeds. Ratios go to
-results/<machine>/training_speed.json; rows of methods that were not asked for stay.
+results/<machine>/training_speed.json; rows of methods that were not asked for stay. Times are the
+process's own on the processor, so that they hold on a machine that has other work, or with --wall
+those of a clock on the wall, the only ones that mean something with several threads.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import importlib.util
 import json
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,9 +216,15 @@ def main() -> None:
     parser.add_argument("--data", help="CIFAR-10 as for `repsim-fast train`, for accuracies")
     parser.add_argument("--methods", nargs="+", choices=tuple(CASES), default=tuple(CASES))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, help="of the timed epoch (default: the method's)")
+    parser.add_argument("--learned-on", type=int, default=LEARNED_ON, help="images, for accuracies")
+    parser.add_argument("--wall", action="store_true", help="time by the clock on the wall")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.threads > 1 and not options.wall:
+        parser.error("the process's time counts each of several threads: use --wall")
+    clock = time.perf_counter if options.wall else time.process_time
     torch.set_num_threads(options.threads)
     out = options.out or BENCHMARKS / "results" / machine_name() / "training_speed.json"
     where = machine()
@@ -227,7 +237,7 @@ def main() -> None:
         if options.data:
             train_set, test_set = (
                 load(options.data, split, size=16, limit=n, seed=0)
-                for split, n in (("train", LEARNED_ON), ("test", TESTED_ON))
+                for split, n in (("train", options.learned_on), ("test", TESTED_ON))
             )
             learned = accuracies(
                 case,
@@ -236,19 +246,25 @@ def main() -> None:
             )
             check_accuracies(case, learned)
         generator = torch.Generator().manual_seed(0)
-        n = BATCH * case.batches
+        batches = options.batches or case.batches
+        n = BATCH * batches
         data = torch.rand(n, 3, 32, 32, generator=generator), torch.arange(n) % 10
-        times = side_by_side(ways(case, data), rounds=options.rounds, warmup=1)
+        # Not warmed up: the check has run the code, and medians leave out a first round.
+        times = side_by_side(ways(case, data), rounds=options.rounds, warmup=0, clock=clock)
         for way, timing in times.items():
             row = {
                 "case": f"{name}, {way}",
                 **timing.row(),
-                "seconds_a_batch": timing.median / case.batches,
+                "seconds_a_batch": timing.median / batches,
+                "clock": "wall" if options.wall else "process",
+                "batches": batches,
+                "rounds": options.rounds,
                 "ratio_to_textbook": timing.median / times["textbook"].median,
                 **(errors if way.startswith("trainer") else {}),
             }
             if (kind := way.removeprefix("trainer, ")) in learned:
                 row["accuracies_of_three_seeds"] = learned[kind]
+                row["learned_on"] = options.learned_on
             rows.append(row)
             print("  ".join(f"{k}={v}" for k, v in row.items()), flush=True)
         held = json.loads(out.read_text()) if out.exists() else {"machine": where, "rows": []}
