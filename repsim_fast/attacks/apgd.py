@@ -385,11 +385,10 @@ def _steepest(region: Region) -> Tensor:
     half of its width on average.
     """
     x = region.x
-    # In float64, as the sum of a large image's is beyond float16.
-    widths = torch.as_tensor(region.high - region.low, dtype=torch.float64, device=x.device)
-    eps = torch.as_tensor(region.eps, dtype=torch.float64, device=x.device)
+    widths = torch.as_tensor(region.high - region.low, dtype=x.dtype, device=x.device)
+    eps = torch.as_tensor(region.eps, dtype=x.dtype, device=x.device)
     share = 2 * eps / widths.expand(x.shape).flatten(1).sum(1)
-    return share.nan_to_num(nan=1.0).clamp(1 / x[0].numel(), 1.0).to(x.dtype)
+    return share.nan_to_num(nan=1.0).clamp(1 / x[0].numel(), 1.0)
 
 
 def _fraction(support: Tensor, d: int) -> Tensor:
