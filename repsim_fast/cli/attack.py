@@ -13,7 +13,6 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.tensor_files import write_tensors
 from repsim_fast.analysis.estimates import wilson_interval
@@ -39,7 +38,7 @@ from .attack_setup import (
 from .errors import Interrupted
 from .models import check_channels
 from .models import load as load_network
-from .options import DataSpec, Device, Seed, Size, Threads, choose_device, describe
+from .options import DataSpec, Device, Seed, Size, Threads, check_out, choose_device, describe
 from .tables import format_table
 from .threads import choose_threads
 
@@ -77,7 +76,8 @@ def attack(
     """
     from repsim_fast.data import load
 
-    _check_out(out)
+    if out is not None:
+        check_out(out, ".safetensors")
     radius = radius_of(norm, eps)
     names = attack_names("--attack", attack)
     if out is not None and len(names) > 1:
@@ -105,22 +105,6 @@ def attack(
             about |= {"restarts": restarts, "seed": seed, "checkpoint": str(checkpoint)}
             _save(out, found, images, accuracy, about)
             typer.echo(f"\nwrote {out}: images, labels and robust of {accuracy.n:,} images")
-
-
-def _check_out(out: Path | None) -> None:
-    """A name that can be written to, before any work.
-
-    Raises:
-        ValueError: A name of another kind of file.
-        OSError: It cannot be written to.
-    """
-    if out is None:
-        return
-    if out.suffix != ".safetensors":
-        raise ValueError(f"--out must be a name that ends in .safetensors, got {str(out)!r}")
-    if out.is_dir():
-        raise OSError(f"cannot write {str(out)!r}: it is a folder")
-    check_writable(out.parent)
 
 
 def _attacked(

@@ -15,7 +15,7 @@ import typer
 from torch import nn
 from tqdm import tqdm
 
-from repsim_fast._core.files import check_writable, replacing
+from repsim_fast._core.files import replacing
 from repsim_fast._core.locks import only_writer
 from repsim_fast.data import ImageData
 from repsim_fast.verification import Certificates, CertifiedAccuracy
@@ -25,7 +25,7 @@ from repsim_fast.verification import certify as certificates_of
 from .attack_setup import Checkpoint, Limit, Split
 from .errors import Interrupted
 from .models import check_channels, load
-from .options import DataSpec, Device, Seed, Size, Threads, choose_device, describe
+from .options import DataSpec, Device, Seed, Size, Threads, check_out, choose_device, describe
 from .ramps import number
 from .tables import format_table
 from .threads import choose_threads
@@ -92,7 +92,8 @@ def certify(
     from repsim_fast.data import load as load_images
 
     at = _radii(radii)
-    _check_out(out)
+    if out is not None:
+        check_out(out, ".json")
     with contextlib.nullcontext() if out is None else only_writer(out):
         where, threads_used = choose_device(device), choose_threads(threads)
         network, header = load(str(checkpoint))
@@ -127,22 +128,6 @@ def _radii(text: str) -> list[float]:
     if min(found) < 0:
         raise ValueError(f"--radii must not be negative, got {text!r}")
     return found
-
-
-def _check_out(out: Path | None) -> None:
-    """A name that can be written to, before any work.
-
-    Raises:
-        ValueError: A name of another kind of file.
-        OSError: It cannot be written to.
-    """
-    if out is None:
-        return
-    if out.suffix != ".json":
-        raise ValueError(f"--out must be a name that ends in .json, got {str(out)!r}")
-    if out.is_dir():
-        raise OSError(f"cannot write {str(out)!r}: it is a folder")
-    check_writable(out.parent)
 
 
 def _sigma(given: float | None, header: dict[str, Any]) -> float:

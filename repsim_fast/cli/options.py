@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
+from repsim_fast._core.files import check_writable
 from repsim_fast._core.model_state import usable_device
 from repsim_fast._core.precision import native_half
 from repsim_fast.data import ImageData
@@ -95,6 +97,20 @@ def choose_autocast(name: str | None, device: torch.device) -> torch.dtype | Non
     if name not in choices:
         raise ValueError(f"--autocast must be bfloat16 or float16 or auto, got {name!r}")
     return choices[name]
+
+
+def check_out(out: Path, suffix: str) -> None:
+    """A file name of the command's kind that can be written to, before any work.
+
+    Raises:
+        ValueError: A name of another kind of file.
+        OSError: It cannot be written to.
+    """
+    if out.suffix != suffix:
+        raise ValueError(f"--out must be a name that ends in {suffix}, got {str(out)!r}")
+    if out.is_dir():
+        raise OSError(f"cannot write {str(out)!r}: it is a folder")
+    check_writable(out.parent)
 
 
 def choose_device(name: str | None) -> torch.device:

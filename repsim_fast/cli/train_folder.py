@@ -16,6 +16,7 @@ from repsim_fast._core.processes import is_first
 from repsim_fast.training.checkpoints import RESUME, mark
 
 from .errors import Interrupted
+from .options import check_out
 
 LOG = "log.jsonl"
 MARK = "training_state"
@@ -30,11 +31,7 @@ def written_alone(out: Path, resume: bool | None) -> Iterator[Path]:
         OSError: A place cannot be written to, or another run writes there now.
         ValueError: An unfinished training would be overwritten, or no name of a checkpoint.
     """
-    if out.suffix != ".safetensors":
-        raise ValueError(f"--out must be a name that ends in .safetensors, got {str(out)!r}")
-    if out.is_dir():
-        raise OSError(f"cannot write {str(out)!r}: it is a folder")
-    check_writable(out.parent)
+    check_out(out, ".safetensors")
     folder = check_writable(out.with_suffix(".training"))
     with only_writer(out) if is_first() else contextlib.nullcontext():
         if is_first():
