@@ -135,8 +135,8 @@ PRESETS = {
         measure_images=300,
         minutes=75,
     ),
-    # Five hours of two cores with AMX, the networks two at a time. One pass over all the images
-    # takes WRN-16-2 110 s of one core in standard training, 200 s in N-FGSM, 510 s in PGD-5; so
+    # Planned for five hours of two cores with AMX, two networks at a time, with 110 s of one core
+    # for WRN-16-2 and one pass over all images, 200 s in N-FGSM, 510 s in PGD-5; so
     #   standard and robust, 3 seeds, 20 epochs   3 * 20 * (110 + 200)          = 18,600 s
     #   sweeps, 6 * 12,000 / 50,000 = 1.44 passes 1.44 * (930 + 1,360 + 1,560 + 2,430) = 9,000 s
     #     (3 seeds; widths and depths, 4.4 times the usual pair; radii, PGD, TRADES; 5 threats)
