@@ -112,11 +112,11 @@ def run(command: list[str], what: str, folder: Path, *path: Path) -> str:
 def check(version: str, folder: Path) -> str:
     """Compiles, builds and tests with one version; what was done."""
     packages = fetch(version, folder)
-    if found := problems(packages / "torch"):
-        raise Failed("\n".join(found))
     try:
         run(["-c", "import torch"], "import", folder, packages)
     except Failed as error:  # CUDA libraries of another major version
+        if found := problems(packages / "torch"):
+            raise Failed("\n".join(found)) from None
         raise Unavailable(f"sources compile, but it does not run here: {error}") from None
 
     work = folder / "work"
