@@ -216,7 +216,8 @@ def _filter(side: int, bandwidth: int) -> Tensor:
     at = (torch.arange(side, dtype=torch.float64) + 0.5) * math.pi / side
     waves = torch.cos(torch.arange(min(bandwidth, side))[:, None] * at)
     waves = waves / torch.linalg.vector_norm(waves, dim=1, keepdim=True)
-    return waves.T @ waves
+    projection: Tensor = waves.T @ waves
+    return projection
 
 
 def _frequencies(blocks: int) -> list[tuple[int, int]]:
