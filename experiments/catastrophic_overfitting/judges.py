@@ -18,7 +18,7 @@ def _focus(q: Findings, preset: Preset) -> Findings:
 
 def _collapsed(q: Findings) -> None:
     if not q["networks that collapse"]:
-        raise NotTestable("no training at focus collapsed on the way")
+        raise NotTestable("no training at focus was robust and collapsed then")
 
 
 def induced(q: Findings, preset: Preset) -> Judged:
@@ -157,5 +157,5 @@ def deeper(q: Findings, preset: Preset) -> Judged:
 
 def _across(q: Findings, estimate: Any, least: float) -> Judged:
     if not q["collapsed"]:
-        raise NotTestable("no training at focus collapsed on the way")
+        raise NotTestable("no training at focus was robust and collapsed then")
     return in_words(estimate), clear(estimate, least)

@@ -38,8 +38,15 @@ def regimes(betas: Sequence[float], collapsed: Sequence[bool]) -> Regimes:
 
 
 def collapse(along: Sequence[Mapping[str, Estimate]], n_classes: int) -> int | None:
-    """First of the measurements of a training from which on it is collapsed to the end, or None."""
+    """First of the measurements of a training from which on it is collapsed to the end.
+
+    None of a training that does not end so, or was not robust just before.
+    """
     gone = [is_collapsed(one, n_classes) for one in along]
     if not gone or not gone[-1]:
         return None
-    return next(i for i in range(len(gone)) if all(gone[i:]))
+    first = next(i for i in range(len(gone)) if all(gone[i:]))
+    before = along[first - 1] if first else None
+    if before is None or before["robust"].value < LEFT * before["clean"].value:
+        return None
+    return first

@@ -25,7 +25,7 @@ def scores_along(lab: OverfittingLab, recipe: Recipe) -> dict[int, dict[str, Est
 
 
 def where(scores: dict[int, dict[str, Estimate]], n_classes: int) -> Collapse | None:
-    """Of a training that ends collapsed and was not before; None of another."""
+    """Of a training that ends collapsed and was robust before; None of another."""
     at, epochs = collapse(list(scores.values()), n_classes), list(scores)
     return None if not at else Collapse(epochs[at - 1], epochs[-1])
 
