@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
+EXPERIMENTS ?= robust_representations catastrophic_overfitting
 DIST ?= dist
 WORKERS ?= auto
 

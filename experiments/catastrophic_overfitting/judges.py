@@ -21,11 +21,21 @@ def _collapsed(q: Findings) -> None:
         raise NotTestable("no training at focus was robust and collapsed then")
 
 
-def induced(q: Findings, preset: Preset) -> Judged:
-    own = _focus(q, preset)["collapsed"]
-    without, most = own.get("0"), max(own.values())
-    if without is None:
+def _robust_without(q: Findings, preset: Preset) -> None:
+    """Raises unless there is robustness to lose before the feature comes."""
+    own = _focus(q, preset)
+    if "0" not in own["clean"]:
         raise NotTestable("no training without feature")
+    clean, robust = (own[kind]["0"] for kind in ("clean", "robust"))
+    if own["collapsed"]["0"] == 0 and known(robust) < t.LEFT * known(clean):
+        found = f"{in_words(clean)} clean, {in_words(robust)} under attack"
+        raise NotTestable(f"without feature the network is too weak for the radius: {found}")
+
+
+def induced(q: Findings, preset: Preset) -> Judged:
+    _robust_without(q, preset)
+    own = _focus(q, preset)["collapsed"]
+    without, most = own["0"], max(own.values())
     return (
         f"collapsed without feature {without:.2f}, with it {most:.2f}",
         without == 0 and most == 1,
@@ -71,6 +81,7 @@ def rise(q: Findings, preset: Preset) -> Judged:
 
 
 def _at_onset(q: Findings, preset: Preset, name: str, least: float) -> Judged:
+    _robust_without(q, preset)
     own = _focus(q, preset)
     if name not in own:
         raise NotTestable("no onset, or no amplitude before it")

@@ -61,6 +61,8 @@ def test_phase_without_premises():
         (judges.onset, phase(), small),
         (judges.jump, phase(), PRESET),
         (judges.suffices, phase((0.0,) * 4), PRESET),
+        (judges.induced, phase(robust=(0.1, 0.1, 0.0, 1.0)), PRESET),  # nothing to lose
+        (judges.jump, phase(robust=(0.1,) * 4, **{"jump of clean accuracy": number(0.1)}), PRESET),
         (judges.end, {"radii": {"6": radius((0.0,) * 4, **{"end / eps": None})}}, PRESET),
     ):
         with pytest.raises(NotTestable):
