@@ -131,6 +131,7 @@ class OverfittingLab(Lab[Recipe, Preset]):
         the class of the ``image`` and of the ``feature``; ``alone`` on grey and black images with
         the feature. Before the last epoch of few images only.
         """
+        self.networks.train(recipe)  # noted as used, also where all is known
         n = len(self.test_data)
         if epoch not in (None, recipe.epochs):
             n = min(n, self.preset.probed)
@@ -179,6 +180,7 @@ class OverfittingLab(Lab[Recipe, Preset]):
 
     def geometry(self, recipe: Recipe, epoch: int) -> dict[str, float]:
         """Alignment, curvature and class selectivity after an epoch, see ``Diagnostics``."""
+        self.networks.train(recipe)
         about = [recipe.name, epoch, self.preset.curved, self.preset.probed, self.dataset.name]
         path = self.networks.folder / recipe.name / f"geometry-{digest(about)}.json"
         if not path.exists():
