@@ -58,7 +58,7 @@ def run(lab: OverfittingLab, report: Report) -> dict[str, Any]:
     )
     report.lines(
         "layers", curves, xlabel="layer", ylabel="CKA, same layer",
-        title=f"Across the collapse: epoch {before} and {after}",
+        title=f"Epoch {before} and {after}, {'across' if found else 'without'} a collapse",
     )  # fmt: skip
     four = [(a, b) for a, b in (("before", "after"), ("control before", "control after"))]
     return {
