@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
+EXPERIMENTS ?= robust_representations catastrophic_overfitting
 DIST ?= dist
 WORKERS ?= auto
 
@@ -36,9 +37,11 @@ test: doctest  ## examples of the docstrings, then the test suite
 doctest: $(VENV)/.built  ## examples of the docstrings
 	$(PYTEST) --doctest-modules repsim_fast
 
-experiment-smoke: $(VENV)/.built  ## the experiment on robust representations, on digits, in two minutes
-	$(BIN)/python -m experiments.robust_representations --preset smoke --quiet \
-	  --work $(OUT)/experiment/work --results $(OUT)/experiment/results
+experiment-smoke: $(VENV)/.built  ## the experiments on digits, each in two minutes
+	for name in $(EXPERIMENTS); do \
+	  $(BIN)/python -m experiments.$$name --preset smoke --quiet \
+	    --work $(OUT)/$$name/work --results $(OUT)/$$name/results || exit; \
+	done
 
 # FAULTS=--short for a minute of it; --out and --keep are options, too.
 faults: $(VENV)/.built  ## kills, full disks, changed files, odd commands, threads, leaks; prints a table

@@ -39,7 +39,7 @@ def find(name: str, *, size: int | None = None) -> DataSet:
         ValueError: Its folder is not there.
     """
     if name == "digits":
-        return DataSet("digits", "digits", None)
+        return DataSet("digits", "digits", None, size)
     if name in PARQUET:
         known = data_root() / name
         if not known.is_dir():

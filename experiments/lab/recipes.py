@@ -67,7 +67,7 @@ class Training:
 
     model: nn.Module
     architecture: Mapping[str, Any]
-    data: ImageData
+    data: Any
     options: Mapping[str, Any]
     on_epoch: OnEpoch | None = None
 

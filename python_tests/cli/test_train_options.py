@@ -225,6 +225,23 @@ def test_stop_on_overfitting(run: Run, tmp_path: Path, monkeypatch: pytest.Monke
     assert "epoch 2/3" not in result.output
 
 
+def test_restore_on_overfitting(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network written is that of the epoch before, also of an average of weights."""
+    said = iter([None, None, "found by the test", "again"])
+    verdict = "repsim_fast.training.OverfittingDetector.verdict"
+    monkeypatch.setattr(verdict, lambda *_: next(said))
+    options = ("--method", "fgsm", "--epochs", 3, "--ema", 0.5, "--restore-on-overfitting")
+    result = run(*TRAIN, *options, "--out", tmp_path / "network.safetensors")
+    assert result.exit_code == 0, result.output
+    assert "epoch 2: found by the test" in result.output
+    assert "back to the weights of epoch 1" in result.output
+    assert "epoch 3/3" not in result.output
+    network, _ = load_checkpoint(tmp_path / "network.safetensors")
+    (kept,) = tmp_path.glob("*/before-collapse.safetensors")
+    held = load_file(kept)
+    assert all(torch.equal(w, held[name]) for name, w in network.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from repsim_fast import data, models
 
-OURS = ["resnet-digits", "resnet-20", "preactresnet-18", "wrn-10-1", "wrn-16-2"]
+OURS = [
+    "resnet-digits",
+    "resnet-20",
+    "preactresnet-18",
+    "preactresnet-18-w4",
+    "wrn-10-1",
+    "wrn-16-2",
+]
 LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.AdaptiveAvgPool2d, nn.Linear)
 
 
@@ -31,6 +38,8 @@ def called(model: nn.Module, images: Tensor) -> list[str]:
         ("wrn-28-10", 36_479_194),
         ("resnet-20", 269_722),
         ("preactresnet-18", 11_172_170),
+        ("preactresnet-18-w64", 11_172_170),
+        ("preactresnet-18-w16", 701_018),
     ],
 )
 def test_parameter_counts(name, parameters):

@@ -56,6 +56,7 @@ def test_unknown_name_lists_what_there_is(name):
     [
         ("wrn-27-4", r"D must be 10, 16, .* got 27"),
         ("wrn-4-4", r"D must be 10, 16, .* got 4"),
+        ("preactresnet-18-w0", "W must be at least 1, got 0"),
         ("wrn-28-0", "K must be at least 1, got 0"),
         ("resnet-18", r"D must be 8, 14, 20, .* got 18; .*torchvision:resnet18"),
         ("resnet-2", r"D must be 8, 14, 20, .* got 2;"),

@@ -17,6 +17,7 @@ from repsim_fast import models
 from repsim_fast.data import ImageData
 from repsim_fast.training import (
     Accuracy,
+    CollapseGuard,
     Diagnostics,
     Epoch,
     Evaluation,
@@ -42,7 +43,7 @@ from .options import (
 )
 from .threads import choose_threads
 from .train_data import TEST, Sources, load_all, named_specs
-from .train_folder import LOG, MARK, resumable, written_alone
+from .train_folder import BEFORE_COLLAPSE, LOG, MARK, resumable, written_alone
 from .train_measurement import (
     Measurement,
     check_diagnostics,
@@ -152,7 +153,10 @@ def train(
             folder, architecture, resume=resume is True, log=folder / LOG, tensorboard=tensorboard
         )
         with resumable(out):
-            _train(network, images.stream, setup, evaluation, saving, watch, init, where, seed)
+            restore = measured.restore_on_overfitting
+            _train(
+                network, images.stream, setup, evaluation, saving, watch, init, where, seed, restore
+            )
             final = {
                 name: evaluate(
                     network, held, against.attack(TEST_STEPS, seed), progress=_progress()
@@ -205,6 +209,7 @@ def _train(
     init: Path | None,
     device: torch.device,
     seed: int,
+    restore: bool,
 ) -> None:
     epochs = setup.settings["epochs"]
 
@@ -217,6 +222,10 @@ def _train(
         tqdm.write(_epoch_line(record, epochs, None if sets_have_names else evaluated, figures))
         return figures
 
+    guard = None
+    if restore and evaluation.detector is not None and saving.folder is not None:
+        kept = Path(saving.folder) / BEFORE_COLLAPSE
+        guard = CollapseGuard(evaluation.detector, restore=True, kept=kept, then=show)
     train_network(
         network,
         images,
@@ -227,11 +236,16 @@ def _train(
         evaluation=evaluation,
         saving=saving,
         init=init,
-        on_epoch=show,
+        on_epoch=show if guard is None else guard,
         device=device,
         seed=seed,
         progress=_progress(),
     )
+    if guard is not None and guard.collapsed is not None:
+        typer.echo(f"epoch {guard.collapsed + 1}: {guard.verdict}")
+        if guard.good is not None:
+            guard.restore_into(network)  # over an average of weights, too
+            typer.echo(f"back to the weights of epoch {guard.good + 1}")
 
 
 def _save(

@@ -19,6 +19,7 @@ from .errors import Interrupted
 from .options import check_out
 
 LOG = "log.jsonl"
+BEFORE_COLLAPSE = "before-collapse.safetensors"
 MARK = "training_state"
 """Of the checkpoint's header: which training's state it ended."""
 

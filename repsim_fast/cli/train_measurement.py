@@ -74,7 +74,10 @@ def measurement(setup: Setup, options: EvaluationOptions) -> Measurement:
 
 def detection(setup: Setup, options: EvaluationOptions) -> dict[str, Any]:
     """The arguments of ``Evaluation`` about catastrophic overfitting."""
-    if not (options.detect_overfitting or options.stop_on_overfitting):
+    asked = (
+        options.detect_overfitting, options.stop_on_overfitting, options.restore_on_overfitting
+    )  # fmt: skip
+    if not any(asked):
         return {}
     return {
         "detector": OverfittingDetector(setup.eps, norm=setup.norm),

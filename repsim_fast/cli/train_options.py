@@ -324,3 +324,10 @@ class EvaluationOptions:
     stop_on_overfitting: Annotated[
         bool, typer.Option("--stop-on-overfitting", help="End the training where it is found.")
     ] = False
+    restore_on_overfitting: Annotated[
+        bool,
+        typer.Option(
+            "--restore-on-overfitting",
+            help="End it there, with the weights of the last epoch before.",
+        ),
+    ] = False

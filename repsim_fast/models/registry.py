@@ -18,6 +18,11 @@ _NETWORKS: list[tuple[str, str, Callable[[re.Match[str], int, int], nn.Module]]]
     ("resnet-digits", "resnet-digits", lambda m, n, c: CifarResNet(14, n, c)),
     ("resnet-D", r"resnet-(\d+)", lambda m, n, c: CifarResNet(int(m[1]), n, c)),
     ("preactresnet-18", "preactresnet-18", lambda m, n, c: PreActResNet18(n, c)),
+    (
+        "preactresnet-18-wW",
+        r"preactresnet-18-w(\d+)",
+        lambda m, n, c: PreActResNet18(n, c, int(m[1])),
+    ),
     ("wrn-D-K", r"wrn-(\d+)-(\d+)", lambda m, n, c: WideResNet(int(m[1]), int(m[2]), n, c)),
     ("torchvision:NAME", "torchvision:(.+)", lambda m, n, c: build_torchvision(m[1], n, c)),
     ("timm:NAME", "timm:(.+)", lambda m, n, c: build_timm(m[1], n, c)),
@@ -41,7 +46,8 @@ def build(
         name: one of
             "resnet-digits": a residual network of 14 layers for 8x8 images, trained in seconds;
             "resnet-D": residual network for CIFAR, "resnet-20" for one, D = 6n + 2;
-            "preactresnet-18": pre-activation ResNet-18 for CIFAR;
+            "preactresnet-18": pre-activation ResNet-18 for CIFAR, 64 wide at the beginning;
+            "preactresnet-18-wW": the same W wide, "preactresnet-18-w16" for one;
             "wrn-D-K": wide residual network, "wrn-28-10" for one, D = 6n + 4;
             "torchvision:NAME", "timm:NAME": a classifier of those packages, without weights.
         num_classes: number of outputs, at least 1.

@@ -4,6 +4,7 @@ from repsim_fast.analysis.selectivity import class_selectivity
 
 from . import methods, recipes, schedules
 from .callback import StopTraining
+from .collapse import CollapseGuard
 from .diagnostics import Diagnostics
 from .evaluation import Accuracy, evaluate
 from .history import Epoch, History
@@ -16,6 +17,7 @@ from .trainer import train
 
 __all__ = [
     "Accuracy",
+    "CollapseGuard",
     "Diagnostics",
     "Epoch",
     "Evaluation",

@@ -1,0 +1,1 @@
+"""Catastrophic overfitting induced by features that are not robust."""
