@@ -36,9 +36,11 @@ test: doctest  ## examples of the docstrings, then the test suite
 doctest: $(VENV)/.built  ## examples of the docstrings
 	$(PYTEST) --doctest-modules repsim_fast
 
-experiment-smoke: $(VENV)/.built  ## the experiment on robust representations, on digits, in two minutes
+experiment-smoke: $(VENV)/.built  ## the experiments, on digits, in two minutes and a half
 	$(BIN)/python -m experiments.robust_representations --preset smoke --quiet \
 	  --work $(OUT)/experiment/work --results $(OUT)/experiment/results
+	$(BIN)/python -m experiments.class_selectivity --preset smoke --quiet \
+	  --work $(OUT)/class_selectivity/work --results $(OUT)/class_selectivity/results
 
 # FAULTS=--short for a minute of it; --out and --keep are options, too.
 faults: $(VENV)/.built  ## kills, full disks, changed files, odd commands, threads, leaks; prints a table
