@@ -175,5 +175,5 @@ def test_the_readme_has_the_figures_of_the_results():
     assert "<!-- alphas smoke -->" in text
     again = "python -m experiments.class_selectivity --readme"
     assert readme.updated(text, results, EXPERIMENT.blocks) == text, again
-    emptied = text.replace("| -2 |", "| of old |")
+    emptied = text.replace("\n| -2 |", "\n| of old |")
     assert readme.updated(emptied, results, EXPERIMENT.blocks) == text
