@@ -91,7 +91,10 @@ class SelectivityLab(Lab[Recipe, Preset]):
 
     def of_alpha(self, alpha: float) -> list[Recipe]:
         """The networks of an alpha, one a seed."""
-        return [self.recipe(alpha, seed=seed) for seed in self.preset.seeds]
+        preset = self.preset
+        compared = alpha in (preset.low, 0.0, preset.high)
+        seeds = preset.seeds if compared else preset.seeds[: preset.swept_seeds]
+        return [self.recipe(alpha, seed=seed) for seed in seeds]
 
     def of_method(self, method: str) -> list[Recipe]:
         """Networks without the regulariser, trained by a method, one a seed."""

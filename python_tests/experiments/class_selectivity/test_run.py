@@ -41,7 +41,8 @@ def run(monkeypatch, tmp_path, *arguments, preset=TINY):
 @pytest.mark.parametrize("device", devices())
 def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_path, device):
     """In mixed precision, as the larger presets train; the smoke preset goes without."""
-    preset = dataclasses.replace(TINY, device=device, autocast="bfloat16")
+    sweep = {"alphas": (-2.0, 0.0, 1.0, 2.0), "swept_seeds": 1}
+    preset = dataclasses.replace(TINY, device=device, autocast="bfloat16", **sweep)
     assert run(monkeypatch, tmp_path, preset=preset) == 0
     results = tmp_path / "results" / "smoke"
     for question in QUESTIONS:
@@ -55,12 +56,12 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     # Each claim's evidence is a file that a question wrote.
     assert all((results / row["evidence"]).exists() for row in rows)
     record = json.loads((results / "run.json").read_text())
-    assert len(record["networks"]) == 10
+    assert len(record["networks"]) == 11
     assert set(record["questions"]) == set(QUESTIONS)
     log = next((tmp_path / "work" / "smoke" / "networks").glob("*standard--2*/log.jsonl"))
     assert 0 < json.loads(log.read_text().splitlines()[0])["selectivity"] < 1
     table = EXPERIMENT.blocks["alphas"]([results])
-    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["-2", "0", "2"]
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["-2", "0", "1", "2"]
     # A second run trains and measures nothing.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.json")}
     assert run(monkeypatch, tmp_path, "--only", "Q4", "--again", preset=preset) == 0
