@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -252,13 +254,17 @@ def dimensionality(
         elif perturbation is not None:
             kept[name] = features.clone()
 
-    for inputs, y, _ in batches(model, data, batch_size=batch_size):
-        # An attack runs the model itself, so that hooks must not be there meanwhile.
-        other = None if perturbation is None else _perturbed(perturbation, model, inputs, y)
-        with watching(model, layers, take, maps=maps, mask=mask):
+    watch = partial(watching, model, layers, take, maps=maps, mask=mask)
+    with watch() if perturbation is None else contextlib.nullcontext():
+        for inputs, y, _ in batches(model, data, batch_size=batch_size):
             passes[-1] = "clean"
-            run(model, inputs)
-            if other is not None:
+            if perturbation is None:
+                run(model, inputs)
+                continue
+            # An attack runs the model itself: hooks must not be there meanwhile.
+            other = _perturbed(perturbation, model, inputs, y)
+            with watch():
+                run(model, inputs)
                 passes[-1] = "perturbed"
                 run(model, other)
     return {

@@ -35,23 +35,22 @@ class GroupedMoments:
         Raises:
             ValueError: Other numbers of features than before.
         """
-        rows = rows.detach().double()
+        rows = rows.detach()
         if self.n == 0:
-            self._shift = rows.mean(0)
+            self._shift = rows.double().mean(0)
         if rows.shape[1:] != self._shift.shape:
             raise ValueError(
                 f"rows must have {len(self._shift)} features as before, got {tuple(rows.shape)}"
             )
-        rows = rows - self._shift
         if self._products.numel():
             self._fold(rows, self.n)
         else:
-            self._kept.append(rows)
+            self._kept.append(rows.clone())
         self.n += len(rows)
         if self._kept and self.n > self.groups * rows.shape[1]:
             p, together = rows.shape[1], torch.cat(self._kept)
-            self._sums = rows.new_zeros(self.groups, p)
-            self._products = rows.new_zeros(self.groups, p, p)
+            self._sums = self._shift.new_zeros(self.groups, p)
+            self._products = self._shift.new_zeros(self.groups, p, p)
             self._kept = []
             self._fold(together, 0)
 
@@ -66,6 +65,7 @@ class GroupedMoments:
         return [self._spectrum(group) for group in left_out]
 
     def _fold(self, rows: Tensor, first: int) -> None:
+        rows = rows.double() - self._shift
         for group in range(self.groups):
             own = rows[(group - first) % self.groups :: self.groups]
             self._counts[group] += len(own)
@@ -79,7 +79,7 @@ class GroupedMoments:
             total = self._sums[chosen].sum(0)
             scatter = self._products[chosen].sum(0) - torch.outer(total, total) / n
         else:
-            rows = torch.cat(self._kept)
+            rows = torch.cat(self._kept).double()
             if without is not None:
                 rows = rows[torch.arange(len(rows)) % self.groups != without]
             rows = rows - rows.mean(0)
