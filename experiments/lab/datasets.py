@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARQUET = ("cifar10", "tiny-imagenette")
+PARQUET = ("cifar10", "tiny-imagenette", "tiny-imagenet-20k")
 
 
 @dataclass(frozen=True)

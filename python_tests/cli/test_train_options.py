@@ -62,7 +62,7 @@ OF_DIAGNOSTICS = {
     "labels": "--diagnostic-images",
     "eps": "--eps",
     "curvature": "--diagnostics",
-    "layers": "names of layers, which the command does not know before the network is built",
+    "layers": "--selectivity-layers",
     "batch_size": "memory alone, which few images do not need",
     "every": "--eval-every",
     "then": "a function, which the command has to show epochs",
@@ -154,8 +154,9 @@ def test_all_at_once(run: Run, tmp_path: Path) -> None:
         "--schedule", "constant", "--optimizer", "adamw", "--lr", 0.001, "--momentum", 0.8,
         "--beta2", 0.99, "--weight-decay", 0.1, "--no-decay-norms-and-biases",
         "--max-grad-norm", 1, "--label-smoothing", 0.1, "--freeze-bn", "both",
-        "--selectivity", -0.5, "--awp", 0.005, "--awp-warmup", 1, "--eval-norm", "l1",
-        "--eval-steps", 2, "--detect-overfitting", "--out", out,
+        "--selectivity", -0.5, "--selectivity-layers", "*.relu?, relu", "--awp", 0.005,
+        "--awp-warmup", 1, "--eval-norm", "l1", "--eval-steps", 2,
+        "--detect-overfitting", "--out", out,
     )  # fmt: skip
     result = run(*command)
     assert result.exit_code == 0, result.output
@@ -167,7 +168,10 @@ def test_all_at_once(run: Run, tmp_path: Path) -> None:
     assert about["init"] == str(first)
     assert about["attack"] == "PGD, 20 steps, eps 12 in l1, 50 test images"
     how = about["optimisation"]
-    assert how["regularisers"] == ["SelectivityRegulariser(-0.5, layers=None)"]
+    assert how["regularisers"] == ["SelectivityRegulariser(-0.5, layers=('*.relu?', 'relu'))"]
+    record = json.loads((tmp_path / "second.training" / "log.jsonl").read_text())
+    assert 0 < record["selectivity"] < 1
+    assert f"  selectivity {record['selectivity']:.3f}" in result.output
     for name, value in {
         "optimizer": "adamw", "momentum": 0.8, "beta2": 0.99, "weight_decay": 0.1,
         "decay_norms_and_biases": False, "max_grad_norm": 1, "label_smoothing": 0.1,
@@ -280,6 +284,8 @@ def test_restore_on_overfitting(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
         (["--attacked", "b", "--eval-attack", "pgd"], ["attacked must name sets", "'b'"]),
         (["--mix-share", "0.3"], ["--mix-share: there is no --mix"]),
         (["--mix", "digits", "--mix-share", "1"], ["--mix-share must lie in (0, 1), got 1"]),
+        (["--selectivity", "nan"], ["alpha must be finite, got nan"]),
+        (["--selectivity-layers", "relu"], ["--selectivity-layers: needs --selectivity"]),
         (["--diagnostics", "selectivity,speed"], ["--diagnostics must be some of", "'speed'"]),
         (["--diagnostics", "alignment", "--norm", "l2"], ["--diagnostics: alignment is of linf"]),
         (["--init", "nowhere.safetensors"], ["no checkpoint file nowhere.safetensors"]),

@@ -189,6 +189,34 @@ class TestSelectivity:
         ]  # fmt: skip
         assert losses[1] < losses[0]  # by five times an index in [0, 1], at first
 
+    def test_absent_classes_are_no_part_of_it(self) -> None:
+        net, x = nn.Sequential(nn.ReLU()), torch.rand(6, 3)
+        with SelectivityRegulariser(1.0).observe(net) as penalty:
+            net(x)
+        found = [penalty(torch.tensor(y)) for y in ([0, 1, 1, 0, 1, 0], [7, 2, 2, 7, 2, 7])]
+        assert found[0].item() == pytest.approx(found[1].item())
+
+    def test_layers_count_alike_whatever_their_units(self, few: Pair) -> None:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 30), nn.ReLU())
+        with SelectivityRegulariser(-2.0).observe(net) as penalty:
+            net(few[0])
+        hidden, deeper = net[:3](few[0]), net(few[0])
+        want = class_selectivity(hidden, few[1]).mean() + class_selectivity(deeper, few[1]).mean()
+        assert penalty(few[1]).item() == pytest.approx(want.item(), rel=1e-4)
+
+    @pytest.mark.parametrize("alpha", [float("nan"), float("inf")])
+    def test_alpha_is_finite(self, alpha: float) -> None:
+        with pytest.raises(ValueError, match="alpha must be finite"):
+            SelectivityRegulariser(alpha)
+
+    def test_layers_without_units(self, few: Pair) -> None:
+        with pytest.raises(ValueError, match="layers must be names of modules"):
+            SelectivityRegulariser(1.0, layers=[])
+        net = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 64)), nn.Linear(64, 10))
+        how = Optimisation(regularisers=[SelectivityRegulariser(1.0, layers=["0"])])
+        with pytest.raises(ValueError, match=r"layer '0' must return units.*, got \(6400,\)"):
+            train(net, few, batch_size=100, optimisation=how, progress=False)
+
     def test_layers(self, small_net: Build, few: Pair) -> None:
         net = small_net()
         regulariser = SelectivityRegulariser(1.0, layers=["5"])
@@ -197,6 +225,11 @@ class TestSelectivity:
         net.train()
         want = -class_selectivity(net[:6](few[0]), few[1]).mean()
         assert penalty(few[1]).item() == pytest.approx(want.item(), rel=1e-4)
+        with SelectivityRegulariser(1.0, layers=["[25]"]).observe(net) as several:
+            net(few[0])
+        with SelectivityRegulariser(1.0).observe(net) as every_relu:
+            net(few[0])
+        assert several(few[1]).item() == pytest.approx(every_relu(few[1]).item())
         wrong = Optimisation(regularisers=[SelectivityRegulariser(1.0, layers=["relu9"])])
         with pytest.raises(ValueError, match="layers must be modules of the model"):
             train(small_net(), few, optimisation=wrong, progress=False)

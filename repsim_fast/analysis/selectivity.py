@@ -2,9 +2,108 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 from torch import Tensor, nn
 
+from repsim_fast.capture import LayerSpec, MaskSpec
+
+from .class_means import class_means
+
+__all__ = ["Selectivity", "class_selectivity", "selectivity", "selectivity_of_means"]
+
 _FLOOR = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Selectivity:
+    """Class selectivity of the units of a model.
+
+    Attributes:
+        units: Index (n_units,) of each layer's units, float64, in order of execution.
+        class_means: Mean activation (n_classes, n_units) of each layer, float64.
+        classes: Labels, ascending: the rows of the tables.
+        counts: Samples of each class.
+    """
+
+    units: Mapping[str, Tensor]
+    class_means: Mapping[str, Tensor]
+    classes: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def layers(self) -> dict[str, float]:
+        """Mean over the units of each layer."""
+        return {name: float(index.mean()) for name, index in self.units.items()}
+
+    @property
+    def mean(self) -> float:
+        """Mean over layers of the mean over their units."""
+        layers = self.layers
+        return sum(layers.values()) / len(layers)
+
+    def __str__(self) -> str:
+        width = max(map(len, self.units))
+        lines = [f"{n:<{width}}  {v:.3f}  {len(self.units[n])} units" for n, v in
+                 self.layers.items()]  # fmt: skip
+        return "\n".join([*lines, f"{'mean':<{width}}  {self.mean:.3f}"])
+
+
+def selectivity(
+    model: nn.Module,
+    data: Any,
+    *,
+    layers: LayerSpec = None,
+    mask: MaskSpec = None,
+    batch_size: int | None = None,
+) -> Selectivity:
+    """Class selectivity index of every unit of a model's layers, in one pass over labelled data.
+
+    Index of a unit: see :func:`class_selectivity`. A unit is a channel, its activation the mean
+    over positions. Class means are exact: sums in float64 of all samples, classes weighted alike
+    whatever their frequency.
+
+    Args:
+        model: Runs in eval mode without gradients and comes back as it was.
+        data: Labelled data as for ``compare``: (x, y), ``ImageData``, a data set, a loader of
+            (x, y). Labels are integers; only the classes among them count.
+        layers: As for ``Capture``: names, patterns or a function (name, module) -> bool; default
+            every ``nn.ReLU``. A module called twice is ``relu`` and ``relu#2``.
+        mask: Which tokens are real, as for ``Capture``.
+        batch_size: As for ``compare``; no number depends on it.
+
+    Returns:
+        ``Selectivity``: index by unit, means by layer and of the network, and the table of class
+        means of each layer.
+
+    Raises:
+        ValueError: Fewer than two classes, no labels, a layer without units for each sample, one
+            that is not finite or not called in every pass; layers that the model does not have.
+        TypeError: Labels that are no integers.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast.analysis.selectivity import selectivity
+        >>> model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.ReLU())
+        >>> x, y = torch.tensor([[3.0, 1.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 1, 2])
+        >>> [round(index, 3) for index in selectivity(model, (x, y)).units["1"].tolist()]
+        [1.0, 0.0]
+
+    References:
+        Leavitt & Morcos, "Selectivity considered harmful: evaluating the causal impact of class
+        selectivity in DNNs", 2020.
+    """
+    classes, counts, means = class_means(
+        model, data, layers=layers, mask=mask, batch_size=batch_size
+    )
+    return Selectivity(
+        {name: selectivity_of_means(table) for name, table in means.items()},
+        means,
+        tuple(classes),
+        tuple(counts.tolist()),
+    )
 
 
 def class_selectivity(activations: Tensor, y: Tensor) -> Tensor:
@@ -34,7 +133,18 @@ def class_selectivity(activations: Tensor, y: Tensor) -> Tensor:
     n_classes = belongs.shape[1]
     if n_classes < 2:
         raise ValueError(f"y must hold at least two classes, got {n_classes}")
-    means = belongs.T @ activations / belongs.sum(0).unsqueeze(1)  # (n_classes, n_units)
+    return selectivity_of_means(belongs.T @ activations / belongs.sum(0).unsqueeze(1))
+
+
+def selectivity_of_means(means: Tensor) -> Tensor:
+    """The index of each unit from its class means, see :func:`class_selectivity`.
+
+    Args:
+        means: (n_classes >= 2, n_units).
+
+    Returns:
+        (n_units,), differentiable.
+    """
     largest = means.amax(0)
-    rest = (means.sum(0) - largest) / (n_classes - 1)
+    rest = (means.sum(0) - largest) / (len(means) - 1)
     return (largest - rest) / (largest + rest + _FLOOR)

@@ -69,7 +69,14 @@ from .train_options import (
     Resume,
     Tensorboard,
 )
-from .train_setup import Setup, named, of_options, of_recipe, typed_options
+from .train_setup import (
+    Setup,
+    named,
+    of_options,
+    of_recipe,
+    selectivity_layers,
+    typed_options,
+)
 
 TEST_STEPS = 20
 
@@ -120,6 +127,9 @@ def train(
         typed = typed_options(context)
         setup = of_recipe(str(preset), name, method, course, optimisation, typed)
     against, watched = measurement(setup, measured), check_diagnostics(setup, measured)
+    layers = selectivity_layers(optimisation)
+    if layers is not None and "selectivity" not in watched:
+        raise ValueError("--selectivity-layers: needs --selectivity or --diagnostics selectivity")
     further = named_specs(eval_data)
     sources = Sources(data, mix, mix_share, further, size, limit, measured.test_limit)
     validation = measured.validation
@@ -148,7 +158,7 @@ def train(
             best=measured.best,
             **detection(setup, measured),
         )
-        watch = diagnostics(watched, setup, measured, images.test, seed)
+        watch = diagnostics(watched, setup, measured, images.test, seed, layers=layers)
         saving = Saving(
             folder, architecture, resume=resume is True, log=folder / LOG, tensorboard=tensorboard
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from repsim_fast.data import ImageData
-from repsim_fast.training import Diagnostics, OverfittingDetector
+from repsim_fast.training import Diagnostics, OverfittingDetector, SelectivityRegulariser
 
 from . import ramps
 from .attack_setup import ONE_STEP, attack_names, build_attack
@@ -86,14 +86,14 @@ def detection(setup: Setup, options: EvaluationOptions) -> dict[str, Any]:
 
 
 def check_diagnostics(setup: Setup, options: EvaluationOptions) -> list[str]:
-    """Names of the diagnostics asked for.
+    """Names of the diagnostics asked for; selectivity also where it is trained for.
 
     Raises:
         ValueError: No such name, or the alignment of a training in another norm than Linf.
     """
-    if options.diagnostics is None:
-        return []
-    names = [name.strip() for name in options.diagnostics.split(",")]
+    names = [name.strip() for name in (options.diagnostics or "").split(",") if name.strip()]
+    if options.diagnostics is not None and not names:
+        raise ValueError("--diagnostics: expected names, got none")
     for name in names:
         if name not in DIAGNOSTICS:
             raise ValueError(
@@ -101,13 +101,22 @@ def check_diagnostics(setup: Setup, options: EvaluationOptions) -> list[str]:
             )
     if "alignment" in names and setup.norm != "linf":
         raise ValueError(f"--diagnostics: alignment is of linf radii, the norm is {setup.norm}")
+    trained = any(isinstance(r, SelectivityRegulariser) for r in setup.optimisation.regularisers)
+    if trained and "selectivity" not in names:
+        names.append("selectivity")
     return names
 
 
 def diagnostics(
-    names: list[str], setup: Setup, options: EvaluationOptions, images: ImageData, seed: int
+    names: list[str],
+    setup: Setup,
+    options: EvaluationOptions,
+    images: ImageData,
+    seed: int,
+    *,
+    layers: list[str] | None,
 ) -> Diagnostics | None:
-    """What measures them on the first images; None for no names."""
+    """What measures them on the first images, selectivity of ``layers``; None for no names."""
     if not names:
         return None
     some = slice(0, options.diagnostic_images)
@@ -116,6 +125,7 @@ def diagnostics(
         eps=setup.eps if "alignment" in names else None,
         selectivity="selectivity" in names,
         curvature="curvature" in names,
+        layers=layers,
         every=options.eval_every,
         seed=seed,
     )

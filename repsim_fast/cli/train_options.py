@@ -220,7 +220,15 @@ class OptimisationOptions:
         typer.Option(
             metavar="ALPHA",
             help="Encourage (above 0) or discourage (below 0) class selectivity of units "
-            "(default: neither).",
+            "(default: neither). The selectivity of each measured epoch is shown and logged.",
+        ),
+    ] = None
+    selectivity_layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Layers whose units count for --selectivity and its figure, names or patterns "
+            "such as stage1.*.relu2, with commas between them (default: every ReLU).",
         ),
     ] = None
     awp: Annotated[

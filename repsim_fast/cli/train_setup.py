@@ -207,8 +207,17 @@ def _optimisation(how: OptimisationOptions) -> dict[str, Any]:
     """The fields of ``Optimisation``, but for the precision, which the device has a say in."""
     given = asdict(how)
     del given["autocast"]
-    alpha = given.pop("selectivity")
-    return {**given, "regularisers": () if alpha is None else (SelectivityRegulariser(alpha),)}
+    alpha, names = given.pop("selectivity"), selectivity_layers(how)
+    del given["selectivity_layers"]
+    regularisers = () if alpha is None else (SelectivityRegulariser(alpha, layers=names),)
+    return {**given, "regularisers": regularisers}
+
+
+def selectivity_layers(how: OptimisationOptions) -> list[str] | None:
+    """Names or patterns of the layers whose selectivity counts, None for every ReLU."""
+    if how.selectivity_layers is None:
+        return None
+    return [name.strip() for name in how.selectivity_layers.split(",")]
 
 
 def checked_radius(option: str, norm: str, eps: float | Ramp | None) -> float | Ramp:

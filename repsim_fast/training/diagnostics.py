@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.borrow import borrow, call
+from repsim_fast._core.borrow import borrow, model_dtype
 from repsim_fast._core.model_state import device_of
 from repsim_fast.analysis.curvature import input_hessian_top
+from repsim_fast.analysis.selectivity import selectivity
 from repsim_fast.attacks import FGSM, PGD
 
 from .callback import OnEpoch, StopTraining
 from .history import Epoch
-from .regularisers import SelectivityRegulariser, gradient_misalignment
+from .regularisers import gradient_misalignment
 
 
 class Diagnostics:
@@ -30,13 +31,13 @@ class Diagnostics:
     numbers are the same in every epoch and the training's own are not touched.
 
     Args:
-        images: (N, C, H, W) in [0, 1], all taken at once but for attacks and gradients.
+        images: (N, C, H, W) in [0, 1].
         labels: (N,), of two classes at least for the selectivity.
         eps: Radius of the two cosines, in image units; None for neither.
         selectivity: Whether to measure it.
         curvature: Whether to measure it.
-        layers: Layers of the selectivity; default every ReLU.
-        batch_size: Images at a time for gradients and attacks.
+        layers: Layers of the selectivity, names or patterns; default every ReLU.
+        batch_size: Images at a time.
         every: Epochs between measurements.
         then: A further ``on_epoch``, called with the same arguments; its figures come beside these.
         seed: Of u, of the attack's start and of the first vectors of the curvature.
@@ -62,7 +63,7 @@ class Diagnostics:
         eps: float | None = None,
         selectivity: bool = True,
         curvature: bool = True,
-        layers: tuple[str, ...] | None = None,
+        layers: Sequence[str] | None = None,
         batch_size: int = 128,
         every: int = 1,
         then: OnEpoch | None = None,
@@ -88,7 +89,7 @@ class Diagnostics:
         self.eps, self.seed, self.attack_options = eps, seed, attack_options
         self.selectivity, self.curvature = selectivity, curvature
         self.batch_size, self.every, self.then = batch_size, every, then
-        self._units = SelectivityRegulariser(-1.0, layers=layers)
+        self.layers = layers if layers is None else list(layers)
         if eps is not None:
             self._attacks()  # bad settings fail here
 
@@ -119,13 +120,9 @@ class Diagnostics:
                 sums[name] = sums.get(name, 0.0) + value * len(labels)
         figures = {name: total / len(y) for name, total in sums.items()}
         if self.selectivity:
-            with (
-                borrow(model, device=device, seed=self.seed),
-                self._units.observe(model) as penalty,
-                torch.no_grad(),
-            ):
-                call(model, x)
-                figures["selectivity"] = float(penalty(y))
+            data = (x.to(model_dtype(model, x.dtype)), y)
+            units = selectivity(model, data, layers=self.layers, batch_size=self.batch_size)
+            figures["selectivity"] = units.mean
         return figures
 
     def _of_batch(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Protocol
@@ -46,17 +48,26 @@ class SelectivityRegulariser:
     """Adds -alpha * (mean over layers of the mean selectivity of their units) to the loss.
 
     alpha < 0 discourages selectivity, alpha > 0 encourages it. Class means are true means over the
-    batch, so the frequency of a class does not matter.
+    batch, so the frequency of a class does not matter; classes that are absent from a batch are no
+    part of its index.
 
     Args:
-        alpha: Weight; the published grid spans 0.1 to 100 either way.
-        layers: Names of modules as in ``named_modules()``; default every ReLU.
+        alpha: Weight, of either sign; the published grid spans 0.1 to 100 either way.
+        layers: Names of modules as in ``named_modules()``, or ``fnmatch`` patterns of them such as
+            ``"stage1.*.relu2"``; default every ReLU.
+
+    Raises:
+        ValueError: alpha that is not finite, or no layers named.
 
     References:
         Leavitt & Morcos, "Selectivity considered harmful", 2020.
     """
 
     def __init__(self, alpha: float, *, layers: Sequence[str] | None = None) -> None:
+        if not math.isfinite(alpha):
+            raise ValueError(f"alpha must be finite, got {alpha}")
+        if layers is not None and not layers:
+            raise ValueError(f"layers must be names of modules or None for all ReLUs, got {layers}")
         self.alpha = alpha
         self.layers = None if layers is None else tuple(layers)
 
@@ -70,41 +81,64 @@ class SelectivityRegulariser:
         Of a batch of one class, for which the index is not defined, the penalty is 0.
 
         Raises:
-            ValueError: A layer that the model does not have, or no ReLU module at all.
+            ValueError: A layer that the model does not have, no ReLU module at all, or a layer
+                without units.
         """
         units: list[Tensor] = []
 
-        def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
-            if _unobserved.get():
-                return
-            # Reduced at once: what follows may overwrite the output in place.
-            units.append(output.flatten(2).mean(2) if output.ndim > 2 else output)
+        def hook(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+            def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+                if not _unobserved.get():
+                    units.append(_units(name, output))
+
+            return keep
 
         def penalty(y: Tensor) -> Tensor:
             if not units:
                 raise ValueError("no layer of the selectivity regulariser was called")
             if bool((y == y[0]).all()):  # as a last, short batch may be: nothing is selective
                 return units[0].new_zeros(())
-            index = torch.stack([class_selectivity(unit.float(), y).mean() for unit in units])
-            return -self.alpha * index.mean()
+            # Of all layers at once: what is done for each of them counts more than its numbers.
+            index = class_selectivity(torch.cat([unit.float() for unit in units], 1), y)
+            layers = torch.split(index, [unit.shape[1] for unit in units])
+            return -self.alpha * torch.stack([layer.mean() for layer in layers]).mean()
 
-        handles = [module.register_forward_hook(keep) for module in self._modules(model)]
+        handles = [
+            module.register_forward_hook(hook(name))
+            for name, module in self._modules(model).items()
+        ]
         try:
             yield penalty
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _modules(self, model: nn.Module) -> list[nn.Module]:
+    def _modules(self, model: nn.Module) -> dict[str, nn.Module]:
         named = dict(model.named_modules())
         if self.layers is None:
-            chosen: list[nn.Module] = [m for m in named.values() if isinstance(m, nn.ReLU)]
-            if not chosen:
+            every = {name for name, module in named.items() if isinstance(module, nn.ReLU)}
+            if not every:
                 raise ValueError("model has no nn.ReLU module: name the layers to regularise")
-            return chosen
-        if unknown := [name for name in self.layers if name not in named]:
-            raise ValueError(f"layers must be modules of the model, got {unknown}")
-        return [named[name] for name in self.layers]
+            return {name: module for name, module in named.items() if name in every}
+        wanted: dict[str, None] = {}
+        for pattern in self.layers:
+            found = [pattern] if pattern in named else fnmatch.filter(named, pattern)
+            if not found:
+                raise ValueError(f"layers must be modules of the model, got {pattern!r}")
+            wanted.update(dict.fromkeys(found))
+        return {name: named[name] for name in wanted}
+
+
+def _units(name: str, output: object) -> Tensor:
+    """(N, n_units); reduced at once, for what follows may overwrite the output in place.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if not isinstance(output, Tensor) or output.ndim < 2 or not output.shape[1]:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"layer {name!r} must return units, (N, n_units >= 1, ...), got {got}")
+    return output.flatten(2).mean(2) if output.ndim > 2 else output
 
 
 def gradient_misalignment(model: nn.Module, x: Tensor, y: Tensor, nearby: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Class selectivity, dimensionality and two kinds of robustness, after Leavitt & Morcos, 2020."""

@@ -1,0 +1,88 @@
+"""Covariance of rows that come batch by batch, whole and without each group of samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["GroupedMoments"]
+
+
+class GroupedMoments:
+    """Scatter of rows about their mean, of all samples or without those of one group.
+
+    Sample i is in group i modulo ``groups``, whatever the batches. Rows are kept while they are
+    fewer numbers than covariance matrices would be, and their Gram matrix is decomposed where there
+    are fewer samples than features; beyond that only sums and products of each group are kept, in
+    float64.
+
+    Args:
+        groups: Of the jackknife; at least 1.
+    """
+
+    def __init__(self, groups: int) -> None:
+        self.groups = groups
+        self.n = 0
+        self._kept: list[Tensor] = []
+        self._shift = torch.empty(0)  # near the mean, so that squares lose no digits
+        self._counts = [0] * groups
+        self._sums = torch.empty(0)  # (groups, p)
+        self._products = torch.empty(0)  # (groups, p, p)
+
+    def add(self, rows: Tensor) -> None:
+        """Rows (n, p).
+
+        Raises:
+            ValueError: Other numbers of features than before.
+        """
+        rows = rows.detach()
+        if self.n == 0:
+            self._shift = rows.double().mean(0)
+        if rows.shape[1:] != self._shift.shape:
+            raise ValueError(
+                f"rows must have {len(self._shift)} features as before, got {tuple(rows.shape)}"
+            )
+        if self._products.numel():
+            self._fold(rows, self.n)
+        else:
+            self._kept.append(rows.clone())
+        self.n += len(rows)
+        if self._kept and self.n > self.groups * rows.shape[1]:
+            p, together = rows.shape[1], torch.cat(self._kept)
+            self._sums = self._shift.new_zeros(self.groups, p)
+            self._products = self._shift.new_zeros(self.groups, p, p)
+            self._kept = []
+            self._fold(together, 0)
+
+    def spectra(self) -> list[Tensor]:
+        """Eigenvalues of the scatter, descending, of all samples and without each group's.
+
+        As many as the smaller of samples and features; those without a group only where there are
+        two groups.
+        """
+        present = [g for g in range(self.groups) if g < self.n]
+        left_out: list[int | None] = [None, *(present if len(present) > 1 else [])]
+        return [self._spectrum(group) for group in left_out]
+
+    def _fold(self, rows: Tensor, first: int) -> None:
+        rows = rows.double() - self._shift
+        for group in range(self.groups):
+            own = rows[(group - first) % self.groups :: self.groups]
+            self._counts[group] += len(own)
+            self._sums[group] += own.sum(0)
+            self._products[group].addmm_(own.T, own)
+
+    def _spectrum(self, without: int | None) -> Tensor:
+        if self._products.numel():
+            chosen = [g for g in range(self.groups) if g != without]
+            n = sum(self._counts[g] for g in chosen)
+            total = self._sums[chosen].sum(0)
+            scatter = self._products[chosen].sum(0) - torch.outer(total, total) / n
+        else:
+            rows = torch.cat(self._kept).double()
+            if without is not None:
+                rows = rows[torch.arange(len(rows)) % self.groups != without]
+            rows = rows - rows.mean(0)
+            scatter = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
+        values: Tensor = torch.linalg.eigvalsh(scatter)
+        return values.flip(0).clamp(min=0).cpu()
