@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
-EXPERIMENTS ?= robust_representations catastrophic_overfitting
+EXPERIMENTS ?= robust_representations catastrophic_overfitting class_selectivity
 DIST ?= dist
 WORKERS ?= auto
 
