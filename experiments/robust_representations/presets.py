@@ -71,6 +71,7 @@ class Preset(presets.Preset):
 
 
 PRESETS = {
+    # Whether every question runs; networks this small decide none.
     "smoke": Preset(
         name="smoke",
         dataset="digits",
@@ -91,6 +92,27 @@ PRESETS = {
         overfitting=Overfitting(images=100, epochs=8, every=2, watched=100),
         measure_images=200,
         minutes=2,
+    ),
+    "digits": Preset(
+        name="digits",
+        dataset="digits",
+        architecture="wrn-16-1",
+        seeds=(0, 1, 2),
+        train_images=600,
+        test_images=400,
+        epochs=6,
+        batch_size=50,
+        lr=0.1,
+        compare_batch=100,
+        kept=(0.0, 1 / 6, 1 / 3, 1 / 2, 2 / 3),
+        widths=("wrn-10-1", "wrn-10-2"),
+        depths=("wrn-10-1", "wrn-16-1"),
+        radii=(0.5, 1.0, 1.5),
+        strengths=(0.25, 0.5, 1.0, 1.5),
+        threats=("linf", "l2", "jpeg", "gabor", "snow", "tr"),
+        overfitting=Overfitting(images=200, epochs=20, every=2, watched=200),
+        measure_images=400,
+        minutes=5,
     ),
     "cpu": Preset(
         name="cpu",

@@ -217,7 +217,7 @@ def test_questions_are_those_of_the_claims():
 def test_the_readme_has_the_figures_of_the_results():
     text = (EXPERIMENT.folder / "README.md").read_text()
     results = EXPERIMENT.folder / "results"
-    assert "<!-- structure smoke -->" in text
+    assert "<!-- structure digits -->" in text
     again = "python -m experiments.robust_representations --readme"
     assert readme.updated(text, results, EXPERIMENT.blocks) == text, again
     emptied = text.replace("| mean off-diagonal |", "| of old |")
