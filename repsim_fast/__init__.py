@@ -1,14 +1,20 @@
 """Exact, fast comparison of what neural networks represent."""
 
-from repsim_fast import ops, similarity
-from repsim_fast._core.versions import own_version
-from repsim_fast.capture import Capture, list_layers
-from repsim_fast.comparison.compare import compare
-from repsim_fast.comparison.grid import Grid
-from repsim_fast.comparison.result import SimilarityResult
-from repsim_fast.ops.extension import build_info
+from __future__ import annotations
 
-__version__ = own_version()
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from repsim_fast import ops, similarity
+    from repsim_fast.capture import Capture, list_layers
+    from repsim_fast.comparison.compare import compare
+    from repsim_fast.comparison.grid import Grid
+    from repsim_fast.comparison.result import SimilarityResult
+    from repsim_fast.ops.extension import build_info
+
+    __version__: str
 
 __all__ = [
     "Capture",
@@ -21,3 +27,31 @@ __all__ = [
     "ops",
     "similarity",
 ]
+
+# Loaded when asked for: torch takes seconds, which the command's help and completion do without.
+_HOMES = {
+    "Capture": "capture",
+    "Grid": "comparison.grid",
+    "SimilarityResult": "comparison.result",
+    "build_info": "ops.extension",
+    "compare": "comparison.compare",
+    "list_layers": "capture",
+}
+_ROOMS = {module.name for module in pkgutil.iter_modules(__path__) if module.ispkg}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = importlib.import_module("repsim_fast._core.versions").own_version()
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(f"repsim_fast.{_HOMES[name]}"), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"repsim_fast.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_ROOMS})

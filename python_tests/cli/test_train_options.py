@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from PIL import Image
 from safetensors.torch import load_file
 
 from python_tests.support.commands import TRAIN, Run
 from repsim_fast.attacks import PGD
-from repsim_fast.cli import app
+from repsim_fast.cli.app import loaded
 from repsim_fast.cli.attack_setup import parse_varying_radius
 from repsim_fast.cli.ramps import parse_varying_count
 from repsim_fast.cli.train_options import MethodOptions
@@ -24,9 +23,7 @@ from repsim_fast.cli.train_setup import OWN_OPTIONS, method_options
 from repsim_fast.models import load_checkpoint
 from repsim_fast.training import Diagnostics, Evaluation, Optimisation, Ramp, methods, train
 
-OPTIONS = {
-    option.name: option for option in typer.main.get_command(app).commands["train"].params
-}  # fmt: skip
+OPTIONS = {option.name: option for option in loaded("train").params}
 
 # Where the option has another name, or the reason why there is none.
 ELSEWHERE: dict[str, str] = {

@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 
-import numpy as np
-import torch
-
 
 def own_version() -> str:
     """Version of the installed package; of a source tree that was never installed "unknown"."""
@@ -19,6 +16,10 @@ def own_version() -> str:
 
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
+    # Here, because own_version() alone is to be quick.
+    import numpy as np
+    import torch
+
     return {
         "repsim_fast": own_version(),
         "torch": torch.__version__,

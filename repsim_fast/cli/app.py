@@ -2,37 +2,62 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from .attack import attack
-from .certify import certify
-from .compare import compare
-from .demo import demo
 from .errors import reported
-from .info import info, version_line
-from .train import train
+from .version import version_line
+
+# Name, which is also that of the module and its function, and the line in the list of commands.
+COMMANDS = {
+    "demo": "See it work: train, attack and compare two small networks.",
+    "train": "Train a network, standard or robust.",
+    "attack": "Measure how robust a network is.",
+    "certify": "Certify a network by randomised smoothing.",
+    "compare": "Compare networks layer by layer.",
+    "info": "Show versions, build, devices and what is missing.",
+}
 
 
 class _Commands(TyperGroup):
-    """Commands whose errors end as one line and an exit code."""
+    """Commands whose errors end as one line and an exit code, each imported when it is called:
+    their modules need torch, which takes seconds."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # For lists, completion and suggestions.
+        for name, line in COMMANDS.items():
+            self.add_command(TyperCommand(name, short_help=line))
 
     def invoke(self, ctx: Any) -> Any:
         with reported(debug=ctx.params["debug"]):
             return super().invoke(ctx)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command itself, to be called or to complete its options."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and loaded(str(command.name)), rest
 
-app = typer.Typer(
-    cls=_Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    # Plain help: examples keep their lines, and logs stay readable.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+
+def loaded(name: str) -> Any:
+    """The command of that name, with its options."""
+    function = getattr(importlib.import_module(f".{name}", __package__), name)
+    alone = typer.Typer(**_STYLE)
+    alone.command(name, short_help=COMMANDS[name])(function)
+    return typer.main.get_command(alone)
+
+
+# Plain help: examples keep their lines, and logs stay readable.
+_STYLE: dict[str, Any] = {
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100},
+}
+app = typer.Typer(cls=_Commands, no_args_is_help=True, **{**_STYLE, "add_completion": True})
 
 
 def _show_version(wanted: bool) -> None:
@@ -65,14 +90,6 @@ def options(
 
     Each command has a --help of its own.
     """
-
-
-app.command(short_help="See it work: train, attack and compare two small networks.")(demo)
-app.command(short_help="Train a network, standard or robust.")(train)
-app.command(short_help="Measure how robust a network is.")(attack)
-app.command(short_help="Certify a network by randomised smoothing.")(certify)
-app.command(short_help="Compare networks layer by layer.")(compare)
-app.command(short_help="Show versions, build, devices and what is missing.")(info)
 
 
 def main() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 import typer
 
 from repsim_fast._core.signals import Terminated, as_interrupts
@@ -59,7 +59,9 @@ def _code(error: BaseException | None) -> int:
 
 def _explain(error: Exception) -> str:
     text = str(error).strip()
-    if isinstance(error, torch.cuda.OutOfMemoryError):
+    # Where torch has not been imported, it has raised nothing.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.cuda.OutOfMemoryError):
         return (
             f"{text.splitlines()[0]} (a smaller --batch-size, where the command has it, needs less)"
         )

@@ -15,6 +15,8 @@ import typer
 import repsim_fast
 from repsim_fast.ops.cards import card_missing
 
+from .version import version_line
+
 # Packages that some features need, imported by name, and how to install what they are part of.
 _OPTIONAL = {
     "torchvision": ("models torchvision:NAME", "pip install torchvision"),
@@ -45,11 +47,6 @@ def info() -> None:
     _section("Build", _build(build))
     _section("This machine", _machine(build))
     _section("Optional parts", {"CUDA kernels": _cuda_kernels(build), **_optional()})
-
-
-def version_line() -> str:
-    """Name and version, with that of torch, on which results depend most."""
-    return f"repsim-fast {repsim_fast.__version__} (torch {torch.__version__})"
 
 
 def _section(heading: str, entries: Mapping[str, str]) -> None:

@@ -1,0 +1,12 @@
+"""The line of `repsim-fast --version`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from repsim_fast._core.versions import own_version
+
+
+def version_line() -> str:
+    """Name and version, with that of torch, on which results depend most."""
+    return f"repsim-fast {own_version()} (torch {importlib.metadata.version('torch')})"
