@@ -87,10 +87,10 @@ format: $(VENV)/.installed  ## formats Python and C++
 	find csrc benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \
 	  | xargs $(BIN)/clang-format -i
 
-compiler-check: $(VENV)/.installed  ## our C++ with every g++ and clang++ that is here
+compiler-check: $(VENV)/.installed  ## our C++ with every other g++ and clang++ that is here
 	$(BIN)/python python_tests/build/check_compilers.py
 
-test-levels: $(VENV)/.built  ## CPU kernels with each instruction set of this processor
+test-levels: $(VENV)/.built  ## CPU kernels with the lower instruction sets of this processor
 	$(BIN)/python python_tests/build/simd_levels.py
 
 cuda-check:  ## compiles every kernel for two architectures; registers and spills within budget

@@ -3,7 +3,8 @@
     python python_tests/build/check_compilers.py [COMPILER ...]
     python python_tests/build/check_compilers.py --quick    # the package alone, read by $CXX
 
-g++ and clang++ under every name that they have on PATH, $CXX, and cross compilers to aarch64. CPU
+g++ and clang++ under every name that they have on PATH, and g++ for aarch64, or clang++ without it;
+not $CXX, with which the package is built and which --quick asks, unless it is named or alone. CPU
 operators are compiled down to assembly, for some errors come no earlier (instructions that a
 function may not use); operators of CUDA tensors, and kernels with the runner that executes them
 on the CPU, are read only. Nothing is written. Operators of CUDA tensors need the CUDA runtime's
@@ -68,25 +69,24 @@ class Compiler(NamedTuple):
 
 
 def compilers(named: Sequence[str]) -> list[Compiler]:
-    """Those that were named, or all that are found; each once, whatever its names."""
-    names = list(named) or [os.environ.get("CXX", "c++"), "g++", "clang++"]
-    cross = "aarch64-linux-gnu-g++"
-    if not named:
-        versions = [*(f"g++-{v}" for v in range(11, 20)), *(f"clang++-{v}" for v in range(14, 25))]
-        names += [*versions, cross]
+    """Those that were named, or those of the description; each once, whatever its names."""
+    usual, cross = os.environ.get("CXX", "c++"), "aarch64-linux-gnu-g++"
+    versions = [*(f"g++-{v}" for v in range(11, 20)), *(f"clang++-{v}" for v in range(14, 25))]
     found: dict[Path, Compiler] = {}
-    for name in names:
+    for name in named or [usual, "g++", "clang++", *versions, cross]:
         if (path := shutil.which(name)) is None:
             if name in named:
                 sys.exit(f"{name}: not found")
             continue
         said = subprocess.run([name, "--version"], capture_output=True, text=True, check=True)
         found.setdefault(Path(path).resolve(), Compiler((name,), said.stdout.splitlines()[0]))
-    everything = list(found.values())
-    if not named and shutil.which(cross) is not None:
+    if named:
+        return list(found.values())
+    everything = [c for c in found.values() if c.command != (usual,)] or list(found.values())
+    clang = next((c for c in everything if "clang" in c.version), None)
+    if shutil.which(cross) is None and clang is not None:
         target = "--target=aarch64-linux-gnu"
-        clangs = [c for c in everything if "clang" in c.version]
-        everything += [Compiler((*c.command, target), f"{c.version} for aarch64") for c in clangs]
+        everything.append(Compiler((*clang.command, target), f"{clang.version} for aarch64"))
     return everything
 
 
