@@ -13,6 +13,7 @@ from .compare import compare
 from .demo import demo
 from .errors import reported
 from .info import info, version_line
+from .prune import prune
 from .train import train
 
 
@@ -71,6 +72,7 @@ app.command(short_help="See it work: train, attack and compare two small network
 app.command(short_help="Train a network, standard or robust.")(train)
 app.command(short_help="Measure how robust a network is.")(attack)
 app.command(short_help="Certify a network by randomised smoothing.")(certify)
+app.command(short_help="Take out a network's least important weights.")(prune)
 app.command(short_help="Compare networks layer by layer.")(compare)
 app.command(short_help="Show versions, build, devices and what is missing.")(info)
 
