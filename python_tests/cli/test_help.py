@@ -10,7 +10,9 @@ import repsim_fast
 from python_tests.support.commands import Run
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "attack", "certify", "compare", "info"])
+@pytest.mark.parametrize(
+    "command", ["demo", "train", "attack", "certify", "prune", "compare", "info"]
+)
 def test_each_command_explains_itself_with_an_example(run: Run, command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0

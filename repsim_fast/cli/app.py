@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "Train a network, standard or robust.",
     "attack": "Measure how robust a network is.",
     "certify": "Certify a network by randomised smoothing.",
+    "prune": "Take out a network's least important weights.",
     "compare": "Compare networks layer by layer.",
     "info": "Show versions, build, devices and what is missing.",
 }

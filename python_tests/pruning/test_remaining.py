@@ -1,0 +1,72 @@
+"""Counts of what is left, against counts by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from repsim_fast import pruning
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 10)
+    )
+
+
+def test_counts_of_a_small_network() -> None:
+    model = network()
+    pruning.prune(model, 0.75)
+    found = pruning.report(model, torch.rand(3, 2, 8, 8))
+    conv, linear = found.layers
+    assert (conv.name, conv.weights, conv.kept, conv.positions) == ("0", 72, 18, 16)
+    assert (linear.name, linear.weights, linear.kept, linear.positions) == ("3", 640, 160, 1)
+    assert (conv.multiply_adds, conv.dense_multiply_adds) == (18 * 16, 72 * 16)
+    assert (found.multiply_adds, found.dense_multiply_adds) == (18 * 16 + 160, 72 * 16 + 640)
+    assert found.sparsity == linear.sparsity == 0.75
+    # the kept ones and a bit each; biases 4 + 10, norm 4 * 4 in float32 and its counter in int64
+    assert (conv.compressed_bytes, linear.compressed_bytes) == (18 * 4 + 9, 160 * 4 + 80)
+    assert found.other_bytes == (14 + 16) * 4 + 8
+    assert found.dense_bytes == sum(x.nbytes for x in network().state_dict().values())
+    assert found.compressed_bytes == 81 + 720 + 128
+
+
+def test_the_smallest_form_counts() -> None:
+    model = nn.Linear(100, 100, bias=False)
+    assert pruning.report(model).compressed_bytes == 40_000
+    pruning.prune(model, 0.99)
+    assert pruning.report(model).compressed_bytes == 100 * 8
+
+
+def test_an_applied_model_has_the_same_report_and_none_is_changed() -> None:
+    model, dense = network(), network()
+    pruning.prune(model, 0.5)
+    dense.load_state_dict(pruning.apply(model))
+    images = torch.rand(2, 2, 8, 8)
+    model.train()
+    statistics = model[1].running_mean.clone()
+    assert pruning.report(model, images) == pruning.report(dense, images)
+    assert model.training
+    assert torch.equal(model[1].running_mean, statistics)
+    assert not model[0]._forward_hooks
+
+
+def test_without_images_nothing_is_said_of_multiply_adds() -> None:
+    found = pruning.report(network())
+    assert found.multiply_adds is None
+    assert found.layers[0].dense_multiply_adds is None
+
+
+def test_a_layer_called_twice_counts_twice() -> None:
+    layer = nn.Linear(4, 4, bias=False)
+    found = pruning.report(nn.Sequential(layer, nn.ReLU(), layer), torch.rand(1, 4))
+    assert found.multiply_adds == 32
+
+
+def test_nothing_to_report_is_an_error() -> None:
+    with pytest.raises(ValueError, match="linear or convolutional layer, got none"):
+        pruning.report(nn.ReLU())
+    with pytest.raises(ValueError, match="images: expected one at least"):
+        pruning.report(network(), torch.rand(0, 2, 8, 8))

@@ -1,0 +1,86 @@
+"""Which layers are pruned: linear and convolutional ones with a weight of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from repsim_fast._core.model_state import unwrap
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LINEAR_MAPS = (*CONVOLUTIONS, nn.Linear)
+
+
+def linear_maps(model: nn.Module) -> dict[str, nn.Module]:
+    """The model's linear and convolutional layers by name.
+
+    Raises:
+        TypeError: No module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    modules = unwrap(model).named_modules()
+    return {name: module for name, module in modules if isinstance(module, LINEAR_MAPS)}
+
+
+def chosen(
+    model: nn.Module,
+    layers: Collection[str] | None,
+    kinds: tuple[type[nn.Module], ...] = LINEAR_MAPS,
+) -> dict[str, nn.Module]:
+    """The layers to prune by name; by default all of the kinds.
+
+    Raises:
+        TypeError: No module, or ``layers`` is one text.
+        ValueError: No such layer, or none at all.
+    """
+    there = {name: m for name, m in linear_maps(model).items() if isinstance(m, kinds)}
+    if isinstance(layers, str):
+        raise TypeError(f"layers: expected a collection of names, got the text {layers!r}")
+    if layers is not None and (unknown := [name for name in layers if name not in there]):
+        raise ValueError(
+            f"layers: expected names of {_names(kinds)} layers ({', '.join(there) or 'none'}), "
+            f"got {unknown[0]!r}"
+        )
+    picked = {name: m for name, m in there.items() if layers is None or name in layers}
+    if not picked:
+        raise ValueError(f"model: expected a {_names(kinds)} layer to prune, got none")
+    return picked
+
+
+def check_maskable(model: nn.Module, layers: dict[str, nn.Module]) -> None:
+    """Raises ValueError unless each layer alone holds its weight, as an ordinary parameter."""
+    holders: dict[int, list[str]] = {}
+    for name, parameter in unwrap(model).named_parameters(remove_duplicate=False):
+        holders.setdefault(id(parameter), []).append(name)
+    owners = dict(unwrap(model).named_modules(remove_duplicate=False))
+    for name, layer in layers.items():
+        if parametrize.is_parametrized(layer, "weight"):
+            raise ValueError(
+                f"model: the weight of {name!r} has a parametrization already; expected none"
+            )
+        weight = weight_of(layer)
+        if is_lazy(weight):
+            raise ValueError(f"model: {name!r} has no weight yet: run the model once first")
+        # One layer under two names still has one weight.
+        holding = {id(owners[held.rpartition(".")[0]]): held for held in holders[id(weight)]}
+        if len(holding) > 1:
+            raise ValueError(
+                f"model: {' and '.join(holding.values())} are one weight, which a mask would part"
+            )
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"model: expected finite weights, got NaN or Inf in {name!r}")
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weight that a layer computes with."""
+    return cast(Tensor, layer.weight)
+
+
+def _names(kinds: tuple[type[nn.Module], ...]) -> str:
+    return "linear or convolutional" if nn.Linear in kinds else "convolutional"

@@ -1,0 +1,71 @@
+"""Masks as parametrisations: a masked weight is computed from the one underneath."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .layers import linear_maps
+
+
+class Mask(nn.Module):
+    """Keeps some entries of a weight, the others are 0.
+
+    Args:
+        keep: Of the weight's shape, bool.
+    """
+
+    keep: Tensor
+
+    def __init__(self, keep: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("keep", keep)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The masked weight."""
+        return torch.where(self.keep, weight, 0.0)
+
+
+def put_on(layers: Mapping[str, nn.Module], masks: Iterable[Tensor]) -> None:
+    """Mask the layers' weights, which are 0 underneath from then on, too.
+
+    What reads the parameter itself, as weight decay and the norms of weight perturbations do, then
+    sees the network that is left.
+    """
+    for layer, keep in zip(layers.values(), masks, strict=True):
+        if (mask := mask_of(layer)) is None:
+            parametrize.register_parametrization(layer, "weight", Mask(keep))
+        else:
+            mask.keep.copy_(keep)
+        with torch.no_grad():
+            original(layer).masked_fill_(~keep, 0.0)
+
+
+def mask_of(layer: nn.Module) -> Mask | None:
+    """The mask of a layer's weight."""
+    mask = parametrization_of(layer)
+    return mask if isinstance(mask, Mask) else None
+
+
+def parametrization_of(layer: nn.Module) -> nn.Module | None:
+    """What makes a layer's weight of the parameter underneath, if anything does."""
+    return _chain(layer)[-1] if parametrize.is_parametrized(layer, "weight") else None
+
+
+def original(layer: nn.Module) -> nn.Parameter:
+    """The parameter underneath a mask."""
+    return cast(nn.Parameter, _chain(layer).original)
+
+
+def masked_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Layers with a mask by name."""
+    return {name: m for name, m in linear_maps(model).items() if mask_of(m) is not None}
+
+
+def _chain(layer: nn.Module) -> parametrize.ParametrizationList:
+    chains = cast(nn.ModuleDict, layer.parametrizations)
+    return cast(parametrize.ParametrizationList, chains["weight"])

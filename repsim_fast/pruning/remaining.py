@@ -1,0 +1,196 @@
+"""What is left of a network: weights, multiply-adds, bytes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast._core.borrow import borrow, model_dtype
+from repsim_fast._core.model_state import device_of, eager
+
+from .dense import apply
+from .layers import linear_maps, weight_of
+
+# Of a place in a list of kept weights: int32.
+_INDEX_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer's weight.
+
+    Attributes:
+        name: Of the layer.
+        weights: Number of weights.
+        kept: Of them, those that are not 0.
+        positions: Where an image applies the weight, such as the pixels of a convolution's output;
+            None without images.
+        itemsize: Bytes of a weight.
+    """
+
+    name: str
+    weights: int
+    kept: int
+    positions: int | None
+    itemsize: int
+
+    @property
+    def sparsity(self) -> float:
+        """Share that is 0."""
+        return 1 - self.kept / self.weights
+
+    @property
+    def dense_multiply_adds(self) -> int | None:
+        """Of an image, with all weights."""
+        return None if self.positions is None else self.weights * self.positions
+
+    @property
+    def multiply_adds(self) -> int | None:
+        """Of an image, with the kept weights."""
+        return None if self.positions is None else self.kept * self.positions
+
+    @property
+    def dense_bytes(self) -> int:
+        """Of all weights."""
+        return self.weights * self.itemsize
+
+    @property
+    def compressed_bytes(self) -> int:
+        """Of the smallest form: all weights; the kept ones and a bit for each; they with int32."""
+        values = self.kept * self.itemsize
+        bits = (self.weights + 7) // 8
+        return min(self.dense_bytes, values + bits, values + self.kept * _INDEX_BYTES)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The layers of a network and their sums.
+
+    Attributes:
+        layers: Linear and convolutional layers, in their order.
+        other_bytes: Of everything else in the state dict, biases and norms, which stays dense.
+    """
+
+    layers: tuple[LayerReport, ...]
+    other_bytes: int
+
+    @property
+    def weights(self) -> int:
+        """Weights of all layers."""
+        return sum(layer.weights for layer in self.layers)
+
+    @property
+    def kept(self) -> int:
+        """Those that are not 0."""
+        return sum(layer.kept for layer in self.layers)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of all layers' weights that is 0."""
+        return 1 - self.kept / self.weights
+
+    @property
+    def dense_multiply_adds(self) -> int | None:
+        """Of an image in all layers, with all weights; None without images."""
+        return _sum([layer.dense_multiply_adds for layer in self.layers])
+
+    @property
+    def multiply_adds(self) -> int | None:
+        """Of an image in all layers, with the kept weights; None without images."""
+        return _sum([layer.multiply_adds for layer in self.layers])
+
+    @property
+    def dense_bytes(self) -> int:
+        """Of the ordinary state dict."""
+        return sum(layer.dense_bytes for layer in self.layers) + self.other_bytes
+
+    @property
+    def compressed_bytes(self) -> int:
+        """Of the state dict with each layer's weight in its smallest form."""
+        return sum(layer.compressed_bytes for layer in self.layers) + self.other_bytes
+
+
+@torch.no_grad()
+def report(model: nn.Module, images: Tensor | None = None) -> Report:
+    """Sparsity by layer, multiply-adds and bytes in compressed form, of any model, masked or not.
+
+    A convolution's multiply-adds are those of its whole kernel at every place of its output, also
+    where it overlaps the padding.
+
+    Args:
+        model: Comes back as it was.
+        images: Like those to come, (n, C, H, W), on which multiply-adds are counted; default: they
+            are not.
+
+    Returns:
+        A report with a line a layer; a layer that has not run has 0 positions.
+
+    Raises:
+        TypeError: No module.
+        ValueError: No linear or convolutional layer, or no image.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast import pruning
+        >>> network = torch.nn.Linear(64, 10)
+        >>> pruning.prune(network, 0.9)
+        >>> found = pruning.report(network, torch.rand(1, 64))
+        >>> found.kept, found.multiply_adds, found.compressed_bytes, found.dense_bytes
+        (64, 64, 376, 2600)
+    """
+    layers = linear_maps(model)
+    if not layers:
+        raise ValueError("model: expected a linear or convolutional layer, got none")
+    positions = {} if images is None else _positions(model, layers, images)
+    lines = []
+    for name, layer in layers.items():
+        weight = weight_of(layer).detach()
+        kept = int(weight.count_nonzero())
+        at = None if images is None else positions[name]
+        lines.append(LayerReport(name, weight.numel(), kept, at, weight.element_size()))
+    stored = sum(value.nbytes for value in apply(model).values())
+    return Report(tuple(lines), stored - sum(line.dense_bytes for line in lines))
+
+
+def _positions(model: nn.Module, layers: dict[str, nn.Module], images: Tensor) -> dict[str, int]:
+    """Of one image, all its calls of a layer together."""
+    if len(images) < 1:
+        raise ValueError(f"images: expected one at least, got shape {tuple(images.shape)}")
+    device = device_of(model)
+    x = images.to(device, model_dtype(model, images.dtype))
+    with (
+        borrow(model, device=device, seed=0),
+        eager(),
+        torch.no_grad(),
+        _counted(layers) as outputs,
+    ):
+        model(x)
+    return {name: outputs[name] // len(weight_of(m)) // len(x) for name, m in layers.items()}
+
+
+@contextlib.contextmanager
+def _counted(layers: dict[str, nn.Module]) -> Iterator[dict[str, int]]:
+    """Numbers of the layers' outputs so far."""
+    outputs = dict.fromkeys(layers, 0)
+
+    def counts(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def count(_: nn.Module, __: object, output: Tensor) -> None:
+            outputs[name] += output.numel()
+
+        return count
+
+    hooks = [layer.register_forward_hook(counts(name)) for name, layer in layers.items()]
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _sum(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
