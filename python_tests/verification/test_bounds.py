@@ -133,7 +133,7 @@ def test_bounds_lie_below_the_exact_minimum_and_the_better_ones_nearer(seed):
         exact = exact_minimum(model, x[0], 0.2, row)
         assert found["crown"][other] <= exact + 1e-9
         assert found["ibp"][other] <= found["crown-ibp"][other] <= exact + 1e-9
-        tiny = float(margin_bounds(model, x, y, 1e-6, method="crown")[0, other])
+        tiny = margin_bounds(model, x, y, 1e-6, method="crown")[0, other].item()
         assert tiny == pytest.approx(exact_minimum(model, x[0], 1e-6, row), abs=1e-9)
     assert found["crown"][1] == 0
 
