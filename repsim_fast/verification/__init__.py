@@ -1,5 +1,7 @@
 """What is proven of a model's predictions, rather than attacked."""
 
+from .accuracy import VerifiedAccuracy, verified_accuracy
+from .bounds import margin_bounds, output_bounds
 from .smoothing import (
     ABSTAIN,
     Certificates,
@@ -13,7 +15,11 @@ __all__ = [
     "ABSTAIN",
     "Certificates",
     "CertifiedAccuracy",
+    "VerifiedAccuracy",
     "certified_accuracy",
     "certify",
+    "margin_bounds",
+    "output_bounds",
     "predict",
+    "verified_accuracy",
 ]

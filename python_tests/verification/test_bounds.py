@@ -1,0 +1,264 @@
+"""Bounds hold what they say, for every point, and say the most they can where that is known."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from repsim_fast.verification import margin_bounds, output_bounds
+
+METHODS = ["ibp", "crown-ibp", "crown"]
+
+
+class Residual(nn.Module):
+    """Every kind of operation, functional forms among them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+        self.second = nn.Conv2d(4, 4, 3, padding="same", groups=2)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = (x - 0.5) / torch.full((1, 1, 1, 1), 0.25)
+        x = self.relu(self.norm(self.first(x)))
+        x = F.relu(self.second(x) + x)
+        x = self.pool(x)
+        x = F.avg_pool2d(x, 2)
+        x = F.adaptive_avg_pool2d(x, 1)
+        return self.head(x.view(x.size(0), -1))
+
+
+def network(seed=0, dtype=torch.float32):
+    torch.manual_seed(seed)
+    model = Residual()
+    model.norm.running_mean.normal_()
+    model.norm.running_var.uniform_(0.2, 3)
+    nn.init.normal_(model.norm.weight)
+    return model.eval().to(dtype)
+
+
+def dense(*widths, seed=0, dtype=torch.float64):
+    torch.manual_seed(seed)
+    layers = []
+    for a, b in itertools.pairwise(widths):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers[:-1]).eval().to(dtype)
+
+
+def inside(low, high, out):
+    return bool(((out >= low) & (out <= high)).all())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_linear_network_is_bounded_exactly(method):
+    torch.manual_seed(0)
+    model = (
+        nn.Sequential(nn.Conv2d(2, 3, 3), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(12, 5))
+        .eval()
+        .double()
+    )
+    x, eps = torch.rand(4, 2, 6, 6, dtype=torch.float64) * 0.5 + 0.25, 0.1
+    jacobian = torch.func.jacrev(lambda z: model(z[None])[0])(x[0]).flatten(1)
+    reach = eps * jacobian.abs().sum(1)
+    low, high = output_bounds(model, x, eps, method=method)
+    # Of intervals, too: what is linear at the end, here all, is bounded as one.
+    torch.testing.assert_close(low, model(x) - reach, rtol=0, atol=1e-12)
+    torch.testing.assert_close(high, model(x) + reach, rtol=0, atol=1e-12)
+
+
+def test_intervals_are_those_of_the_closed_form():
+    model = dense(4, 6, 3)
+    x = torch.rand(5, 4, dtype=torch.float64)
+    first, _, last = model
+    low, high = (x - 0.3).clamp(0, 1), (x + 0.3).clamp(0, 1)
+    plus, minus = first.weight.clamp(min=0), first.weight.clamp(max=0)
+    below = (low @ plus.T + high @ minus.T + first.bias).relu()
+    above = (high @ plus.T + low @ minus.T + first.bias).relu()
+    plus, minus = last.weight.clamp(min=0), last.weight.clamp(max=0)
+    found = output_bounds(model, x, 0.3, method="ibp")
+    torch.testing.assert_close(found[0], below @ plus.T + above @ minus.T + last.bias)
+    torch.testing.assert_close(found[1], above @ plus.T + below @ minus.T + last.bias)
+
+
+def test_crown_is_that_of_the_closed_form():
+    # One hidden neuron on [-1, 2]: chord 2/3 z + 2/3 above, z below (the nearer of 0 and z).
+    model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2)).eval().double()
+    with torch.no_grad():
+        for layer, weight, bias in (
+            (model[0], [[3.0]], [-1.0]),
+            (model[2], [[1.0], [-2.0]], [0.0, 1]),
+        ):
+            layer.weight.copy_(torch.tensor(weight))
+            layer.bias.copy_(torch.tensor(bias))
+    x = torch.tensor([[0.5]], dtype=torch.float64)
+    low, high = output_bounds(model, x, 0.5, method="crown")
+    torch.testing.assert_close(low, torch.tensor([[0.0, -3.0]], dtype=torch.float64))
+    torch.testing.assert_close(high, torch.tensor([[2.0, 1.0]], dtype=torch.float64))
+
+
+def exact_minimum(model, x, eps, row):
+    """Least row . f over the ball: linear programs, one for each pattern of ReLUs."""
+    from scipy.optimize import linprog
+
+    first, _, last = model
+    weight, bias = first.weight.detach().numpy(), first.bias.detach().numpy()
+    value = (row @ last.weight.detach()).numpy()
+    box = [(max(v - eps, 0), min(v + eps, 1)) for v in x.tolist()]
+    least = float("inf")
+    for pattern in itertools.product([0.0, 1.0], repeat=len(bias)):
+        on = torch.tensor(pattern, dtype=torch.float64).numpy()
+        sign = 1 - 2 * on
+        found = linprog(
+            (value * on) @ weight, A_ub=sign[:, None] * weight, b_ub=-sign * bias, bounds=box
+        )
+        if found.status == 0:
+            least = min(least, found.fun + float((value * on) @ bias))
+    return least + float(row @ last.bias.detach())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bounds_lie_below_the_exact_minimum_and_the_better_ones_nearer(seed):
+    model = dense(3, 4, 3, seed=seed)
+    x, y = torch.rand(1, 3, dtype=torch.float64), torch.tensor([1])
+    found = {m: margin_bounds(model, x, y, 0.2, method=m)[0].detach() for m in METHODS}
+    for other in (0, 2):
+        row = torch.zeros(3, dtype=torch.float64)
+        row[1], row[other] = 1, -1
+        exact = exact_minimum(model, x[0], 0.2, row)
+        assert found["crown"][other] <= exact + 1e-9
+        assert found["ibp"][other] <= found["crown-ibp"][other] <= exact + 1e-9
+        tiny = margin_bounds(model, x, y, 1e-6, method="crown")[0, other].item()
+        assert tiny == pytest.approx(exact_minimum(model, x[0], 1e-6, row), abs=1e-9)
+    assert found["crown"][1] == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("eps", [0.0, 1e-6, 0.02])
+def test_no_random_or_attacked_point_leaves_the_bounds(method, eps):
+    model = network()
+    x = torch.rand(4, 1, 8, 8)
+    with torch.no_grad():
+        low, high = output_bounds(model, x, eps, method=method)
+    assert bool((high - low).isfinite().all())
+    for _ in range(20):
+        sign = torch.rand(512, *x.shape).sub_(0.5).mul_(2)
+        points = (x + eps * sign.mul_(3).clamp_(-1, 1)).clamp_(0, 1).flatten(0, 1)
+        with torch.no_grad():
+            assert inside(low, high, model(points).view(512, 4, 3))
+    for row in (*torch.eye(3), *-torch.eye(3)):
+        z = x.clone()
+        for _ in range(10):
+            z.requires_grad_()
+            (slope,) = torch.autograd.grad((model(z) @ row).sum(), z)
+            z = (z + eps / 4 * slope.sign()).detach().sub(x).clamp(-eps, eps).add(x).clamp(0, 1)
+            assert inside(low, high, model(z).detach())
+            assert inside(low, high, model.double()(z.double()).detach())
+            model.float()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_million_points_of_a_small_network_stay_within(method):
+    model = dense(6, 16, 16, 3, dtype=torch.float32)
+    x = torch.rand(1, 6)
+    low, high = output_bounds(model, x, 0.1, method=method)
+    with torch.no_grad():
+        for _ in range(10):
+            points = (x + torch.rand(100_000, 6).sub_(0.5).mul_(0.2)).clamp_(0, 1)
+            assert inside(low, high, model(points))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sums_that_cancel_are_rounded_outwards(method):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 40), nn.ReLU(), nn.Linear(40, 2)).eval()
+    with torch.no_grad():
+        # What is left of 1e6-sized terms is rounding.
+        model[0].weight[:, 150:] = -model[0].weight[:, :150] * (1 + 1e-7)
+        model[0].weight.mul_(1e6)
+        model[2].weight[1] = -model[2].weight[0]
+    half = torch.rand(8, 150)
+    x = torch.cat((half, half), 1)
+    low, high = output_bounds(model, x, 0.0, method=method)
+    exact = nn.Sequential(*(nn.Linear(300, 40), nn.ReLU(), nn.Linear(40, 2))).double()
+    exact.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert inside(low, high, model(x))
+        assert inside(low.double(), high.double(), exact(x.double()))
+        one_by_one = torch.cat([model(row[None]) for row in x])
+        assert inside(low, high, one_by_one)
+        assert not torch.equal(model(x).double(), exact(x.double()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bounds_train_their_network(method):
+    model = network(dtype=torch.float64)
+    x, y = torch.rand(3, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2])
+
+    def loss():
+        return F.cross_entropy(-margin_bounds(model, x, y, 0.01, method=method), y)
+
+    before = loss()
+    before.backward()
+    names = [name for name, p in model.named_parameters() if p.grad is None]
+    assert names == []
+    weight, step = model.first.weight, 1e-6
+    with torch.no_grad():
+        weight.add_(step * weight.grad)
+        difference = (loss() - before) / step
+    torch.testing.assert_close(difference, weight.grad.square().sum(), rtol=1e-3, atol=0)
+
+
+def test_a_batch_is_bounded_as_its_images_are_and_a_chunk_changes_nothing():
+    model = network(dtype=torch.float64)
+    x = torch.rand(3, 1, 8, 8, dtype=torch.float64)
+    low, high = output_bounds(model, x, 0.02, chunk=7)
+    for i in range(3):
+        one = output_bounds(model, x[i : i + 1], 0.02)
+        torch.testing.assert_close(low[i : i + 1], one[0])
+        torch.testing.assert_close(high[i : i + 1], one[1])
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (nn.Sequential(nn.Linear(4, 4), nn.Sigmoid()), "'1' .Sigmoid"),
+        (nn.Sequential(nn.Linear(4, 4), nn.GELU()), "GELU"),
+    ],
+)
+def test_a_module_without_bounds_is_named(module, name):
+    with pytest.raises(ValueError, match=name):
+        output_bounds(module.eval(), torch.rand(2, 4), 0.1)
+
+
+class Overwriting(nn.Module):
+    def forward(self, x):
+        y = x * 2
+        return F.relu(y, inplace=True) + y
+
+
+def test_what_cannot_be_bounded_soundly_is_refused():
+    x = torch.rand(2, 4)
+    model = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="overwrites 'mul'"):
+        output_bounds(Overwriting().eval(), x, 0.1)
+    with pytest.raises(ValueError, match=r"model.eval\(\)"):
+        output_bounds(model.train(), x, 0.1)
+    model.eval()
+    with pytest.raises(ValueError, match="eps must be"):
+        output_bounds(model, x, -0.1)
+    with pytest.raises(ValueError, match="method"):
+        output_bounds(model, x, 0.1, method="deeppoly")
+    with pytest.raises(ValueError, match="x must lie in"):
+        output_bounds(model, x + 1, 0.1)
+    with pytest.raises(TypeError, match="dtype"):
+        output_bounds(model, x.double(), 0.1)
+    with pytest.raises(ValueError, match="y must lie in"):
+        margin_bounds(model, x, torch.tensor([0, 3]), 0.1)
+    with pytest.raises(ValueError, match="mixes images"):
+        output_bounds(nn.Sequential(nn.Linear(4, 3), nn.Flatten(0)).eval(), x, 0.1)

@@ -1,0 +1,68 @@
+"""Verified accuracy of data: what is counted, and going on after an interruption."""
+
+import pytest
+import torch
+from torch import nn
+
+from repsim_fast.verification import margin_bounds, verified_accuracy
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3)).train()
+
+
+@pytest.fixture
+def data(model):
+    images = torch.rand(20, 1, 4, 4)
+    labels = model(images).argmax(1)
+    labels[:5] = (labels[:5] + 1) % 3
+    return images, labels
+
+
+def test_right_images_whose_margins_are_positive_count(model, data, tmp_path):
+    path = tmp_path / "known.json"
+    found = verified_accuracy(model, data, 0.01, method="crown", batch_size=7, resume=path)
+    assert model.training
+    margins = margin_bounds(model.eval(), *data, 0.01).scatter(1, data[1][:, None], float("inf"))
+    proven = int((margins.amin(1) > 0).sum())
+    assert (found.clean, found.verified, found.n) == (0.75, proven / 20, 20)
+    assert 0 < proven <= 15
+    assert found.low < found.verified < found.high
+    assert verified_accuracy(model, data, 0.0).verified == 0.75
+    assert verified_accuracy(model, data, 1.0).verified == 0
+
+
+def test_an_interrupted_run_goes_on(model, data, tmp_path, monkeypatch):
+    path = tmp_path / "known.json"
+    whole = verified_accuracy(model, data, 0.01)
+    calls = []
+
+    def interrupting(*args, **kwargs):
+        calls.append(len(args[1]))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return margin_bounds(*args, **kwargs)
+
+    monkeypatch.setattr("repsim_fast.verification.accuracy.margin_bounds", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        verified_accuracy(model, data, 0.01, batch_size=6, resume=path)
+    resumed = verified_accuracy(model, data, 0.01, batch_size=20, resume=path)
+    assert resumed == whole
+    assert calls[3:] == [8]  # what was left: twelve were known
+    assert verified_accuracy(model, data, 0.01, resume=path) == whole
+    assert len(calls) == 4
+
+
+def test_a_file_of_something_else_is_refused(model, data, tmp_path):
+    path = tmp_path / "known.json"
+    verified_accuracy(model, data, 0.01, resume=path)
+    images, labels = data
+    other = (images.flip(0), labels)
+    for arguments in ((model, data, 0.02), (model, other, 0.01), (model[:2], data, 0.01)):
+        with pytest.raises(ValueError, match="name another file"):
+            verified_accuracy(*arguments, resume=path)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="lacks"):
+        verified_accuracy(model, data, 0.01, resume=path)

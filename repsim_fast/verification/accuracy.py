@@ -1,0 +1,170 @@
+"""Share of a data set that is verified: right, and so on every image of its ball."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast._core.borrow import borrow, model_dtype
+from repsim_fast._core.checks import check_choice
+from repsim_fast._core.files import replacing
+from repsim_fast._core.headers import listed, parsed, record, text, truth
+from repsim_fast._core.locks import only_writer
+from repsim_fast._core.model_state import device_of
+from repsim_fast.analysis.estimates import wilson_interval
+from repsim_fast.data.fingerprint import digest_of
+from repsim_fast.data.labelled import labelled
+from repsim_fast.data.labels import classes_of
+from repsim_fast.data.samples import Samples
+
+from .bounds import Method, margin_bounds
+
+_FILE = record({"settings": text(), "right": listed(truth), "verified": listed(truth)})
+
+
+@dataclass(frozen=True)
+class VerifiedAccuracy:
+    """Accuracies in [0, 1] over ``n`` images.
+
+    Attributes:
+        clean: Share of images that are right.
+        verified: Share that is right and proven to be on every image of its ball.
+        low: Lower end of the 95 % Wilson interval of ``verified``.
+        high: Its upper end.
+        n: Images.
+    """
+
+    clean: float
+    verified: float
+    low: float
+    high: float
+    n: int
+
+
+def verified_accuracy(
+    model: nn.Module,
+    data: Any,
+    eps: float,
+    *,
+    method: Method = "crown-ibp",
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    batch_size: int = 32,
+    chunk: int = 256,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+    resume: str | os.PathLike[str] | None = None,
+) -> VerifiedAccuracy:
+    """Share of images that no perturbation within an Linf ball can turn into another class.
+
+    A lower limit of robust accuracy, as an attack's is an upper limit. The model runs in eval mode
+    and comes back as it was.
+
+    Args:
+        model: As in ``output_bounds``, on images (N, ...).
+        data: ``repsim_fast.data.ImageData``, a pair of tensors (images, labels), or a
+            ``DataLoader`` or other iterable of such pairs with a length, in a fixed order.
+        eps: Radius, in units of the images.
+        method: "ibp", "crown-ibp" or "crown".
+        bounds: Least and largest value of a pixel; None for no limit.
+        batch_size: Images at a time, where ``data`` does not come in batches.
+        chunk: Neurons at a time whose bounds CROWN computes.
+        device: Where to compute; default: where the model is.
+        progress: Show a progress bar.
+        resume: A JSON file that keeps what is known of each image after each batch; one that
+            exists is gone on with, where weights, images and settings are the same.
+
+    Raises:
+        ValueError: As ``output_bounds``; a file of another model, other images or settings.
+
+    Example:
+        >>> model = nn.Linear(2, 2, bias=False)
+        >>> _ = nn.init.eye_(model.weight)
+        >>> images = torch.tensor([[0.9, 0.1], [0.55, 0.45]])
+        >>> found = verified_accuracy(model, (images, torch.tensor([0, 0])), 0.1)
+        >>> found.clean, found.verified
+        (1.0, 0.5)
+    """
+    check_choice("method", method, get_args(Method))
+    held = labelled(data)
+    where = device_of(model) if device is None else torch.device(device)
+    how: dict[str, Any] = {"method": method, "bounds": bounds}
+    path = None if resume is None else Path(resume)
+    about = {"eps": eps, "data": held.description, "model": digest_of(model.state_dict().values())}
+    settings = json.dumps({**how, **about})
+    total = len(held.labels) if isinstance(held, Samples) else None
+    with contextlib.ExitStack() as stack:
+        if path is not None:
+            stack.enter_context(only_writer(path))
+        right, verified = _known(path, settings)
+        stack.enter_context(held.reading(where))
+        stack.enter_context(borrow(model, device=where, seed=0))
+        stack.enter_context(torch.no_grad())
+        bar = stack.enter_context(_bar(total, progress))
+        n = 0
+        for x, labels in held.batches(batch_size, where):
+            y = classes_of(labels)
+            if n + len(y) > len(right):
+                new = slice(len(right) - n, None)
+                images = x[new].to(model_dtype(model, x.dtype))
+                answers, proven = _verify(model, images, y[new], eps, chunk, **how)
+                right += answers
+                verified += proven
+                if path is not None:
+                    _keep(path, settings, right, verified)
+            n += len(y)
+            bar.update(len(y))
+    if n == 0:
+        raise ValueError("data must hold at least one image, got none")
+    if n < len(right):
+        raise ValueError(f"resume: {str(path)!r} has {len(right):,} images, data have {n:,}")
+    share = sum(verified) / n
+    return VerifiedAccuracy(sum(right) / n, share, *wilson_interval(share, n), n)
+
+
+def _verify(
+    model: nn.Module, x: Tensor, y: Tensor, eps: float, chunk: int, **how: Any
+) -> tuple[list[bool], list[bool]]:
+    """Of each image whether it is right, and whether that is proven of its ball."""
+    right = model(x).argmax(1) == y
+    proven = torch.zeros_like(right)
+    if bool(right.any()):
+        margins = margin_bounds(model, x[right], y[right], eps, chunk=chunk, **how)
+        others = torch.ones_like(margins, dtype=torch.bool).scatter_(
+            1, y[right].unsqueeze(1), False
+        )
+        # A NaN is no proof.
+        proven[right] = ((margins > 0) | ~others).all(1)
+    return right.tolist(), proven.tolist()
+
+
+def _known(path: Path | None, settings: str) -> tuple[list[bool], list[bool]]:
+    """What an earlier run found."""
+    if path is None or not path.exists():
+        return [], []
+    found = parsed(path.read_text(encoding="utf-8"), _FILE, str(path))
+    if found["settings"] != settings:
+        raise ValueError(
+            f"resume: {str(path)!r} is of {found['settings']}, not of {settings}; name another file"
+        )
+    if len(found["right"]) != len(found["verified"]):
+        raise ValueError(f"resume: {str(path)!r} has lists of two lengths")
+    return found["right"], found["verified"]
+
+
+def _keep(path: Path, settings: str, right: list[bool], verified: list[bool]) -> None:
+    with replacing(path) as temporary:
+        content = {"settings": settings, "right": right, "verified": verified}
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _bar(total: int | None, shown: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc="verify", unit="img", disable=not shown, leave=False)

@@ -1,0 +1,324 @@
+"""A model as a list of operations whose bounds are known."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+from .operations import (
+    Affine,
+    Input,
+    MaxPool,
+    Operation,
+    ReLU,
+    Sum,
+    batch_norm,
+    convolution,
+    linear,
+    scaling,
+    unweighted,
+)
+
+SUPPORTED = (
+    "Linear, Conv2d (zero padding), BatchNorm in eval mode, ReLU, average and max pooling, "
+    "flatten, reshape, Dropout in eval mode, addition, and scaling by constants"
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation: which nodes it takes, the shape of its values for one image, its name."""
+
+    operation: Operation
+    inputs: tuple[int, ...]
+    shape: torch.Size
+    name: str
+
+
+@dataclass(frozen=True)
+class Value:
+    """What flows along an edge while the graph is read: a node, and an example of its values."""
+
+    index: int
+    example: Tensor
+
+
+def read(model: nn.Module, images: Tensor) -> list[Node]:
+    """The operations of ``model``, in eval mode, for images of this shape; the last is its output.
+
+    Raises:
+        ValueError: Something whose bounds are unknown, named; a model that cannot be traced.
+    """
+    try:
+        traced = fx.symbolic_trace(model)
+    except Exception as error:
+        raise ValueError(
+            f"model: expected one that torch.fx traces, without branches on values, got {error}"
+        ) from error
+    reader = _Reader(traced)
+    reader.run(images[:1].detach().clone())
+    return reader.nodes
+
+
+class _Reader(fx.Interpreter):  # type: ignore[misc]
+    """Runs the graph on one image; each operation on a value adds a node."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.extra_traceback = False
+        self.nodes: list[Node] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        self._current = n
+        return super().run_node(n)
+
+    def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return self._add(Input(), (), super().placeholder(target, args, kwargs))
+
+    def output(self, target: Any, args: Any, kwargs: Any) -> Any:
+        (found,) = args
+        if not isinstance(found, Value) or found.example.ndim != 2:
+            raise ValueError("model must return logits, a tensor of shape (N, n_classes)")
+        if found.index != len(self.nodes) - 1:
+            self.nodes.append(
+                Node(unweighted(_same, 0), (found.index,), found.example.shape[1:], "output")
+            )
+        return found
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if not _holds_value((args, kwargs)):
+            return super().call_module(target, args, kwargs)
+        module = self.fetch_attr(target)
+        made = _of_module(module, args[0].example) if args and not kwargs else None
+        if made is None:
+            raise _unknown(f"module {target!r} ({type(module).__name__}), or of its hooks or mode")
+        self._check_in_place(bool(getattr(module, "inplace", False)))
+        return self._add(made, args[:1], module(args[0].example.clone()))
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if not _holds_value((args, kwargs)):
+            return super().call_function(target, args, kwargs)
+        return self._call(target, args, kwargs, f"function {target.__name__!r}")
+
+    def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if not _holds_value((args, kwargs)):
+            return super().call_method(target, args, kwargs)
+        if target in ("size", "dim"):
+            return getattr(args[0].example, target)(*args[1:], **kwargs)
+        function = getattr(Tensor, str(target))
+        return self._call(function, args, kwargs, f"method {target!r}")
+
+    def _call(self, function: Any, args: Any, kwargs: Any, name: str) -> Any:
+        if function is getattr:
+            return getattr(args[0].example, args[1])
+        concrete, named = fx.node.map_aggregate((tuple(args), dict(kwargs)), _example)
+        values = [a for a in args if isinstance(a, Value)]
+        if len(values) == 2 and function in _SUMS and len(args) == 2 and not kwargs:
+            self._check_in_place(function in (operator.iadd, operator.isub))
+            sign = -1.0 if function in _MINUS else 1.0
+            return self._add(Sum(sign), args, concrete[0] + sign * concrete[1])
+        made = None
+        if len(values) == 1 and not _holds_value(kwargs):
+            made = _of_function(function, args, kwargs)
+        if made is None:
+            raise _unknown(name)
+        in_place = bool(kwargs.get("inplace", False)) or function in _IN_PLACE
+        self._check_in_place(in_place)
+        return self._add(made, values, function(*concrete, **named))
+
+    def _add(self, operation: Operation, inputs: Any, example: Tensor) -> Value:
+        indices = tuple(value.index for value in inputs)
+        if indices and example.shape[:1] != (1,):
+            raise ValueError(f"model: {self._current.name!r} mixes images of a batch")
+        self.nodes.append(Node(operation, indices, example.shape[1:], self._current.name))
+        return Value(len(self.nodes) - 1, example)
+
+    def _check_in_place(self, in_place: bool) -> None:
+        """A value overwritten and used again elsewhere would be another than the graph says."""
+        if not in_place:
+            return
+        views = {
+            n.name for n in self.nodes if isinstance(n.operation, Affine) and not n.operation.terms
+        }
+        shared = list(self._current.all_input_nodes)
+        for value in shared:
+            if value.name in views:  # whose memory is that of what they show
+                shared += value.all_input_nodes
+            if len(value.users) > 1:
+                raise ValueError(
+                    f"model: {self._current.name!r} overwrites {value.name!r}, which is used "
+                    "elsewhere, too; use the form that is not in place"
+                )
+
+
+_IN_PLACE = (Tensor.relu_, torch.relu_, operator.iadd, operator.isub, operator.imul)
+_PLUS = (operator.add, operator.iadd, torch.add, Tensor.add)
+_MINUS = (operator.sub, operator.isub, torch.sub, Tensor.sub)
+_SUMS = (*_PLUS, *_MINUS)
+
+
+def _unknown(what: str) -> ValueError:
+    return ValueError(f"model: no bounds are known of {what}; known are {SUPPORTED}")
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _example(value: Any) -> Any:
+    return value.example if isinstance(value, Value) else value
+
+
+def _holds_value(tree: Any) -> bool:
+    found: list[bool] = []
+    fx.node.map_aggregate(tree, lambda leaf: found.append(isinstance(leaf, Value)))
+    return any(found)
+
+
+def _of_module(module: nn.Module, x: Tensor) -> Operation | None:
+    """What a module does, exact types only: a subclass may do anything."""
+    kind = parametrize.type_before_parametrizations(module)
+    made: Operation | None = None
+    if module._forward_hooks or module._forward_pre_hooks:
+        made = None  # which may change what goes in or comes out
+    elif isinstance(module, nn.Linear) and kind is nn.Linear:
+        made = linear(module.weight, module.bias)
+    elif isinstance(module, nn.Conv2d) and kind is nn.Conv2d and module.padding_mode == "zeros":
+        made = convolution(
+            module.weight,
+            module.bias,
+            stride=module.stride,
+            padding=module.padding,
+            dilation=module.dilation,
+            groups=module.groups,
+        )
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not module.training:
+        standard = kind in (nn.BatchNorm1d, nn.BatchNorm2d)
+        if standard and module.running_mean is not None and module.running_var is not None:
+            made = batch_norm(
+                module.running_mean, module.running_var, module.weight, module.bias,
+                module.eps, x.ndim,
+            )  # fmt: skip
+    elif kind is nn.ReLU:
+        made = ReLU()
+    elif kind in (nn.Identity, nn.Dropout, nn.Dropout2d) and not module.training:
+        made = unweighted(_same, 0)
+    elif kind is nn.Flatten:
+        made = _reshaped(module, x)
+    elif isinstance(module, nn.AvgPool2d) and kind is nn.AvgPool2d:
+        made = unweighted(module, _area(module.kernel_size))
+    elif kind is nn.AdaptiveAvgPool2d:
+        made = unweighted(module, x[0, 0].numel())
+    elif isinstance(module, nn.MaxPool2d) and kind is nn.MaxPool2d and not module.return_indices:
+        made = _max_pool(
+            module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode
+        )
+    return made
+
+
+def _of_function(function: Any, args: Any, kwargs: Any) -> Operation | None:
+    """What a function of one value does; ``args`` has the value and constants."""
+    made: Operation | None = None
+    if function in _PLUS or function in _MINUS or function in (operator.mul, operator.truediv):
+        made = None if kwargs or len(args) != 2 else _with_constant(function, *args)
+    elif not isinstance(args[0], Value):
+        made = None
+    elif function in (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_):
+        made = ReLU()
+    elif function is F.linear:
+        made = _bound(linear, ("weight", "bias"), args, kwargs)
+    elif function in (torch.conv2d, F.conv2d):
+        names = ("weight", "bias", "stride", "padding", "dilation", "groups")
+        made = _bound(convolution, names, args, kwargs)
+    elif function is F.avg_pool2d:
+        kernel = kwargs.get("kernel_size", args[1] if len(args) > 1 else 1)
+        made = unweighted(lambda x: F.avg_pool2d(x, *args[1:], **kwargs), _area(kernel))
+    elif function is F.adaptive_avg_pool2d:
+        terms = args[0].example[0, 0].numel()
+        made = unweighted(lambda x: F.adaptive_avg_pool2d(x, *args[1:], **kwargs), terms)
+    elif getattr(function, "__name__", "") in ("max_pool2d", "boolean_dispatch", "fn"):
+        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+        made = _bound(_max_pool, names, args, kwargs) if function is F.max_pool2d else None
+    elif function in (torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape, torch.reshape):
+        made = _reshaped(lambda x: function(x, *args[1:], **kwargs), args[0].example)
+    elif function in (Tensor.mean, torch.mean) and not _over_batch(args, kwargs):
+        terms = args[0].example[0].numel()
+        made = unweighted(lambda x: torch.mean(x, *args[1:], **kwargs), terms)
+    elif function in (F.dropout, F.dropout2d) and not _bound(
+        lambda p=0.5, training=True: training, ("p", "training"), args, kwargs
+    ):
+        made = unweighted(_same, 0)
+    return made
+
+
+def _bound(make: Any, names: tuple[str, ...], args: Any, kwargs: Any) -> Any:
+    """``make`` with a function's arguments after the value; None where it has others."""
+    given = {**dict(zip(names, args[1:], strict=False)), **kwargs}
+    given.pop("inplace", None)
+    if len(args) - 1 > len(names) or not set(given) <= set(names):
+        return None
+    if make is linear or make is convolution:
+        given.setdefault("bias", None)
+    return make(**given)
+
+
+def _with_constant(function: Any, a: Any, b: Any) -> Operation | None:
+    """A value plus, minus, times or over a constant that is the same for every image."""
+    first = isinstance(a, Value)
+    value, constant = (a, b) if first else (b, a)
+    like = value.example
+    if isinstance(constant, Tensor):
+        if constant.ndim > like.ndim or (constant.ndim == like.ndim and len(constant) != 1):
+            return None
+        constant = constant.to(like)
+    elif isinstance(constant, int | float):
+        constant = torch.tensor(constant, dtype=like.dtype, device=like.device)
+    else:
+        return None
+    one = torch.ones((), dtype=like.dtype, device=like.device)
+    if function in _PLUS:
+        return scaling(one, constant)
+    if function in _MINUS:
+        return scaling(one, -constant) if first else scaling(-one, constant)
+    if function is operator.mul:
+        return scaling(constant, None)
+    return scaling(1 / constant, None) if first else None
+
+
+def _over_batch(args: Any, kwargs: Any) -> bool:
+    """Whether a mean is, or may be, taken over the images as well."""
+    dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    if dims is None:
+        return True
+    ndim = args[0].example.ndim
+    return any(d % ndim == 0 for d in ((dims,) if isinstance(dims, int) else dims))
+
+
+def _reshaped(function: Any, x: Tensor) -> Affine:
+    """The same numbers in another shape, whatever the number of samples."""
+    shape = function(x).shape
+    if shape[:1] != (1,):
+        raise ValueError(f"model: a reshape to {tuple(shape)} mixes images of a batch")
+    return unweighted(lambda y: y.reshape(len(y), *shape[1:]), 0)
+
+
+def _max_pool(
+    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> MaxPool:  # fmt: skip
+    def pool(x: Tensor) -> tuple[Tensor, Tensor]:
+        return F.max_pool2d(  # type: ignore[no-any-return]
+            x, kernel_size, stride, padding, dilation, ceil_mode, return_indices=True
+        )
+
+    return MaxPool(pool)
+
+
+def _area(kernel: int | tuple[int, ...]) -> int:
+    return kernel**2 if isinstance(kernel, int) else kernel[0] * kernel[-1]
