@@ -210,7 +210,7 @@ def _tightened(nodes: list[Node], intervals: list[_Interval], index: int, chunk:
     low, high = old.low.flatten(1), old.high.flatten(1)
     feeds_pool = any(isinstance(n.operation, MaxPool) and index in n.inputs for n in nodes)
     open_ = (low < high if feeds_pool else (low < 0) & (high > 0)).any(0).nonzero().squeeze(1)
-    for part in open_.split(chunk) if len(open_) else ():
+    for part in torch.split(open_, chunk) if len(open_) else ():
         rows = torch.zeros(len(part), low.shape[1], dtype=low.dtype, device=low.device)
         rows[torch.arange(len(part), device=low.device), part] = 1
         both = torch.cat((rows, -rows)).view(1, 2 * len(part), *nodes[index].shape)
@@ -272,8 +272,8 @@ def _backward(
             parts.append(-(torch.stack(reach).sum(0) * (4 * tiny * (1 + terms))).unsqueeze(1))
         for i, part in zip(node.inputs if sent else (), sent, strict=True):
             coefficients[i] = coefficients[i] + part if i in coefficients else part
-        total = total + torch.stack(torch.broadcast_tensors(total, *parts)[1:]).sum(0)
-        size = size + torch.stack(torch.broadcast_tensors(size, *parts)[1:]).abs().sum(0)
+        total = total + sum(parts[1:], parts[0])
+        size = size + sum((part.abs() for part in parts[1:]), parts[0].abs())
     return narrowed(total - size * (4 * len(nodes) * torch.finfo(torch.float64).eps), rows.dtype)
 
 

@@ -66,7 +66,7 @@ def read(model: nn.Module, images: Tensor) -> list[Node]:
     return reader.nodes
 
 
-class _Reader(fx.Interpreter):  # type: ignore[misc]
+class _Reader(fx.Interpreter):
     """Runs the graph on one image; each operation on a value adds a node."""
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -243,8 +243,8 @@ def _of_function(function: Any, args: Any, kwargs: Any) -> Operation | None:
         terms = args[0].example[0, 0].numel()
         made = unweighted(lambda x: F.adaptive_avg_pool2d(x, *args[1:], **kwargs), terms)
     elif getattr(function, "__name__", "") in ("max_pool2d", "boolean_dispatch", "fn"):
-        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-        made = _bound(_max_pool, names, args, kwargs) if function is F.max_pool2d else None
+        window = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+        made = _bound(_max_pool, window, args, kwargs) if function is F.max_pool2d else None
     elif function in (torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape, torch.reshape):
         made = _reshaped(lambda x: function(x, *args[1:], **kwargs), args[0].example)
     elif function in (Tensor.mean, torch.mean) and not _over_batch(args, kwargs):
@@ -313,7 +313,7 @@ def _max_pool(
     ceil_mode: bool = False,
 ) -> MaxPool:  # fmt: skip
     def pool(x: Tensor) -> tuple[Tensor, Tensor]:
-        return F.max_pool2d(  # type: ignore[no-any-return]
+        return F.max_pool2d(
             x, kernel_size, stride, padding, dilation, ceil_mode, return_indices=True
         )
 

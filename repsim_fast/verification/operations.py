@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class Affine:
     def transposed(self, y: Tensor, shape: torch.Size) -> Tensor:
         """W^T y for ``y`` (N, *out) where inputs have ``shape``; differentiable."""
         like = torch.zeros(len(y), *shape, dtype=y.dtype, device=y.device)
-        _, pullback = torch.func.vjp(self.linear, like)
+        pullback = torch.func.vjp(self.linear, like)[1]
         (found,) = pullback(y)
         return found  # type: ignore[no-any-return]
 
@@ -77,12 +78,12 @@ def linear(weight: Tensor, bias: Tensor | None) -> Affine:
     )
 
 
-def convolution(weight: Tensor, bias: Tensor | None, **how: object) -> Affine:
+def convolution(weight: Tensor, bias: Tensor | None, **how: Any) -> Affine:
     """A convolution of images with zero padding."""
     shift = None if bias is None else bias[:, None, None]
     return Affine(
-        lambda x: F.conv2d(x, weight, **how),  # type: ignore[arg-type]
-        lambda x: F.conv2d(x, weight.abs(), **how),  # type: ignore[arg-type]
+        lambda x: F.conv2d(x, weight, **how),
+        lambda x: F.conv2d(x, weight.abs(), **how),
         terms=weight[0].numel(),
         uses=weight[:, 0].numel(),
         bias=shift,
