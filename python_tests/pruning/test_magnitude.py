@@ -147,3 +147,10 @@ def test_other_kinds_of_weights_are_refused() -> None:
         pruning.prune(3, 0.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="sparsity must be a number"):
         pruning.prune(two_layers(), "0.5")  # type: ignore[arg-type]
+
+
+def test_a_model_in_eval_mode_stays_in_it() -> None:
+    for training in (False, True):
+        model = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).train(training)
+        pruning.prune(model, 0.5)
+        assert {m.training for m in model.modules()} == {training}

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from repsim_fast import models, pruning
 from repsim_fast.verification import margin_bounds, output_bounds
 
 METHODS = ["ibp", "crown-ibp", "crown"]
@@ -262,3 +263,43 @@ def test_what_cannot_be_bounded_soundly_is_refused():
         margin_bounds(model, x, torch.tensor([0, 3]), 0.1)
     with pytest.raises(ValueError, match="mixes images"):
         output_bounds(nn.Sequential(nn.Linear(4, 3), nn.Flatten(0)).eval(), x, 0.1)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet-8", "wrn-10-1", "preactresnet-18-w4", "resnet-digits", "pruned"]
+)
+def test_the_networks_of_the_package_are_bounded(name):
+    model = models.build(
+        "resnet-8" if name == "pruned" else name, num_classes=4, in_channels=1, seed=0
+    ).eval()
+    if name == "pruned":
+        pruning.prune(model, 0.5)
+    x = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        low, high = output_bounds(model, x, 0.001, method="ibp")
+        for _ in range(20):
+            points = (x + 0.001 * torch.randn_like(x).sign()).clamp(0, 1)
+            assert inside(low, high, model(points))
+
+
+class Changed(nn.Module):
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x):
+        return self.part(x).flatten(1)
+
+
+def test_slices_and_padding_are_bounded_as_linear_maps():
+    sliced = Changed(lambda x: F.pad(x[:, :, ::2], (1, 0, 0, 0)) * 2.0).eval()
+    x = torch.rand(2, 1, 4, 2, dtype=torch.float64) * 0.5 + 0.25
+    low, high = output_bounds(sliced, x, 0.1)
+    value = sliced(x)
+    reach = 0.2 * (value != 0)
+    torch.testing.assert_close(low, value - reach)
+    torch.testing.assert_close(high, value + reach)
+    for part in (lambda x: x[:1], lambda x: F.pad(x, (1, 1), value=1.0), lambda x: x[0]):
+        wrong = Changed(part).eval()
+        with pytest.raises(ValueError, match="no bounds are known of function"):
+            output_bounds(wrong, x, 0.1)

@@ -92,6 +92,7 @@ def learned_scores(
     try:
         for name, layer in picked.items():
             parametrize.register_parametrization(layer, "weight", masks[name])
+            layer.train(layer.training)  # new parts begin in training mode
         for parameter in required:
             parameter.requires_grad_(False)
         yield

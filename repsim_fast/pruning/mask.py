@@ -39,6 +39,7 @@ def put_on(layers: Mapping[str, nn.Module], masks: Iterable[Tensor]) -> None:
     for layer, keep in zip(layers.values(), masks, strict=True):
         if (mask := mask_of(layer)) is None:
             parametrize.register_parametrization(layer, "weight", Mask(keep))
+            layer.train(layer.training)  # new parts begin in training mode
         else:
             mask.keep.copy_(keep)
         with torch.no_grad():

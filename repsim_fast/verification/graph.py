@@ -27,7 +27,8 @@ from .operations import (
 
 SUPPORTED = (
     "Linear, Conv2d (zero padding), BatchNorm in eval mode, ReLU, average and max pooling, "
-    "flatten, reshape, Dropout in eval mode, addition, and scaling by constants"
+    "flatten, reshape, slices, padding with zeros, Dropout in eval mode, addition, and scaling by "
+    "constants"
 )
 
 
@@ -229,6 +230,10 @@ def _of_function(function: Any, args: Any, kwargs: Any) -> Operation | None:
         made = None if kwargs or len(args) != 2 else _with_constant(function, *args)
     elif not isinstance(args[0], Value):
         made = None
+    elif function is operator.getitem and _of_every_image(args[1]):
+        made = unweighted(lambda x: x[args[1]], 0)
+    elif function is F.pad and _with_zeros(args[2:], kwargs):
+        made = unweighted(lambda x: F.pad(x, *args[1:], **kwargs), 0)
     elif function in (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_):
         made = ReLU()
     elif function is F.linear:
@@ -289,6 +294,18 @@ def _with_constant(function: Any, a: Any, b: Any) -> Operation | None:
     if function is operator.mul:
         return scaling(constant, None)
     return scaling(1 / constant, None) if first else None
+
+
+def _of_every_image(index: Any) -> bool:
+    """Whether an index takes the same slices of each image."""
+    slices = index if isinstance(index, tuple) else (index,)
+    return slices[0] == slice(None) and all(isinstance(s, slice) for s in slices)
+
+
+def _with_zeros(args: Any, kwargs: Any) -> bool:
+    """Whether a padding, of which this follows the image and the widths, is one with zeros."""
+    named = {**dict(zip(("mode", "value"), args, strict=False)), **kwargs}
+    return named.get("mode", "constant") == "constant" and not named.get("value")
 
 
 def _over_batch(args: Any, kwargs: Any) -> bool:
