@@ -303,3 +303,20 @@ def test_slices_and_padding_are_bounded_as_linear_maps():
         wrong = Changed(part).eval()
         with pytest.raises(ValueError, match="no bounds are known of function"):
             output_bounds(wrong, x, 0.1)
+
+
+def test_what_the_graph_does_not_show_is_refused():
+    x = torch.rand(2, 4)
+    hooked, outer, replaced = (nn.Sequential(nn.Linear(4, 3)).eval() for _ in range(3))
+    hooked[0].register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+    outer.register_forward_hook(lambda module, args, output: output + 1)
+    replaced[0].forward = lambda x: x * 3
+    for model, what in ((hooked, "hooks"), (outer, "hooks"), (replaced, "replaced forward")):
+        with pytest.raises(ValueError, match=f"the {what} of module"):
+            output_bounds(model, x, 0.1)
+    pool = nn.Sequential(nn.AvgPool2d(2, divisor_override=-1), nn.Flatten()).eval()
+    with pytest.raises(ValueError, match="AvgPool2d"):
+        output_bounds(pool, torch.rand(1, 1, 4, 4), 0.1)
+    called = Changed(lambda x: F.avg_pool2d(x, 2, divisor_override=-1)).eval()
+    with pytest.raises(ValueError, match="avg_pool2d"):
+        output_bounds(called, torch.rand(1, 1, 4, 4), 0.1)

@@ -60,7 +60,9 @@ def test_a_file_of_something_else_is_refused(model, data, tmp_path):
     verified_accuracy(model, data, 0.01, resume=path)
     images, labels = data
     other = (images.flip(0), labels)
-    for arguments in ((model, data, 0.02), (model, other, 0.01), (model[:2], data, 0.01)):
+    linear = nn.Sequential(model[0], model[1], model[3]).train()  # of the same weights
+    models = ((model[:2], data, 0.01), (linear, data, 0.01))
+    for arguments in ((model, data, 0.02), (model, other, 0.01), *models):
         with pytest.raises(ValueError, match="name another file"):
             verified_accuracy(*arguments, resume=path)
     path.write_text("{}")

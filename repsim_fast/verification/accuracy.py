@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from repsim_fast.data.labels import classes_of
 from repsim_fast.data.samples import Samples
 
 from .bounds import Method, margin_bounds
+from .graph import description
 
 _FILE = record({"settings": text(), "right": listed(truth), "verified": listed(truth)})
 
@@ -96,7 +98,9 @@ def verified_accuracy(
     where = device_of(model) if device is None else torch.device(device)
     how: dict[str, Any] = {"method": method, "bounds": bounds}
     path = None if resume is None else Path(resume)
-    about = {"eps": eps, "data": held.description, "model": digest_of(model.state_dict().values())}
+    does = hashlib.sha256(description(model).encode()).hexdigest()[:16]
+    weights = digest_of(model.state_dict().values())
+    about = {"eps": eps, "data": held.description, "model": f"{does} {weights}"}
     settings = json.dumps({**how, **about})
     total = len(held.labels) if isinstance(held, Samples) else None
     with contextlib.ExitStack() as stack:

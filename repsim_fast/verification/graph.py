@@ -56,15 +56,33 @@ def read(model: nn.Module, images: Tensor) -> list[Node]:
     Raises:
         ValueError: Something whose bounds are unknown, named; a model that cannot be traced.
     """
+    reader = _Reader(_traced(model))
+    reader.run(images[:1].detach().clone())
+    return reader.nodes
+
+
+def description(model: nn.Module) -> str:
+    """What the model does, apart from the values of its weights.
+
+    Raises:
+        ValueError: As `read`.
+    """
+    return f"{model}\n{_traced(model).code}"
+
+
+def _traced(model: nn.Module) -> fx.GraphModule:
+    for name, module in model.named_modules():
+        # Which may change what goes in or comes out, and is none of what the graph shows.
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise _unknown(f"the hooks of module {name!r} ({type(module).__name__})")
+        if "forward" in vars(module):
+            raise _unknown(f"the replaced forward of module {name!r} ({type(module).__name__})")
     try:
-        traced = fx.symbolic_trace(model)
+        return fx.symbolic_trace(model)
     except Exception as error:
         raise ValueError(
             f"model: expected one that torch.fx traces, without branches on values, got {error}"
         ) from error
-    reader = _Reader(traced)
-    reader.run(images[:1].detach().clone())
-    return reader.nodes
 
 
 class _Reader(fx.Interpreter):
@@ -186,9 +204,7 @@ def _of_module(module: nn.Module, x: Tensor) -> Operation | None:
     """What a module does, exact types only: a subclass may do anything."""
     kind = parametrize.type_before_parametrizations(module)
     made: Operation | None = None
-    if module._forward_hooks or module._forward_pre_hooks:
-        made = None  # which may change what goes in or comes out
-    elif isinstance(module, nn.Linear) and kind is nn.Linear:
+    if isinstance(module, nn.Linear) and kind is nn.Linear:
         made = linear(module.weight, module.bias)
     elif isinstance(module, nn.Conv2d) and kind is nn.Conv2d and module.padding_mode == "zeros":
         made = convolution(
@@ -212,7 +228,7 @@ def _of_module(module: nn.Module, x: Tensor) -> Operation | None:
         made = unweighted(_same, 0)
     elif kind is nn.Flatten:
         made = _reshaped(module, x)
-    elif isinstance(module, nn.AvgPool2d) and kind is nn.AvgPool2d:
+    elif isinstance(module, nn.AvgPool2d) and kind is nn.AvgPool2d and not module.divisor_override:
         made = unweighted(module, _area(module.kernel_size))
     elif kind is nn.AdaptiveAvgPool2d:
         made = unweighted(module, x[0, 0].numel())
@@ -241,7 +257,7 @@ def _of_function(function: Any, args: Any, kwargs: Any) -> Operation | None:
     elif function in (torch.conv2d, F.conv2d):
         names = ("weight", "bias", "stride", "padding", "dilation", "groups")
         made = _bound(convolution, names, args, kwargs)
-    elif function is F.avg_pool2d:
+    elif function is F.avg_pool2d and len(args) < 7 and not kwargs.get("divisor_override"):
         kernel = kwargs.get("kernel_size", args[1] if len(args) > 1 else 1)
         made = unweighted(lambda x: F.avg_pool2d(x, *args[1:], **kwargs), _area(kernel))
     elif function is F.adaptive_avg_pool2d:
