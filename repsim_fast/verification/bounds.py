@@ -67,7 +67,7 @@ def output_bounds(
         >>> model = nn.Linear(2, 2, bias=False).eval()
         >>> _ = nn.init.eye_(model.weight)
         >>> low, high = output_bounds(model, torch.tensor([[0.5, 0.95]]), 0.125)
-        >>> [round(float(v), 4) for v in (*low[0], *high[0])]
+        >>> [round(v.item(), 4) for v in (*low[0], *high[0])]
         [0.375, 0.825, 0.625, 1.0]
 
     References:
