@@ -320,3 +320,15 @@ def test_what_the_graph_does_not_show_is_refused():
     called = Changed(lambda x: F.avg_pool2d(x, 2, divisor_override=-1)).eval()
     with pytest.raises(ValueError, match="avg_pool2d"):
         output_bounds(called, torch.rand(1, 1, 4, 4), 0.1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_autocast_around_changes_nothing(method):
+    model, x, y = network(), torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+    low, high = output_bounds(model, x, 0.02, method=method)
+    margins = margin_bounds(model, x, y, 0.02, method=method)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = output_bounds(model, x, 0.02, method=method)
+        assert torch.equal(low, again[0])
+        assert torch.equal(high, again[1])
+        assert torch.equal(margins, margin_bounds(model, x, y, 0.02, method=method))

@@ -68,3 +68,29 @@ def test_a_file_of_something_else_is_refused(model, data, tmp_path):
     path.write_text("{}")
     with pytest.raises(ValueError, match="lacks"):
         verified_accuracy(model, data, 0.01, resume=path)
+
+
+class Scaled(nn.Module):
+    """With numbers that are no part of the state dict."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.part, self.scale = nn.Linear(4, 3), torch.full((1, 3), scale)
+
+    def forward(self, x):
+        return self.part(x) * self.scale
+
+
+def test_one_weight_or_a_constant_makes_another_model(tmp_path):
+    path, model = tmp_path / "known.json", Scaled(1.0)
+    data = torch.rand(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    verified_accuracy(model, data, 0.01, resume=path)
+    other = Scaled(-1.0)
+    other.load_state_dict(model.state_dict())
+    changed = Scaled(1.0)
+    changed.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        changed.part.weight[2, 3] += 1e-3
+    for wrong in (other, changed):
+        with pytest.raises(ValueError, match="name another file"):
+            verified_accuracy(wrong, data, 0.01, resume=path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -20,13 +19,12 @@ from repsim_fast._core.headers import listed, parsed, record, text, truth
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.model_state import device_of
 from repsim_fast.analysis.estimates import wilson_interval
-from repsim_fast.data.fingerprint import digest_of
 from repsim_fast.data.labelled import labelled
 from repsim_fast.data.labels import classes_of
 from repsim_fast.data.samples import Samples
 
 from .bounds import Method, margin_bounds
-from .graph import description
+from .graph import fingerprint
 
 _FILE = record({"settings": text(), "right": listed(truth), "verified": listed(truth)})
 
@@ -98,9 +96,7 @@ def verified_accuracy(
     where = device_of(model) if device is None else torch.device(device)
     how: dict[str, Any] = {"method": method, "bounds": bounds}
     path = None if resume is None else Path(resume)
-    does = hashlib.sha256(description(model).encode()).hexdigest()[:16]
-    weights = digest_of(model.state_dict().values())
-    about = {"eps": eps, "data": held.description, "model": f"{does} {weights}"}
+    about = {"eps": eps, "data": held.description, "model": fingerprint(model)}
     settings = json.dumps({**how, **about})
     total = len(held.labels) if isinstance(held, Samples) else None
     with contextlib.ExitStack() as stack:

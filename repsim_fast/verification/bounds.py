@@ -76,11 +76,13 @@ def output_bounds(
         (CROWN), 2018; Zhang et al., "Towards stable and efficient training of verifiably robust
         neural networks" (CROWN-IBP), 2019.
     """
-    nodes, intervals = _propagated(model, x, eps, method, bounds, chunk)
-    last = nodes[-1].shape[0]
-    eye = torch.eye(last, dtype=x.dtype, device=x.device)
-    both = torch.cat((eye, -eye)).expand(len(x), -1, -1)
-    found = _backward(nodes, intervals, len(nodes) - 1, both, method != "ibp")
+    device = images_device(x)
+    with torch.autocast(device.type, enabled=False):  # which rounds further than is allowed for
+        nodes, intervals = _propagated(model, x, eps, method, bounds, chunk)
+        last = nodes[-1].shape[0]
+        eye = torch.eye(last, dtype=x.dtype, device=device)
+        both = torch.cat((eye, -eye)).expand(len(x), -1, -1)
+        found = _backward(nodes, intervals, len(nodes) - 1, both, method != "ibp")
     low, high = found[:, :last], -found[:, last:]
     return torch.maximum(low, intervals[-1].low), torch.minimum(high, intervals[-1].high)
 
@@ -102,14 +104,16 @@ def margin_bounds(
     references as in ``output_bounds``; ``y`` are labels (N,).
     """
     labels = check_labels(y, x)
-    nodes, intervals = _propagated(model, x, eps, method, bounds, chunk)
-    n_classes = nodes[-1].shape[0]
-    check_labels_below(n_classes, labels)
-    eye = torch.eye(n_classes, dtype=x.dtype, device=x.device)
-    differences = eye[labels].unsqueeze(1) - eye
-    found = _backward(nodes, intervals, len(nodes) - 1, differences, False)
-    if method != "ibp":
-        found = torch.maximum(found, _backward(nodes, intervals, len(nodes) - 1, differences, True))
+    with torch.autocast(images_device(x).type, enabled=False):
+        nodes, intervals = _propagated(model, x, eps, method, bounds, chunk)
+        n_classes, last = nodes[-1].shape[0], len(nodes) - 1
+        check_labels_below(n_classes, labels)
+        eye = torch.eye(n_classes, dtype=x.dtype, device=x.device)
+        differences = eye[labels].unsqueeze(1) - eye
+        found = _backward(nodes, intervals, last, differences, False)
+        if method != "ibp":
+            linear = _backward(nodes, intervals, last, differences, True)
+            found = torch.maximum(found, linear)
     return found.masked_fill(eye[labels].bool(), 0.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from dataclasses import dataclass
 from typing import Any
@@ -61,13 +62,19 @@ def read(model: nn.Module, images: Tensor) -> list[Node]:
     return reader.nodes
 
 
-def description(model: nn.Module) -> str:
-    """What the model does, apart from the values of its weights.
+def fingerprint(model: nn.Module) -> str:
+    """A digest of what the model does: its graph, and every number of its weights and constants.
 
     Raises:
         ValueError: As `read`.
     """
-    return f"{model}\n{_traced(model).code}"
+    traced = _traced(model)
+    digest = hashlib.sha256(f"{model}\n{traced.code}".encode())
+    # Of the traced module, which holds the constants of a forward, too.
+    for name, value in traced.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
 
 
 def _traced(model: nn.Module) -> fx.GraphModule:
