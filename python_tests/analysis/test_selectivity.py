@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -133,3 +135,13 @@ def test_bad_input(data: tuple[Tensor, Tensor]) -> None:
     rows = nn.Sequential(nn.Flatten(0, 1), nn.Flatten(), nn.ReLU())
     with pytest.raises(ValueError, match="units for each of the"):
         selectivity(rows, (x.expand(-1, 2, -1, -1), y))
+
+
+def test_negative_class_means_are_named():
+    data = torch.tensor([[-3.0], [1.0]]), torch.tensor([0, 1])
+    model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.ReLU())
+    with pytest.warns(UserWarning, match="1 layers, such as '0', have negative class means"):
+        selectivity(model, data, layers=["0", "1"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        selectivity(model, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,9 @@ def selectivity(
             that is not finite or not called in every pass; layers that the model does not have.
         TypeError: Labels that are no integers.
 
+    Warns:
+        UserWarning: A layer with negative class means, of which the index is not in [0, 1].
+
     Example:
         >>> import torch
         >>> from repsim_fast.analysis.selectivity import selectivity
@@ -98,6 +102,13 @@ def selectivity(
     classes, counts, means = class_means(
         model, data, layers=layers, mask=mask, batch_size=batch_size
     )
+    if negative := [name for name, table in means.items() if bool((table < 0).any())]:
+        warnings.warn(
+            f"selectivity: units of {len(negative)} layers, such as {negative[0]!r}, have negative "
+            "class means; the index is made for activations that are not, and need not lie in "
+            "[0, 1] there",
+            stacklevel=2,
+        )
     return Selectivity(
         {name: selectivity_of_means(table) for name, table in means.items()},
         means,
