@@ -41,13 +41,18 @@ def test_default_device_changes_nothing():
     assert torch.equal(expected, torch.cat([p.detach().flatten() for p in model.parameters()]))
 
 
+def test_case_does_not_matter():
+    first = models.build("WRN-10-1", num_classes=3, seed=1)
+    assert torch.equal(torch.cat([p.flatten() for p in first.parameters()]), weights("wrn-10-1", 1))
+
+
 def test_available_names_the_families():
     assert {"resnet-digits", "preactresnet-18", "wrn-D-K"} <= set(models.available())
 
 
-@pytest.mark.parametrize("name", ["", "resnet", "wrn-28", "wrn-28-10-1", "WRN-28-10", "vgg"])
+@pytest.mark.parametrize("name", ["", "resnet", "wrn-28", "wrn-28-10-1", "wrn-28-10x", "vgg"])
 def test_unknown_name_lists_what_there_is(name):
-    with pytest.raises(ValueError, match=rf"unknown model '{name}'; there are .*wrn-D-K"):
+    with pytest.raises(ValueError, match=rf"unknown model '{name}';.* there are .*wrn-D-K"):
         models.build(name, num_classes=10)
 
 
@@ -80,7 +85,7 @@ def test_torchvision():
     first, again = (build("torchvision:resnet18", num_classes=7, seed=3) for _ in range(2))
     assert torch.equal(first.conv1.weight, again.conv1.weight)
     assert first.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 7)
-    with pytest.raises(ValueError, match=r"no classifier 'resnet19'; there are: .*resnet18"):
+    with pytest.raises(ValueError, match=r"no classifier 'resnet19'; did you mean .*resnet18"):
         build("torchvision:resnet19", num_classes=7)
     with pytest.raises(ValueError, match="takes 3 channels, got in_channels=1"):
         build("torchvision:resnet18", num_classes=7, in_channels=1)
@@ -94,10 +99,10 @@ def test_timm():
         models.build("timm:nothing", num_classes=7)
 
 
-@pytest.mark.parametrize("package", ["torchvision", "timm"])
-def test_missing_package_is_named(monkeypatch, package):
+@pytest.mark.parametrize(("package", "of"), [("torchvision", "vision"), ("timm", "timm")])
+def test_missing_package_is_named(monkeypatch, package, of):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=f"needs the package {package}: pip install {package}"):
+    with pytest.raises(ImportError, match=rf'needs {package}: pip install "repsim_fast\[{of}\]"'):
         models.build(f"{package}:resnet18", num_classes=10)
 
 

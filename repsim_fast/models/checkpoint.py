@@ -194,10 +194,18 @@ def checkpoint_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _header(path, read_metadata(path))
 
 
+def has_header(path: str | os.PathLike[str]) -> bool:
+    """Whether a safetensors file says that `save_checkpoint` wrote it."""
+    return _HEADER in read_metadata(path)
+
+
 def _header(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict[str, Any]:
     what = f"{os.fspath(path)} is not a checkpoint of repsim_fast"
     if _HEADER not in metadata:
-        raise ValueError(f"{what}: its header lacks {', '.join(_ARCHITECTURE)}")
+        raise ValueError(
+            f"{what}: its header lacks {', '.join(_ARCHITECTURE)}; of weights of other origin "
+            f"say whose they are: models.load('ARCHITECTURE={os.fspath(path)}')"
+        )
     described: dict[str, Any] = headers.parsed(metadata[_HEADER], _SCHEMA, what)
     return described
 

@@ -1,13 +1,23 @@
-"""Classifiers of torchvision and timm, `torchvision:NAME` and `timm:NAME`, untrained."""
+"""Classifiers of torchvision and timm, `torchvision:NAME` and `timm:NAME`: untrained, or with the
+weights that a name after `@` asks for, which alone is ever fetched."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from collections.abc import Sequence
 from types import ModuleType
+from typing import Any, NamedTuple
 
 from torch import nn
+
+from repsim_fast._core.extras import extra
+from repsim_fast._core.suggestions import among
+
+
+class Preprocessing(NamedTuple):
+    """What a network's own configuration does to images in [0, 1]: normalise them, at a size."""
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    size: int | None = None
 
 
 def build_torchvision(name: str, num_classes: int, in_channels: int) -> nn.Module:
@@ -17,12 +27,40 @@ def build_torchvision(name: str, num_classes: int, in_channels: int) -> nn.Modul
         ImportError: torchvision is missing or does not fit this torch.
         ValueError: no such classifier, or images that have not 3 channels.
     """
-    models = _package("torchvision").models
-    _check_name("torchvision", name, models.list_models(module=models))
+    models, name = _torchvision(name)
     if in_channels != 3:
         raise ValueError(f"torchvision:{name} takes 3 channels, got in_channels={in_channels}")
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
     return model
+
+
+def load_torchvision(name: str, tag: str) -> tuple[nn.Module, Preprocessing, str]:
+    """A torchvision classifier with weights: "DEFAULT" or another name of its own.
+
+    Returns:
+        The network, how its images are prepared, and the name of the weights.
+
+    Raises:
+        ImportError: torchvision is missing or does not fit this torch.
+        ValueError: no such classifier or weights.
+        OSError: they are not in torch's cache and cannot be fetched.
+    """
+    models, name = _torchvision(name)
+    known = models.get_model_weights(name)
+    tags = ["DEFAULT", *(weights.name for weights in known)]
+    weights = getattr(known, among(f"torchvision:{name} has no weights", tag, tags))
+    try:
+        model: nn.Module = models.get_model(name, weights=weights)
+    except OSError as error:
+        raise OSError(
+            f"torchvision:{name}@{tag}: cannot fetch {weights.url}: {error}; put the file into "
+            "the folder checkpoints of torch.hub.get_dir()"
+        ) from error
+    made = weights.transforms()
+    size = made.crop_size[0] if getattr(made, "crop_size", None) else None
+    mean, std = (getattr(made, field, None) for field in ("mean", "std"))
+    prepared = Preprocessing(mean and tuple(mean), std and tuple(std), size)
+    return model, prepared, f"{weights.name} of torchvision"
 
 
 def build_timm(name: str, num_classes: int, in_channels: int) -> nn.Module:
@@ -32,24 +70,56 @@ def build_timm(name: str, num_classes: int, in_channels: int) -> nn.Module:
         ImportError: timm is missing or does not fit this torch.
         ValueError: no such model.
     """
-    timm = _package("timm")
-    _check_name("timm", name, timm.list_models())
+    timm, name = _timm(name)
     model: nn.Module = timm.create_model(
         name, pretrained=False, num_classes=num_classes, in_chans=in_channels
     )
     return model
 
 
-def _package(name: str) -> ModuleType:
+def load_timm(name: str, tag: str) -> tuple[nn.Module, Preprocessing, str]:
+    """A timm model with its pretrained weights; the tag is "pretrained", or one of timm's own.
+
+    Returns:
+        The network, how its images are prepared, and the name of the weights.
+
+    Raises:
+        ImportError: timm is missing or does not fit this torch.
+        ValueError: no such model.
+        OSError: the weights are not in the cache and cannot be fetched.
+    """
+    timm, name = _timm(name)
+    if tag.lower() not in ("pretrained", "default"):
+        name = f"{name}.{tag}"
+    model: nn.Module = timm.create_model(name, pretrained=True)
+    config: dict[str, Any] = timm.data.resolve_data_config({}, model=model)
+    prepared = Preprocessing(tuple(config["mean"]), tuple(config["std"]), config["input_size"][-1])
+    return model, prepared, f"pretrained weights of timm ({name})"
+
+
+def _torchvision(name: str) -> tuple[Any, str]:
+    models = package("torchvision", of="vision").models
+    known = models.list_models(module=models)
+    return models, among("torchvision has no classifier", name, known)
+
+
+def _timm(name: str) -> tuple[Any, str]:
+    timm = package("timm", of="timm")
+    if not timm.is_model(name):  # which knows names with a tag of weights, too
+        architecture, dot, tag = name.partition(".")
+        name = among("timm has no classifier", architecture, timm.list_models()) + dot + tag
+    return timm, name
+
+
+def package(name: str, *, of: str) -> ModuleType:
+    """A package that networks come from.
+
+    Raises:
+        ImportError: it is missing or does not fit this torch.
+    """
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"{name}:NAME needs the package {name}: pip install {name}") from error
+        return extra(name, of=of, purpose=f"{name}:NAME")
+    except ImportError:
+        raise
     except Exception as error:  # a torchvision built for another torch fails in many ways
         raise ImportError(f"{name} is installed but does not fit this torch: {error}") from error
-
-
-def _check_name(package: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        close = ", ".join(difflib.get_close_matches(name, known)) or ", ".join(known[:5]) + ", ..."
-        raise ValueError(f"{package} has no classifier {name!r}; there are: {close}")

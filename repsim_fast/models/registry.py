@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from repsim_fast._core.suggestions import did_you_mean
+
 from .cifar_resnet import CifarResNet
 from .external import build_timm, build_torchvision
 from .preact_resnet import PreActResNet18
@@ -28,6 +30,9 @@ _NETWORKS: list[tuple[str, str, Callable[[re.Match[str], int, int], nn.Module]]]
     ("timm:NAME", "timm:(.+)", lambda m, n, c: build_timm(m[1], n, c)),
 ]
 
+# Numbers filled in, for suggestions.
+_EXAMPLES = ("wrn-28-10", "resnet-20", "preactresnet-18-w16", "torchvision:resnet18")
+
 
 def available() -> list[str]:
     """List the names `build` takes; capitals stand for a number or name of your choice."""
@@ -43,7 +48,7 @@ def build(
     average pooling at the end lets the networks of this package take any image size.
 
     Args:
-        name: one of
+        name: without regard to case, one of
             "resnet-digits": a residual network of 14 layers for 8x8 images, trained in seconds;
             "resnet-D": residual network for CIFAR, "resnet-20" for one, D = 6n + 2;
             "preactresnet-18": pre-activation ResNet-18 for CIFAR, 64 wide at the beginning;
@@ -69,7 +74,7 @@ def build(
         if value < 1:
             raise ValueError(f"{option} must be at least 1, got {value}")
     for _, pattern, construct in _NETWORKS:
-        if match := re.fullmatch(pattern, name):
+        if match := re.fullmatch(pattern, name, re.IGNORECASE):
             # Only the CPU generator is saved and seeded, so nothing may be drawn elsewhere.
             with torch.random.fork_rng(devices=[]), torch.device("cpu"):
                 if seed is None:
@@ -77,4 +82,6 @@ def build(
                 else:
                     torch.default_generator.manual_seed(seed)
                 return construct(match, num_classes, in_channels)
-    raise ValueError(f"unknown model {name!r}; there are {', '.join(available())}")
+    known = [*available(), *_EXAMPLES]
+    meant = did_you_mean(name, known)
+    raise ValueError(f"unknown model {name!r};{meant} there are {', '.join(available())}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -50,3 +53,20 @@ class WideResNet(nn.Module):
         x = self.avgpool(self.relu(self.bn(x)))
         logits: Tensor = self.fc(torch.flatten(x, 1))
         return logits
+
+
+def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the names that the network of TRADES gives them, under those it has here.
+
+    Most files of RobustBench's wide residual networks have these names. ``sub_block1``, which that
+    network holds and never runs, is left out.
+    """
+    if not any("block1.layer.0." in name for name in state):
+        return dict(state)
+    return {_renamed(name): value for name, value in state.items() if "sub_block1." not in name}
+
+
+def _renamed(name: str) -> str:
+    if ".layer." not in name:
+        return re.sub(r"(^|\.)bn1\.(?=\w+$)", r"\1bn.", name)
+    return re.sub(r"block(\d)\.layer\.", r"stage\1.", name).replace("convShortcut", "shortcut")

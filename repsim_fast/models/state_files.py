@@ -1,0 +1,116 @@
+"""Weights in files of any origin: the mappings of tensors in them, and nothing that runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repsim_fast._core.files import open_regular
+from repsim_fast._core.tensor_files import read_tensors
+
+PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
+SAFE = ".safetensors"
+
+_SCALAR = np.float64(0).__reduce__()[0]  # what pickles of numpy's numbers call, of two addresses
+# Beside tensors, what checkpoints hold of settings and scores; none of these runs anything.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(type(np.dtype(code)) for code in "?bhilBHILefd"),
+]
+_DEEPEST = 4
+# Tensors that are not weights, under names that trainers use.
+_NOT_WEIGHTS = ("optim", "scheduler", "scaler", "rng", "loops", "callbacks")
+
+States = Mapping[str, Mapping[str, Tensor]]
+"""State dicts by where they lie in a file, keys with "/" between them; "" is the whole file."""
+
+
+def read_states(path: str | os.PathLike[str]) -> States:
+    """All mappings from names to tensors in a file, on the CPU.
+
+    Args:
+        path: A safetensors file, or one that ``torch.save`` wrote, which is read with
+            ``weights_only=True``.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A file of another kind, damaged, or without such a mapping.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file of weights {os.fspath(path)!r}")
+    if Path(path).suffix == SAFE:
+        return {"": read_tensors(path)[1]}
+    content = _unpickled(path)
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"{os.fspath(path)} holds a {type(content).__name__}, not weights by name; save "
+            "model.state_dict()"
+        )
+    if not (found := dict(_mappings(content, ""))):
+        raise ValueError(
+            f"{os.fspath(path)} holds no weights by name; it has "
+            f"{', '.join(map(repr, list(content)[:8])) or 'nothing'}"
+        )
+    return found
+
+
+def _unpickled(path: str | os.PathLike[str]) -> Any:
+    try:
+        with (
+            open_regular(path) as file,
+            torch.serialization.safe_globals(_HARMLESS),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # of what an error says, too
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{os.fspath(path)}: {_why_not(error)}") from error
+    except (RuntimeError, EOFError, KeyError, AttributeError, UnicodeDecodeError) as error:
+        said = (str(error).splitlines() or [""])[0]
+        why = (
+            "it is a TorchScript archive; save model.state_dict()"
+            if "TorchScript" in said
+            else f"{said or type(error).__name__} (damaged, or no file that torch.save wrote?)"
+        )
+        raise ValueError(f"{os.fspath(path)} cannot be read: {why}") from error
+
+
+def _why_not(error: Exception) -> str:
+    text = str(error)
+    for words in ("Unsupported global: GLOBAL ", "Unsupported class "):
+        if words in text:
+            name = text.partition(words)[2].split()[0].strip(".`'")
+            return (
+                f"it holds more than tensors ({name}), and nothing else is unpickled: it could run "
+                "anything. Where you trust it, save its weights alone: "
+                "torch.save(torch.load(path, weights_only=False)[KEY], 'weights.pt'), with "
+                ".state_dict() after it for a whole model"
+            )
+    return f"it is no file of weights: {(text.splitlines() or ['no message'])[0]}"
+
+
+def _mappings(content: Mapping[Any, Any], where: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    tensors = {
+        key: value.detach()
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    if tensors:
+        yield where, tensors
+    if where.count("/") >= _DEEPEST:
+        return
+    for key, value in content.items():
+        named = isinstance(key, str) and not any(word in key.lower() for word in _NOT_WEIGHTS)
+        if named and isinstance(value, Mapping):
+            yield from _mappings(value, f"{where}/{key}" if where else key)
