@@ -48,7 +48,10 @@ def test_it_can_be_copied_moved_and_compiled_by_fx(net: nn.Module):
     assert torch.equal(copy.deepcopy(own)(X), own(X))
     assert torch.equal(torch.fx.symbolic_trace(own)(X), own(X))
     assert copy.deepcopy(own).double()(X.double()).dtype == torch.float64
-    assert models.normalized(copy.deepcopy(net).bfloat16(), MEAN, STD)(X.bfloat16()).dtype == torch.bfloat16
+    assert (
+        models.normalized(copy.deepcopy(net).bfloat16(), MEAN, STD)(X.bfloat16()).dtype
+        == torch.bfloat16
+    )
     twice = models.normalized(own, 0.5, 2.0)
     assert torch.allclose(twice(X), own((X - 0.5) / 2.0), atol=1e-6)
 

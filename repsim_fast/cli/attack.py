@@ -38,7 +38,19 @@ from .attack_setup import (
 from .errors import Interrupted
 from .models import check_channels
 from .models import load as load_network
-from .options import DataSpec, Device, Seed, Size, Threads, check_out, choose_device, describe
+from .options import (
+    DataSpec,
+    Device,
+    Mean,
+    Seed,
+    Size,
+    Std,
+    Threads,
+    check_out,
+    choose_device,
+    describe,
+    parse_channels,
+)
 from .tables import format_table
 from .threads import choose_threads
 
@@ -56,6 +68,8 @@ def attack(
     split: Split = "test",
     size: Size = None,
     limit: Limit = None,
+    mean: Mean = None,
+    std: Std = None,
     batch_size: BatchSize = 128,
     seed: Seed = 0,
     device: Device = None,
@@ -90,10 +104,10 @@ def attack(
     }
     with contextlib.nullcontext() if out is None else only_writer(out):
         where, threads_used = choose_device(device), choose_threads(threads)
-        network, header = load_network(str(checkpoint))
+        network, header = load_network(checkpoint, (parse_channels(mean), parse_channels(std)))
         network.to(where)
         images = load(data, split, size=size, limit=limit, seed=seed, progress=sys.stderr.isatty())
-        check_channels(str(checkpoint), header, images)
+        check_channels(checkpoint, header, images)
         typer.echo(
             f"attacking {checkpoint} on {describe(images)} with "
             f"{', '.join(map(repr, built.values()))}; device {where}, {threads_used}"
@@ -102,7 +116,7 @@ def attack(
         typer.echo(f"\n{format_table(_rows(accuracy))}")
         if out is not None:
             about = {"attack": attack, "norm": norm, "eps": radius, "steps": steps}
-            about |= {"restarts": restarts, "seed": seed, "checkpoint": str(checkpoint)}
+            about |= {"restarts": restarts, "seed": seed, "checkpoint": checkpoint}
             _save(out, found, images, accuracy, about)
             typer.echo(f"\nwrote {out}: images, labels and robust of {accuracy.n:,} images")
 

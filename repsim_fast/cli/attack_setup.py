@@ -57,12 +57,12 @@ def parse_varying_radius(text: str | float | Ramp) -> float | Ramp:
 
 
 Checkpoint = Annotated[
-    Path,
+    str,
     typer.Argument(
         metavar="CHECKPOINT",
         show_default=False,
-        help="What `repsim-fast train` wrote, "
-        "or pretrained:NAME for a network that comes with the package.",
+        help="What `repsim-fast train` wrote, pretrained:NAME for a network that comes with the "
+        "package, or any other trained network as `repsim-fast compare` takes it.",
     ),
 ]
 AttackNames = Annotated[

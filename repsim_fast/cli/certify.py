@@ -25,7 +25,19 @@ from repsim_fast.verification import certify as certificates_of
 from .attack_setup import Checkpoint, Limit, Split
 from .errors import Interrupted
 from .models import check_channels, load
-from .options import DataSpec, Device, Seed, Size, Threads, check_out, choose_device, describe
+from .options import (
+    DataSpec,
+    Device,
+    Mean,
+    Seed,
+    Size,
+    Std,
+    Threads,
+    check_out,
+    choose_device,
+    describe,
+    parse_channels,
+)
 from .ramps import number
 from .tables import format_table
 from .threads import choose_threads
@@ -71,6 +83,8 @@ def certify(
     split: Split = "test",
     size: Size = None,
     limit: Limit = None,
+    mean: Mean = None,
+    std: Std = None,
     batch_size: BatchSize = 1000,
     seed: Seed = 0,
     device: Device = None,
@@ -96,7 +110,7 @@ def certify(
         check_out(out, ".json")
     with contextlib.nullcontext() if out is None else only_writer(out):
         where, threads_used = choose_device(device), choose_threads(threads)
-        network, header = load(str(checkpoint))
+        network, header = load(checkpoint, (parse_channels(mean), parse_channels(std)))
         noise = _sigma(sigma, header)
         settings = {
             "sigma": noise, "n": n, "n0": n0, "alpha": alpha, "batch_size": batch_size,
@@ -105,7 +119,7 @@ def certify(
         images = load_images(
             data, split, size=size, limit=limit, seed=seed, progress=sys.stderr.isatty()
         )
-        check_channels(str(checkpoint), header, images)
+        check_channels(checkpoint, header, images)
         typer.echo(
             f"certifying {checkpoint} on {describe(images)} with noise of sigma {noise:g}, {n:,} "
             f"copies an image; device {where}, {threads_used}"
@@ -115,7 +129,7 @@ def certify(
         typer.echo(f"\n{format_table(_rows(accuracy))}")
         typer.echo(f"\nwithout an answer  {accuracy.abstained:.3f} of {accuracy.n:,} images")
         if out is not None:
-            about = {"checkpoint": str(checkpoint), "data": describe(images), **settings}
+            about = {"checkpoint": checkpoint, "data": describe(images), **settings}
             _save(out, about, accuracy, found, images)
             typer.echo(f"wrote {out}")
 

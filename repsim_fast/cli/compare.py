@@ -20,19 +20,22 @@ from repsim_fast.report.folder import write_folder
 from repsim_fast.similarity import measure_names
 
 from .errors import Interrupted
-from .models import open_models
+from .models import open_models, open_published, size_for
 from .options import (
     DEFAULT_EPS,
     Autocast,
     DataSpec,
     Device,
     Eps,
+    Mean,
     Seed,
     Size,
+    Std,
     Threads,
     choose_autocast,
     choose_device,
     describe,
+    parse_channels,
 )
 from .tables import format_table
 from .threads import choose_threads
@@ -47,8 +50,11 @@ Models = Annotated[
         metavar="MODEL",
         show_default=False,
         help="Checkpoints that `repsim-fast train` wrote, pretrained:NAME for networks that come "
-        "with the package, or names such as wrn-28-10 or "
-        "torchvision:resnet18, which stand for untrained networks.",
+        "with the package, ARCHITECTURE=FILE for weights of any origin (.pt, .pth, .ckpt, "
+        ".safetensors; FILE#KEY where several fit), torchvision:NAME@DEFAULT, "
+        "timm:NAME@pretrained or hf:NAME-OR-FOLDER for published ones. ARCHITECTURE is a name "
+        "such as wrn-28-10 or torchvision:resnet18, or FILE.py:NAME for code of yours; alone it "
+        "is an untrained network.",
     ),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")]
@@ -181,6 +187,8 @@ def compare(
     split: Split = "test",
     size: Size = None,
     limit: Limit = None,
+    mean: Mean = None,
+    std: Std = None,
     layers: Layers = None,
     maps: MapsForm = "flatten",
     channels: ChannelsPlace = None,
@@ -228,8 +236,11 @@ def compare(
     # write_folder has a lock of its own, for the time of the writing.
     with only_writer(out / PARTIAL):
         progress = sys.stderr.isatty()
+        given = parse_channels(mean), parse_channels(std)
+        published = open_published(models, given)
+        size = size_for(published) if size is None else size
         images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
-        opened = open_models(models, images, seed=seed)
+        opened = open_models(models, images, seed=seed, given=given, published=published)
         networks = {name: model.module for name, model in opened.items()}
         typer.echo(
             f"comparing {', '.join(networks)} on {describe(images)}; device {where}, {threads_used}"

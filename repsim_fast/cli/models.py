@@ -1,4 +1,4 @@
-"""Models as they are named on the command line: checkpoints and architectures."""
+"""Models as they are named on the command line: checkpoints, weights and architectures."""
 
 from __future__ import annotations
 
@@ -10,48 +10,95 @@ import typer
 from torch import nn
 
 from repsim_fast.data import ImageData
-from repsim_fast.models import available, build, load_checkpoint, load_pretrained
+from repsim_fast.models.named import SUFFIXES, Opened, brings_its_own, open_model
 
-_PRETRAINED = "pretrained:"
+Normalisation = tuple["list[float] | None", "list[float] | None"]
+"""Mean and standard deviation of each channel, from the command line."""
 
 
-class Opened(NamedTuple):
+class Shown(NamedTuple):
     """A network in evaluation mode, and a line about it for a table."""
 
     module: nn.Module
     about: dict[str, Any]
 
 
-def open_models(arguments: Sequence[str], data: ImageData, *, seed: int) -> dict[str, Opened]:
+def open_published(arguments: Sequence[str], given: Normalisation) -> dict[str, Opened]:
+    """Those of the networks that come with published weights, which need to know of no data."""
+    mean, std = given
+    return {
+        name: open_model(name, mean=mean, std=std)
+        for name in dict.fromkeys(arguments)
+        if brings_its_own(name)
+    }
+
+
+def size_for(published: Mapping[str, Opened]) -> int | None:
+    """The size of images that all published networks want, said; None where they want none."""
+    sizes = {opened.about["size"] for opened in published.values() if opened.about.get("size")}
+    if len(sizes) != 1:
+        return None
+    (size,) = sizes
+    typer.echo(f"images at {size} x {size}, the size of {', '.join(published)} (--size changes it)")
+    return int(size)
+
+
+def open_models(
+    arguments: Sequence[str],
+    data: ImageData,
+    *,
+    seed: int,
+    given: Normalisation = (None, None),
+    published: Mapping[str, Opened] | None = None,
+) -> dict[str, Shown]:
     """Networks by a short name.
 
     Args:
-        arguments: Each the path of a checkpoint, "pretrained:NAME" for a network that comes with
-            the package, or the name of an architecture, which is then built with weights drawn
-            from ``seed`` plus its position.
+        arguments: Each a name of `models.load`. Untrained ones have weights drawn from ``seed``
+            plus their position.
         data: Images they are to be run on.
         seed: Of the weights of untrained networks.
+        given: What images are normalised by for networks that were not trained by this package
+            and whose own configuration does not say it.
+        published: Networks that are open already.
 
     Raises:
-        ValueError: An argument is neither, or a network that does not take these images.
-        FileNotFoundError: A checkpoint that is not there.
+        ValueError: An argument is no such name, or a network that does not take these images.
+        FileNotFoundError: A file that is not there.
     """
-    models = {}
+    shown = {}
     for position, argument in enumerate(arguments):
         name = short_names(arguments)[position]
-        if (
-            argument.startswith(_PRETRAINED)
-            or Path(argument).is_file()
-            or (argument.endswith(".safetensors"))
-        ):
-            module, header = _load(argument, data)
-            models[name] = Opened(module, {"model": name, "file": argument, **_training(header)})
-        else:
-            drawn = f"none: random weights (seed {seed + position})"
-            about = {"file": "-", **_training({"name": argument}), "training": drawn}
-            models[name] = Opened(_build(argument, data, seed + position), {"model": name, **about})
+        opened = (published or {}).get(argument) or _open(argument, data, seed + position, given)
+        check_channels(argument, opened.about, data)
+        about = _training(opened.about)
+        if "weights" in opened.about and opened.about["weights"] is None:
+            about["training"] = f"none: random weights (seed {seed + position})"
             typer.echo(f"{argument} is untrained: its weights are random (seed {seed + position})")
-    return models
+        file = argument if opened.about.get("weights", "") is not None else "-"
+        shown[name] = Shown(opened.model, {"model": name, "file": file, **about})
+    return shown
+
+
+def _open(argument: str, data: ImageData, seed: int, given: Normalisation) -> Opened:
+    untrained = "=" not in argument and not is_checkpoint(argument)
+    mean, std = (None, None) if is_checkpoint(argument) else given
+    return open_model(
+        argument,
+        num_classes=len(data.classes) if untrained else None,
+        in_channels=data.images.shape[1] if untrained else None,
+        mean=mean,
+        std=std,
+        seed=seed if untrained else None,
+    )
+
+
+def is_checkpoint(argument: str) -> bool:
+    """Whether it names a file of this package, which says all of its network."""
+    if argument.startswith("pretrained:"):
+        return True
+    is_file = Path(argument).is_file() and not argument.endswith(".py")
+    return is_file or ("=" not in argument and argument.endswith(SUFFIXES))
 
 
 def _training(header: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,21 +112,27 @@ def _training(header: Mapping[str, Any]) -> dict[str, Any]:
         steps.append(f"{header['epochs']} epochs")
     if header.get("ema") is not None:
         steps.append(f"ema {header['ema']:g}")
+    weights = header.get("weights")
     return {
         "network": header["name"],
-        "training": ", ".join([header.get("method", "unknown"), *steps]),
+        "training": ", ".join([header.get("method", weights or "unknown"), *steps]),
+        "input": _input(header),
         "clean accuracy": header.get("clean_accuracy"),
         "robust accuracy": header.get("robust_accuracy"),
         "attack": header.get("attack", "-"),
     }
 
 
+def _input(header: Mapping[str, Any]) -> str:
+    if header.get("mean") is None:
+        return "images in [0, 1]"
+    mean, std = (", ".join(f"{v:g}" for v in header[field]) for field in ("mean", "std"))
+    return f"normalised: mean {mean}; std {std}"
+
+
 def short_names(arguments: Sequence[str]) -> list[str]:
     """File names without suffix, with as many folders as it takes to tell them apart."""
-    parts = [
-        (*Path(argument).parts[:-1], Path(argument).name.removesuffix(".safetensors"))
-        for argument in arguments
-    ]
+    parts = [_parts(argument) for argument in arguments]
     names: list[str] = []
     for own in parts:
         others = [other for other in set(parts) if other != own]
@@ -92,21 +145,26 @@ def short_names(arguments: Sequence[str]) -> list[str]:
     return names
 
 
-def load(argument: str) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a checkpoint's path or of "pretrained:NAME", and its header.
+def _parts(argument: str) -> tuple[str, ...]:
+    """Folders and name of a file, without the architecture before it and its suffix."""
+    path = Path(argument if is_checkpoint(argument) else argument.partition("=")[2] or argument)
+    suffix = path.suffix if path.suffix in SUFFIXES else ""
+    return (*path.parts[:-1], path.name.removesuffix(suffix))
+
+
+def load(argument: str, given: Normalisation = (None, None)) -> tuple[nn.Module, dict[str, Any]]:
+    """The trained network that a name of `models.load` stands for, and what is known of it.
 
     Raises:
-        ValueError: It is no such file or name.
-        FileNotFoundError: A checkpoint that is not there.
+        ValueError: It is no such name, or one of an untrained network.
+        FileNotFoundError: A file that is not there.
     """
-    if argument.startswith(_PRETRAINED):
-        return load_pretrained(argument.removeprefix(_PRETRAINED))
-    return load_checkpoint(argument)
-
-
-def _load(path: str, data: ImageData) -> tuple[nn.Module, dict[str, Any]]:
-    model, about = load(path)
-    check_channels(path, about, data)
+    mean, std = (None, None) if is_checkpoint(argument) else given
+    model, about = open_model(argument, mean=mean, std=std)
+    if "weights" in about and about["weights"] is None and ".py:" not in argument:
+        raise ValueError(
+            f"{argument} is untrained; trained networks are FILE.safetensors or {argument}=FILE"
+        )
     return model, about
 
 
@@ -117,22 +175,7 @@ def check_channels(model: str, about: Mapping[str, Any], data: ImageData) -> Non
         ValueError: Others.
     """
     channels = data.images.shape[1]
-    if about["in_channels"] != channels:
+    if about.get("in_channels", channels) != channels:
         raise ValueError(
             f"{model} takes images with {about['in_channels']} channels, {data.name} has {channels}"
         )
-
-
-def _build(name: str, data: ImageData, seed: int) -> nn.Module:
-    try:
-        model = build(
-            name, num_classes=len(data.classes), in_channels=data.images.shape[1], seed=seed
-        )
-    except ValueError as error:
-        if not str(error).startswith("unknown model"):
-            raise
-        raise ValueError(
-            f"{name!r} is neither a checkpoint file nor a model; models are "
-            f"{', '.join(available())}"
-        ) from None
-    return model.eval()

@@ -28,6 +28,28 @@ def parse_eps(text: str | float) -> float:
     return value
 
 
+def parse_channels(text: str | None) -> list[float] | None:
+    """Numbers with commas between them, one for each channel."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in str(text).split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected a number a channel, such as 0.485,0.456,0.406, got {text!r}"
+        ) from None
+
+
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBERS",
+        help="Normalise images of other packages' networks and of your own files by this mean, a "
+        "number a channel such as 0.485,0.456,0.406 (default: as published weights have it, "
+        "otherwise images stay in [0, 1]).",
+    ),
+]
+Std = Annotated[str | None, typer.Option(metavar="NUMBERS", help="Standard deviation, as --mean.")]
 DataSpec = Annotated[
     str,
     typer.Option(

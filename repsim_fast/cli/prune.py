@@ -64,8 +64,10 @@ def prune(
     """
     check_out(out, ".safetensors")
     with only_writer(out):
-        network, header = load(str(checkpoint))
-        dense, _ = load(str(checkpoint))
+        network, header = load(checkpoint)
+        if "weights" in header:
+            raise ValueError(f"CHECKPOINT must be one of `repsim-fast train`, got {checkpoint!r}")
+        dense, _ = load(checkpoint)
         pruning.prune(network, sparsity, criterion=criterion, scope=scope, layers=layer)
         dense.load_state_dict(pruning.apply(network))
         how = {"sparsity": sparsity, "criterion": criterion, "scope": scope, "layers": layer}

@@ -14,7 +14,14 @@ from torch import nn
 from repsim_fast._core.suggestions import among
 
 
-def from_factory(path: str, name: str, num_classes: int | None, in_channels: int) -> nn.Module:
+def from_factory(
+    path: str,
+    name: str,
+    num_classes: int | None,
+    in_channels: int,
+    *,
+    otherwise: int | None = None,
+) -> nn.Module:
     """What a function of a file returns, or a network that stands there.
 
     Args:
@@ -23,6 +30,7 @@ def from_factory(path: str, name: str, num_classes: int | None, in_channels: int
             without arguments but for those of ``num_classes`` and ``in_channels`` that it has.
         num_classes: Passed on where it is known and the function takes it.
         in_channels: Passed on where the function takes it.
+        otherwise: Classes for a function that wants their number where it is not known.
 
     Raises:
         FileNotFoundError: No such file.
@@ -35,7 +43,7 @@ def from_factory(path: str, name: str, num_classes: int | None, in_channels: int
         name = among(f"{path} has no", name, public)
     made: Any = getattr(module, name)
     if callable(made) and not isinstance(made, nn.Module):
-        made = made(**_arguments(f"{path}:{name}", made, num_classes, in_channels))
+        made = made(**_arguments(f"{path}:{name}", made, num_classes, in_channels, otherwise))
     if not isinstance(made, nn.Module):
         raise TypeError(f"{path}:{name} must give a torch.nn.Module, got {type(made).__name__}")
     return made
@@ -59,22 +67,23 @@ def _module(path: str) -> ModuleType:
 
 
 def _arguments(
-    what: str, factory: Any, num_classes: int | None, in_channels: int
+    what: str, factory: Any, num_classes: int | None, in_channels: int, otherwise: int | None
 ) -> dict[str, int]:
     try:
         parameters = inspect.signature(factory).parameters
     except ValueError:  # written in C
         return {}
     values = {"in_channels": in_channels}
-    if num_classes is not None:
-        values["num_classes"] = num_classes
-    lacking = [
+    wanted = [
         key
         for key, one in parameters.items()
-        if one.default is one.empty
-        and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-        and key not in values
+        if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
     ]
+    if num_classes is None and "num_classes" in wanted:
+        num_classes = otherwise
+    if num_classes is not None:
+        values["num_classes"] = num_classes
+    lacking = [key for key in wanted if key not in values]
     if lacking:
         raise ValueError(
             f"{what} must take no arguments beside num_classes and in_channels, it wants "

@@ -27,8 +27,14 @@ SUFFIXES = (SAFE, *PICKLED)
 PRETRAINED = "pretrained:"
 Numbers = float | Sequence[float] | None
 
+_PUBLISHED = re.compile("(torchvision|timm):([^@=]+)@(.+)", re.IGNORECASE)
 # Of the weights of ImageNet, where neither a file nor a caller says how many.
 _CLASSES = 1000
+
+
+def brings_its_own(name: str) -> bool:
+    """Whether a name is one of published weights, which decide classes, channels and size."""
+    return name.startswith("hf:") or bool(_PUBLISHED.fullmatch(name))
 
 
 class Opened(NamedTuple):
@@ -151,7 +157,7 @@ def _opened(
     if name.startswith("hf:"):
         model, prepared, weights = load_huggingface(name.removeprefix("hf:"))
         return model, _described(name, prepared, weights)
-    if found := re.fullmatch("(torchvision|timm):([^@]+)@(.+)", name, re.IGNORECASE):
+    if found := _PUBLISHED.fullmatch(name):
         loader = load_timm if found[1].lower() == "timm" else load_torchvision
         with private_rng(torch.device("cpu"), 0):  # weights are drawn before they are replaced
             model, prepared, weights = loader(found[2], found[3])
@@ -197,14 +203,13 @@ def _from_file(
         "num_classes": num_classes or _CLASSES,
         "in_channels": in_channels or 3,
     }
-    model = _architecture(architecture, num_classes, counts["in_channels"], seed=0)
+    model = _architecture(architecture, num_classes, counts["in_channels"], 0, _CLASSES)
     rename = from_published if isinstance(model, WideResNet) else None
     try:
         found = fit(states, model, what=what, key=key, rename=rename)
     except MisfitError as error:
         other = _counts_of(error.shapes, counts)
-        wrong = any(asked[k] not in (None, n) for k, n in other.items())
-        if other == counts or wrong or _is_own(architecture):
+        if other == counts or any(asked[k] not in (None, n) for k, n in other.items()):
             raise
         counts = other
         model = _architecture(architecture, counts["num_classes"], counts["in_channels"], seed=0)
@@ -263,10 +268,14 @@ def _is_own(name: str) -> bool:
 
 
 def _architecture(
-    name: str, num_classes: int | None, in_channels: int, seed: int | None
+    name: str,
+    num_classes: int | None,
+    in_channels: int,
+    seed: int | None,
+    otherwise: int | None = None,
 ) -> nn.Module:
     if _is_own(name):
         path, _, factory = name.rpartition(":")
         with private_rng(torch.device("cpu"), seed or 0):
-            return from_factory(path, factory, num_classes, in_channels)
+            return from_factory(path, factory, num_classes, in_channels, otherwise=otherwise)
     return build(name, num_classes=num_classes or _CLASSES, in_channels=in_channels, seed=seed)
