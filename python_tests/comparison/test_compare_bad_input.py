@@ -319,13 +319,17 @@ class TestArguments:
             compare([model], x, layers=lambda name, module: True)
 
     def test_data(self, good: nn.Module, x: Tensor) -> None:
-        with pytest.raises(TypeError, match="got dict: a mapping is one batch, put it into a list"):
-            compare([good], {"input": x})
+        with pytest.raises(
+            TypeError, match="got dict: a mapping has tensors or arrays of the same"
+        ):
+            compare([good], {"input": [1]})
         with pytest.raises(TypeError, match=r"data must be ImageData, a tensor.*got int"):
             compare([good], 3)
-        with pytest.raises(TypeError, match=r"batch 0 must be x or \(x, y\).*list\(Tensor, str"):
-            compare([good], [[x, "label"]])
-        with pytest.raises(TypeError, match=r"got tuple\(Tensor, Tensor, Tensor\)"):
+        with pytest.raises(TypeError, match=r"batch 0 must be x or \(x, y\).*list\(str, Tensor"):
+            compare([good], [["label", x]])
+        with pytest.raises(
+            ValueError, match=r"a second stream of inputs or a mask.*forward=lambda"
+        ):
             compare([good], [(x, x, x)])
         with pytest.raises(ValueError, match="one label for each sample"):
             compare([good], (x, torch.zeros(3)))

@@ -1,4 +1,4 @@
-"""Tensors in what models take: alone, or in mappings, tuples and lists."""
+"""Tensors in what models take: alone, in mappings, tuples and lists, or in objects that move."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ def map_tensors(function: Callable[[Tensor], Tensor], x: Any) -> Any:
         return {key: map_tensors(function, value) for key, value in x.items()}
     if type(x) in (tuple, list):
         return type(x)(map_tensors(function, value) for value in x)
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*(map_tensors(function, value) for value in x))
     return x
 
 
@@ -30,5 +32,11 @@ def tensors_in(x: Any) -> Iterator[Tensor]:
 
 
 def to_device(x: Any, device: torch.device, *, copy: bool = False) -> Any:
-    """The same on ``device``; with ``copy`` in memory of its own."""
+    """The same on ``device``; with ``copy`` in memory of its own.
+
+    Batches of other packages, such as graphs, move by their own ``to``, after their own ``clone``.
+    """
+    if not isinstance(x, (Tensor, Mapping, tuple, list)) and callable(getattr(x, "to", None)):
+        clone = getattr(x, "clone", None)
+        return (clone() if copy and callable(clone) else x).to(device)
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=True, copy=copy), x)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.nested import map_tensors
+from repsim_fast._core.nested import map_tensors, tensors_in
 from repsim_fast.capture.capture import Capture, untouched
 from repsim_fast.capture.permuted import look_at_orders
 from repsim_fast.capture.samples import (
@@ -61,6 +61,8 @@ def find_places(
     """
     if n < 2 or keeps_rows(model):
         return Places()
+    if not any(x.ndim and len(x) == n for x in tensors_in(inputs)):
+        return Places(note=_counted("nothing in a batch has a row for each sample"))
     picks = [0, n // 2, 0, n - 1]
     found: dict[str, tuple[Place | None, str]] = {}
     middle: dict[str, Tensor] = {}

@@ -30,6 +30,7 @@ from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.engine import Engine
 from repsim_fast.comparison.intake import TooFewRowsError
 from repsim_fast.comparison.plan import (
+    Forward,
     Models,
     Plan,
     Transform,
@@ -61,7 +62,9 @@ class Options(TypedDict, total=False):
     jackknife: int | None
     permutations: int | None
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None
+    forward: Forward | Sequence[Forward | None] | Mapping[str, Forward] | None
     batch_size: int | None
+    max_batches: int | None
     passes: int
     shuffle: bool | None
     device: torch.device | str | None
@@ -102,7 +105,9 @@ def compare(
     jackknife: int | None = None,
     permutations: int | None = None,
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None = None,
+    forward: Forward | Sequence[Forward | None] | Mapping[str, Forward] | None = None,
     batch_size: int | None = None,
+    max_batches: int | None = None,
     passes: int = 1,
     shuffle: bool | None = None,
     device: torch.device | str | None = None,
@@ -134,10 +139,14 @@ def compare(
             more. They are run in eval mode without gradients and come back as they were, every
             module's own mode included. The same module on the same inputs is run once.
         model_b: The second model; left out (``data`` takes its place) where ``models`` is all.
-        data: ``ImageData``, a tensor (N, ...), a tuple (x, y) of tensors, a ``Dataset``, a
-            ``DataLoader`` or any iterable of batches, each x or (x, y); x may be a mapping of
-            keyword arguments of the models. Or, for inputs that differ between models, a mapping
-            {name of a model: one of these}: the same samples in the same order for all.
+        data: ``ImageData``, a tensor or array (N, ...), a tuple (x, y) or a mapping of them by the
+            names of the models' arguments, a ``Dataset``, a ``DataLoader`` or any iterable of
+            batches: x, (x, y), (x, y, numbers of the samples) or mappings. x is a tensor or array,
+            a list of images, or a mapping of keyword arguments of the models, of which labels and
+            texts that a model has no argument for are left out. Labels may be anything; they are
+            for ``inputs``. Or, for inputs that differ between models, such as those of two
+            tokenisers, a mapping {name of a model: one of these}: the same samples in the same
+            order for all.
         layers: Layers of all models: names, patterns or a predicate, as for ``Capture``; or one
             such choice for each model, as a sequence of them or a mapping by model name. Default:
             all layers that :func:`~repsim_fast.capture.list_layers` gives a kind.
@@ -161,8 +170,12 @@ def compare(
             ``functools.partial(attack, model)`` or a corruption, for all models, or one for each
             (None: the data as they are). It runs with gradients enabled, once a batch and before
             the forward pass; models that name the same callable are fed the same result.
+        forward: What runs a model on a batch, (model, batch) -> anything, where batches are
+            special: a callable for all models, or one for each. ``batch`` is what the data give, of
+            any structure, arrays as tensors, mappings as dicts, on the model's device.
         batch_size: Samples in a batch, where the data do not come in batches. Default: as many as
             give ten even batches, at least 8 and at most 128.
+        max_batches: Stop after so many batches.
         passes: Times to go through the data, shuffled anew each time if more than once. Batches
             of several passes share samples, so that standard errors come out too small then.
         shuffle: Whether samples come in random order, by ``seed``. Default: wherever they can.
@@ -228,9 +241,16 @@ def compare(
     check_autocast(autocast)
     named, data = models_and_data(models, model_b, data, names)
     feed = open_data(
-        data, batch_size=batch_size, passes=passes, shuffle=shuffle, seed=seed, models=tuple(named)
+        data,
+        batch_size=batch_size,
+        passes=passes,
+        shuffle=shuffle,
+        seed=seed,
+        models=tuple(named),
+        max_batches=max_batches,
+        raw=_all_given(forward, len(named)),
     )
-    plan = make_plan(named, layers=layers, inputs=inputs, paired=feed.paired)
+    plan = make_plan(named, layers=layers, inputs=inputs, forward=forward, paired=feed.paired)
     accumulator = chosen.accumulator(
         precision=precision,
         jackknife=jackknife,
@@ -265,6 +285,7 @@ def compare(
         "batch_size": feed.batch_size,
         "order": feed.order,
         "passes": passes,
+        "max_batches": max_batches,
         "seed": seed,
         "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
         "precision": precision or "float32",
@@ -294,6 +315,14 @@ def compare(
     return final
 
 
+def _all_given(forward: Any, n: int) -> bool:
+    """Whether no model is run on inputs that the batch must tell."""
+    if forward is None or callable(forward):
+        return forward is not None
+    each = forward.values() if isinstance(forward, Mapping) else forward
+    return sum(one is not None for one in each) == n
+
+
 def _check_fit(
     measure: Measure[Any],
     accumulator: Accumulator,
@@ -318,6 +347,8 @@ def _check_fit(
         raise ValueError(
             f"cuda_graph: expected a measure from Grams of batches, such as cka, got {name}"
         )
+    if cuda_graph and any(run.forward is not None for run in plan.runs):
+        raise ValueError("cuda_graph: expected no forward=, whose inputs it does not know")
     if cuda_graph and plan.transforms:
         raise ValueError("cuda_graph: expected no inputs=, whose transforms run outside of it")
     if cuda_graph and feed.paired:

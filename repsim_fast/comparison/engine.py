@@ -19,10 +19,9 @@ from repsim_fast.capture import (
     find_mask,
     find_places,
     left_out_by_default,
-    run,
 )
 from repsim_fast.comparison import diagnosis
-from repsim_fast.comparison.inputs import BatchInputs
+from repsim_fast.comparison.inputs import BatchInputs, forward
 from repsim_fast.comparison.intake import Intake
 from repsim_fast.comparison.plan import Run
 from repsim_fast.comparison.replay import Replay
@@ -203,7 +202,7 @@ class Engine:
                 kind = device_of(r.model).type
                 stack.enter_context(torch.autocast(kind, dtype=self._autocast))
             try:
-                run(r.model, x)
+                forward(r, x)
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, AssertionError) as error:

@@ -20,6 +20,9 @@ Models: TypeAlias = "Sequence[nn.Module] | Mapping[str, nn.Module]"
 Transform: TypeAlias = Callable[[Any, "Tensor | None"], Any]
 """From inputs and labels to the inputs that a model sees in their place."""
 
+Forward: TypeAlias = Callable[[nn.Module, Any], Any]
+"""Runs a model on a batch as the data give it."""
+
 
 @dataclass(eq=False)
 class Run:
@@ -27,6 +30,7 @@ class Run:
 
     Attributes:
         hooked: Names of the modules whose outputs are watched.
+        forward: What runs the model on a batch; None: the model itself on its inputs.
         rows: The accumulator's number of each layer, in order of execution.
         skipped: Why layers are left out, by name.
         taken: Layers of the current batch so far.
@@ -38,6 +42,7 @@ class Run:
     layers: LayerSpec
     transform: Transform | None
     hooked: tuple[str, ...]
+    forward: Forward | None = None
     rows: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
@@ -98,7 +103,12 @@ def choose_measure(measure: str | Measure[Any], estimator: Estimator | None) -> 
 
 
 def make_plan(
-    models: Mapping[str, nn.Module], *, layers: Any, inputs: Any, paired: bool = False
+    models: Mapping[str, nn.Module],
+    *,
+    layers: Any,
+    inputs: Any,
+    forward: Any = None,
+    paired: bool = False,
 ) -> Plan:
     """The runs of a comparison; models that are the same on the same inputs share one.
 
@@ -106,6 +116,7 @@ def make_plan(
         models: Models by name.
         layers: As for ``compare``: one choice for all models, or one for each.
         inputs: As for ``compare``: one transform for all models, or one for each.
+        forward: The same.
         paired: Whether each model has data of its own, so that none share a run.
 
     Raises:
@@ -115,6 +126,7 @@ def make_plan(
     names = tuple(models)
     chosen_layers = _per_model("layers", layers, names, _is_layer_choice)
     transforms = _per_model("inputs", inputs, names, callable)
+    forwards = _per_model("forward", forward, names, callable)
     runs: dict[tuple[Any, ...], Run] = {}
     run_of: dict[str, Run] = {}
     for name, model in models.items():
@@ -122,13 +134,15 @@ def make_plan(
             chosen = select_layers(model, chosen_layers[name])
         except ValueError as error:
             raise ValueError(f"model {name!r}: {error}") from None
-        run = Run(model, name, chosen_layers[name], transforms[name], tuple(chosen))
-        same = (id(model), id(transforms[name]), tuple(chosen.items()), paired and name)
+        run = Run(model, name, chosen_layers[name], transforms[name], tuple(chosen), forwards[name])
+        own = id(transforms[name]), id(forwards[name])
+        same = (id(model), *own, tuple(chosen.items()), paired and name)
         run_of[name] = runs.setdefault(same, run)
     settings = {
         "models": {name: _describe_model(model) for name, model in models.items()},
         "inputs": {name: describe(t) for name, t in transforms.items() if t is not None},
         "layers": {name: describe(c) for name, c in chosen_layers.items() if c is not None},
+        "forward": {name: describe(f) for name, f in forwards.items() if f is not None},
     }
     return Plan(models, list(runs.values()), run_of, settings)
 

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, zip_longest
-from typing import Any, NamedTuple
+from itertools import combinations, islice, zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from .indexed import Indexed, indexed
-from .order import LABEL_NAMES, OrderCheck
+from .items import Batch, PerModel, as_batch
+from .order import OrderCheck
 from .sampling import draw_the_same_order, draws_random_order, draws_with_replacement
+
+__all__ = ["Batch", "Feed", "PerModel", "open_data"]
 
 # Where batches are not given: errors come from differences between batches, of which there should
 # be ten, and estimates of small ones are noisy.
 _BATCHES, _SMALLEST, _LARGEST = 10, 8, 128
-
-
-class PerModel(dict[str, Any]):
-    """Inputs of one batch for each model by its name, where these differ."""
-
-
-class Batch(NamedTuple):
-    """Inputs of n samples and their labels (n,).
-
-    ``x`` is a tensor (n, ...) or a mapping of tensors, or ``PerModel`` with one of them a model.
-    Labels that a mapping has stay in it, where its model may want them.
-    """
-
-    x: Any
-    y: Tensor | None
-    n: int
 
 
 @dataclass(frozen=True)
@@ -69,15 +56,18 @@ def open_data(
     shuffle: bool | None = None,
     seed: int = 0,
     models: Sequence[str] = (),
+    max_batches: int | None = None,
+    raw: bool = False,
 ) -> Feed:
     """Make ``data`` a stream of batches.
 
     Args:
-        data: ``ImageData``, a tensor (N, ...), a tuple of tensors (x, y), a ``Dataset`` or another
-            object with length and numbered samples (all of these are cut into batches), or a
-            ``DataLoader`` or other iterable of batches, each x or (x, y), where x is a tensor or a
-            mapping of tensors; or a mapping from the name of each model to one of these, which
-            must hold the same samples in the same order.
+        data: ``ImageData``, a tensor or array (N, ...), a tuple (x, y) or a mapping of them by the
+            names of a model's arguments, a ``Dataset`` or another object with length and
+            numbered samples (all of these are cut into batches), or a ``DataLoader`` or other
+            iterable of batches, see :func:`~repsim_fast.data.items.as_batch`; or a mapping from
+            the name of each model to one of these, which must hold the same samples in the same
+            order.
         batch_size: Samples in a batch, where ``data`` does not come in batches. Default: as many as
             give ten batches of equal size, at least 8 and at most 128.
         passes: How often to go through the data; more than once in a new order each time.
@@ -86,6 +76,8 @@ def open_data(
             batch from another is lost to estimates from batches.
         seed: Seed of the order.
         models: Names that a mapping must have.
+        max_batches: Read no more than so many batches. Default: all.
+        raw: Batches may be anything; see ``as_batch``.
 
     Raises:
         ValueError: Empty data, no positive batch size or number of passes, x and y of different
@@ -94,8 +86,8 @@ def open_data(
             order wanted that the data cannot have.
         TypeError: ``data`` is nothing of the above, or ``seed`` no integer.
     """
-    _check_numbers(batch_size, passes, seed)
-    streams, pair = _streams(data, models)
+    _check_numbers(batch_size, passes, seed, max_batches)
+    streams, pair = _streams(data, models, raw)
     sources = [indexed(stream) for stream in streams]
     found = [source for source in sources if source is not None]
     if found and len(found) < len(sources):
@@ -109,12 +101,17 @@ def open_data(
             _check_batched(stream, passes, shuffle)
         _check_orders(streams)
         feed = _open_batched(streams, pair, passes)
-    return replace(feed, paired=len(streams) > 1 or isinstance(data, Mapping))
+    feed = replace(feed, paired=bool(_by_model(data, models)))
+    if max_batches is None:
+        return feed
+    known = max_batches if feed.n_batches is None else min(feed.n_batches, max_batches)
+    return replace(feed, batches=islice(feed.batches, max_batches), n_batches=known)
 
 
-def _check_numbers(batch_size: int | None, passes: int, seed: int) -> None:
-    for argument, value in (("batch_size", batch_size), ("passes", passes)):
-        if value is None and argument == "batch_size":
+def _check_numbers(batch_size: int | None, passes: int, seed: int, max_batches: int | None) -> None:
+    numbers = {"batch_size": batch_size, "passes": passes, "max_batches": max_batches}
+    for argument, value in numbers.items():
+        if value is None and argument != "passes":
             continue
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{argument} must be a positive integer, got {value!r}")
@@ -126,17 +123,22 @@ Pair = Callable[[Sequence[Any], int], Batch]
 """Items of all streams, and the number of the batch -> the batch."""
 
 
-def _streams(data: Any, models: Sequence[str]) -> tuple[list[Any], Pair]:
+def _by_model(data: Any, models: Sequence[str]) -> bool:
+    """Whether data are a mapping with inputs of their own for each model."""
+    return isinstance(data, Mapping) and bool(set(data) & set(models))
+
+
+def _streams(data: Any, models: Sequence[str], raw: bool) -> tuple[list[Any], Pair]:
     """The streams that data consist of, and what makes a batch of their items."""
-    if not isinstance(data, Mapping) or not set(data) & set(models):
-        return [data], lambda items, number: _as_batch(items[0], number)
+    if not _by_model(data, models):
+        return [data], lambda items, number: as_batch(items[0], number, raw=raw)
     if set(data) != set(models):
         raise ValueError(
             "data: a mapping must have the inputs of each model by its name, "
             f"{sorted(models)}, got {sorted(map(str, data))}"
         )
     names = list(data)
-    return list(data.values()), lambda items, number: _as_paired(names, items, number)
+    return list(data.values()), lambda items, number: _as_paired(names, items, number, raw)
 
 
 def _open_indexed(
@@ -257,7 +259,7 @@ def _identity(item: Any) -> Any:
 def _checked(batch: Batch, check: OrderCheck | None) -> Batch:
     if check is not None:
         x = next(iter(batch.x.values())) if isinstance(batch.x, PerModel) else batch.x
-        check.add(x, batch.y)
+        check.add(x[0] if isinstance(x, (tuple, list)) and x else x, batch.y)
     return batch
 
 
@@ -272,11 +274,11 @@ def _check_batched(data: Any, passes: int, shuffle: bool | None) -> None:
     kind = type(data).__name__
     if not isinstance(data, Iterable) or isinstance(data, (Mapping, str)):
         raise TypeError(
-            "data must be ImageData, a tensor, a tuple (x, y), a Dataset, a DataLoader or an "
-            f"iterable of batches, got {kind}"
+            "data must be ImageData, a tensor or array, a tuple (x, y), a Dataset, a DataLoader or "
+            f"an iterable of batches, got {kind}"
             + (
-                ": a mapping is one batch, put it into a list; or has the data of each model by "
-                "its name"
+                ": a mapping has tensors or arrays of the same samples by the names of a model's "
+                "arguments, or the data of each model by its name"
                 if isinstance(data, Mapping)
                 else ""
             )
@@ -293,61 +295,19 @@ def _check_batched(data: Any, passes: int, shuffle: bool | None) -> None:
         )
 
 
-def _as_paired(names: Sequence[str], items: Sequence[Any], number: int) -> Batch:
-    batches = [_as_batch(item, number) for item in items]
+def _as_paired(names: Sequence[str], items: Sequence[Any], number: int, raw: bool) -> Batch:
+    batches = [as_batch(item, number, raw=raw) for item in items]
     sizes = {name: batch.n for name, batch in zip(names, batches, strict=True)}
     if len(set(sizes.values())) > 1:
         raise ValueError(
             f"data: batch {number} must hold the same samples for all models, got {sizes}"
         )
-    labels = [batch.y for batch in batches if batch.y is not None]
+    labels = [batch.y for batch in batches if isinstance(batch.y, Tensor)]
     if any(y.shape != labels[0].shape or bool((y.cpu() != labels[0].cpu()).any()) for y in labels):
         raise ValueError(
             f"data: labels of batch {number} differ between models; all models must see the same "
             "samples in the same order"
         )
     x = PerModel({name: batch.x for name, batch in zip(names, batches, strict=True)})
-    return Batch(x, labels[0] if labels else None, batches[0].n)
-
-
-def _as_batch(item: Any, number: int) -> Batch:
-    x, y = item, None
-    if isinstance(item, (tuple, list)) and len(item) in (1, 2):
-        x, y = item[0], item[1] if len(item) == 2 else None
-    leading = next(iter(x.values()), None) if isinstance(x, Mapping) else x
-    if y is None and isinstance(x, Mapping):
-        y = _labels_within(x)
-    if isinstance(y, int) or (isinstance(y, Tensor) and y.ndim == 0):
-        raise ValueError(
-            f"data: item {number} is a single sample with its label, and batches are wanted; wrap "
-            "the data in torch.utils.data.DataLoader(data, batch_size=...)"
-        )
-    if not isinstance(leading, Tensor) or not (y is None or isinstance(y, Tensor)):
-        raise TypeError(
-            f"data: batch {number} must be x or (x, y), tensors or x a mapping of tensors, "
-            f"got {_outline(item)}"
-        )
-    if leading.ndim == 0:
-        raise ValueError(f"data: batch {number} must hold samples (n, ...), got a single number")
-    if y is not None and y.shape == leading.shape and y.ndim > 1:
-        raise ValueError(
-            f"data: the second part of batch {number} has the shape of the first, "
-            f"{tuple(y.shape)}: labels are wanted, got a second stream of inputs or a mask, "
-            "which would be ignored. Inputs that differ between models go into a mapping, "
-            'data={"model a": ..., "model b": ...}; several inputs of one model into a dict '
-            'by the names of its arguments, {"input_ids": ids, "attention_mask": mask}, in each '
-            "batch"
-        )
-    return Batch(x, y, len(leading))
-
-
-def _labels_within(x: Mapping[str, Any]) -> Tensor | None:
-    """One label for each sample, where a mapping has them under a usual name."""
-    found = (x.get(name) for name in LABEL_NAMES)
-    return next((y for y in found if isinstance(y, Tensor) and y.ndim == 1), None)
-
-
-def _outline(item: Any) -> str:
-    if isinstance(item, (tuple, list)):
-        return f"{type(item).__name__}({', '.join(type(part).__name__ for part in item)})"
-    return type(item).__name__
+    item = PerModel({name: batch.item for name, batch in zip(names, batches, strict=True)})
+    return Batch(x, labels[0] if labels else batches[0].y, batches[0].n, item)
