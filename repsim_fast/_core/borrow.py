@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from .randomness import private_rng
 __all__ = ["Model", "ModelMode", "borrow", "call", "input_gradient", "model_dtype"]
 
 Model = Callable[[Tensor], Any]
-"""Anything that maps images (N, ...) to logits (N, n_classes); usually an ``nn.Module``."""
+"""Anything that maps images (N, ...) to logits (N, n_classes), or to an object or mapping that has
+them as ``logits``; usually an ``nn.Module``."""
 
 
 @contextlib.contextmanager
@@ -63,6 +64,9 @@ def model_dtype(model: Model, default: torch.dtype) -> torch.dtype:
 def call(model: Model, images: Tensor) -> Tensor:
     """Logits (N, n_classes) of ``model``, in float32 or float64.
 
+    A model may return them, or an object or mapping that has them as ``logits``, as those of
+    Transformers do.
+
     Images are cast to the dtype of the model's parameters: attacks keep their own state in
     float32 whatever the model computes in.
 
@@ -70,12 +74,7 @@ def call(model: Model, images: Tensor) -> Tensor:
         ValueError: The output is no tensor of shape (N, n_classes) with two classes or more.
         TypeError: The output is not floating point.
     """
-    output = model(images.to(model_dtype(model, images.dtype)))
-    if not isinstance(output, Tensor):
-        raise ValueError(
-            "model must return logits, a tensor of shape (N, n_classes), "
-            f"got {type(output).__name__}"
-        )
+    output = _logits(model(images.to(model_dtype(model, images.dtype))))
     if output.ndim != 2 or output.shape[0] != images.shape[0] or output.shape[1] < 2:
         raise ValueError(
             f"model must return logits of shape ({images.shape[0]}, n_classes >= 2), "
@@ -84,6 +83,23 @@ def call(model: Model, images: Tensor) -> Tensor:
     if not output.is_floating_point():
         raise TypeError(f"model must return floating-point logits, got {output.dtype}")
     return output if output.dtype == torch.float64 else output.float()
+
+
+def _logits(output: Any) -> Tensor:
+    """What of a model's output are its logits."""
+    if isinstance(output, Tensor):
+        return output
+    found = getattr(output, "logits", None)
+    if found is None and isinstance(output, Mapping):
+        found = output.get("logits", next(iter(output.values())) if len(output) == 1 else None)
+    if isinstance(found, Tensor):
+        return found
+    there = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+    raise ValueError(
+        "model must return logits, a tensor of shape (N, n_classes), or have them in .logits or "
+        f"['logits'], got {type(output).__name__}{there}; any function of the images that returns "
+        "them is a model, too: lambda x: model(x)[0]"
+    )
 
 
 def input_gradient(value: Tensor, images: Tensor) -> Tensor:

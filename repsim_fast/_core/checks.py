@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from numbers import Integral
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,9 +44,26 @@ def check_matrix(argument: str, x: Tensor) -> None:
             f"{argument}: expected float64, float32, float16 or bfloat16, got {x.dtype}"
         )
     if x.dim() != 2:
-        raise ValueError(
-            f"{argument}: expected a matrix (n_samples, n_features), got shape {tuple(x.shape)}"
-        )
+        got = f"{tuple(x.shape)}; {_FORMS}" if x.dim() > 2 else f"{tuple(x.shape)}"
+        raise ValueError(f"{argument}: expected a matrix (n_samples, n_features), got shape {got}")
+
+
+# Of maps and tokens, whose features may be several things.
+_FORMS = (
+    "x.flatten(1) has all numbers of a sample as features, x.flatten(2).mean(2) the mean over the "
+    "positions of (n, channels, ...), x.flatten(2).mT.flatten(0, 1) each position as a sample; "
+    "similarity.prepare(x, maps='flatten', 'pool' or 'positions') does it"
+)
+
+
+def as_tensor(x: Any) -> Any:
+    """A NumPy array of numbers as a tensor, of the same memory where torch can have it; anything
+    else as it is."""
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "biufc":
+        return x
+    native = x.astype(x.dtype.newbyteorder("="), copy=False)
+    usable = native.flags.writeable and min(native.strides, default=0) >= 0
+    return torch.from_numpy(native if usable else native.copy())
 
 
 def check_finite(argument: str, x: Tensor) -> None:

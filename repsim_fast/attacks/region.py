@@ -192,8 +192,11 @@ def _check_inside(x: Tensor, low: Scalar, high: Scalar) -> None:
     if not bool(((x >= low - slack) & (x <= high + slack)).all()):
         raise ValueError(
             f"x must lie in bounds [{_show(low)}, {_show(high)}], "
-            f"got values in [{x.min().item():g}, {x.max().item():g}] (attacks with the option take "
-            "them with outside='clip', which pulls them back, or outside='keep')"
+            f"got values in [{x.min().item():g}, {x.max().item():g}]. Of normalised images give "
+            "models.normalized(model, mean, std) images in [0, 1], or say bounds=(low, high) of "
+            "the normalised ones, tensors (C, 1, 1) (eps is then in their units); attacks with the "
+            "option take images out of bounds with outside='clip', which pulls them back, or "
+            "outside='keep'"
         )
 
 

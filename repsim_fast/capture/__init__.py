@@ -8,6 +8,7 @@ from repsim_fast.capture.layers import (
     LayerInfo,
     LayerSpec,
     LayerTable,
+    by_names,
     left_out_by_default,
     select_layers,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Maps",
     "MaskSpec",
     "UnfitError",
+    "by_names",
     "find_mask",
     "find_places",
     "layer_kind",

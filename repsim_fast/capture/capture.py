@@ -60,7 +60,9 @@ class Capture:
     Args:
         model: The model. Its mode is left alone; call ``model.eval()`` as you would without.
         layers: Which layers: names or ``fnmatch`` patterns (``"layer1.*"``; ``*`` crosses dots;
-            ``"relu#2"`` is the second call alone), or a callable ``(name, module) -> bool``.
+            ``"relu#2"`` is the second call alone), modules of the model, numbers among the layers
+            of the default in order of declaration (-1: the last), or a callable
+            ``(name, module) -> bool``.
             ``"(model)"`` names the model's own output.
             Default: every convolution, normalisation, activation, pooling, linear, recurrent and
             attention layer and every residual block, see :func:`layer_kind`; of a layer made of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -12,8 +13,10 @@ from torch import nn
 
 from repsim_fast.capture.kinds import has_unknown_weights, layer_kind, parts
 
-LayerSpec: TypeAlias = "str | Sequence[str] | Callable[[str, nn.Module], bool] | None"
-"""Names or ``fnmatch`` patterns, a predicate (name, module) -> bool, or None for the default."""
+Layer: TypeAlias = "str | int | nn.Module"
+LayerSpec: TypeAlias = "Layer | Sequence[Layer] | Callable[[str, nn.Module], bool] | None"
+"""Names or ``fnmatch`` patterns, modules of the model, numbers among the layers of the default (-1
+the last), a predicate (name, module) -> bool, or None for the default."""
 
 ROOT = "(model)"
 """Name of the model itself, whose output is that of the whole network."""
@@ -94,6 +97,7 @@ def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, Selec
 
     Patterns are matched against the whole name with ``fnmatch``, so ``*`` also crosses dots;
     :data:`ROOT` has to be asked for by its name. ``relu#2`` is the second call of ``relu`` alone.
+    Where nothing matches, case does not matter.
 
     Raises:
         ValueError: Nothing matches, or one of the names or patterns matches nothing; the message
@@ -104,10 +108,10 @@ def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, Selec
     inner = {name: module for name, module in found.items() if name != ROOT}
     if layers is None:
         chosen = {n: SelectedLayer(m) for n, m in _default_layers(found).items()}
-    elif callable(layers) and not isinstance(layers, nn.Module):
+    elif callable(layers) and not isinstance(layers, nn.Module):  # a predicate
         chosen = {n: SelectedLayer(m) for n, m in inner.items() if layers(n, m)}
     else:
-        chosen = _matching(found, inner, _patterns(layers))
+        chosen = _matching(found, inner, _patterns(found, layers))
     if not chosen:
         raise ValueError(
             f"layers: no layer of {type(model).__name__} matched. It has:\n"
@@ -116,15 +120,51 @@ def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, Selec
     return chosen
 
 
-def _patterns(layers: object) -> list[str]:
+def by_names(model: nn.Module, layers: LayerSpec) -> LayerSpec:
+    """The same choice with names in place of modules and numbers.
+
+    Raises:
+        ValueError: A module that is none of the model's, or no such number.
+        TypeError: ``layers`` is of another type.
+    """
+    if layers is None or isinstance(layers, str) or _is_predicate(layers):
+        return layers
+    return _patterns(named_layers(model), layers)
+
+
+def _is_predicate(layers: object) -> bool:
+    return callable(layers) and not isinstance(layers, nn.Module)
+
+
+def _patterns(found: dict[str, nn.Module], layers: object) -> list[str]:
     one = isinstance(layers, (str, nn.Module)) or not isinstance(layers, Iterable)
-    patterns: list[Any] = [layers] if one else list(layers)  # type: ignore[call-overload]
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(
-            "layers must be names or patterns (str), a callable (name, module) -> bool or "
-            f"None, got {layers!r}"
-        )
-    return patterns
+    chosen: list[Any] = [layers] if one else list(layers)  # type: ignore[call-overload]
+    return [_name_of(found, layer) for layer in chosen]
+
+
+def _name_of(found: dict[str, nn.Module], layer: Any) -> str:
+    """A name or pattern, of a module or number that of the layer."""
+    if isinstance(layer, str):
+        return layer
+    if isinstance(layer, nn.Module):
+        inner = getattr(layer, "_orig_mod", layer)  # compiled in place
+        for name, module in found.items():
+            if module is inner:
+                return name
+        kind = type(layer).__name__
+        raise ValueError(f"layers: the module {kind} given is none of {type(found[ROOT]).__name__}")
+    if isinstance(layer, Integral) and not isinstance(layer, bool):
+        names, number = list(_default_layers(found)), int(layer)
+        if not -len(names) <= number < len(names):
+            raise ValueError(
+                f"layers: numbers of {type(found[ROOT]).__name__} lie in {-len(names)} to "
+                f"{len(names) - 1}, got {number}"
+            )
+        return names[number]
+    raise TypeError(
+        "layers must be names or patterns (str), modules or numbers of layers, a callable (name, "
+        f"module) -> bool or None, got {layer!r}"
+    )
 
 
 def _default_layers(found: dict[str, nn.Module]) -> dict[str, nn.Module]:
@@ -183,6 +223,8 @@ def _matching(
             continue
         # An exact name first: names may contain the characters that patterns use.
         names = [pattern] if pattern in found else fnmatch.filter(inner, pattern)
+        if not names:
+            names = [n for n in inner if fnmatch.fnmatchcase(n.lower(), pattern.lower())]
         if not names:
             raise ValueError(f"layers: {_why_nothing_matches(found, pattern)}")
         calls.update(dict.fromkeys(names))

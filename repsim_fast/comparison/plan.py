@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from repsim_fast._core.model_state import check_hookable, unwrap
-from repsim_fast.capture import LayerSpec, select_layers
+from repsim_fast.capture import LayerSpec, by_names, select_layers
 from repsim_fast.similarity import Measure, get_measure
 from repsim_fast.similarity.base.estimator import Estimator
 from repsim_fast.similarity.base.measure import as_measure, options
@@ -124,13 +124,14 @@ def make_plan(
         TypeError: A choice of another type.
     """
     names = tuple(models)
-    chosen_layers = _per_model("layers", layers, names, _is_layer_choice)
+    chosen_layers = _layers_of(models, layers)
     transforms = _per_model("inputs", inputs, names, callable)
     forwards = _per_model("forward", forward, names, callable)
     runs: dict[tuple[Any, ...], Run] = {}
     run_of: dict[str, Run] = {}
     for name, model in models.items():
         try:
+            chosen_layers[name] = by_names(model, chosen_layers[name])
             chosen = select_layers(model, chosen_layers[name])
         except ValueError as error:
             raise ValueError(f"model {name!r}: {error}") from None
@@ -200,10 +201,29 @@ def _names(models: Sequence[nn.Module], names: Sequence[str] | None) -> list[str
     ]
 
 
+def _layers_of(models: Mapping[str, nn.Module], layers: Any) -> dict[str, Any]:
+    """The choice of layers of each model; of modules alone, those that it has."""
+    several = not isinstance(layers, (str, nn.Module, Mapping)) and isinstance(layers, Iterable)
+    modules = list(layers) if several else [layers]
+    if not modules or not all(isinstance(module, nn.Module) for module in modules):
+        return _per_model("layers", layers, tuple(models), _is_layer_choice)
+    found: dict[str, Any] = {}
+    left = {id(module) for module in modules}
+    for name, model in models.items():
+        own = {id(module) for module in model.modules()}
+        found[name] = [m for m in modules if id(getattr(m, "_orig_mod", m)) in own or id(m) in own]
+        left -= set(map(id, found[name]))
+        if not found[name]:
+            raise ValueError(f"layers: none of the modules given is one of model {name!r}")
+    if left:
+        raise ValueError(f"layers: {len(left)} of the modules given are in none of the models")
+    return found
+
+
 def _is_layer_choice(value: Any) -> bool:
     if isinstance(value, str) or callable(value) or not isinstance(value, Iterable):
         return True
-    return all(isinstance(v, str) for v in value)
+    return all(isinstance(v, (str, int, nn.Module)) for v in value)
 
 
 def _per_model(

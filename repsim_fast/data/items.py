@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repsim_fast._core.checks import as_tensor
 from repsim_fast._core.nested import tensors_in
 
 from .order import LABEL_NAMES
@@ -36,12 +37,7 @@ class Batch(NamedTuple):
 def with_tensors(item: Any) -> Any:
     """The same with NumPy's arrays and numbers as tensors, in any nesting."""
     if isinstance(item, (np.ndarray, np.number)):
-        array = np.asarray(item)
-        if array.dtype.kind not in "biufc":
-            return item
-        # Copied where torch could not write to it, or reads no negative strides.
-        usable = array.flags.writeable and min(array.strides, default=0) >= 0
-        return torch.from_numpy(array if usable and array.ndim else array.copy())
+        return as_tensor(np.asarray(item))
     if isinstance(item, Mapping):
         return {key: with_tensors(value) for key, value in item.items()}
     if type(item) in (tuple, list):

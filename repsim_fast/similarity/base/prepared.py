@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any, Literal
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from repsim_fast._core.checks import check_finite, check_matrix
+from repsim_fast._core.checks import as_tensor, check_choice, check_finite, check_matrix
+from repsim_fast.capture.features import flatten, pool, positions
 from repsim_fast.similarity.base import factor
 
 # Root mean squares between which products of float32 features neither vanish nor overflow, sums of
@@ -30,15 +34,16 @@ class Prepared:
         name: What errors call it.
     """
 
-    def __init__(self, x: Tensor, *, name: str = "x") -> None:
-        check_matrix(name, x)
-        if x.shape[0] < 2 or x.shape[1] < 1:
+    def __init__(self, x: Tensor | npt.NDArray[Any], *, name: str = "x") -> None:
+        given: Tensor = as_tensor(x)
+        check_matrix(name, given)
+        if given.shape[0] < 2 or given.shape[1] < 1:
             raise ValueError(
-                f"{name}: expected at least 2 samples and 1 feature, got shape {tuple(x.shape)}"
+                f"{name}: expected at least 2 samples and 1 feature, got shape {tuple(given.shape)}"
             )
-        self.features = x if x.dtype == torch.float64 else x.float()
+        self.features = given if given.dtype == torch.float64 else given.float()
         self.name = name
-        self._eps_dtype = x.dtype
+        self._eps_dtype = given.dtype
 
     @property
     def n_samples(self) -> int:
@@ -212,9 +217,10 @@ def _scores(
 
 
 def prepare(
-    x: Tensor | Prepared,  # (n, p)
+    x: Tensor | npt.NDArray[Any] | Prepared,  # (n, p)
     *,
     name: str = "x",
+    maps: Literal["flatten", "pool", "positions"] | None = None,
 ) -> Prepared:
     """Prepares a representation for any number of comparisons.
 
@@ -229,9 +235,12 @@ def prepare(
     ones may be rounding errors of x. Duplicate, dependent and constant features drop out there.
 
     Args:
-        x: Representation of n samples with p features, float64, float32, float16 or bfloat16.
-            An already prepared one is returned as it is.
+        x: Representation of n samples with p features, a tensor or an array, float64, float32,
+            float16 or bfloat16. An already prepared one is returned as it is.
         name: What errors call it.
+        maps: What becomes of maps (n, channels, ...): "flatten", all numbers of a sample are
+            features; "pool", the mean over positions; "positions", each position is a sample.
+            Default: they are an error.
 
     Returns:
         The prepared representation; it refers to x, which must not be changed afterwards.
@@ -247,4 +256,19 @@ def prepare(
         >>> layers = [prepare(torch.randn(100, 10)) for _ in range(3)]
         >>> value = cca(layers[0], layers[1])
     """
-    return x if isinstance(x, Prepared) else Prepared(x, name=name)
+    if isinstance(x, Prepared):
+        return x
+    if maps is None:
+        return Prepared(x, name=name)
+    check_choice("maps", maps, tuple(_OF_MAPS))
+    tensor = as_tensor(x)
+    if not isinstance(tensor, Tensor) or tensor.ndim < 2:
+        check_matrix(name, tensor)
+    return Prepared(_OF_MAPS[maps](tensor), name=name)
+
+
+_OF_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "flatten": flatten,
+    "pool": lambda x: pool(x, "first"),
+    "positions": lambda x: positions(x, "first"),
+}

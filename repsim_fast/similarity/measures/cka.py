@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from repsim_fast._core.checks import check_choice, check_finite, check_matrix
+from repsim_fast._core.checks import as_tensor, check_choice, check_finite, check_matrix
 from repsim_fast._core.precision import full_precision
 from repsim_fast.ops import MIN_SAMPLES, Precision, centered_gram, cross_gram
 from repsim_fast.similarity.base.accumulator import Accumulator
@@ -116,8 +117,8 @@ def check_pair(x: Tensor, y: Tensor, estimator: Estimator) -> int:
 
 @full_precision()
 def cka(
-    x: Tensor | Prepared,  # (n, p)
-    y: Tensor | Prepared,  # (n, q)
+    x: Tensor | npt.NDArray[Any] | Prepared,  # (n, p)
+    y: Tensor | npt.NDArray[Any] | Prepared,  # (n, q)
     *,
     estimator: Estimator = "unbiased",
     precision: Precision | None = None,
@@ -133,8 +134,8 @@ def cka(
     the others: products of features are then taken in float64.
 
     Args:
-        x: Representation of n samples with p features, or a prepared one.
-        y: Representation of the same n samples with q features, or a prepared one.
+        x: Representation of n samples with p features, a tensor or array, or a prepared one.
+        y: Representation of the same n samples with q features, likewise.
         estimator: ``"unbiased"`` (HSIC₁, at least 4 samples) or ``"biased"`` (at least 2).
         precision: Precision of products, see `ops.centered_gram`.
 
@@ -157,10 +158,13 @@ def cka(
         Kornblith et al., "Similarity of neural network representations revisited", 2019, eq. 3-4.
         Song et al., "Feature selection via dependence maximization", 2012, eq. 5.
     """
-    x, y = (z.features if isinstance(z, Prepared) else z for z in (x, y))
-    n = check_pair(x, y, estimator)
-    p, q = x.shape[1], y.shape[1]
-    scaled = _scaled(x), _scaled(y)
+    a, b = (z.features if isinstance(z, Prepared) else as_tensor(z) for z in (x, y))
+    n = check_pair(a, b, estimator)
+    dtype = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
+    if a.dtype != b.dtype:
+        a, b = a.to(dtype), b.to(dtype)
+    p, q = a.shape[1], b.shape[1]
+    scaled = _scaled(a), _scaled(b)
     # Multiplications: p q + (p² + q²)/2 a sample against (p + q) n / 2 of two half Grams.
     if precision is None and 2 * p * q + p * p + q * q < n * (p + q):
         xy, xx, yy = _feature_side(*scaled, estimator)
@@ -170,11 +174,10 @@ def cka(
             centered_gram(z, centering=centering, packed=True, precision=precision) for z in scaled
         )
         xy, xx, yy = gram_x @ gram_y, gram_x @ gram_x, gram_y @ gram_y
-    dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     value = (xy / (xx.sqrt() * yy.sqrt())).to(dtype)
     if not bool(torch.isfinite(value.detach())):
-        check_finite("x", x)
-        check_finite("y", y)
+        check_finite("x", a)
+        check_finite("y", b)
     return value
 
 
