@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
@@ -34,7 +35,7 @@ from repsim_fast.comparison.plan import (
     Models,
     Plan,
     Transform,
-    choose_measure,
+    choose_measures,
     describe,
     make_plan,
     models_and_data,
@@ -46,6 +47,7 @@ from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
 from repsim_fast.similarity.base.accumulator import Accumulator, Similarities
 from repsim_fast.similarity.base.estimator import Estimator
+from repsim_fast.similarity.streaming.several import Several
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -53,11 +55,10 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 
-class Options(TypedDict, total=False):
-    """Keyword arguments of :func:`compare`."""
+class OptionsOfAny(TypedDict, total=False):
+    """Keyword arguments of :func:`compare` beside the measure."""
 
     layers: LayerSpec | Sequence[LayerSpec] | Mapping[str, LayerSpec]
-    measure: str | Measure[Any]
     estimator: Estimator | None
     jackknife: int | None
     permutations: int | None
@@ -80,6 +81,12 @@ class Options(TypedDict, total=False):
     seed: int
 
 
+class Options(OptionsOfAny, total=False):
+    """Keyword arguments of :func:`compare`."""
+
+    measure: str | Measure[Any]
+
+
 @overload
 def compare(
     models: nn.Module, model_b: nn.Module, data: Any, **options: Unpack[Options]
@@ -94,13 +101,24 @@ def compare(
 ) -> SimilarityResult: ...
 
 
+@overload
+def compare(
+    models: Models | nn.Module,
+    model_b: Any = None,
+    data: Any = None,
+    *,
+    measure: list[Any] | tuple[Any, ...],
+    **options: Unpack[OptionsOfAny],
+) -> dict[str, SimilarityResult]: ...
+
+
 def compare(
     models: Models | nn.Module,
     model_b: Any = None,
     data: Any = None,
     *,
     layers: LayerSpec | Sequence[LayerSpec] | Mapping[str, LayerSpec] = None,
-    measure: str | Measure[Any] = "cka",
+    measure: str | Measure[Any] | Sequence[str | Measure[Any]] = "cka",
     estimator: Estimator | None = None,
     jackknife: int | None = None,
     permutations: int | None = None,
@@ -121,7 +139,7 @@ def compare(
     names: Sequence[str] | None = None,
     progress: bool = False,
     seed: int = 0,
-) -> SimilarityResult:
+) -> SimilarityResult | dict[str, SimilarityResult]:
     """Similarity of every layer with every other layer, within and between models.
 
     ``compare(model_a, model_b, data)`` or ``compare([m1, m2, ...], data)``: each model is run once
@@ -153,7 +171,9 @@ def compare(
         measure: "cka", linear centred kernel alignment, in [0, 1] up to the noise of the estimate;
             1 means equal up to rotation and scale. Or any other of ``similarity.measure_names()``,
             or one with options, ``similarity.get_measure("svcca", components=20)``: these need all
-            samples at once, so that features are kept, in files beyond 4 GiB.
+            samples at once, so that features are kept, in files beyond 4 GiB. Or a list of several,
+            which are computed in one pass and share the samples kept; ``jackknife``,
+            ``permutations`` and ``estimator`` are then for those that have them.
         estimator: Of kernel alignments, "unbiased" (HSIC₁, needs 4 samples a batch) or "biased".
             Default: the measure's own, unbiased where none was chosen.
         jackknife: Groups of samples to leave out in turn for the standard errors of measures other
@@ -211,10 +231,11 @@ def compare(
             the global generators come back as they were.
 
     Returns:
-        The similarities of all pairs of layers, with standard errors and replicates from a
+        The similarities of all pairs of layers (of several measures a mapping of one for each, by
+        the measure's name), with standard errors and replicates from a
         jackknife, chance levels, and all that was warned of as ``notes``. An exception after one or
-        more completed batches, also a keyboard interrupt, has an attribute ``partial_result``: the
-        result up to there, of measures other than "cka" the values alone.
+        more completed batches, also a keyboard interrupt, has an attribute ``partial_result``: what
+        would be returned, up to there, of measures other than "cka" the values alone.
 
     Raises:
         ValueError: Unusable argument, no layer matched (the message shows what there is), empty
@@ -237,7 +258,7 @@ def compare(
         Nguyen et al., "Do wide and deep networks learn the same things?", 2021 (minibatch CKA).
     """
     start = perf_counter()
-    chosen = choose_measure(measure, estimator)
+    chosen = choose_measures(measure, estimator)
     check_autocast(autocast)
     named, data = models_and_data(models, model_b, data, names)
     feed = open_data(
@@ -251,14 +272,16 @@ def compare(
         raw=_all_given(forward, len(named)),
     )
     plan = make_plan(named, layers=layers, inputs=inputs, forward=forward, paired=feed.paired)
-    accumulator = chosen.accumulator(
+    alone = not isinstance(measure, (list, tuple))
+    accumulating = next(iter(chosen.values())).accumulator if alone else _several(chosen)
+    accumulator = accumulating(
         precision=precision,
         jackknife=jackknife,
         permutations=permutations,
         seed=seed,
         capacity=plan.n_layers,
     )
-    _check_fit(chosen, accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
+    _check_fit(" and ".join(chosen), accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
     if permutations and maps in ("positions", "tokens"):
         raise ValueError(
             f"permutations: expected None for maps={maps!r}, whose rows cannot be permuted without "
@@ -301,18 +324,39 @@ def compare(
     dropped: list[int] = []  # samples of batches too small for the measure
     seen = Fingerprint()
 
-    def result(*, bare: bool = False) -> SimilarityResult:
+    def results(*, bare: bool = False) -> dict[str, SimilarityResult]:
         notes = tuple(_notes(engine, feed, dropped))
-        found = engine.accumulator.compute(bare=bare)
-        return _result(chosen, plan, engine, found, settings, start, notes, seen)
+        return {
+            name: _result(one, how, plan, engine, values, settings, start, notes, seen)
+            for (name, one), (how, values) in zip(
+                chosen.items(), _computed(accumulator, bare=bare), strict=True
+            )
+        }
+
+    def result(*, bare: bool = False) -> Any:
+        made = results(bare=bare)
+        return next(iter(made.values())) if alone else made
 
     with _partial_result_kept(engine, result):
         with _borrowed(plan, place, seed), engine:
             _loop(engine, feed, dropped, seen, progress=progress)
-        final = result()
-    for note in (*final.notes, *diagnosis.undefined(final.undefined)):
+        final = results()
+    each = ((*one.notes, *diagnosis.undefined(one.undefined)) for one in final.values())
+    for note in dict.fromkeys(note for notes in each for note in notes):
         warnings.warn(note, stacklevel=2)
-    return final
+    return next(iter(final.values())) if alone else final
+
+
+def _computed(accumulator: Accumulator, *, bare: bool) -> list[tuple[str, Similarities]]:
+    """Of each measure how it was estimated, and its values."""
+    if isinstance(accumulator, Several):
+        descriptions = [one.description for one in accumulator.members]
+        return list(zip(descriptions, accumulator.compute_all(bare=bare), strict=True))
+    return [(accumulator.description, accumulator.compute(bare=bare))]
+
+
+def _several(measures: Mapping[str, Measure[Any]]) -> Callable[..., Several]:
+    return partial(Several, list(measures.values()))
 
 
 def _all_given(forward: Any, n: int) -> bool:
@@ -324,7 +368,7 @@ def _all_given(forward: Any, n: int) -> bool:
 
 
 def _check_fit(
-    measure: Measure[Any],
+    name: str,
     accumulator: Accumulator,
     plan: Plan,
     feed: Feed,
@@ -332,8 +376,7 @@ def _check_fit(
     passes: int,
     cuda_graph: bool,
 ) -> None:
-    """Raises ValueError where the measure cannot be computed in this way."""
-    name = measure.info.name
+    """Raises ValueError where the measures cannot be computed in this way."""
     if passes > 1 and not accumulator.samples_may_return:
         raise ValueError(
             f"passes: expected 1 for {name}, which needs each sample once, got {passes}"
@@ -373,7 +416,7 @@ def _borrowed(plan: Plan, place: torch.device | None, seed: int) -> Iterator[Non
 
 
 @contextlib.contextmanager
-def _partial_result_kept(engine: Engine, result: Callable[..., SimilarityResult]) -> Iterator[None]:
+def _partial_result_kept(engine: Engine, result: Callable[..., Any]) -> Iterator[None]:
     """Gives an exception the values of the batches before as ``partial_result``."""
     try:
         yield
@@ -417,6 +460,7 @@ def _notes(engine: Engine, feed: Feed, dropped: Sequence[int]) -> Iterator[str]:
 
 def _result(
     measure: Measure[Any],
+    description: str,
     plan: Plan,
     engine: Engine,
     found: Similarities,
@@ -444,7 +488,7 @@ def _result(
         value=labelled(found.value),
         standard_error=labelled(found.standard_error),
         measure=measure.info.name,
-        estimator=engine.accumulator.description,
+        estimator=description,
         n_samples=found.n_samples,
         n_batches=found.n_batches,
         settings={**settings, **found.settings},

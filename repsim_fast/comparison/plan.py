@@ -102,6 +102,31 @@ def choose_measure(measure: str | Measure[Any], estimator: Estimator | None) -> 
     return chosen
 
 
+def choose_measures(measure: Any, estimator: Estimator | None) -> dict[str, Measure[Any]]:
+    """One measure or several by their names, with the estimator where they have one.
+
+    Raises:
+        TypeError: Neither name nor measure.
+        ValueError: No such measure, none at all, or an estimator for measures that have none.
+    """
+    if not isinstance(measure, (list, tuple)):
+        one = choose_measure(measure, estimator)
+        return {one.info.name: one}
+    if not measure:
+        raise ValueError("measure: expected at least one, got none")
+    found: dict[str, Measure[Any]] = {}
+    chosen = [as_measure(one, {}) for one in measure]
+    have = [one for one in chosen if "estimator" in options(one)]
+    if estimator is not None and not have:
+        raise ValueError(f"estimator: none of the measures has one, got {estimator!r}")
+    for given, one in zip(measure, chosen, strict=True):
+        name, number = one.info.name, 2
+        while name in found:
+            name, number = f"{one.info.name} {number}", number + 1
+        found[name] = choose_measure(given, estimator if one in have else None)
+    return found
+
+
 def make_plan(
     models: Mapping[str, nn.Module],
     *,

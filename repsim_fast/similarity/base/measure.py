@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.precision import full_precision
+from repsim_fast._core.suggestions import did_you_mean
 from repsim_fast.ops import Precision
 from repsim_fast.similarity.base.accumulator import Accumulator
 from repsim_fast.similarity.base.pairs import Pairs
@@ -324,9 +325,12 @@ def as_measure(measure: str | Measure[Any], given: dict[str, Any]) -> Measure[An
 
 
 def _find(name: str) -> type[Measure[Any]]:
-    if name not in _REGISTER:
-        raise ValueError(f"measure: expected one of {', '.join(measure_names())}; got {name!r}")
-    return _REGISTER[name]
+    found = {known.lower(): measure for known, measure in _REGISTER.items()}.get(name.lower())
+    if found is None:
+        names = measure_names()
+        meant = f";{near}" if (near := did_you_mean(name, names)) else ""
+        raise ValueError(f"measure: expected one of {', '.join(names)}; got {name!r}{meant}")
+    return found
 
 
 def measures_table() -> str:

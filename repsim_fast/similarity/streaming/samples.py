@@ -120,6 +120,11 @@ class SampleAccumulator:
         self._batches: list[int] = []  # rows of each
         self._rows_are_samples = True
 
+    def use_samples_of(self, other: SampleAccumulator) -> None:
+        """Work on the samples that another accumulator keeps."""
+        self._store, self._batches = other._store, other._batches
+        self._rows_are_samples = other._rows_are_samples
+
     def add(self, layer: int, features: Tensor) -> None:
         """Keep a copy of the features (n, p) of one layer."""
         self._batch[layer] = features.detach().clone()
