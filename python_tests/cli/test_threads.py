@@ -47,12 +47,12 @@ def test_at_least_one_core(
 @pytest.mark.parametrize(
     ("wanted", "idle", "variable", "used", "text"),
     [
-        (None, 2, None, 2, "2 threads of 4 (--threads N changes it)"),
-        (None, 1, None, 1, "1 thread of 4 (--threads N changes it)"),
-        (None, 9, None, 4, "4 threads"),
-        (None, 1, "4", 4, "4 threads"),
-        (3, 1, None, 3, "3 threads of 4 (--threads N changes it)"),
-        (6, 1, None, 6, "6 threads"),
+        (None, 2, None, 2, "2 threads used of 4 (--threads N changes it)"),
+        (None, 1, None, 1, "1 thread used of 4 (--threads N changes it)"),
+        (None, 9, None, 4, "4 threads used"),
+        (None, 1, "4", 4, "4 threads used"),
+        (3, 1, None, 3, "3 threads used of 4 (--threads N changes it)"),
+        (6, 1, None, 6, "6 threads used"),
     ],
 )
 def test_choice(

@@ -10,8 +10,8 @@ from PIL import Image
 
 from python_tests.support.commands import TRAIN, Run
 from repsim_fast import SimilarityResult
+from repsim_fast.cli.attack_setup import parse_radius
 from repsim_fast.cli.models import short_names
-from repsim_fast.cli.options import parse_eps
 from repsim_fast.models import load_checkpoint
 
 
@@ -20,7 +20,7 @@ from repsim_fast.models import load_checkpoint
     [("8/255", 8 / 255), ("0.1", 0.1), (" 2 / 255 ", 2 / 255), ("1", 1.0), ("3e-2", 0.03)],
 )
 def test_eps_is_a_number_or_a_fraction(text: str, value: float) -> None:
-    assert parse_eps(text) == value
+    assert parse_radius(text) == value
 
 
 def test_checkpoint_says_what_it_is(checkpoints: dict[str, Path]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from repsim_fast import attacks
+from repsim_fast._core.suggestions import did_you_mean
 from repsim_fast.training import Ramp
 
 from . import ramps
@@ -26,6 +27,13 @@ ATTACKS: dict[str, Callable[..., Any]] = {
     "apgd-dlr": lambda eps, **options: attacks.APGD(eps, loss="dlr", **options),
     "apgd-t": attacks.APGDTargeted,
     "autoattack": attacks.AutoAttack,
+}
+# Attacks that transform images, whose radii are of their own kinds.
+_TRANSFORMS: dict[str, Callable[..., Any]] = {
+    "gabor": attacks.GaborAttack,
+    "jpeg": attacks.JPEGAttack,
+    "rotation": attacks.RotationTranslation,
+    "snow": attacks.SnowAttack,
 }
 ONE_STEP = ("fgsm", "rs-fgsm", "n-fgsm")
 _RESTARTED = ("pgd", "apgd", "apgd-dlr", "apgd-t")
@@ -127,13 +135,41 @@ def attack_names(option: str, text: str) -> list[str]:
     Raises:
         ValueError: No such attack, or one twice.
     """
-    names = [name.strip() for name in text.split(",")]
+    names = [name.strip().lower() for name in text.split(",")]
     for name in names:
         if name not in ATTACKS:
-            raise ValueError(f"{option} must be one of {', '.join(ATTACKS)}, got {name!r}")
+            meant = f";{near}" if (near := did_you_mean(name, ATTACKS)) else ""
+            raise ValueError(f"{option} must be one of {', '.join(ATTACKS)}, got {name!r}{meant}")
     if len({*names}) < len(names):
         raise ValueError(f"{option}: an attack is given twice in {text!r}")
     return names
+
+
+def compared_attack(
+    option: str, name: str, *, norm: str, eps: float | None, steps: int | None, seed: int
+) -> Any:
+    """One of all attacks there are, for what networks are to see in a comparison.
+
+    Raises:
+        ValueError: No such attack, or an option that it does not have.
+    """
+    known = sorted((*ATTACKS, *_TRANSFORMS))
+    if (given := name.strip().lower()) not in known:
+        near = did_you_mean(given, known)
+        raise ValueError(
+            f"{option} must be one of {', '.join(known)}, got {name!r}"
+            + (f";{near}" if near else "")
+        )
+    if given in ATTACKS:
+        radius = radius_of(norm, eps)
+        return build_attack(
+            given, norm=norm, eps=radius, steps=steps, restarts=1, fast=False, seed=seed
+        )
+    options: dict[str, Any] = {"eps": eps, "steps": steps}
+    wanted = {key: value for key, value in options.items() if value is not None}
+    if given == "rotation" and wanted:
+        raise ValueError(f"{option}: rotation has no radius and no steps, got {wanted}")
+    return _TRANSFORMS[given](seed=seed, **wanted)
 
 
 def build_attack(

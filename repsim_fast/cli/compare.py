@@ -17,16 +17,15 @@ from repsim_fast._core.locks import only_writer
 from repsim_fast._core.signals import undisturbed
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.report.folder import write_folder
-from repsim_fast.similarity import measure_names
+from repsim_fast.similarity import UndefinedError, get_measure, measure_names
 
+from .attack_setup import Norm, Radius, compared_attack
 from .errors import Interrupted
 from .models import open_models, open_published, size_for
 from .options import (
-    DEFAULT_EPS,
     Autocast,
     DataSpec,
     Device,
-    Eps,
     Mean,
     Seed,
     Size,
@@ -40,7 +39,6 @@ from .options import (
 from .tables import format_table
 from .threads import choose_threads
 
-_ATTACKS = ("pgd",)
 PARTIAL = "partial.safetensors"
 
 
@@ -72,8 +70,13 @@ Layers = Annotated[
         "layers and blocks).",
     ),
 ]
-MeasureName = Annotated[
-    str, typer.Option(metavar="NAME", help=f"Similarity measure: {', '.join(measure_names())}.")
+MeasureNames = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="Similarity measure, or several with commas between them, which are computed in one "
+        f"pass and have a folder each: {', '.join(measure_names())}.",
+    ),
 ]
 Jackknife = Annotated[
     int | None,
@@ -160,10 +163,14 @@ Attack = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Show each model its own adversarial images: 'pgd' (default: images as they are).",
+        help="Show each model its own adversarial images: pgd, apgd, autoattack, fgsm, jpeg, snow, "
+        "rotation, ... (a wrong name lists all; default: images as they are).",
     ),
 ]
-AttackSteps = Annotated[int, typer.Option(min=1, metavar="N", help="Steps of the attack.")]
+AttackSteps = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Steps of the attack (default: its own, 10 of pgd)."),
+]
 ProductPrecision = Annotated[
     str | None,
     typer.Option(
@@ -193,7 +200,7 @@ def compare(
     maps: MapsForm = "flatten",
     channels: ChannelsPlace = None,
     calls: Calls = "all",
-    measure: MeasureName = "cka",
+    measure: MeasureNames = "cka",
     estimator: EstimatorName = None,
     jackknife: Jackknife = None,
     permutations: Permutations = None,
@@ -202,8 +209,9 @@ def compare(
     passes: Passes = 1,
     shuffle: Shuffle = True,
     attack: Attack = None,
-    eps: Eps = DEFAULT_EPS,
-    attack_steps: AttackSteps = 10,
+    norm: Norm = "linf",
+    eps: Radius = None,
+    attack_steps: AttackSteps = None,
     autocast: Autocast = None,
     precision: ProductPrecision = None,
     cuda_graph: CudaGraph = False,
@@ -219,14 +227,21 @@ def compare(
     \b
     Examples:
       repsim-fast compare standard.safetensors robust.safetensors --data digits --out out/compare
+      repsim-fast compare a.safetensors b.safetensors --data digits --measure cka,cca --maps pool \\
+          --out out/both
       repsim-fast compare a.safetensors b.safetensors --data cifar10:data --limit 2000 \\
           --layers 'stage*.relu2' --attack pgd --eps 8/255 --out out/attacked
     """
     from repsim_fast.comparison.compare import compare as compare_models
     from repsim_fast.data import load
 
-    if attack is not None and attack not in _ATTACKS:
-        raise ValueError(f"--attack must be one of {', '.join(_ATTACKS)}, got {attack!r}")
+    measures = [name.strip() for name in measure.split(",")]
+    for name in measures:
+        get_measure(name)
+    attacks = partial(
+        compared_attack, "--attack", attack or "", norm=norm, eps=eps, steps=attack_steps, seed=seed
+    )
+    shown_by = None if attack is None else attacks()
     if minus_chance and permutations == 0:
         raise ValueError("--minus-chance needs chance levels, got --permutations 0")
     where = choose_device(device)
@@ -246,7 +261,7 @@ def compare(
             f"comparing {', '.join(networks)} on {describe(images)}; device {where}, {threads_used}"
         )
         with _partial_result_kept(out):
-            result = compare_models(
+            results: dict[str, SimilarityResult] = compare_models(
                 networks,
                 data=images,
                 layers=layers,
@@ -254,11 +269,14 @@ def compare(
                 maps=cast(Any, maps),
                 channels=cast(Any, channels),
                 calls=cast(Any, calls),
-                measure=measure,
+                measure=measures,
                 estimator=cast(Any, estimator),
                 jackknife=jackknife,
                 permutations=permutations,
-                inputs=_attacks(attack, networks, eps=eps, steps=attack_steps, seed=seed),
+                # For each network an attack of its own, from the same random start.
+                inputs=None
+                if attack is None
+                else {name: partial(attacks(), network) for name, network in networks.items()},
                 batch_size=batch_size,
                 passes=passes,
                 shuffle=shuffle,
@@ -270,19 +288,25 @@ def compare(
                 seed=seed,
             )
         typer.echo("drawing heat maps and report")
-        report = write_folder(
-            out,
-            result,
-            outdated=[PARTIAL],
-            minus_chance=minus_chance and result.chance is not None,
-            introduction=_introduction(attack, eps, attack_steps),
-            tables={"Models": [model.about for model in opened.values()]},
-        )
-    _show(result, report)
-    if minus_chance and result.chance is None:
-        raise ValueError(
-            f"--minus-chance: no chance level ({_as_option(result.chance_note)}); all else is there"
-        )
+        reports = {
+            name: write_folder(
+                out if len(results) == 1 else out / name,
+                result,
+                outdated=[PARTIAL],
+                minus_chance=minus_chance and result.chance is not None,
+                introduction=_introduction(shown_by),
+                tables={"Models": [model.about for model in opened.values()]},
+            )
+            for name, result in results.items()
+        }
+    for name, result in results.items():
+        _show(result, reports[name])
+    for result in results.values():
+        if minus_chance and result.chance is None:
+            raise ValueError(
+                f"--minus-chance: no chance level ({_as_option(result.chance_note)}); all else is "
+                "there"
+            )
 
 
 def _show(result: SimilarityResult, report: Path) -> None:
@@ -290,9 +314,23 @@ def _show(result: SimilarityResult, report: Path) -> None:
     seconds = result.seconds["total"]
     typer.echo(f"\n{result.n_samples:,} images in {seconds:.1f} s; {result.measure}:\n")
     typer.echo(format_table(result.summary()))
-    about = [_as_option(text) for text in result.about_values()]
+    about = [_as_option(text) for text in (*result.about_values(), *_undefined(result))]
     typer.echo("".join(f"\n{text}" for text in about))
     typer.echo(f"\nOpen {report}; beside it are heat maps (PNG), table (CSV) and result.")
+
+
+_FEW = "more samples than independent features"  # in errors of measures of few images
+_HELPS = (
+    "what helps: more images (a larger --limit, --split train), fewer features of a layer "
+    "(--maps pool), layers of few features (--layers), or --measure cka"
+)
+
+
+def _undefined(result: SimilarityResult) -> list[str]:
+    """Why layers have no value, and which option helps."""
+    reasons = {why: None for layers in result.undefined.values() for why in layers.values()}
+    texts = [f"why there is no value: {reason}" for reason in list(reasons)[:3]]
+    return [*texts, _HELPS] if any(_FEW in reason for reason in reasons) else texts
 
 
 def _as_option(text: str) -> str:
@@ -302,27 +340,8 @@ def _as_option(text: str) -> str:
     )
 
 
-def _attacks(
-    name: str | None, networks: dict[str, Any], *, eps: float, steps: int, seed: int
-) -> dict[str, Any] | None:
-    """For each network the attack on it, from the same random start."""
-    if name is None:
-        return None
-    from repsim_fast.attacks import PGD
-
-    return {
-        label: partial(PGD(eps, steps=steps, seed=seed), network)
-        for label, network in networks.items()
-    }
-
-
-def _introduction(attack: str | None, eps: float, steps: int) -> str:
-    if attack is None:
-        return ""
-    return (
-        f"Each model saw its own adversarial images: {steps} steps of projected gradient descent, "
-        f"every pixel changed by at most {eps:.4f} of the range from black to white."
-    )
+def _introduction(attack: Any) -> str:
+    return "" if attack is None else f"Each model saw its own adversarial images: {attack!r}."
 
 
 @contextlib.contextmanager
@@ -336,12 +355,19 @@ def _partial_result_kept(out: Path) -> Iterator[None]:
         if partial_result is None:
             if stopped:
                 raise Interrupted("interrupted before the first batch was done") from None
+            if isinstance(error, UndefinedError) and _FEW in str(error):
+                raise ValueError(f"{error}; {_HELPS}") from None
             raise
+        several = len(partial_result) > 1
         with undisturbed():
-            path = partial_result.save(out / PARTIAL)
+            paths = [
+                result.save((out / name if several else out) / PARTIAL)
+                for name, result in partial_result.items()
+            ]
+        done = next(iter(partial_result.values())).n_batches
+        where = " and ".join(map(str, paths))
         kept = (
-            f"{path} has the result of the {partial_result.n_batches} batches before "
-            "(SimilarityResult.load reads it)"
+            f"{where} has the result of the {done} batches before (SimilarityResult.load reads it)"
         )
         if stopped:
             raise Interrupted(f"interrupted; {kept}") from None

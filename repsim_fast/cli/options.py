@@ -14,20 +14,6 @@ from repsim_fast._core.precision import native_half
 from repsim_fast.data import ImageData
 
 
-def parse_eps(text: str | float) -> float:
-    """A radius in (0, 1] from "8/255" or "0.03"; a default comes as a number."""
-    above, _, below = str(text).partition("/")
-    try:
-        value = float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        value = float("nan")
-    if not 0 < value <= 1:
-        raise typer.BadParameter(
-            f"expected a number above 0 and up to 1, or a fraction such as 8/255, got {text!r}"
-        )
-    return value
-
-
 def parse_channels(text: str | None) -> list[float] | None:
     """Numbers with commas between them, one for each channel."""
     if text is None:
@@ -68,17 +54,6 @@ Size = Annotated[
         help="Bring all images to this size (default: as they are).",
     ),
 ]
-Eps = Annotated[
-    float,
-    typer.Option(
-        parser=parse_eps,
-        metavar="RADIUS",
-        show_default=False,
-        help="How far an attack may change each pixel, where black is 0 and white is 1, such as "
-        "8/255 (default) or 0.1.",
-    ),
-]
-DEFAULT_EPS = 8 / 255
 # Half of what torch takes, since seeds of several networks are this one plus their position.
 Seed = Annotated[
     int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of everything random.")

@@ -33,8 +33,8 @@ def choose_threads(threads: int | None) -> str:
     torch.set_num_threads(chosen)
     text = f"{chosen} thread{'s' if chosen > 1 else ''}"
     if chosen >= most:
-        return text
-    return f"{text} of {most} (--threads N changes it)"
+        return f"{text} used"
+    return f"{text} used of {most} (--threads N changes it)"
 
 
 def idle_cores() -> int:

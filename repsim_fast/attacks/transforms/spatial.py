@@ -60,6 +60,12 @@ class RotationTranslation:
         self._stream = Stream(seed)
 
     @torch.no_grad()
+    def __repr__(self) -> str:
+        return (
+            f"RotationTranslation(max_rotation={self.max_rotation}, "
+            f"max_translation={self.max_translation})"
+        )
+
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Adversarial images for ``x`` (N, 1 or 3, H, W) with labels ``y`` (N,)."""
         with (
