@@ -69,4 +69,4 @@ def batches(
     """
     device = device_of(model)
     for batch in open_data(data, batch_size=batch_size, shuffle=False).batches:
-        yield to_device(batch.x, device), batch.y, batch.n
+        yield to_device(batch.x, device), batch.y if isinstance(batch.y, Tensor) else None, batch.n

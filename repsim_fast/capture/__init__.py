@@ -1,6 +1,7 @@
 """Which layers of a model to watch, in what form their features come, and the hooks for it."""
 
-from repsim_fast.capture.capture import Capture, list_layers, run
+from repsim_fast._core.inputs import run
+from repsim_fast.capture.capture import Capture, list_layers
 from repsim_fast.capture.forms import Forms, Maps
 from repsim_fast.capture.kinds import layer_kind
 from repsim_fast.capture.layers import (

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.inputs import run
 from repsim_fast._core.model_state import (
     buffers_kept,
     check_hookable,
@@ -285,10 +286,3 @@ def untouched(model: nn.Module) -> Iterator[None]:
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     with private_rng(devices, seed=0), buffers_kept([model]), evaluating([model]):
         yield
-
-
-def run(model: nn.Module, batch: Any) -> Any:
-    """Forward pass on a tensor, a tuple of positional or a mapping of keyword arguments."""
-    if isinstance(batch, Tensor):
-        return model(batch)
-    return model(**batch) if hasattr(batch, "keys") else model(*batch)

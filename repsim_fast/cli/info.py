@@ -20,6 +20,7 @@ from .version import version_line
 # Packages that some features need, imported by name, and how to install what they are part of.
 _OPTIONAL = {
     "torchvision": ("models torchvision:NAME", "pip install torchvision"),
+    "transformers": ("models hf:NAME", "pip install transformers"),
     "timm": ("models timm:NAME", "pip install timm"),
     "pyautoattack": ("all stages of AutoAttack", "pip install pyautoattack"),
     "imagecorruptions": ("common corruptions", "pip install imagecorruptions-imaug"),

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from repsim_fast._core.model_state import device_of
-from repsim_fast._core.nested import tensors_in, to_device
+from repsim_fast._core.nested import to_device
 from repsim_fast.capture import run as run_model
 from repsim_fast.comparison.plan import Run
 from repsim_fast.data.batches import Batch, PerModel
-from repsim_fast.data.order import LABEL_NAMES
 
 
 def forward(run: Run, x: Any) -> None:
@@ -22,39 +20,7 @@ def forward(run: Run, x: Any) -> None:
     if run.forward is not None:
         run.forward(run.model, x)
     else:
-        run_model(run.model, _arguments(run.model, x))
-
-
-def _arguments(model: nn.Module, x: Any) -> Any:
-    """Inputs by the names of a model's arguments, as far as it has them.
-
-    Labels, texts and numbers of samples that it does not have are left out. Where it has none of
-    the names, as a network of images whose batches say "image", the one input that is left is its
-    first argument. Anything else is the model's own to refuse.
-    """
-    if not isinstance(x, Mapping) or isinstance(x, PerModel):
-        return x
-    try:
-        parameters = inspect.signature(model.forward).parameters.values()
-    except (TypeError, ValueError):
-        return x
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
-        return x
-    known = {
-        one.name for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)
-    }
-    kept = {name: value for name, value in x.items() if name in known or not _is_extra(name, value)}
-    if len(kept) != 1 or kept.keys() & known:
-        return kept or x
-    (inner,) = kept.values()
-    if isinstance(inner, Mapping):
-        return _arguments(model, inner)
-    return inner if isinstance(inner, (Tensor, tuple)) else (inner,)
-
-
-def _is_extra(name: str, value: Any) -> bool:
-    """Whether an entry of a batch is about its samples, rather than an input."""
-    return name in LABEL_NAMES or all(tensor.ndim < 2 for tensor in tensors_in(value))
+        run_model(run.model, x)
 
 
 class BatchInputs:

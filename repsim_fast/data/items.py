@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import as_tensor
+from repsim_fast._core.inputs import LABEL_NAMES
 from repsim_fast._core.nested import tensors_in
-
-from .order import LABEL_NAMES
 
 
 class PerModel(dict[str, Any]):

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repsim_fast._core.inputs import LABEL_NAMES
 from repsim_fast._core.processes import Processes
 from repsim_fast._core.randomness import private_rng
 
 from .batches import open_data
 from .labels import check_fit, classes_of
-from .order import LABEL_NAMES
 from .samples import Samples, check_types, placed
 
 
@@ -65,7 +65,7 @@ class LoadedBatches:
         ):
             if number == len(self):
                 raise ValueError(f"{self.name} gave more batches than its length, {len(self)}")
-            if not isinstance(batch.x, Tensor) or batch.y is None:
+            if not isinstance(batch.x, Tensor) or not isinstance(batch.y, Tensor):
                 raise TypeError(
                     f"{self.name}: batch {number} must be a pair of tensors (images, labels), got "
                     f"{type(batch.x).__name__} and {type(batch.y).__name__}"

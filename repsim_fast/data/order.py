@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .sketch import chunk_sums, distribution
+from repsim_fast._core.inputs import LABEL_NAMES
 
-LABEL_NAMES = ("labels", "label", "y", "targets", "target")
-"""Under which a mapping of tensors has labels."""
+from .sketch import chunk_sums, distribution
 
 # What depends on the length to which a batch was padded, and not on its samples alone.
 _NO_CONTENT = ("mask", "position", "token_type")

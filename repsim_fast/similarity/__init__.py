@@ -1,8 +1,9 @@
 """Measures of similarity between representations (n_samples, n_features).
 
-Each measure is a function of two matrices or prepared representations. `grid` computes any of them
-for all pairs of many representations, `jackknife`, `bootstrap` and `permutation_test` say how far
-to trust the values, `measures_table` lists them with their properties.
+Each measure is a function of two matrices (tensors or NumPy arrays) or prepared representations.
+`grid` computes any of them for all pairs of many representations, `jackknife`, `bootstrap` and
+`permutation_test` say how far to trust the values, `measures_table` lists them with their
+properties.
 """
 
 from repsim_fast.similarity.base.measure import (
