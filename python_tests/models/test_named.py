@@ -201,7 +201,7 @@ def test_a_file_alone_says_what_it_lacks(tmp_path: Path, suffix: str):
     (torch.save if suffix == ".pt" else save_file)(dict(STATE), path)
     with pytest.raises(ValueError, match=r"does not say of which network: ARCHITECTURE=.*w"):
         models.load(str(path))
-    with pytest.raises(FileNotFoundError, match="no file"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint file"):
         models.load("nothing.pt")
     with pytest.raises(FileNotFoundError, match="no file of weights"):
         models.load("resnet-8=nothing.pt")

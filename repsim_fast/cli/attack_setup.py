@@ -42,7 +42,7 @@ _RESTARTED = ("pgd", "apgd", "apgd-dlr", "apgd-t")
 def parse_radius(text: str | float) -> float:
     """A positive radius from "8/255" or "0.5"."""
     try:
-        value = float(Fraction(str(text)))
+        value = float(Fraction(str(text).replace(" ", "")))
     except (ValueError, ZeroDivisionError):
         value = 0.0
     if not value > 0:

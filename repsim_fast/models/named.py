@@ -163,7 +163,7 @@ def _opened(
             model, prepared, weights = loader(found[2], found[3])
         return model, _described(name, prepared, weights)
     if name.endswith(SUFFIXES):
-        raise FileNotFoundError(f"no file {name!r}")
+        raise FileNotFoundError(f"no checkpoint file {name!r}")
     classes, channels = num_classes or _CLASSES, in_channels or 3
     model = _architecture(name, num_classes, channels, seed)
     about: dict[str, Any] = {"name": name, "weights": None}
