@@ -8,21 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from repsim_fast._core.checks import check_autocast
 from repsim_fast._core.model_state import (
-    buffers_kept,
-    device_of,
-    evaluating,
-    gradients_set_aside,
-    placed,
     usable_device,
 )
-from repsim_fast._core.randomness import private_rng
 from repsim_fast._core.signals import undisturbed
 from repsim_fast._core.versions import versions
 from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec
@@ -34,16 +27,16 @@ from repsim_fast.comparison.plan import (
     Plan,
     Transform,
     choose_measure,
-    describe,
     make_plan,
     models_and_data,
 )
 from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.comparison.session import borrowed, labelled, notes_of, settings_of
 from repsim_fast.data.batches import Feed, open_data
-from repsim_fast.data.fingerprint import Fingerprint, digest_of
+from repsim_fast.data.fingerprint import Fingerprint
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
-from repsim_fast.similarity.base.accumulator import Accumulator, Similarities
+from repsim_fast.similarity.base.accumulator import Accumulator
 from repsim_fast.similarity.base.estimator import Estimator
 
 if TYPE_CHECKING:
@@ -255,38 +248,48 @@ def compare(
         autocast=autocast,
         cuda_graph=cuda_graph,
     )
-    settings = {
-        "data": feed.description,
-        **plan.settings,
-        "maps": describe(maps),
-        "mask": None if mask is None else describe(mask),
-        "channels": None if channels is None else describe(channels),
-        "calls": calls,
-        "batch_size": feed.batch_size,
-        "order": feed.order,
-        "passes": passes,
-        "seed": seed,
-        "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
-        "precision": precision or "float32",
-        "cuda_graph": cuda_graph,
-        "device": str(place or device_of(plan.runs[0].model)),
-        "threads": torch.get_num_threads(),
-        "weights": {
-            name: digest_of([*model.parameters(), *model.buffers()])
-            for name, model in plan.models.items()
-        },
-    }
+    settings = settings_of(
+        plan,
+        feed,
+        maps=maps,
+        mask=mask,
+        channels=channels,
+        calls=calls,
+        passes=passes,
+        seed=seed,
+        autocast=autocast,
+        precision=precision,
+        cuda_graph=cuda_graph,
+        place=place,
+    )
 
     dropped: list[int] = []  # samples of batches too small for the measure
     seen = Fingerprint()
 
     def result(*, bare: bool = False) -> SimilarityResult:
-        notes = tuple(_notes(engine, feed, dropped))
-        found = engine.accumulator.compute(bare=bare)
-        return _result(chosen, plan, engine, found, settings, start, notes, seen)
+        found = accumulator.compute(bare=bare)
+        notes = notes_of(
+            engine.notes,
+            dropped,
+            sorted_by=_sorted_by(feed, accumulator, engine.n_batches),
+            replacement=feed.replacement,
+            n_batches=engine.n_batches,
+            estimator=accumulator.description,
+            min_samples=accumulator.min_samples,
+        )
+        return SimilarityResult(
+            measure=chosen.info.name,
+            estimator=accumulator.description,
+            settings={**settings, **found.settings},
+            versions=versions(),
+            seconds={"total": perf_counter() - start, **engine.seconds},
+            order_digest=seen.order,
+            sample_digests=seen.samples,
+            **labelled(found, {n: run.kept for n, run in plan.run_of.items()}, notes),
+        )
 
     with _partial_result_kept(engine, result):
-        with _borrowed(plan, place, seed), engine:
+        with borrowed((run.model for run in plan.runs), place, seed), engine:
             _loop(engine, feed, dropped, seen, progress=progress)
         final = result()
     for note in (*final.notes, *diagnosis.undefined(final.undefined)):
@@ -325,23 +328,6 @@ def _check_fit(
 
 
 @contextlib.contextmanager
-def _borrowed(plan: Plan, place: torch.device | None, seed: int) -> Iterator[None]:
-    """Models in eval mode on the device, without gradients; as they were afterwards, and so are
-    the global random generators."""
-    models = [run.model for run in plan.runs]
-    devices = {place or device_of(model) for model in models}
-    with contextlib.ExitStack() as stack:
-        # Tensors made in inference mode could not be differentiated by an attack.
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(private_rng(devices, seed))
-        stack.enter_context(gradients_set_aside(models))
-        stack.enter_context(placed(models, place))
-        stack.enter_context(buffers_kept(models))
-        stack.enter_context(evaluating(models))
-        yield
-
-
-@contextlib.contextmanager
 def _partial_result_kept(engine: Engine, result: Callable[..., SimilarityResult]) -> Iterator[None]:
     """Gives an exception the values of the batches before as ``partial_result``."""
     try:
@@ -372,61 +358,7 @@ def _loop(
         raise diagnosis.no_batch(dropped, engine.accumulator.min_samples)
 
 
-def _notes(engine: Engine, feed: Feed, dropped: Sequence[int]) -> Iterator[str]:
-    """What a reader must know of the way in which the values were found."""
-    yield from engine.notes
-    if feed.check is not None and engine.accumulator.samples_may_return and engine.n_batches > 1:
-        yield from diagnosis.sorted_data(feed.check)
-    if feed.replacement:
-        yield diagnosis.with_replacement()
-    if dropped:
-        estimator, least = engine.accumulator.description, engine.accumulator.min_samples
-        yield diagnosis.dropped(dropped, engine.n_batches, estimator, least)
-
-
-def _result(
-    measure: Measure[Any],
-    plan: Plan,
-    engine: Engine,
-    found: Similarities,
-    settings: Mapping[str, Any],
-    start: float,
-    notes: tuple[str, ...],
-    seen: Fingerprint,
-) -> SimilarityResult:
-    """What the batches so far give, with the names of models and layers."""
-    rows = [row for run in plan.run_of.values() for row in run.kept.values()]
-    first, second = np.ix_(rows, rows)
-
-    def labelled(values: Tensor | None) -> Any:
-        return None if values is None else values.cpu().numpy()[..., first, second]
-
-    def by_layer(reasons: Mapping[int, str]) -> dict[str, dict[str, str]]:
-        return {
-            name: {layer: reasons[row] for layer, row in run.kept.items() if row in reasons}
-            for name, run in plan.run_of.items()
-        }
-
-    return SimilarityResult(
-        models=tuple(plan.run_of),
-        layers=tuple(tuple(run.kept) for run in plan.run_of.values()),
-        value=labelled(found.value),
-        standard_error=labelled(found.standard_error),
-        measure=measure.info.name,
-        estimator=engine.accumulator.description,
-        n_samples=found.n_samples,
-        n_batches=found.n_batches,
-        settings={**settings, **found.settings},
-        versions=versions(),
-        seconds={"total": perf_counter() - start, **engine.seconds},
-        hsic=labelled(found.hsic),
-        left_out=labelled(found.left_out),
-        group_samples=found.group_samples,
-        no_error=found.no_error,
-        undefined=by_layer(found.undefined),
-        chance=labelled(found.chance),
-        chance_note=found.chance_note,
-        notes=(*notes, *found.notes, *diagnosis.without_error(by_layer(found.no_error_of))),
-        order_digest=seen.order,
-        sample_digests=seen.samples,
-    )
+def _sorted_by(feed: Feed, accumulator: Accumulator, n_batches: int) -> str | None:
+    """What the data come sorted by, where that changes an estimate."""
+    asked = feed.check is not None and accumulator.samples_may_return and n_batches > 1
+    return feed.check.sorted_by if asked and feed.check else None

@@ -27,7 +27,7 @@ from repsim_fast.comparison.intake import Intake
 from repsim_fast.comparison.plan import Run
 from repsim_fast.comparison.replay import Replay
 from repsim_fast.data.batches import Batch
-from repsim_fast.similarity.base.accumulator import Accumulator, NotFiniteError
+from repsim_fast.similarity.base.accumulator import NotFiniteError, Taker
 
 
 class Engine:
@@ -52,7 +52,7 @@ class Engine:
     def __init__(
         self,
         runs: Sequence[Run],
-        accumulator: Accumulator,
+        accumulator: Taker,
         *,
         maps: Maps,
         mask: MaskSpec = None,

@@ -12,7 +12,7 @@ from torch import Tensor
 from repsim_fast.capture import Forms, UnfitError
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.plan import Run
-from repsim_fast.similarity.base.accumulator import Accumulator
+from repsim_fast.similarity.base.accumulator import Taker
 
 
 class TooFewRowsError(Exception):
@@ -35,7 +35,7 @@ class Intake:
         n_batches: Batches that were taken whole.
     """
 
-    def __init__(self, accumulator: Accumulator, *, rows_are_samples: bool) -> None:
+    def __init__(self, accumulator: Taker, *, rows_are_samples: bool) -> None:
         self.accumulator = accumulator
         self.rows_are_samples = rows_are_samples
         self.expected: int | None = None

@@ -25,6 +25,9 @@ class Fingerprint:
     """Digests of the samples of batches, by their inputs; of models with inputs of their own, those
     of the first.
 
+    Attributes:
+        latest: Digest of the batch that was taken last, of its samples in their order.
+
     Example:
         >>> import torch
         >>> from repsim_fast.data.batches import Batch
@@ -39,6 +42,7 @@ class Fingerprint:
         self._known = True
         self._order = 0
         self._smallest: list[int] = []
+        self.latest = ""
 
     def add(self, batch: Batch) -> None:
         """Take a batch as the next one."""
@@ -49,7 +53,9 @@ class Fingerprint:
         for number, part in enumerate(parts):
             digests += (2 * number + 1) * _digests(part.detach())
         place = 2 * torch.arange(batch.n) + 1
-        self._order = (self._order * _ODD + int((digests * place).sum()) + batch.n) % _WORD
+        own = (int((digests * place).sum()) + batch.n) % _WORD
+        self.latest = f"{own:016x}" if parts else ""
+        self._order = _then(self._order, own)
         self._smallest = sorted({*self._smallest, *(d % _WORD for d in digests.tolist())})[:_KEPT]
 
     @property
@@ -62,6 +68,20 @@ class Fingerprint:
     def samples(self) -> tuple[str, ...]:
         """Some of the samples, the same ones in any order."""
         return tuple(f"{digest:016x}" for digest in self._smallest if self._known)
+
+
+def order_of(batches: Iterable[str]) -> str:
+    """What ``Fingerprint.order`` is of batches whose digests, its ``latest``, were these."""
+    order = 0
+    for digest in batches:
+        if not digest:
+            return ""
+        order = _then(order, int(digest, 16))
+    return f"{order:016x}"
+
+
+def _then(order: int, batch: int) -> int:
+    return (order * _ODD + batch) % _WORD
 
 
 def merged_samples(ours: Iterable[str], theirs: Iterable[str]) -> tuple[str, ...]:
