@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from repsim_fast.capture import Capture, list_layers
     from repsim_fast.comparison.compare import compare
     from repsim_fast.comparison.grid import Grid
+    from repsim_fast.comparison.record import record
+    from repsim_fast.comparison.recording import Recording
     from repsim_fast.comparison.result import SimilarityResult
     from repsim_fast.ops.extension import build_info
 
@@ -19,12 +21,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Capture",
     "Grid",
+    "Recording",
     "SimilarityResult",
     "__version__",
     "build_info",
     "compare",
     "list_layers",
     "ops",
+    "record",
     "similarity",
 ]
 
@@ -32,10 +36,12 @@ __all__ = [
 _HOMES = {
     "Capture": "capture",
     "Grid": "comparison.grid",
+    "Recording": "comparison.recording",
     "SimilarityResult": "comparison.result",
     "build_info": "ops.extension",
     "compare": "comparison.compare",
     "list_layers": "capture",
+    "record": "comparison.record",
 }
 _ROOMS = {module.name for module in pkgutil.iter_modules(__path__) if module.ispkg}
 

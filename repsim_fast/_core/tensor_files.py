@@ -84,9 +84,10 @@ class MappedTensors:
         open_regular(path).close()
         self._path = path
         with _as_value_error(path):
-            self._file: Any = safe_open(path, framework="pt")
-            self.metadata: dict[str, str] = dict(self._file.metadata() or {})
-            self.names = frozenset(self._file.keys())
+            file: Any = safe_open(path, framework="pt")
+            self.metadata: dict[str, str] = dict(file.metadata() or {})
+            self.names = frozenset(file.keys())
+            self._file = file
 
     def get(self, name: str) -> Any:
         """The tensor of that name; ValueError if there is none."""

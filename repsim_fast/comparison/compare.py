@@ -9,27 +9,34 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from repsim_fast._core.checks import check_autocast
-from repsim_fast._core.model_state import (
-    usable_device,
-)
+from repsim_fast._core.model_state import device_of, usable_device
 from repsim_fast._core.signals import undisturbed
 from repsim_fast._core.versions import versions
 from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.engine import Engine
+from repsim_fast.comparison.identity import identify
 from repsim_fast.comparison.intake import TooFewRowsError
 from repsim_fast.comparison.plan import (
+    Member,
     Models,
     Plan,
     Transform,
-    choose_measure,
     make_plan,
     models_and_data,
 )
+from repsim_fast.comparison.playback import (
+    Playback,
+    check_recordings,
+    measure_for,
+    notes_with,
+    settings_with,
+)
+from repsim_fast.comparison.recorded import check_arguments, check_data, compare_recordings
+from repsim_fast.comparison.recording import Recording
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.comparison.session import borrowed, labelled, notes_of, settings_of
 from repsim_fast.data.batches import Feed, open_data
@@ -54,6 +61,7 @@ class Options(TypedDict, total=False):
     jackknife: int | None
     permutations: int | None
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None
+    ids: Sequence[object] | None
     batch_size: int | None
     passes: int
     shuffle: bool | None
@@ -72,20 +80,20 @@ class Options(TypedDict, total=False):
 
 @overload
 def compare(
-    models: nn.Module, model_b: nn.Module, data: Any, **options: Unpack[Options]
+    models: Member, model_b: Member, data: Any, **options: Unpack[Options]
 ) -> SimilarityResult: ...
 @overload
 def compare(
-    models: Models | nn.Module, data: Any, /, **options: Unpack[Options]
+    models: Models | Member, data: Any = None, /, **options: Unpack[Options]
 ) -> SimilarityResult: ...
 @overload
 def compare(
-    models: Models | nn.Module, *, data: Any, **options: Unpack[Options]
+    models: Models | Member, *, data: Any = None, **options: Unpack[Options]
 ) -> SimilarityResult: ...
 
 
 def compare(
-    models: Models | nn.Module,
+    models: Models | Member,
     model_b: Any = None,
     data: Any = None,
     *,
@@ -95,6 +103,7 @@ def compare(
     jackknife: int | None = None,
     permutations: int | None = None,
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None = None,
+    ids: Sequence[object] | None = None,
     batch_size: int | None = None,
     passes: int = 1,
     shuffle: bool | None = None,
@@ -125,15 +134,19 @@ def compare(
     Args:
         models: The first model, or all of them: a sequence or a mapping {name: module}, of one or
             more. They are run in eval mode without gradients and come back as they were, every
-            module's own mode included. The same module on the same inputs is run once.
+            module's own mode included. The same module on the same inputs is run once. In place of
+            any of them a ``Recording`` or the path of its folder, which ``record`` wrote: it brings
+            what its model made of the same data, so that the model is not run.
         model_b: The second model; left out (``data`` takes its place) where ``models`` is all.
         data: ``ImageData``, a tensor (N, ...), a tuple (x, y) of tensors, a ``Dataset``, a
             ``DataLoader`` or any iterable of batches, each x or (x, y); x may be a mapping of
             keyword arguments of the models. Or, for inputs that differ between models, a mapping
-            {name of a model: one of these}: the same samples in the same order for all.
-        layers: Layers of all models: names, patterns or a predicate, as for ``Capture``; or one
-            such choice for each model, as a sequence of them or a mapping by model name. Default:
-            all layers that :func:`~repsim_fast.capture.list_layers` gives a kind.
+            {name of a model: one of these}: the same samples in the same order for all. They may be
+            left out where all models are recordings; then arguments of running models stay at their
+            defaults, and those of the recordings hold.
+        layers: Layers of all models that are run: names, patterns or a predicate, as for
+            ``Capture``; or one such choice for each of them, as a sequence or a mapping by model
+            name. Default: all layers that :func:`~repsim_fast.capture.list_layers` gives a kind.
         measure: "cka", linear centred kernel alignment, in [0, 1] up to the noise of the estimate;
             1 means equal up to rotation and scale. Or any other of ``similarity.measure_names()``,
             or one with options, ``similarity.get_measure("svcca", components=20)``: these need all
@@ -154,6 +167,8 @@ def compare(
             ``functools.partial(attack, model)`` or a corruption, for all models, or one for each
             (None: the data as they are). It runs with gradients enabled, once a batch and before
             the forward pass; models that name the same callable are fed the same result.
+        ids: One different number or text for each sample, where recordings were made with them:
+            otherwise samples are known by their inputs.
         batch_size: Samples in a batch, where the data do not come in batches. Default: as many as
             give ten even batches, at least 8 and at most 128.
         passes: Times to go through the data, shuffled anew each time if more than once. Batches
@@ -217,19 +232,46 @@ def compare(
         Nguyen et al., "Do wide and deep networks learn the same things?", 2021 (minibatch CKA).
     """
     start = perf_counter()
-    chosen = choose_measure(measure, estimator)
     check_autocast(autocast)
-    named, data = models_and_data(models, model_b, data, names)
-    feed = open_data(
-        data, batch_size=batch_size, passes=passes, shuffle=shuffle, seed=seed, models=tuple(named)
-    )
+    members, data = models_and_data(models, model_b, data, names)
+    recordings = {name: m for name, m in members.items() if isinstance(m, Recording)}
+    named = {name: m for name, m in members.items() if not isinstance(m, Recording)}
+    chosen = measure_for(recordings, measure, estimator)
+    opening: dict[str, Any] = {
+        "batch_size": batch_size, "passes": passes, "shuffle": shuffle, "seed": seed,
+    }  # fmt: skip
+    if not named:
+        asked = {
+            "layers": layers, "inputs": inputs, "autocast": autocast, "maps": maps, "mask": mask,
+            "channels": channels, "calls": calls, "cuda_graph": cuda_graph,
+        }  # fmt: skip
+        check_arguments(recordings, asked if data is not None else asked | opening)
+        if data is not None:
+            feed = open_data(data, **opening)
+            check_data(
+                recordings, feed, identify(ids, feed, **opening), ids=ids is not None, **opening
+            )
+        final = SimilarityResult(
+            **compare_recordings(
+                recordings,
+                measure=chosen,
+                jackknife=jackknife,
+                permutations=permutations,
+                precision=precision,
+                device=device,
+                progress=progress,
+            )
+        )
+        _warn(final)
+        return final
+    feed = open_data(data, models=tuple(named), **opening)
     plan = make_plan(named, layers=layers, inputs=inputs, paired=feed.paired)
     accumulator = chosen.accumulator(
         precision=precision,
         jackknife=jackknife,
         permutations=permutations,
         seed=seed,
-        capacity=plan.n_layers,
+        capacity=plan.n_layers + sum(len(recording.layers) for recording in recordings.values()),
     )
     _check_fit(chosen, accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
     if permutations and maps in ("positions", "tokens"):
@@ -238,6 +280,13 @@ def compare(
             f"those of the same sample, got {permutations}"
         )
     place = None if device is None else usable_device(device)
+    computes_on = place or device_of(plan.runs[0].model)
+    before, playbacks = [], []
+    for position, (name, member) in enumerate(members.items()):
+        if isinstance(member, Recording):
+            playbacks.append(Playback(name, member, accumulator, computes_on))
+            earlier = list(members)[:position]
+            before.append(sum(run.name in earlier for run in plan.runs))
     engine = Engine(
         plan.runs,
         accumulator,
@@ -247,6 +296,7 @@ def compare(
         calls=calls,
         autocast=autocast,
         cuda_graph=cuda_graph,
+        playbacks=list(zip(before, playbacks, strict=True)),
     )
     settings = settings_of(
         plan,
@@ -262,14 +312,16 @@ def compare(
         cuda_graph=cuda_graph,
         place=place,
     )
-
+    seen = identify(ids, feed, **opening)
+    if recordings:
+        settings["ids"] = ids is not None
+        check_recordings(recordings, chosen, accumulator, settings)
     dropped: list[int] = []  # samples of batches too small for the measure
-    seen = Fingerprint()
 
     def result(*, bare: bool = False) -> SimilarityResult:
         found = accumulator.compute(bare=bare)
         notes = notes_of(
-            engine.notes,
+            (*engine.notes, *notes_with(recordings)),
             dropped,
             sorted_by=_sorted_by(feed, accumulator, engine.n_batches),
             replacement=feed.replacement,
@@ -277,24 +329,31 @@ def compare(
             estimator=accumulator.description,
             min_samples=accumulator.min_samples,
         )
+        rows = {n: run.kept for n, run in plan.run_of.items()} | {p.name: p.rows for p in playbacks}
+        of_all = settings_with(settings, recordings, tuple(members)) if recordings else settings
         return SimilarityResult(
             measure=chosen.info.name,
             estimator=accumulator.description,
-            settings={**settings, **found.settings},
+            settings={**of_all, **found.settings},
             versions=versions(),
             seconds={"total": perf_counter() - start, **engine.seconds},
             order_digest=seen.order,
             sample_digests=seen.samples,
-            **labelled(found, {n: run.kept for n, run in plan.run_of.items()}, notes),
+            **labelled(found, {name: rows[name] for name in members}, notes),
         )
 
     with _partial_result_kept(engine, result):
         with borrowed((run.model for run in plan.runs), place, seed), engine:
-            _loop(engine, feed, dropped, seen, progress=progress)
+            _loop(engine, feed, dropped, seen, settings, progress=progress)
         final = result()
-    for note in (*final.notes, *diagnosis.undefined(final.undefined)):
-        warnings.warn(note, stacklevel=2)
+    _warn(final)
     return final
+
+
+def _warn(result: SimilarityResult) -> None:
+    """Warn the caller of ``compare`` of what one must know of the result."""
+    for note in (*result.notes, *diagnosis.undefined(result.undefined)):
+        warnings.warn(note, stacklevel=3)
 
 
 def _check_fit(
@@ -340,20 +399,32 @@ def _partial_result_kept(engine: Engine, result: Callable[..., SimilarityResult]
 
 
 def _loop(
-    engine: Engine, feed: Feed, dropped: list[int], seen: Fingerprint, *, progress: bool
+    engine: Engine,
+    feed: Feed,
+    dropped: list[int],
+    seen: Fingerprint,
+    settings: Mapping[str, Any],
+    *,
+    progress: bool,
 ) -> None:
     """Run all batches; the sizes of those too small for the measure, left out, go to dropped."""
+    number = -1
     with tqdm(total=feed.n_batches, desc="compare", unit="batch", disable=not progress) as bar:
         for number, batch in enumerate(feed.batches):
+            seen.look(batch)
             if engine.is_too_small(batch):
                 dropped.append(batch.n)
             else:
+                for playback in engine.playbacks:
+                    playback.check(number, batch.n, seen.latest, settings)
                 try:
                     engine.step(batch, number)
-                    seen.add(batch)
+                    seen.count()
                 except TooFewRowsError as error:
                     dropped.append(error.rows)
             bar.update()
+    for playback in engine.playbacks:
+        playback.finish(number + 1)
     if engine.n_batches == 0:
         raise diagnosis.no_batch(dropped, engine.accumulator.min_samples)
 
