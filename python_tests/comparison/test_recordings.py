@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from repsim_fast import Recording, SimilarityResult, compare, record
 from repsim_fast.comparison import recording_files
 from repsim_fast.comparison.recording_files import INDEX, part_path
+from repsim_fast.similarity import get_measure
 
 SETTINGS: dict[str, Any] = {"batch_size": 10, "seed": 3}
 ARRAYS = ("value", "standard_error", "chance", "hsic", "left_out")
@@ -346,6 +347,64 @@ def test_ids_stand_for_inputs(
     other = record(net_b, other_inputs, tmp_path / "c", ids=names[::-1], **SETTINGS)
     with pytest.raises(ValueError, match="other ones or another order"):
         compare([one, other])
+
+
+class TestExtending:
+    def test_is_the_comparison_of_all(
+        self, net_a: nn.Module, net_b: nn.Module, images: Tensor, tmp_path: Path
+    ) -> None:
+        nets = {"a": net_a, "b": net_b, "c": nn.Sequential(nn.Flatten(), nn.Linear(192, 7))}
+        for name, net in nets.items():
+            record(net, images, tmp_path / name, **SETTINGS)
+        two = SimilarityResult.from_recordings([tmp_path / "a", tmp_path / "b"])
+        same(compare({n: nets[n] for n in "ab"}, images, **SETTINGS), two)
+        two.save(tmp_path / "result.safetensors")
+        three = SimilarityResult.load(tmp_path / "result.safetensors").extend(tmp_path / "c")
+        same(compare(nets, images, **SETTINGS), three)
+        assert three.extend(tmp_path / "c", name="again").models == ("a", "b", "c", "again")
+        of_models = compare({n: nets[n] for n in "ab"}, images, **SETTINGS)
+        with pytest.raises(ValueError, match="recordings: expected those of 'a', 'b', whose"):
+            of_models.extend(tmp_path / "c")
+        own = {n: tmp_path / n for n in "ab"}
+        same(three, of_models.extend(tmp_path / "c", recordings=own))
+
+    @pytest.mark.filterwarnings("ignore:cca. ")
+    def test_measures_with_options(
+        self, net_a: nn.Module, net_b: nn.Module, images: Tensor, tmp_path: Path
+    ) -> None:
+        given: dict[str, Any] = SETTINGS | {"maps": "pool", "keep": "features"}
+        nets = {"a": net_a, "b": net_b}
+        one, two = (record(m, images, tmp_path / n, **given) for n, m in nets.items())
+        svcca = get_measure("svcca", components=2)
+        none: dict[str, Any] = {"jackknife": 0, "permutations": 0}
+        result = SimilarityResult.from_recordings([one], measure=svcca, **none)
+        with pytest.raises(ValueError, match=r"measure: expected svcca \(components 2"):
+            result.extend(two, **none)
+        want = SimilarityResult.from_recordings([one, two], measure=svcca, **none)
+        same(want, result.extend(two, measure=svcca, **none))
+
+    def test_refused(
+        self, net_a: nn.Module, net_b: nn.Module, images: Tensor, tmp_path: Path
+    ) -> None:
+        nets = {"a": net_a, "b": net_b}
+        a, b = (record(m, images, tmp_path / n, **SETTINGS) for n, m in nets.items())
+        other = record(net_b, images, tmp_path / "c", **SETTINGS | {"seed": 4})
+        result = SimilarityResult.from_recordings(a)
+        with pytest.raises(ValueError, match=r"name: expected one that is not among \('a',\)"):
+            result.extend(a)
+        with pytest.raises(ValueError, match="differ in seed 4 and 3"):
+            result.extend(other)
+        with pytest.raises(ValueError, match="recordings: expected that of 'a' with weights"):
+            result.extend(b, recordings={"a": b})
+        with pytest.raises(ValueError, match="recordings: expected names among"):
+            result.extend(b, recordings={"z": b})
+        with pytest.raises(ValueError, match="precision: expected 'float32'"):
+            SimilarityResult.from_recordings([a, b], precision="bfloat16")
+        with pytest.raises(TypeError, match="recordings: expected recordings or their paths, got"):
+            SimilarityResult.from_recordings([net_a])
+        shutil.rmtree(a.path)
+        with pytest.raises(FileNotFoundError, match="expected the folder of a recording"):
+            result.extend(b)
 
 
 class TestResuming:

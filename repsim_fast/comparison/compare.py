@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
@@ -262,7 +261,7 @@ def compare(
                 progress=progress,
             )
         )
-        _warn(final)
+        final.warn(stacklevel=3)
         return final
     feed = open_data(data, models=tuple(named), **opening)
     plan = make_plan(named, layers=layers, inputs=inputs, paired=feed.paired)
@@ -346,14 +345,8 @@ def compare(
         with borrowed((run.model for run in plan.runs), place, seed), engine:
             _loop(engine, feed, dropped, seen, settings, progress=progress)
         final = result()
-    _warn(final)
+    final.warn(stacklevel=3)
     return final
-
-
-def _warn(result: SimilarityResult) -> None:
-    """Warn the caller of ``compare`` of what one must know of the result."""
-    for note in (*result.notes, *diagnosis.undefined(result.undefined)):
-        warnings.warn(note, stacklevel=3)
 
 
 def _check_fit(

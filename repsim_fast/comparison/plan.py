@@ -159,14 +159,26 @@ def models_and_data(
         raise TypeError(f"model_b must be a torch.nn.Module, got {type(model_b).__name__}")
     else:
         data = model_b if data is None else data
+    found = named_members(models, names)
+    if data is None and not all(isinstance(model, Recording) for model in found.values()):
+        raise TypeError("data is missing: compare(model_a, model_b, data) or compare(models, data)")
+    return found, data
+
+
+def named_members(models: Models | Member, names: Sequence[str] | None) -> dict[str, Member]:
+    """Models, unwrapped, and recordings, opened, by name.
+
+    Raises:
+        TypeError: Models of another type.
+        ValueError: No model, or names that do not fit.
+        FileNotFoundError: A path without a recording.
+    """
     if isinstance(models, Mapping):
         names = names or tuple(models)
     found = [_member(model) for model in _as_list(models)]
-    if data is None and not all(isinstance(model, Recording) for model in found):
-        raise TypeError("data is missing: compare(model_a, model_b, data) or compare(models, data)")
     if not found:
         raise ValueError("models must be at least one, got none")
-    return dict(zip(_names(found, names), found, strict=True)), data
+    return dict(zip(_names(found, names), found, strict=True))
 
 
 def _member(model: Any) -> Member:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -14,7 +15,7 @@ from repsim_fast._core.model_state import usable_device
 from repsim_fast._core.versions import versions
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.identity import Identity
-from repsim_fast.comparison.plan import describe
+from repsim_fast.comparison.plan import Member, Models, describe, named_members
 from repsim_fast.comparison.playback import (
     Playback,
     Watch,
@@ -33,6 +34,34 @@ from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
 from repsim_fast.similarity.base.accumulator import NotFiniteError
 from repsim_fast.similarity.base.estimator import Estimator
+
+
+def opened(recordings: Models | Member, names: Sequence[str] | None = None) -> dict[str, Recording]:
+    """Recordings by name, opened where their paths are given.
+
+    Raises:
+        TypeError: Something else.
+        ValueError: None at all, or names that do not fit.
+        FileNotFoundError: A path without a recording.
+    """
+    if isinstance(recordings, Mapping):
+        recordings = {name: _path(recording) for name, recording in recordings.items()}
+    elif isinstance(recordings, Sequence) and not isinstance(recordings, str):
+        recordings = [_path(recording) for recording in recordings]
+    members = named_members(recordings, names)
+    found = {name: m for name, m in members.items() if isinstance(m, Recording)}
+    if len(found) < len(members):
+        kind = next(type(m).__name__ for m in members.values() if not isinstance(m, Recording))
+        raise TypeError(
+            f"recordings: expected recordings or their paths, got {kind}: record(model, data, "
+            "path) makes one"
+        )
+    return found
+
+
+def _path(recording: Any) -> Any:
+    """A text as what it must be here, a path."""
+    return Path(recording) if isinstance(recording, str) else recording
 
 
 def compare_recordings(
@@ -65,6 +94,13 @@ def compare_recordings(
         capacity=sum(len(recording.layers) for recording in recordings.values()),
     )
     check_recordings(recordings, chosen, accumulator)
+    for name, recording in recordings.items():
+        recorded = recording.settings.get("precision")
+        if precision is not None and recording.keep == "grams" and precision != recorded:
+            raise ValueError(
+                f"precision: expected {recorded!r}, that of the Grams of recording {name!r} "
+                f"({recording.path}), got {precision!r}"
+            )
     place = None if device is None else usable_device(device)
     playbacks = [Playback(n, r, accumulator, place) for n, r in recordings.items()]
     batches = usable(first, accumulator.min_samples)
@@ -94,6 +130,8 @@ def compare_recordings(
         min_samples=accumulator.min_samples,
     )
     settings = settings_with(first.settings, recordings, tuple(recordings))
+    if precision is not None:
+        settings["precision"] = precision
     if "products" in found.settings:
         settings["products"] = ", ".join(sorted(products))
     return {
