@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from repsim_fast.comparison.record import record
     from repsim_fast.comparison.recording import Recording
     from repsim_fast.comparison.result import SimilarityResult
+    from repsim_fast.comparison.zoo import compare_zoo
     from repsim_fast.ops.extension import build_info
 
     __version__: str
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "build_info",
     "compare",
+    "compare_zoo",
     "list_layers",
     "ops",
     "record",
@@ -40,6 +42,7 @@ _HOMES = {
     "SimilarityResult": "comparison.result",
     "build_info": "ops.extension",
     "compare": "comparison.compare",
+    "compare_zoo": "comparison.zoo",
     "list_layers": "capture",
     "record": "comparison.record",
 }

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,24 @@ _MAY_DIFFER = ("device", "threads")
 # Relative difference of the first batch from what was recorded of it that another device or number
 # of threads, 16 bits and products of low precision explain.
 _SAME = 0.02
+
+
+class RecordOptions(TypedDict, total=False):
+    """Keyword arguments of :func:`record` that are the same for all models of a comparison."""
+
+    every: int
+    ids: Sequence[object] | None
+    batch_size: int | None
+    passes: int
+    shuffle: bool | None
+    device: torch.device | str | None
+    autocast: torch.dtype | None
+    precision: Precision | None
+    maps: Maps
+    mask: MaskSpec
+    channels: ChannelsOf
+    calls: Literal["all", "first"]
+    seed: int
 
 
 def record(
