@@ -28,6 +28,7 @@ from repsim_fast.comparison.grid import (
     interval_of,
     plot_grids,
 )
+from repsim_fast.comparison.models_matrix import ModelsMatrix, Summary, models_matrix
 from repsim_fast.comparison.plan import Models
 from repsim_fast.comparison.recorded import compare_recordings, opened
 from repsim_fast.comparison.recording import Recording
@@ -533,6 +534,39 @@ class SimilarityResult:
         numbers = range(len(self.models))
         pairs = [(i, i) for i in numbers] + [(i, j) for i in numbers for j in numbers if i < j]
         return [self.between(i, j) for i, j in pairs]
+
+    def models_matrix(self, summary: Summary = "best_match") -> ModelsMatrix:
+        """Model by model: one number for each pair, with standard error; clustered and drawn.
+
+        Args:
+            summary: "same_layer": mean over layers at the same position, of models with as many
+                layers, or else over those of the same name. "best_match": mean over the layers of
+                each of the value of the layer most like it in the other, both ways; of few samples
+                larger than it should be, as every best of several. "mean": over all pairs of
+                layers. "network": a distance, the angle arccos(m_ab / √(m_aa m_bb)) of means over
+                all pairs of layers; of CKA that is the angle between the sums of the models'
+                normalised Grams, in which each layer counts alike, and 0 for models that are equal.
+
+        Raises:
+            ValueError: No such summary, "same_layer" of models without layers in common, or
+                "network" of a distance.
+
+        Example:
+            >>> import torch
+            >>> from repsim_fast import compare
+            >>> models = {f"net {i}": torch.nn.Linear(9, 4) for i in range(3)}
+            >>> result = compare(models, torch.randn(64, 9), batch_size=16)
+            >>> result.models_matrix("same_layer").value.shape
+            (3, 3)
+        """
+        return models_matrix(
+            self.models,
+            self.layers,
+            self.value,
+            self.replicates,
+            summary=summary,
+            measure=self.measure,
+        )
 
     def summary(self) -> list[dict[str, Any]]:
         """Key figures for tables: of each grid its means, see :meth:`Grid.figures`, one a row, with
