@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import torch
-from tqdm import tqdm
 
 from repsim_fast._core.checks import check_autocast
 from repsim_fast._core.model_state import device_of, usable_device
@@ -37,7 +36,7 @@ from repsim_fast.comparison.playback import (
 from repsim_fast.comparison.recorded import check_arguments, check_data, compare_recordings
 from repsim_fast.comparison.recording import Recording
 from repsim_fast.comparison.result import SimilarityResult
-from repsim_fast.comparison.session import borrowed, labelled, notes_of, settings_of
+from repsim_fast.comparison.session import borrowed, labelled, notes_of, settings_of, shown
 from repsim_fast.data.batches import Feed, open_data
 from repsim_fast.data.fingerprint import Fingerprint
 from repsim_fast.ops import Precision
@@ -402,20 +401,18 @@ def _loop(
 ) -> None:
     """Run all batches; the sizes of those too small for the measure, left out, go to dropped."""
     number = -1
-    with tqdm(total=feed.n_batches, desc="compare", unit="batch", disable=not progress) as bar:
-        for number, batch in enumerate(feed.batches):
-            seen.look(batch)
-            if engine.is_too_small(batch):
-                dropped.append(batch.n)
-            else:
-                for playback in engine.playbacks:
-                    playback.check(number, batch.n, seen.latest, settings)
-                try:
-                    engine.step(batch, number)
-                    seen.count()
-                except TooFewRowsError as error:
-                    dropped.append(error.rows)
-            bar.update()
+    for number, batch in shown(feed, "compare", progress=progress):
+        seen.look(batch)
+        if engine.is_too_small(batch):
+            dropped.append(batch.n)
+            continue
+        for playback in engine.playbacks:
+            playback.check(number, batch.n, seen.latest, settings)
+        try:
+            engine.step(batch, number)
+            seen.count()
+        except TooFewRowsError as error:
+            dropped.append(error.rows)
     for playback in engine.playbacks:
         playback.finish(number + 1)
     if engine.n_batches == 0:

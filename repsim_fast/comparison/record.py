@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from repsim_fast._core.checks import check_autocast, check_choice, check_whole
 from repsim_fast._core.files import check_writable
@@ -38,7 +37,7 @@ from repsim_fast.comparison.recording_files import (
     unfinished_parts,
     write_index,
 )
-from repsim_fast.comparison.session import borrowed, settings_of
+from repsim_fast.comparison.session import borrowed, settings_of, shown
 from repsim_fast.data.batches import Batch, Feed, open_data
 from repsim_fast.ops import Precision
 from repsim_fast.similarity.base.estimator import ESTIMATORS, Estimator
@@ -261,7 +260,7 @@ class _Session:
         """Run all batches that are not there yet; those that are done are kept, come what may."""
         number = -1
         try:
-            for number, batch in _shown(feed, self.about["name"], progress=progress):
+            for number, batch in shown(feed, f"record {self.about['name']}", progress=progress):
                 self.identity.look(batch)
                 if not self.identity.latest:
                     raise ValueError(
@@ -377,21 +376,6 @@ class _Session:
         rounding = rounding_of(self.folder, len(self.writer.parts))
         scale = torch.stack([scale.detach().cpu().double() for scale in scales])
         write_index(self.folder, header, scale, rounding)
-
-
-def _shown(feed: Feed, name: str, *, progress: bool) -> Iterator[tuple[int, Batch]]:
-    """Batches by number, with a bar of samples a second and the time left."""
-    with tqdm(
-        total=feed.n_batches, desc=f"record {name}", unit="batch", disable=not progress
-    ) as bar:
-        samples, start = 0, perf_counter()
-        for number, batch in enumerate(feed.batches):
-            yield number, batch
-            samples += batch.n
-            if progress:
-                rate = samples / (perf_counter() - start)
-                bar.set_postfix_str(f"{rate:,.0f} samples/s", refresh=False)
-            bar.update()
 
 
 def _same_recording(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from repsim_fast._core.model_state import (
     buffers_kept,
@@ -20,7 +22,7 @@ from repsim_fast._core.model_state import (
 from repsim_fast._core.randomness import private_rng
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.plan import Plan, describe
-from repsim_fast.data.batches import Feed
+from repsim_fast.data.batches import Batch, Feed
 from repsim_fast.data.fingerprint import digest_of
 from repsim_fast.similarity.base.accumulator import Similarities
 
@@ -40,6 +42,19 @@ def borrowed(models: Iterable[nn.Module], place: torch.device | None, seed: int)
         stack.enter_context(buffers_kept(models))
         stack.enter_context(evaluating(models))
         yield
+
+
+def shown(feed: Feed, title: str, *, progress: bool) -> Iterator[tuple[int, Batch]]:
+    """Batches by number, with a bar of samples a second and the time left."""
+    with tqdm(total=feed.n_batches, desc=title, unit="batch", disable=not progress) as bar:
+        samples, start = 0, perf_counter()
+        for number, batch in enumerate(feed.batches):
+            yield number, batch
+            samples += batch.n
+            if progress:
+                rate = samples / (perf_counter() - start)
+                bar.set_postfix_str(f"{rate:,.0f} samples/s", refresh=False)
+            bar.update()
 
 
 def settings_of(

@@ -77,7 +77,7 @@ def plot_models(
     names = [plain(name) for name in names]
     count = len(names)
     side = max(_LEAST, _ROW * count)
-    margin = 0.3 + _LETTER * max(map(len, names))
+    margin = 0.6 + _LETTER * max(map(len, names))
     width, height = 2 * side + 2 * margin + 2 * _BESIDE, side + margin + _BESIDE + 0.7
     figure = NotebookFigure(figsize=(width, height), facecolor=colours.background)
 
@@ -86,7 +86,8 @@ def plot_models(
         return figure.add_axes(box, facecolor=colours.background)
 
     matrix = axes(margin, margin, side, side)
-    _draw_matrix(figure, matrix, value, names, list(tree.leaves), label, colormap, colours)
+    bar = axes(margin + side + 0.1, margin, 0.15, side)
+    _draw_matrix(figure, matrix, bar, value, names, list(tree.leaves), label, colormap, colours)
     above = axes(margin, margin + side + 0.1, side, _BESIDE)
     for xs, ys in zip(tree.across, tree.up, strict=True):
         above.plot(xs, ys, color=colours.text, linewidth=1)
@@ -103,6 +104,7 @@ def plot_models(
 def _draw_matrix(
     figure: Figure,
     ax: Any,
+    beside: Any,
     value: Array,
     names: Sequence[str],
     order: list[int],
@@ -123,7 +125,7 @@ def _draw_matrix(
                 column, row, f"{cell:.2f}", ha="center", va="center", fontsize=7,
                 color="black" if cell > middle else "white",
             )  # fmt: skip
-    bar = figure.colorbar(image, ax=ax, location="right", fraction=0.05, pad=0.02)
+    bar = figure.colorbar(image, cax=beside)
     bar.set_label(plain(label), color=colours.text, fontsize=8)
     style_ticks(bar.ax, colours, labelsize=8)
 
