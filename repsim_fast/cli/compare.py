@@ -20,13 +20,12 @@ from repsim_fast.report.folder import write_folder
 from repsim_fast.similarity import measure_names
 
 from .errors import Interrupted
-from .models import open_models
 from .options import (
     DEFAULT_EPS,
     Autocast,
-    DataSpec,
     Device,
     Eps,
+    MaybeData,
     Seed,
     Size,
     Threads,
@@ -36,6 +35,7 @@ from .options import (
 )
 from .tables import format_table
 from .threads import choose_threads
+from .zoo import expand, open_zoo, say_what
 
 _ATTACKS = ("pgd",)
 PARTIAL = "partial.safetensors"
@@ -48,7 +48,8 @@ Models = Annotated[
         show_default=False,
         help="Checkpoints that `repsim-fast train` wrote, pretrained:NAME for networks that come "
         "with the package, or names such as wrn-28-10 or "
-        "torchvision:resnet18, which stand for untrained networks.",
+        "torchvision:resnet18, which stand for untrained networks; recordings that `repsim-fast "
+        "record` wrote; folders of checkpoints or recordings, and patterns such as 'runs/*'.",
     ),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")]
@@ -176,8 +177,8 @@ CudaGraph = Annotated[
 
 def compare(
     models: Models,
-    data: DataSpec,
     out: Out,
+    data: MaybeData = None,
     split: Split = "test",
     size: Size = None,
     limit: Limit = None,
@@ -213,6 +214,7 @@ def compare(
       repsim-fast compare standard.safetensors robust.safetensors --data digits --out out/compare
       repsim-fast compare a.safetensors b.safetensors --data cifar10:data --limit 2000 \\
           --layers 'stage*.relu2' --attack pgd --eps 8/255 --out out/attacked
+      repsim-fast compare recordings --out out/compare
     """
     from repsim_fast.comparison.compare import compare as compare_models
     from repsim_fast.data import load
@@ -228,15 +230,15 @@ def compare(
     # write_folder has a lock of its own, for the time of the writing.
     with only_writer(out / PARTIAL):
         progress = sys.stderr.isatty()
-        images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
-        opened = open_models(models, images, seed=seed)
-        networks = {name: model.module for name, model in opened.items()}
-        typer.echo(
-            f"comparing {', '.join(networks)} on {describe(images)}; device {where}, {threads_used}"
-        )
+        images = None
+        if data is not None:
+            images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
+        zoo = open_zoo(expand(models), images, seed=seed)
+        on = "" if images is None else f" on {describe(images)}"
+        typer.echo(f"comparing {say_what(zoo)}{on}; device {where}, {threads_used}")
         with _partial_result_kept(out):
             result = compare_models(
-                networks,
+                zoo.members,
                 data=images,
                 layers=layers,
                 # compare names those there are
@@ -247,10 +249,11 @@ def compare(
                 estimator=cast(Any, estimator),
                 jackknife=jackknife,
                 permutations=permutations,
-                inputs=_attacks(attack, networks, eps=eps, steps=attack_steps, seed=seed),
+                inputs=attacks_on(zoo.networks, attack, eps=eps, steps=attack_steps, seed=seed),
                 batch_size=batch_size,
                 passes=passes,
-                shuffle=shuffle,
+                # Recordings alone have been read in an order of their own.
+                shuffle=None if images is None and shuffle else shuffle,
                 autocast=mixed,
                 precision=cast(Any, precision),
                 cuda_graph=cuda_graph,
@@ -265,16 +268,16 @@ def compare(
             outdated=[PARTIAL],
             minus_chance=minus_chance and result.chance is not None,
             introduction=_introduction(attack, eps, attack_steps),
-            tables={"Models": [model.about for model in opened.values()]},
+            tables={"Models": zoo.about},
         )
-    _show(result, report)
+    show(result, report)
     if minus_chance and result.chance is None:
         raise ValueError(
             f"--minus-chance: no chance level ({_as_option(result.chance_note)}); all else is there"
         )
 
 
-def _show(result: SimilarityResult, report: Path) -> None:
+def show(result: SimilarityResult, report: Path) -> None:
     """Print the key figures, and where the rest is."""
     seconds = result.seconds["total"]
     typer.echo(f"\n{result.n_samples:,} images in {seconds:.1f} s; {result.measure}:\n")
@@ -291,11 +294,11 @@ def _as_option(text: str) -> str:
     )
 
 
-def _attacks(
-    name: str | None, networks: dict[str, Any], *, eps: float, steps: int, seed: int
+def attacks_on(
+    networks: dict[str, Any], name: str | None, *, eps: float, steps: int, seed: int
 ) -> dict[str, Any] | None:
     """For each network the attack on it, from the same random start."""
-    if name is None:
+    if name is None or not networks:
         return None
     from repsim_fast.attacks import PGD
 

@@ -3,47 +3,45 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
 
 from repsim_fast._core.checks import check_autocast
-from repsim_fast._core.model_state import (
-    buffers_kept,
-    device_of,
-    evaluating,
-    gradients_set_aside,
-    placed,
-    usable_device,
-)
-from repsim_fast._core.randomness import private_rng
+from repsim_fast._core.model_state import device_of, usable_device
 from repsim_fast._core.signals import undisturbed
 from repsim_fast._core.versions import versions
 from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.engine import Engine
+from repsim_fast.comparison.identity import identify
 from repsim_fast.comparison.intake import TooFewRowsError
 from repsim_fast.comparison.plan import (
+    Member,
     Models,
     Plan,
     Transform,
-    choose_measure,
-    describe,
     make_plan,
     models_and_data,
 )
+from repsim_fast.comparison.playback import (
+    Playback,
+    check_recordings,
+    measure_for,
+    notes_with,
+    settings_with,
+)
+from repsim_fast.comparison.recorded import check_arguments, check_data, compare_recordings
+from repsim_fast.comparison.recording import Recording
 from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.comparison.session import borrowed, labelled, notes_of, settings_of, shown
 from repsim_fast.data.batches import Feed, open_data
-from repsim_fast.data.fingerprint import Fingerprint, digest_of
+from repsim_fast.data.fingerprint import Fingerprint
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
-from repsim_fast.similarity.base.accumulator import Accumulator, Similarities
+from repsim_fast.similarity.base.accumulator import Accumulator
 from repsim_fast.similarity.base.estimator import Estimator
 
 if TYPE_CHECKING:
@@ -61,6 +59,7 @@ class Options(TypedDict, total=False):
     jackknife: int | None
     permutations: int | None
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None
+    ids: Sequence[object] | None
     batch_size: int | None
     passes: int
     shuffle: bool | None
@@ -79,20 +78,20 @@ class Options(TypedDict, total=False):
 
 @overload
 def compare(
-    models: nn.Module, model_b: nn.Module, data: Any, **options: Unpack[Options]
+    models: Member, model_b: Member, data: Any, **options: Unpack[Options]
 ) -> SimilarityResult: ...
 @overload
 def compare(
-    models: Models | nn.Module, data: Any, /, **options: Unpack[Options]
+    models: Models | Member, data: Any = None, /, **options: Unpack[Options]
 ) -> SimilarityResult: ...
 @overload
 def compare(
-    models: Models | nn.Module, *, data: Any, **options: Unpack[Options]
+    models: Models | Member, *, data: Any = None, **options: Unpack[Options]
 ) -> SimilarityResult: ...
 
 
 def compare(
-    models: Models | nn.Module,
+    models: Models | Member,
     model_b: Any = None,
     data: Any = None,
     *,
@@ -102,6 +101,7 @@ def compare(
     jackknife: int | None = None,
     permutations: int | None = None,
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None = None,
+    ids: Sequence[object] | None = None,
     batch_size: int | None = None,
     passes: int = 1,
     shuffle: bool | None = None,
@@ -132,15 +132,19 @@ def compare(
     Args:
         models: The first model, or all of them: a sequence or a mapping {name: module}, of one or
             more. They are run in eval mode without gradients and come back as they were, every
-            module's own mode included. The same module on the same inputs is run once.
+            module's own mode included. The same module on the same inputs is run once. In place of
+            any of them a ``Recording`` or the path of its folder, which ``record`` wrote: it brings
+            what its model made of the same data, so that the model is not run.
         model_b: The second model; left out (``data`` takes its place) where ``models`` is all.
         data: ``ImageData``, a tensor (N, ...), a tuple (x, y) of tensors, a ``Dataset``, a
             ``DataLoader`` or any iterable of batches, each x or (x, y); x may be a mapping of
             keyword arguments of the models. Or, for inputs that differ between models, a mapping
-            {name of a model: one of these}: the same samples in the same order for all.
-        layers: Layers of all models: names, patterns or a predicate, as for ``Capture``; or one
-            such choice for each model, as a sequence of them or a mapping by model name. Default:
-            all layers that :func:`~repsim_fast.capture.list_layers` gives a kind.
+            {name of a model: one of these}: the same samples in the same order for all. They may be
+            left out where all models are recordings; then arguments of running models stay at their
+            defaults, and those of the recordings hold.
+        layers: Layers of all models that are run: names, patterns or a predicate, as for
+            ``Capture``; or one such choice for each of them, as a sequence or a mapping by model
+            name. Default: all layers that :func:`~repsim_fast.capture.list_layers` gives a kind.
         measure: "cka", linear centred kernel alignment, in [0, 1] up to the noise of the estimate;
             1 means equal up to rotation and scale. Or any other of ``similarity.measure_names()``,
             or one with options, ``similarity.get_measure("svcca", components=20)``: these need all
@@ -161,6 +165,8 @@ def compare(
             ``functools.partial(attack, model)`` or a corruption, for all models, or one for each
             (None: the data as they are). It runs with gradients enabled, once a batch and before
             the forward pass; models that name the same callable are fed the same result.
+        ids: One different number or text for each sample, where recordings were made with them:
+            otherwise samples are known by their inputs.
         batch_size: Samples in a batch, where the data do not come in batches. Default: as many as
             give ten even batches, at least 8 and at most 128.
         passes: Times to go through the data, shuffled anew each time if more than once. Batches
@@ -224,19 +230,46 @@ def compare(
         Nguyen et al., "Do wide and deep networks learn the same things?", 2021 (minibatch CKA).
     """
     start = perf_counter()
-    chosen = choose_measure(measure, estimator)
     check_autocast(autocast)
-    named, data = models_and_data(models, model_b, data, names)
-    feed = open_data(
-        data, batch_size=batch_size, passes=passes, shuffle=shuffle, seed=seed, models=tuple(named)
-    )
+    members, data = models_and_data(models, model_b, data, names)
+    recordings = {name: m for name, m in members.items() if isinstance(m, Recording)}
+    named = {name: m for name, m in members.items() if not isinstance(m, Recording)}
+    chosen = measure_for(recordings, measure, estimator)
+    opening: dict[str, Any] = {
+        "batch_size": batch_size, "passes": passes, "shuffle": shuffle, "seed": seed,
+    }  # fmt: skip
+    if not named:
+        asked = {
+            "layers": layers, "inputs": inputs, "autocast": autocast, "maps": maps, "mask": mask,
+            "channels": channels, "calls": calls, "cuda_graph": cuda_graph,
+        }  # fmt: skip
+        check_arguments(recordings, asked if data is not None else asked | opening)
+        if data is not None:
+            feed = open_data(data, **opening)
+            check_data(
+                recordings, feed, identify(ids, feed, **opening), ids=ids is not None, **opening
+            )
+        final = SimilarityResult(
+            **compare_recordings(
+                recordings,
+                measure=chosen,
+                jackknife=jackknife,
+                permutations=permutations,
+                precision=precision,
+                device=device,
+                progress=progress,
+            )
+        )
+        final.warn(stacklevel=3)
+        return final
+    feed = open_data(data, models=tuple(named), **opening)
     plan = make_plan(named, layers=layers, inputs=inputs, paired=feed.paired)
     accumulator = chosen.accumulator(
         precision=precision,
         jackknife=jackknife,
         permutations=permutations,
         seed=seed,
-        capacity=plan.n_layers,
+        capacity=plan.n_layers + sum(len(recording.layers) for recording in recordings.values()),
     )
     _check_fit(chosen, accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
     if permutations and maps in ("positions", "tokens"):
@@ -245,6 +278,13 @@ def compare(
             f"those of the same sample, got {permutations}"
         )
     place = None if device is None else usable_device(device)
+    computes_on = place or device_of(plan.runs[0].model)
+    before, playbacks = [], []
+    for position, (name, member) in enumerate(members.items()):
+        if isinstance(member, Recording):
+            playbacks.append(Playback(name, member, accumulator, computes_on))
+            earlier = list(members)[:position]
+            before.append(sum(run.name in earlier for run in plan.runs))
     engine = Engine(
         plan.runs,
         accumulator,
@@ -254,43 +294,57 @@ def compare(
         calls=calls,
         autocast=autocast,
         cuda_graph=cuda_graph,
+        playbacks=list(zip(before, playbacks, strict=True)),
     )
-    settings = {
-        "data": feed.description,
-        **plan.settings,
-        "maps": describe(maps),
-        "mask": None if mask is None else describe(mask),
-        "channels": None if channels is None else describe(channels),
-        "calls": calls,
-        "batch_size": feed.batch_size,
-        "order": feed.order,
-        "passes": passes,
-        "seed": seed,
-        "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
-        "precision": precision or "float32",
-        "cuda_graph": cuda_graph,
-        "device": str(place or device_of(plan.runs[0].model)),
-        "threads": torch.get_num_threads(),
-        "weights": {
-            name: digest_of([*model.parameters(), *model.buffers()])
-            for name, model in plan.models.items()
-        },
-    }
-
+    settings = settings_of(
+        plan,
+        feed,
+        maps=maps,
+        mask=mask,
+        channels=channels,
+        calls=calls,
+        passes=passes,
+        seed=seed,
+        autocast=autocast,
+        precision=precision,
+        cuda_graph=cuda_graph,
+        place=place,
+    )
+    seen = identify(ids, feed, **opening)
+    if recordings:
+        settings["ids"] = ids is not None
+        check_recordings(recordings, chosen, accumulator, settings)
     dropped: list[int] = []  # samples of batches too small for the measure
-    seen = Fingerprint()
 
     def result(*, bare: bool = False) -> SimilarityResult:
-        notes = tuple(_notes(engine, feed, dropped))
-        found = engine.accumulator.compute(bare=bare)
-        return _result(chosen, plan, engine, found, settings, start, notes, seen)
+        found = accumulator.compute(bare=bare)
+        notes = notes_of(
+            (*engine.notes, *notes_with(recordings)),
+            dropped,
+            sorted_by=_sorted_by(feed, accumulator, engine.n_batches),
+            replacement=feed.replacement,
+            n_batches=engine.n_batches,
+            estimator=accumulator.description,
+            min_samples=accumulator.min_samples,
+        )
+        rows = {n: run.kept for n, run in plan.run_of.items()} | {p.name: p.rows for p in playbacks}
+        of_all = settings_with(settings, recordings, tuple(members)) if recordings else settings
+        return SimilarityResult(
+            measure=chosen.info.name,
+            estimator=accumulator.description,
+            settings={**of_all, **found.settings},
+            versions=versions(),
+            seconds={"total": perf_counter() - start, **engine.seconds},
+            order_digest=seen.order,
+            sample_digests=seen.samples,
+            **labelled(found, {name: rows[name] for name in members}, notes),
+        )
 
     with _partial_result_kept(engine, result):
-        with _borrowed(plan, place, seed), engine:
-            _loop(engine, feed, dropped, seen, progress=progress)
+        with borrowed((run.model for run in plan.runs), place, seed), engine:
+            _loop(engine, feed, dropped, seen, settings, progress=progress)
         final = result()
-    for note in (*final.notes, *diagnosis.undefined(final.undefined)):
-        warnings.warn(note, stacklevel=2)
+    final.warn(stacklevel=3)
     return final
 
 
@@ -325,23 +379,6 @@ def _check_fit(
 
 
 @contextlib.contextmanager
-def _borrowed(plan: Plan, place: torch.device | None, seed: int) -> Iterator[None]:
-    """Models in eval mode on the device, without gradients; as they were afterwards, and so are
-    the global random generators."""
-    models = [run.model for run in plan.runs]
-    devices = {place or device_of(model) for model in models}
-    with contextlib.ExitStack() as stack:
-        # Tensors made in inference mode could not be differentiated by an attack.
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(private_rng(devices, seed))
-        stack.enter_context(gradients_set_aside(models))
-        stack.enter_context(placed(models, place))
-        stack.enter_context(buffers_kept(models))
-        stack.enter_context(evaluating(models))
-        yield
-
-
-@contextlib.contextmanager
 def _partial_result_kept(engine: Engine, result: Callable[..., SimilarityResult]) -> Iterator[None]:
     """Gives an exception the values of the batches before as ``partial_result``."""
     try:
@@ -354,79 +391,35 @@ def _partial_result_kept(engine: Engine, result: Callable[..., SimilarityResult]
 
 
 def _loop(
-    engine: Engine, feed: Feed, dropped: list[int], seen: Fingerprint, *, progress: bool
+    engine: Engine,
+    feed: Feed,
+    dropped: list[int],
+    seen: Fingerprint,
+    settings: Mapping[str, Any],
+    *,
+    progress: bool,
 ) -> None:
     """Run all batches; the sizes of those too small for the measure, left out, go to dropped."""
-    with tqdm(total=feed.n_batches, desc="compare", unit="batch", disable=not progress) as bar:
-        for number, batch in enumerate(feed.batches):
-            if engine.is_too_small(batch):
-                dropped.append(batch.n)
-            else:
-                try:
-                    engine.step(batch, number)
-                    seen.add(batch)
-                except TooFewRowsError as error:
-                    dropped.append(error.rows)
-            bar.update()
+    number = -1
+    for number, batch in shown(feed, "compare", progress=progress):
+        seen.look(batch)
+        if engine.is_too_small(batch):
+            dropped.append(batch.n)
+            continue
+        for playback in engine.playbacks:
+            playback.check(number, batch.n, seen.latest, settings)
+        try:
+            engine.step(batch, number)
+            seen.count()
+        except TooFewRowsError as error:
+            dropped.append(error.rows)
+    for playback in engine.playbacks:
+        playback.finish(number + 1)
     if engine.n_batches == 0:
         raise diagnosis.no_batch(dropped, engine.accumulator.min_samples)
 
 
-def _notes(engine: Engine, feed: Feed, dropped: Sequence[int]) -> Iterator[str]:
-    """What a reader must know of the way in which the values were found."""
-    yield from engine.notes
-    if feed.check is not None and engine.accumulator.samples_may_return and engine.n_batches > 1:
-        yield from diagnosis.sorted_data(feed.check)
-    if feed.replacement:
-        yield diagnosis.with_replacement()
-    if dropped:
-        estimator, least = engine.accumulator.description, engine.accumulator.min_samples
-        yield diagnosis.dropped(dropped, engine.n_batches, estimator, least)
-
-
-def _result(
-    measure: Measure[Any],
-    plan: Plan,
-    engine: Engine,
-    found: Similarities,
-    settings: Mapping[str, Any],
-    start: float,
-    notes: tuple[str, ...],
-    seen: Fingerprint,
-) -> SimilarityResult:
-    """What the batches so far give, with the names of models and layers."""
-    rows = [row for run in plan.run_of.values() for row in run.kept.values()]
-    first, second = np.ix_(rows, rows)
-
-    def labelled(values: Tensor | None) -> Any:
-        return None if values is None else values.cpu().numpy()[..., first, second]
-
-    def by_layer(reasons: Mapping[int, str]) -> dict[str, dict[str, str]]:
-        return {
-            name: {layer: reasons[row] for layer, row in run.kept.items() if row in reasons}
-            for name, run in plan.run_of.items()
-        }
-
-    return SimilarityResult(
-        models=tuple(plan.run_of),
-        layers=tuple(tuple(run.kept) for run in plan.run_of.values()),
-        value=labelled(found.value),
-        standard_error=labelled(found.standard_error),
-        measure=measure.info.name,
-        estimator=engine.accumulator.description,
-        n_samples=found.n_samples,
-        n_batches=found.n_batches,
-        settings={**settings, **found.settings},
-        versions=versions(),
-        seconds={"total": perf_counter() - start, **engine.seconds},
-        hsic=labelled(found.hsic),
-        left_out=labelled(found.left_out),
-        group_samples=found.group_samples,
-        no_error=found.no_error,
-        undefined=by_layer(found.undefined),
-        chance=labelled(found.chance),
-        chance_note=found.chance_note,
-        notes=(*notes, *found.notes, *diagnosis.without_error(by_layer(found.no_error_of))),
-        order_digest=seen.order,
-        sample_digests=seen.samples,
-    )
+def _sorted_by(feed: Feed, accumulator: Accumulator, n_batches: int) -> str | None:
+    """What the data come sorted by, where that changes an estimate."""
+    asked = feed.check is not None and accumulator.samples_may_return and n_batches > 1
+    return feed.check.sorted_by if asked and feed.check else None
