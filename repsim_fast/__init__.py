@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from repsim_fast.capture import Capture, list_layers
     from repsim_fast.comparison.compare import compare
     from repsim_fast.comparison.grid import Grid
+    from repsim_fast.comparison.record import record
+    from repsim_fast.comparison.recording import Recording
     from repsim_fast.comparison.result import SimilarityResult
+    from repsim_fast.comparison.zoo import compare_zoo
     from repsim_fast.ops.extension import build_info
 
     __version__: str
@@ -19,12 +22,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Capture",
     "Grid",
+    "Recording",
     "SimilarityResult",
     "__version__",
     "build_info",
     "compare",
+    "compare_zoo",
     "list_layers",
     "ops",
+    "record",
     "similarity",
 ]
 
@@ -32,10 +38,13 @@ __all__ = [
 _HOMES = {
     "Capture": "capture",
     "Grid": "comparison.grid",
+    "Recording": "comparison.recording",
     "SimilarityResult": "comparison.result",
     "build_info": "ops.extension",
     "compare": "comparison.compare",
+    "compare_zoo": "comparison.zoo",
     "list_layers": "capture",
+    "record": "comparison.record",
 }
 _ROOMS = {module.name for module in pkgutil.iter_modules(__path__) if module.ispkg}
 

@@ -4,7 +4,7 @@
 
 First address and undefined behaviour, then data races; last a proof that a race would be seen: the
 same kernels without their barriers must be reported. Needs g++ and its sanitizer libraries, no
-CUDA. About a minute on two cores.
+CUDA. Under two minutes on two cores.
 """
 
 from __future__ import annotations

@@ -82,9 +82,13 @@ void check_steps_of(int64_t n, int64_t d, const Expect& expect) {
   launch_l2_step(problem, /*clip_first=*/true, l2.get(), nullptr);
   batch.expect_feasible("l2 step", Norm::kL2, expect);
 
-  const auto l1 = scratch(l1_scratch_bytes<T>(n, d));
-  launch_l1_step(problem, PerSample<T>{static_cast<T>(0.1), nullptr}, l1.get(), nullptr);
-  batch.expect_feasible("l1 step", Norm::kL1, expect);
+  // Its threads grow with d, and their cost under the thread sanitizer with their square; 2561
+  // doubles are beyond shared memory.
+  if (d <= 2561) {
+    const auto l1 = scratch(l1_scratch_bytes<T>(n, d));
+    launch_l1_step(problem, PerSample<T>{static_cast<T>(0.1), nullptr}, l1.get(), nullptr);
+    batch.expect_feasible("l1 step", Norm::kL1, expect);
+  }
 
   for (const Norm norm : {Norm::kLinf, Norm::kL2, Norm::kL1}) {
     const auto sums = scratch(random_scratch_bytes(n, d, norm));
@@ -97,7 +101,8 @@ void check_steps_of(int64_t n, int64_t d, const Expect& expect) {
 inline void check_pgd_steps(const Expect& expect) {
   check_steps_of<float>(3, 37, expect);
   check_steps_of<float>(2, 132, expect);
-  check_steps_of<double>(2, 2050, expect);
+  check_steps_of<double>(2, 514, expect);
+  check_steps_of<double>(1, 2561, expect);
   check_steps_of<float>(1, 8200, expect);
   check_steps_of<double>(1, 4097, expect);
 

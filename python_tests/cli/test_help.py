@@ -11,7 +11,8 @@ from python_tests.support.commands import Run
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "train", "attack", "certify", "prune", "compare", "info"]
+    "command",
+    ["demo", "train", "attack", "certify", "prune", "compare", "record", "extend", "info"],
 )
 def test_each_command_explains_itself_with_an_example(run: Run, command: str) -> None:
     result = run(command, "--help")

@@ -56,6 +56,8 @@ def test_interrupted_training_resumes(run: Run, tmp_path: Path, number: int, cod
     refused = run(*command, "--out", out)
     assert refused.exit_code == 1
     assert "--resume goes on with it, --no-resume starts over" in refused.output
+    if number != signal.SIGINT:
+        return  # what is kept is the same with every signal
     done = len(log.read_text().splitlines())
     resumed = run(*command, "--out", out, "--resume")
     assert resumed.exit_code == 0, resumed.output

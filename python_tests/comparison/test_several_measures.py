@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from repsim_fast import compare
+from repsim_fast import compare, record
 from repsim_fast.similarity import get_measure
 
 X = torch.randn(60, 6)
@@ -87,3 +88,16 @@ def test_what_was_done_before_an_error_is_kept(nets: dict[str, nn.Module]) -> No
         compare(nets, batches, measure=["rsa", "cka"])
     kept = caught.value.partial_result
     assert {name: result.n_samples for name, result in kept.items()} == {"rsa": 30, "cka": 30}
+
+
+def test_recordings(nets: dict[str, nn.Module], tmp_path: Path) -> None:
+    kept = {
+        name: record(net, X.double(), tmp_path / name, keep="features", name=name)
+        for name, net in nets.items()
+    }
+    expected = compare(nets, X.double(), measure=["cka", "rsa"])
+    alone = compare(kept, measure=["cka", "rsa"])
+    mixed = compare({"a": nets["a"], "b": kept["b"]}, X.double(), measure=["cka", "rsa"])
+    for name, result in expected.items():
+        np.testing.assert_allclose(alone[name].value, result.value, atol=1e-10)
+        np.testing.assert_allclose(mixed[name].value, result.value, atol=1e-10)

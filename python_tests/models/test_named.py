@@ -269,7 +269,7 @@ def test_untrained_names():
     assert torch.equal(first(X), again(X))
     assert open_model("wrn-10-1").about["weights"] is None
     assert models.load("resnet-8", in_channels=1)(torch.rand(2, 1, 8, 8)).shape == (2, 1000)
-    with pytest.raises(ValueError, match=r"unknown model 'wrm-28-10'; did you mean 'wrn-28-10'"):
+    with pytest.raises(ValueError, match=r"file nor a model; did you mean 'wrn-28-10'"):
         models.load("wrm-28-10")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,20 +68,54 @@ def read_tensors(
     return _read(path, kind, tensors=True)
 
 
+class MappedTensors:
+    """A file's tensors, each mapped into memory when it is asked for, and its texts.
+
+    Addresses are the file's, at which kernels round differently: copy before computing.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no safetensors file, or damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not Path(path).exists():
+            raise FileNotFoundError(f"there is no file {os.fspath(path)!r}")
+        open_regular(path).close()
+        self._path = path
+        with _as_value_error(path):
+            file: Any = safe_open(path, framework="pt")
+            self.metadata: dict[str, str] = dict(file.metadata() or {})
+            self.names = frozenset(file.keys())
+            self._file = file
+
+    def get(self, name: str) -> Any:
+        """The tensor of that name; ValueError if there is none."""
+        if name not in self.names:
+            raise ValueError(f"{os.fspath(self._path)} lacks the tensor {name!r}")
+        with _as_value_error(self._path):
+            return self._file.get_tensor(name)
+
+
 def _read(
     path: str | os.PathLike[str], kind: Kind, *, tensors: bool
 ) -> tuple[dict[str, str], dict[str, Any]]:
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file {os.fspath(path)!r}")
     open_regular(path).close()
+    with _as_value_error(path), safe_open(path, framework=kind) as file:
+        names = list(file.keys()) if tensors else []
+        read = {name: file.get_tensor(name) for name in names}
+        if kind == "pt":
+            # Cloned: at the file's odd addresses kernels would round differently.
+            read = {name: tensor.clone() for name, tensor in read.items()}
+        return dict(file.metadata() or {}), read
+
+
+@contextlib.contextmanager
+def _as_value_error(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
-        with safe_open(path, framework=kind) as file:
-            names = list(file.keys()) if tensors else []
-            read = {name: file.get_tensor(name) for name in names}
-            if kind == "pt":
-                # Cloned: at the file's odd addresses kernels would round differently.
-                read = {name: tensor.clone() for name, tensor in read.items()}
-            return dict(file.metadata() or {}), read
+        yield
     except (SafetensorError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         # A kind of number that numpy or this torch does not have is no fault of the library's.
         raise ValueError(

@@ -19,6 +19,8 @@ COMMANDS = {
     "certify": "Certify a network by randomised smoothing.",
     "prune": "Take out a network's least important weights.",
     "compare": "Compare networks layer by layer.",
+    "record": "Run networks once, to be compared again and again.",
+    "extend": "Add recorded networks to a comparison.",
     "info": "Show versions, build, devices and what is missing.",
 }
 

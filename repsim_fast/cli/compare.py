@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -21,11 +21,11 @@ from repsim_fast.similarity import UndefinedError, get_measure, measure_names
 
 from .attack_setup import Norm, Radius, compared_attack
 from .errors import Interrupted
-from .models import open_models, open_published, size_for
+from .models import open_published, size_for
 from .options import (
     Autocast,
-    DataSpec,
     Device,
+    MaybeData,
     Mean,
     Seed,
     Size,
@@ -38,6 +38,7 @@ from .options import (
 )
 from .tables import format_table
 from .threads import choose_threads
+from .zoo import expand, open_zoo, say_what
 
 PARTIAL = "partial.safetensors"
 
@@ -52,7 +53,8 @@ Models = Annotated[
         ".safetensors; FILE#KEY where several fit), torchvision:NAME@DEFAULT, "
         "timm:NAME@pretrained or hf:NAME-OR-FOLDER for published ones. ARCHITECTURE is a name "
         "such as wrn-28-10 or torchvision:resnet18, or FILE.py:NAME for code of yours; alone it "
-        "is an untrained network.",
+        "is an untrained network; recordings that `repsim-fast "
+        "record` wrote; folders of checkpoints or recordings, and patterns such as 'runs/*'.",
     ),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")]
@@ -189,8 +191,8 @@ CudaGraph = Annotated[
 
 def compare(
     models: Models,
-    data: DataSpec,
     out: Out,
+    data: MaybeData = None,
     split: Split = "test",
     size: Size = None,
     limit: Limit = None,
@@ -231,6 +233,7 @@ def compare(
           --out out/both
       repsim-fast compare a.safetensors b.safetensors --data cifar10:data --limit 2000 \\
           --layers 'stage*.relu2' --attack pgd --eps 8/255 --out out/attacked
+      repsim-fast compare recordings --out out/compare
     """
     from repsim_fast.comparison.compare import compare as compare_models
     from repsim_fast.data import load
@@ -238,10 +241,7 @@ def compare(
     measures = [name.strip() for name in measure.split(",")]
     for name in measures:
         get_measure(name)
-    attacks = partial(
-        compared_attack, "--attack", attack or "", norm=norm, eps=eps, steps=attack_steps, seed=seed
-    )
-    shown_by = None if attack is None else attacks()
+    attacks = attack_maker(attack, norm=norm, eps=eps, steps=attack_steps, seed=seed)
     if minus_chance and permutations == 0:
         raise ValueError("--minus-chance needs chance levels, got --permutations 0")
     where = choose_device(device)
@@ -252,17 +252,18 @@ def compare(
     with only_writer(out / PARTIAL):
         progress = sys.stderr.isatty()
         given = parse_channels(mean), parse_channels(std)
-        published = open_published(models, given)
-        size = size_for(published) if size is None else size
-        images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
-        opened = open_models(models, images, seed=seed, given=given, published=published)
-        networks = {name: model.module for name, model in opened.items()}
-        typer.echo(
-            f"comparing {', '.join(networks)} on {describe(images)}; device {where}, {threads_used}"
-        )
+        arguments = expand(models)
+        published = open_published(arguments, given)
+        images = None
+        if data is not None:
+            size = size_for(published) if size is None else size
+            images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
+        zoo = open_zoo(arguments, images, seed=seed, given=given, published=published)
+        on = "" if images is None else f" on {describe(images)}"
+        typer.echo(f"comparing {say_what(zoo)}{on}; device {where}, {threads_used}")
         with _partial_result_kept(out):
             results: dict[str, SimilarityResult] = compare_models(
-                networks,
+                zoo.members,
                 data=images,
                 layers=layers,
                 # compare names those there are
@@ -273,13 +274,11 @@ def compare(
                 estimator=cast(Any, estimator),
                 jackknife=jackknife,
                 permutations=permutations,
-                # For each network an attack of its own, from the same random start.
-                inputs=None
-                if attack is None
-                else {name: partial(attacks(), network) for name, network in networks.items()},
+                inputs=attacks_on(zoo.networks, attacks),
                 batch_size=batch_size,
                 passes=passes,
-                shuffle=shuffle,
+                # Recordings alone have been read in an order of their own.
+                shuffle=None if images is None and shuffle else shuffle,
                 autocast=mixed,
                 precision=cast(Any, precision),
                 cuda_graph=cuda_graph,
@@ -294,13 +293,13 @@ def compare(
                 result,
                 outdated=[PARTIAL],
                 minus_chance=minus_chance and result.chance is not None,
-                introduction=_introduction(shown_by),
-                tables={"Models": [model.about for model in opened.values()]},
+                introduction=_introduction(attacks),
+                tables={"Models": zoo.about},
             )
             for name, result in results.items()
         }
     for name, result in results.items():
-        _show(result, reports[name])
+        show(result, reports[name])
     for result in results.values():
         if minus_chance and result.chance is None:
             raise ValueError(
@@ -309,7 +308,7 @@ def compare(
             )
 
 
-def _show(result: SimilarityResult, report: Path) -> None:
+def show(result: SimilarityResult, report: Path) -> None:
     """Print the key figures, and where the rest is."""
     seconds = result.seconds["total"]
     typer.echo(f"\n{result.n_samples:,} images in {seconds:.1f} s; {result.measure}:\n")
@@ -340,8 +339,30 @@ def _as_option(text: str) -> str:
     )
 
 
-def _introduction(attack: Any) -> str:
-    return "" if attack is None else f"Each model saw its own adversarial images: {attack!r}."
+def attack_maker(
+    name: str | None, *, norm: str, eps: float | None, steps: int | None, seed: int
+) -> Callable[[], Any] | None:
+    """What makes the attack anew, each time from the same random start; None without one.
+
+    Raises:
+        ValueError: No such attack, or an option that it does not have.
+    """
+    if name is None:
+        return None
+    make = partial(compared_attack, "--attack", name, norm=norm, eps=eps, steps=steps, seed=seed)
+    make()  # which says what is wrong with it
+    return make
+
+
+def attacks_on(networks: dict[str, Any], make: Callable[[], Any] | None) -> dict[str, Any] | None:
+    """For each network the attack on it, from the same random start."""
+    if make is None or not networks:
+        return None
+    return {name: partial(make(), network) for name, network in networks.items()}
+
+
+def _introduction(make: Callable[[], Any] | None) -> str:
+    return "" if make is None else f"Each model saw its own adversarial images: {make()!r}."
 
 
 @contextlib.contextmanager

@@ -36,15 +36,15 @@ Mean = Annotated[
     ),
 ]
 Std = Annotated[str | None, typer.Option(metavar="NUMBERS", help="Standard deviation, as --mean.")]
-DataSpec = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        metavar="SPEC",
-        help="Images: 'digits' (built in), a path with parquet files as on the Hugging Face hub, "
-        "'cifar10:PATH' (the folder torchvision downloads) or 'folder:PATH' (one folder a class).",
-    ),
-]
+_DATA = typer.Option(
+    "--data",
+    metavar="SPEC",
+    show_default=False,
+    help="Images: 'digits' (built in), a path with parquet files as on the Hugging Face hub, "
+    "'cifar10:PATH' (the folder torchvision downloads) or 'folder:PATH' (one folder a class).",
+)
+DataSpec = Annotated[str, _DATA]
+MaybeData = Annotated[str | None, _DATA]  # where there may be recordings alone
 Size = Annotated[
     int | None,
     typer.Option(

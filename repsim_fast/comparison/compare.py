@@ -3,50 +3,51 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
 
 from repsim_fast._core.checks import check_autocast
-from repsim_fast._core.model_state import (
-    buffers_kept,
-    device_of,
-    evaluating,
-    gradients_set_aside,
-    placed,
-    usable_device,
-)
-from repsim_fast._core.randomness import private_rng
+from repsim_fast._core.model_state import device_of, usable_device
 from repsim_fast._core.signals import undisturbed
 from repsim_fast._core.versions import versions
 from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.engine import Engine
+from repsim_fast.comparison.identity import identify
 from repsim_fast.comparison.intake import TooFewRowsError
 from repsim_fast.comparison.plan import (
     Forward,
+    Member,
     Models,
     Plan,
     Transform,
     choose_measures,
-    describe,
     make_plan,
     models_and_data,
 )
+from repsim_fast.comparison.playback import (
+    Playback,
+    check_recordings,
+    measure_for,
+    notes_with,
+    settings_with,
+)
+from repsim_fast.comparison.recorded import check_arguments, check_data, compare_recordings
+from repsim_fast.comparison.recording import Recording
 from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.comparison.session import borrowed, labelled, notes_of, settings_of, shown
 from repsim_fast.data.batches import Feed, open_data
-from repsim_fast.data.fingerprint import Fingerprint, digest_of
+from repsim_fast.data.fingerprint import Fingerprint
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
 from repsim_fast.similarity.base.accumulator import Accumulator, Similarities
 from repsim_fast.similarity.base.estimator import Estimator
+from repsim_fast.similarity.base.measure import options as options_of_measure
+from repsim_fast.similarity.streaming.samples import SampleMeasure
 from repsim_fast.similarity.streaming.several import Several
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class OptionsOfAny(TypedDict, total=False):
     permutations: int | None
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None
     forward: Forward | Sequence[Forward | None] | Mapping[str, Forward] | None
+    ids: Sequence[object] | None
     batch_size: int | None
     max_batches: int | None
     passes: int
@@ -89,21 +91,21 @@ class Options(OptionsOfAny, total=False):
 
 @overload
 def compare(
-    models: nn.Module, model_b: nn.Module, data: Any, **options: Unpack[Options]
+    models: Member, model_b: Member, data: Any, **options: Unpack[Options]
 ) -> SimilarityResult: ...
 @overload
 def compare(
-    models: Models | nn.Module, data: Any, /, **options: Unpack[Options]
+    models: Models | Member, data: Any = None, /, **options: Unpack[Options]
 ) -> SimilarityResult: ...
 @overload
 def compare(
-    models: Models | nn.Module, *, data: Any, **options: Unpack[Options]
+    models: Models | Member, *, data: Any = None, **options: Unpack[Options]
 ) -> SimilarityResult: ...
 
 
 @overload
 def compare(
-    models: Models | nn.Module,
+    models: Models | Member,
     model_b: Any = None,
     data: Any = None,
     *,
@@ -113,7 +115,7 @@ def compare(
 
 
 def compare(
-    models: Models | nn.Module,
+    models: Models | Member,
     model_b: Any = None,
     data: Any = None,
     *,
@@ -124,6 +126,7 @@ def compare(
     permutations: int | None = None,
     inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None = None,
     forward: Forward | Sequence[Forward | None] | Mapping[str, Forward] | None = None,
+    ids: Sequence[object] | None = None,
     batch_size: int | None = None,
     max_batches: int | None = None,
     passes: int = 1,
@@ -155,7 +158,9 @@ def compare(
     Args:
         models: The first model, or all of them: a sequence or a mapping {name: module}, of one or
             more. They are run in eval mode without gradients and come back as they were, every
-            module's own mode included. The same module on the same inputs is run once.
+            module's own mode included. The same module on the same inputs is run once. In place of
+            any of them a ``Recording`` or the path of its folder, which ``record`` wrote: it brings
+            what its model made of the same data, so that the model is not run.
         model_b: The second model; left out (``data`` takes its place) where ``models`` is all.
         data: ``ImageData``, a tensor or array (N, ...), a tuple (x, y) or a mapping of them by the
             names of the models' arguments, a ``Dataset``, a ``DataLoader`` or any iterable of
@@ -164,16 +169,18 @@ def compare(
             texts that a model has no argument for are left out. Labels may be anything; they are
             for ``inputs``. Or, for inputs that differ between models, such as those of two
             tokenisers, a mapping {name of a model: one of these}: the same samples in the same
-            order for all.
-        layers: Layers of all models: names, patterns or a predicate, as for ``Capture``; or one
-            such choice for each model, as a sequence of them or a mapping by model name. Default:
-            all layers that :func:`~repsim_fast.capture.list_layers` gives a kind.
+            order for all. They may be
+            left out where all models are recordings; then arguments of running models stay at their
+            defaults, and those of the recordings hold.
+        layers: Layers of all models that are run: names, patterns or a predicate, as for
+            ``Capture``; or one such choice for each of them, as a sequence or a mapping by model
+            name. Default: all layers that :func:`~repsim_fast.capture.list_layers` gives a kind.
         measure: "cka", linear centred kernel alignment, in [0, 1] up to the noise of the estimate;
             1 means equal up to rotation and scale. Or any other of ``similarity.measure_names()``,
             or one with options, ``similarity.get_measure("svcca", components=20)``: these need all
             samples at once, so that features are kept, in files beyond 4 GiB. Or a list of several,
-            which are computed in one pass and share the samples kept; ``jackknife``,
-            ``permutations`` and ``estimator`` are then for those that have them.
+            which are computed in one pass (with recordings, one each) and share the samples kept;
+            ``jackknife``, ``permutations`` and ``estimator`` are then for those that have them.
         estimator: Of kernel alignments, "unbiased" (HSIC₁, needs 4 samples a batch) or "biased".
             Default: the measure's own, unbiased where none was chosen.
         jackknife: Groups of samples to leave out in turn for the standard errors of measures other
@@ -193,6 +200,8 @@ def compare(
         forward: What runs a model on a batch, (model, batch) -> anything, where batches are
             special: a callable for all models, or one for each. ``batch`` is what the data give, of
             any structure, arrays as tensors, mappings as dicts, on the model's device.
+        ids: One different number or text for each sample, where recordings were made with them:
+            otherwise samples are known by their inputs.
         batch_size: Samples in a batch, where the data do not come in batches. Default: as many as
             give ten even batches, at least 8 and at most 128.
         max_batches: Stop after so many batches.
@@ -257,37 +266,79 @@ def compare(
         Kornblith et al., "Similarity of neural network representations revisited", 2019.
         Nguyen et al., "Do wide and deep networks learn the same things?", 2021 (minibatch CKA).
     """
+    given = dict(locals())
     start = perf_counter()
-    chosen = choose_measures(measure, estimator)
     check_autocast(autocast)
-    named, data = models_and_data(models, model_b, data, names)
+    members, data = models_and_data(models, model_b, data, names)
+    recordings = {name: m for name, m in members.items() if isinstance(m, Recording)}
+    named = {name: m for name, m in members.items() if not isinstance(m, Recording)}
+    alone = not isinstance(measure, (list, tuple))
+    choices: list[Any] = [measure] if alone else list(measure)  # type: ignore[arg-type]
+    several = choose_measures(measure, estimator)
+    if recordings and max_batches is not None:
+        raise ValueError(f"max_batches: expected None with recordings, got {max_batches}")
+    if recordings and not alone:
+        each = zip(several, choices, strict=True)
+        return {name: _alone(given, one, several[name], estimator) for name, one in each}
+    chosen = measure_for(recordings, choices[0], estimator) if recordings else _first(several)
+    opening: dict[str, Any] = {
+        "batch_size": batch_size, "passes": passes, "shuffle": shuffle, "seed": seed,
+    }  # fmt: skip
+    if not named:
+        asked = {
+            "layers": layers, "inputs": inputs, "autocast": autocast, "maps": maps, "mask": mask,
+            "channels": channels, "calls": calls, "cuda_graph": cuda_graph,
+            "forward": forward, "max_batches": max_batches,
+        }  # fmt: skip
+        check_arguments(recordings, asked if data is not None else asked | opening)
+        if data is not None:
+            feed = open_data(data, **opening)
+            check_data(
+                recordings, feed, identify(ids, feed, **opening), ids=ids is not None, **opening
+            )
+        final = SimilarityResult(
+            **compare_recordings(
+                recordings,
+                measure=chosen,
+                jackknife=jackknife,
+                permutations=permutations,
+                precision=precision,
+                device=device,
+                progress=progress,
+            )
+        )
+        final.warn(stacklevel=3)
+        return final
     feed = open_data(
         data,
-        batch_size=batch_size,
-        passes=passes,
-        shuffle=shuffle,
-        seed=seed,
         models=tuple(named),
         max_batches=max_batches,
         raw=_all_given(forward, len(named)),
+        **opening,
     )
     plan = make_plan(named, layers=layers, inputs=inputs, forward=forward, paired=feed.paired)
-    alone = not isinstance(measure, (list, tuple))
-    accumulating = next(iter(chosen.values())).accumulator if alone else _several(chosen)
-    accumulator = accumulating(
+    accumulating = chosen.accumulator if alone else partial(Several, list(several.values()))
+    accumulator: Accumulator = accumulating(
         precision=precision,
         jackknife=jackknife,
         permutations=permutations,
         seed=seed,
-        capacity=plan.n_layers,
+        capacity=plan.n_layers + sum(len(recording.layers) for recording in recordings.values()),
     )
-    _check_fit(" and ".join(chosen), accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
+    _check_fit(" and ".join(several), accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
     if permutations and maps in ("positions", "tokens"):
         raise ValueError(
             f"permutations: expected None for maps={maps!r}, whose rows cannot be permuted without "
             f"those of the same sample, got {permutations}"
         )
     place = None if device is None else usable_device(device)
+    computes_on = place or device_of(plan.runs[0].model)
+    before, playbacks = [], []
+    for position, (name, member) in enumerate(members.items()):
+        if isinstance(member, Recording):
+            playbacks.append(Playback(name, member, accumulator, computes_on))
+            earlier = list(members)[:position]
+            before.append(sum(run.name in earlier for run in plan.runs))
     engine = Engine(
         plan.runs,
         accumulator,
@@ -297,54 +348,91 @@ def compare(
         calls=calls,
         autocast=autocast,
         cuda_graph=cuda_graph,
+        playbacks=list(zip(before, playbacks, strict=True)),
     )
-    settings = {
-        "data": feed.description,
-        **plan.settings,
-        "maps": describe(maps),
-        "mask": None if mask is None else describe(mask),
-        "channels": None if channels is None else describe(channels),
-        "calls": calls,
-        "batch_size": feed.batch_size,
-        "order": feed.order,
-        "passes": passes,
-        "max_batches": max_batches,
-        "seed": seed,
-        "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
-        "precision": precision or "float32",
-        "cuda_graph": cuda_graph,
-        "device": str(place or device_of(plan.runs[0].model)),
-        "threads": torch.get_num_threads(),
-        "weights": {
-            name: digest_of([*model.parameters(), *model.buffers()])
-            for name, model in plan.models.items()
-        },
-    }
-
+    settings = settings_of(
+        plan,
+        feed,
+        maps=maps,
+        mask=mask,
+        channels=channels,
+        calls=calls,
+        passes=passes,
+        seed=seed,
+        autocast=autocast,
+        precision=precision,
+        cuda_graph=cuda_graph,
+        place=place,
+    )
+    if max_batches is not None:
+        settings["max_batches"] = max_batches
+    seen = identify(ids, feed, **opening)
+    if recordings:
+        settings["ids"] = ids is not None
+        check_recordings(recordings, chosen, accumulator, settings)
     dropped: list[int] = []  # samples of batches too small for the measure
-    seen = Fingerprint()
 
-    def results(*, bare: bool = False) -> dict[str, SimilarityResult]:
-        notes = tuple(_notes(engine, feed, dropped))
-        return {
-            name: _result(one, how, plan, engine, values, settings, start, notes, seen)
-            for (name, one), (how, values) in zip(
-                chosen.items(), _computed(accumulator, bare=bare), strict=True
+    def results(*, bare: bool = False) -> list[SimilarityResult]:
+        notes = list(
+            notes_of(
+                (*engine.notes, *notes_with(recordings)),
+                dropped,
+                sorted_by=_sorted_by(feed, accumulator, engine.n_batches),
+                replacement=feed.replacement,
+                n_batches=engine.n_batches,
+                estimator=accumulator.description,
+                min_samples=accumulator.min_samples,
             )
-        }
+        )
+        rows = {n: run.kept for n, run in plan.run_of.items()} | {p.name: p.rows for p in playbacks}
+        of_all = settings_with(settings, recordings, tuple(members)) if recordings else settings
+        return [
+            SimilarityResult(
+                measure=one.info.name,
+                estimator=description,
+                settings={**of_all, **found.settings},
+                versions=versions(),
+                seconds={"total": perf_counter() - start, **engine.seconds},
+                order_digest=seen.order,
+                sample_digests=seen.samples,
+                **labelled(found, {name: rows[name] for name in members}, notes),
+            )
+            for one, (description, found) in zip(
+                [chosen] if alone else several.values(),
+                _computed(accumulator, bare=bare),
+                strict=True,
+            )
+        ]
 
     def result(*, bare: bool = False) -> Any:
         made = results(bare=bare)
-        return next(iter(made.values())) if alone else made
+        return made[0] if alone else dict(zip(several, made, strict=True))
 
     with _partial_result_kept(engine, result):
-        with _borrowed(plan, place, seed), engine:
-            _loop(engine, feed, dropped, seen, progress=progress)
-        final = results()
-    each = ((*one.notes, *diagnosis.undefined(one.undefined)) for one in final.values())
-    for note in dict.fromkeys(note for notes in each for note in notes):
-        warnings.warn(note, stacklevel=2)
-    return next(iter(final.values())) if alone else final
+        with borrowed((run.model for run in plan.runs), place, seed), engine:
+            _loop(engine, feed, dropped, seen, settings, progress=progress)
+        final_ones = results()
+    for one in final_ones:
+        one.warn(stacklevel=3)
+    return final_ones[0] if alone else dict(zip(several, final_ones, strict=True))
+
+
+def _first(measures: Mapping[str, Measure[Any]]) -> Measure[Any]:
+    return next(iter(measures.values()))
+
+
+def _alone(
+    arguments: Mapping[str, Any], asked: Any, measure: Measure[Any], estimator: Estimator | None
+) -> SimilarityResult:
+    """The comparison by one of several measures, with the options that it has."""
+    resampled = isinstance(measure, SampleMeasure)
+    unused = {} if resampled else {"jackknife": None, "permutations": None}
+    own = estimator if "estimator" in options_of_measure(measure) else None
+    given = {**arguments, **unused, "measure": asked, "estimator": own}
+    found: SimilarityResult = compare(
+        given.pop("models"), given.pop("model_b"), given.pop("data"), **given
+    )
+    return found
 
 
 def _computed(accumulator: Accumulator, *, bare: bool) -> list[tuple[str, Similarities]]:
@@ -353,10 +441,6 @@ def _computed(accumulator: Accumulator, *, bare: bool) -> list[tuple[str, Simila
         descriptions = [one.description for one in accumulator.members]
         return list(zip(descriptions, accumulator.compute_all(bare=bare), strict=True))
     return [(accumulator.description, accumulator.compute(bare=bare))]
-
-
-def _several(measures: Mapping[str, Measure[Any]]) -> Callable[..., Several]:
-    return partial(Several, list(measures.values()))
 
 
 def _all_given(forward: Any, n: int) -> bool:
@@ -399,23 +483,6 @@ def _check_fit(
 
 
 @contextlib.contextmanager
-def _borrowed(plan: Plan, place: torch.device | None, seed: int) -> Iterator[None]:
-    """Models in eval mode on the device, without gradients; as they were afterwards, and so are
-    the global random generators."""
-    models = [run.model for run in plan.runs]
-    devices = {place or device_of(model) for model in models}
-    with contextlib.ExitStack() as stack:
-        # Tensors made in inference mode could not be differentiated by an attack.
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(private_rng(devices, seed))
-        stack.enter_context(gradients_set_aside(models))
-        stack.enter_context(placed(models, place))
-        stack.enter_context(buffers_kept(models))
-        stack.enter_context(evaluating(models))
-        yield
-
-
-@contextlib.contextmanager
 def _partial_result_kept(engine: Engine, result: Callable[..., Any]) -> Iterator[None]:
     """Gives an exception the values of the batches before as ``partial_result``."""
     try:
@@ -428,80 +495,35 @@ def _partial_result_kept(engine: Engine, result: Callable[..., Any]) -> Iterator
 
 
 def _loop(
-    engine: Engine, feed: Feed, dropped: list[int], seen: Fingerprint, *, progress: bool
+    engine: Engine,
+    feed: Feed,
+    dropped: list[int],
+    seen: Fingerprint,
+    settings: Mapping[str, Any],
+    *,
+    progress: bool,
 ) -> None:
     """Run all batches; the sizes of those too small for the measure, left out, go to dropped."""
-    with tqdm(total=feed.n_batches, desc="compare", unit="batch", disable=not progress) as bar:
-        for number, batch in enumerate(feed.batches):
-            if engine.is_too_small(batch):
-                dropped.append(batch.n)
-            else:
-                try:
-                    engine.step(batch, number)
-                    seen.add(batch)
-                except TooFewRowsError as error:
-                    dropped.append(error.rows)
-            bar.update()
+    number = -1
+    for number, batch in shown(feed, "compare", progress=progress):
+        seen.look(batch)
+        if engine.is_too_small(batch):
+            dropped.append(batch.n)
+            continue
+        for playback in engine.playbacks:
+            playback.check(number, batch.n, seen.latest, settings)
+        try:
+            engine.step(batch, number)
+            seen.count()
+        except TooFewRowsError as error:
+            dropped.append(error.rows)
+    for playback in engine.playbacks:
+        playback.finish(number + 1)
     if engine.n_batches == 0:
         raise diagnosis.no_batch(dropped, engine.accumulator.min_samples)
 
 
-def _notes(engine: Engine, feed: Feed, dropped: Sequence[int]) -> Iterator[str]:
-    """What a reader must know of the way in which the values were found."""
-    yield from engine.notes
-    if feed.check is not None and engine.accumulator.samples_may_return and engine.n_batches > 1:
-        yield from diagnosis.sorted_data(feed.check)
-    if feed.replacement:
-        yield diagnosis.with_replacement()
-    if dropped:
-        estimator, least = engine.accumulator.description, engine.accumulator.min_samples
-        yield diagnosis.dropped(dropped, engine.n_batches, estimator, least)
-
-
-def _result(
-    measure: Measure[Any],
-    description: str,
-    plan: Plan,
-    engine: Engine,
-    found: Similarities,
-    settings: Mapping[str, Any],
-    start: float,
-    notes: tuple[str, ...],
-    seen: Fingerprint,
-) -> SimilarityResult:
-    """What the batches so far give, with the names of models and layers."""
-    rows = [row for run in plan.run_of.values() for row in run.kept.values()]
-    first, second = np.ix_(rows, rows)
-
-    def labelled(values: Tensor | None) -> Any:
-        return None if values is None else values.cpu().numpy()[..., first, second]
-
-    def by_layer(reasons: Mapping[int, str]) -> dict[str, dict[str, str]]:
-        return {
-            name: {layer: reasons[row] for layer, row in run.kept.items() if row in reasons}
-            for name, run in plan.run_of.items()
-        }
-
-    return SimilarityResult(
-        models=tuple(plan.run_of),
-        layers=tuple(tuple(run.kept) for run in plan.run_of.values()),
-        value=labelled(found.value),
-        standard_error=labelled(found.standard_error),
-        measure=measure.info.name,
-        estimator=description,
-        n_samples=found.n_samples,
-        n_batches=found.n_batches,
-        settings={**settings, **found.settings},
-        versions=versions(),
-        seconds={"total": perf_counter() - start, **engine.seconds},
-        hsic=labelled(found.hsic),
-        left_out=labelled(found.left_out),
-        group_samples=found.group_samples,
-        no_error=found.no_error,
-        undefined=by_layer(found.undefined),
-        chance=labelled(found.chance),
-        chance_note=found.chance_note,
-        notes=(*notes, *found.notes, *diagnosis.without_error(by_layer(found.no_error_of))),
-        order_digest=seen.order,
-        sample_digests=seen.samples,
-    )
+def _sorted_by(feed: Feed, accumulator: Accumulator, n_batches: int) -> str | None:
+    """What the data come sorted by, where that changes an estimate."""
+    asked = feed.check is not None and accumulator.samples_may_return and n_batches > 1
+    return feed.check.sorted_by if asked and feed.check else None

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from repsim_fast.capture import Capture
 from repsim_fast.comparison.plan import Run
-from repsim_fast.data.order import OrderCheck
 from repsim_fast.similarity.base.accumulator import NotFiniteError
 
 
@@ -146,16 +145,14 @@ def _sizes(sizes: Sequence[int]) -> str:
     return ", ".join(map(str, different[:5])) + ", ..." * (len(different) > 5)
 
 
-def sorted_data(check: OrderCheck) -> list[str]:
+def sorted_data(by: str) -> str:
     """That samples came in an order of their own, and what that does to the estimate."""
-    if check.sorted_by is None:
-        return []
-    return [
-        f"data come sorted by their {check.sorted_by}: samples of a batch are more alike than "
+    return (
+        f"data come sorted by their {by}: samples of a batch are more alike than "
         "others, and what tells batches apart is lost to an estimate from batches, which makes "
         "layers look less or more alike than they are, by any amount; shuffle the loader, or pass "
         "the data set itself, which is then read in random order"
-    ]
+    )
 
 
 def with_replacement() -> str:

@@ -24,9 +24,10 @@ from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.inputs import BatchInputs, forward
 from repsim_fast.comparison.intake import Intake
 from repsim_fast.comparison.plan import Run
+from repsim_fast.comparison.playback import Playback, damaged
 from repsim_fast.comparison.replay import Replay
 from repsim_fast.data.batches import Batch
-from repsim_fast.similarity.base.accumulator import Accumulator, NotFiniteError
+from repsim_fast.similarity.base.accumulator import NotFiniteError, Taker
 
 
 class Engine:
@@ -43,6 +44,8 @@ class Engine:
         calls: Which calls of a layer count, as in ``Capture``.
         autocast: Dtype of automatic mixed precision, or None for none.
         cuda_graph: Whether the passes of batches like the one before are replayed as a CUDA graph.
+        playbacks: Recordings that bring what their models made of the same batches, and how many
+            runs come before each of them in the order of the layers.
 
     Attributes:
         seconds: Wall time of transformed inputs, forward passes and the combination of pairs.
@@ -51,7 +54,7 @@ class Engine:
     def __init__(
         self,
         runs: Sequence[Run],
-        accumulator: Accumulator,
+        accumulator: Taker,
         *,
         maps: Maps,
         mask: MaskSpec = None,
@@ -59,8 +62,11 @@ class Engine:
         calls: Literal["all", "first"],
         autocast: torch.dtype | None,
         cuda_graph: bool = False,
+        playbacks: Sequence[tuple[int, Playback]] = (),
     ) -> None:
         self.runs = runs
+        self.playbacks = [playback for _, playback in playbacks]
+        self._before = [place for place, _ in playbacks]
         self.accumulator = accumulator
         self.seconds = {"inputs": 0.0, "forward": 0.0, "pairs": 0.0}
         self._autocast = autocast
@@ -88,6 +94,11 @@ class Engine:
     def n_batches(self) -> int:
         """Batches that count."""
         return self._intake.n_batches
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of the features of the latest batch, where a pass was needed to know them."""
+        return self._intake.expected
 
     def __enter__(self) -> Engine:
         """Put the hooks in place for all batches, unless a transform may run models itself."""
@@ -137,10 +148,15 @@ class Engine:
         inputs = BatchInputs(batch)
         self._run_all(inputs, number)
         start = perf_counter()
+        if self.n_batches:
+            self._play(number)
+        rows = self._intake.expected or batch.n
         try:
-            self.accumulator.end_batch(self._intake.expected or batch.n, of=batch.n)
+            self.accumulator.end_batch(rows, of=batch.n)
         except NotFiniteError as error:
             self._hooked.close()
+            if of_recordings := damaged(self.playbacks, error, number):
+                raise of_recordings from error
             raise diagnosis.not_finite(
                 error, self.runs, number, lambda r: self._forward(r, inputs.of(r), number)
             ) from error
@@ -162,7 +178,11 @@ class Engine:
 
     def _passes(self, inputs: BatchInputs, number: int) -> None:
         """Forward passes of all models on a batch."""
-        for r, forms, capture in zip(self.runs, self._forms, self._captures, strict=True):
+        first = self.n_batches == 0
+        parts = zip(self.runs, self._forms, self._captures, strict=True)
+        for position, (r, forms, capture) in enumerate(parts):
+            if first:  # layers get their numbers in the order of the models
+                self._play(number, position)
             start = perf_counter()
             x = inputs.of(r)
             middle = perf_counter()
@@ -182,6 +202,15 @@ class Engine:
             diagnosis.check_any_layer(r)
             self.seconds["inputs"] += middle - start
             self.seconds["forward"] += perf_counter() - middle
+        if first:
+            self._play(number, len(self.runs))
+
+    def _play(self, number: int, after: int | None = None) -> None:
+        """Take the batch from all recordings, or from those that come after so many runs."""
+        intake = self._intake
+        for place, playback in zip(self._before, self.playbacks, strict=True):
+            if after in (None, place):
+                intake.expected = playback.feed(number, intake.expected, intake.new_rows)
 
     def _find_places(self, r: Run, forms: Forms, x: Any, number: int) -> None:
         """Find where layers have their samples; a callable takes what a layer returns as it is."""

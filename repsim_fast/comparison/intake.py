@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from weakref import ref
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from repsim_fast.capture import Forms, UnfitError
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.plan import Run
-from repsim_fast.similarity.base.accumulator import Accumulator
+from repsim_fast.similarity.base.accumulator import Taker
 
 
 class TooFewRowsError(Exception):
@@ -35,7 +35,7 @@ class Intake:
         n_batches: Batches that were taken whole.
     """
 
-    def __init__(self, accumulator: Accumulator, *, rows_are_samples: bool) -> None:
+    def __init__(self, accumulator: Taker, *, rows_are_samples: bool) -> None:
         self.accumulator = accumulator
         self.rows_are_samples = rows_are_samples
         self.expected: int | None = None
@@ -86,6 +86,12 @@ class Intake:
             # Every batch must bring every row; those of these layers do not come out.
             row = run.rows[name]
             self.accumulator.add(row, self._kinds[row].zeros(self.expected or 0))
+
+    def new_rows(self, count: int) -> Sequence[int]:
+        """Rows of the accumulator for so many layers that no run brings."""
+        first = len(self._kinds)
+        self._kinds += [_Kind(torch.Size(), torch.float32, torch.device("cpu"))] * count
+        return range(first, first + count)
 
     def _features(self, run: Run, forms: Forms, name: str, activation: Tensor) -> Tensor | None:
         """Features of a layer, with a row for each that the others have; None if it is left out."""

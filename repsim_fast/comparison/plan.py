@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -11,11 +12,17 @@ from torch import Tensor, nn
 
 from repsim_fast._core.model_state import check_hookable, unwrap
 from repsim_fast.capture import LayerSpec, by_names, select_layers
+from repsim_fast.comparison.recording import Recording
 from repsim_fast.similarity import Measure, get_measure
 from repsim_fast.similarity.base.estimator import Estimator
 from repsim_fast.similarity.base.measure import as_measure, options
 
-Models: TypeAlias = "Sequence[nn.Module] | Mapping[str, nn.Module]"
+Member: TypeAlias = "nn.Module | Recording"
+
+Models: TypeAlias = (
+    "Sequence[Member | str | os.PathLike[str]] | Mapping[str, Member | str | os.PathLike[str]]"
+)
+"""Modules to run, and recordings or the paths of their folders."""
 
 Transform: TypeAlias = Callable[[Any, "Tensor | None"], Any]
 """From inputs and labels to the inputs that a model sees in their place."""
@@ -174,35 +181,61 @@ def make_plan(
 
 
 def models_and_data(
-    models: Models | nn.Module, model_b: Any, data: Any, names: Sequence[str] | None
-) -> tuple[dict[str, nn.Module], Any]:
-    """Named models, unwrapped, and the data, from either form of the call of ``compare``.
+    models: Models | Member, model_b: Any, data: Any, names: Sequence[str] | None
+) -> tuple[dict[str, Member], Any]:
+    """Named models, unwrapped, and recordings; and the data, from either form of the call of
+    ``compare``. Recordings alone need no data: None.
 
     Raises:
         TypeError: Models or data of another type, or missing.
         ValueError: No model, or names that do not fit.
+        FileNotFoundError: A path without a recording.
     """
-    if isinstance(model_b, nn.Module):
-        if not isinstance(models, nn.Module):
+    if isinstance(model_b, (nn.Module, Recording)):
+        if not isinstance(models, (nn.Module, Recording)):
             raise TypeError("models must be one module when model_b is given, got several")
         models = [models, model_b]
     elif model_b is not None and data is not None:
         raise TypeError(f"model_b must be a torch.nn.Module, got {type(model_b).__name__}")
     else:
         data = model_b if data is None else data
+    found = named_members(models, names)
+    if data is None and not all(isinstance(model, Recording) for model in found.values()):
+        raise TypeError("data is missing: compare(model_a, model_b, data) or compare(models, data)")
+    return found, data
+
+
+def named_members(models: Models | Member, names: Sequence[str] | None) -> dict[str, Member]:
+    """Models, unwrapped, and recordings, opened, by name.
+
+    Raises:
+        TypeError: Models of another type.
+        ValueError: No model, or names that do not fit.
+        FileNotFoundError: A path without a recording.
+    """
     if isinstance(models, Mapping):
         names = names or tuple(models)
-    found = _as_list(models)
-    if data is None:
-        raise TypeError("data is missing: compare(model_a, model_b, data) or compare(models, data)")
+    found = [_member(model) for model in _as_list(models)]
     if not found:
         raise ValueError("models must be at least one, got none")
-    unwrapped = [check_hookable(unwrap(check_hookable(model))) for model in found]
-    return dict(zip(_names(unwrapped, names), unwrapped, strict=True)), data
+    return dict(zip(_names(found, names), found, strict=True))
+
+
+def _member(model: Any) -> Member:
+    """A module, unwrapped, or a recording, opened where its path is given."""
+    if isinstance(model, Recording):
+        return model
+    if isinstance(model, os.PathLike) or (isinstance(model, str) and os.path.isdir(model)):
+        return Recording.open(model)
+    if isinstance(model, str):
+        raise TypeError(
+            f"model must be a torch.nn.Module, got str {model!r}, which is no folder of a recording"
+        )
+    return check_hookable(unwrap(check_hookable(model)))
 
 
 def _as_list(models: Any) -> list[Any]:
-    if isinstance(models, nn.Module):
+    if isinstance(models, (nn.Module, Recording)):
         return [models]
     if not isinstance(models, Iterable) or isinstance(models, (str, Tensor)):
         raise TypeError(
@@ -212,17 +245,17 @@ def _as_list(models: Any) -> list[Any]:
     return list(models.values() if isinstance(models, Mapping) else models)
 
 
-def _names(models: Sequence[nn.Module], names: Sequence[str] | None) -> list[str]:
+def _names(models: Sequence[Member], names: Sequence[str] | None) -> list[str]:
     if names is not None:
         if len(names) != len(models) or len(set(names)) != len(names) or isinstance(names, str):
             raise ValueError(
                 f"names must be {len(models)} different ones, one for each model, got {names!r}"
             )
         return list(names)
-    types = [type(model).__name__ for model in models]
+    own = [m.name if isinstance(m, Recording) else type(m).__name__ for m in models]
     return [
-        name if types.count(name) == 1 else f"{name} {types[:i].count(name) + 1}"
-        for i, name in enumerate(types)
+        name if own.count(name) == 1 else f"{name} {own[:i].count(name) + 1}"
+        for i, name in enumerate(own)
     ]
 
 

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +18,7 @@ import torch
 from repsim_fast._core.extras import extra
 from repsim_fast._core.files import replacing
 from repsim_fast.analysis.estimates import Interval
-from repsim_fast.comparison import storage
+from repsim_fast.comparison import diagnosis, storage
 from repsim_fast.comparison.grid import (
     Array,
     Grid,
@@ -28,7 +28,15 @@ from repsim_fast.comparison.grid import (
     interval_of,
     plot_grids,
 )
+from repsim_fast.comparison.models_matrix import ModelsMatrix, Summary, models_matrix
+from repsim_fast.comparison.plan import Models
+from repsim_fast.comparison.recorded import compare_recordings, opened
+from repsim_fast.comparison.recording import Recording
 from repsim_fast.data.fingerprint import merged_samples, share_samples
+from repsim_fast.ops import Precision
+from repsim_fast.similarity import Measure, get_measure
+from repsim_fast.similarity.base.estimator import ESTIMATORS, Estimator
+from repsim_fast.similarity.base.measure import options
 from repsim_fast.similarity.streaming.minibatch import MinibatchCKA, without_each_group
 
 if TYPE_CHECKING:
@@ -334,6 +342,168 @@ class SimilarityResult:
             sample_digests=merged_samples(self.sample_digests, other.sample_digests),
         )
 
+    @classmethod
+    def from_recordings(
+        cls,
+        recordings: Models | Recording,
+        *,
+        measure: str | Measure[Any] = "cka",
+        estimator: Estimator | None = None,
+        jackknife: int | None = None,
+        permutations: int | None = None,
+        precision: Precision | None = None,
+        device: torch.device | str | None = None,
+        names: Sequence[str] | None = None,
+        progress: bool = False,
+    ) -> SimilarityResult:
+        """The result of recordings, which is that of ``compare`` of their models; none is run.
+
+        Args:
+            recordings: One or more, or the paths of their folders, in a sequence or by name.
+            measure: As for ``compare``; of recordings of Grams "cka".
+            estimator: As for ``compare``. Default: that of recorded Grams.
+            jackknife: As for ``compare``.
+            permutations: As for ``compare``.
+            precision: As for ``compare``, of Grams of recorded features.
+            device: Where to compute pairs. Default: the CPU.
+            names: Names of the models. Default: those of the recordings.
+            progress: Show a progress bar.
+
+        Raises:
+            ValueError: Recordings of other samples, another order of them or other settings, which
+                the message names; or not for this measure.
+            FileNotFoundError: No recording where one is said to be.
+
+        Warns:
+            UserWarning: Each of the result's notes.
+
+        Example:
+            >>> import tempfile, torch
+            >>> from repsim_fast import SimilarityResult, record
+            >>> data = torch.randn(64, 5)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     paths = [f"{folder}/{width}" for width in (3, 4)]
+            ...     for path in paths:
+            ...         made = record(torch.nn.Linear(5, int(path[-1])), data, path)
+            ...     SimilarityResult.from_recordings(paths).models
+            ('3', '4')
+        """
+        fields_of_result = compare_recordings(
+            opened(recordings, names),
+            measure=measure,
+            estimator=estimator,
+            jackknife=jackknife,
+            permutations=permutations,
+            precision=precision,
+            device=device,
+            progress=progress,
+        )
+        result = cls(**fields_of_result)
+        result.warn(stacklevel=3)
+        return result
+
+    def extend(
+        self,
+        recording: Recording | str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        recordings: Mapping[str, Recording | str | os.PathLike[str]] | None = None,
+        measure: Measure[Any] | None = None,
+        jackknife: int | None = None,
+        permutations: int | None = None,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+    ) -> SimilarityResult:
+        """This result with one more model, of which ``record`` has made a recording.
+
+        That costs the forward pass of its recording, if it was not there, and none of the others,
+        whose recordings are read again: results know where those lie that they were made from.
+
+        Args:
+            recording: Of the new model, or the path of its folder.
+            name: Of the new model. Default: that of the recording.
+            recordings: Of models of this result by name, where it was not made from recordings, or
+                where they have been moved.
+            measure: That of this result, where it has options of its own.
+            jackknife: As for ``compare``.
+            permutations: As for ``compare``.
+            device: Where to compute pairs. Default: the CPU.
+            progress: Show a progress bar.
+
+        Raises:
+            ValueError: A name that is there, models without recordings, recordings that are not
+                those of this result, or not of the same samples as the new one.
+            FileNotFoundError: A recording is no longer where it was.
+        """
+        new = opened([recording], None if name is None else [name])
+        if taken := new.keys() & set(self.models):
+            raise ValueError(
+                f"name: expected one that is not among {self.models}, got {taken.pop()!r}"
+            )
+        known: dict[str, Any] = {**self.settings.get("recordings", {}), **(recordings or {})}
+        if unknown := [model for model in known if model not in self.models]:
+            raise ValueError(f"recordings: expected names among {self.models}, got {unknown[0]!r}")
+        if missing := [model for model in self.models if model not in known]:
+            raise ValueError(
+                f"recordings: expected those of {', '.join(map(repr, missing))}, whose features "
+                "are gone with the comparison, got none: record(model, data, path) makes them"
+            )
+        old = opened({model: known[model] for model in self.models})
+        for model, own in old.items():
+            self._check_recording(model, own)
+        chosen = self._measure() if measure is None else measure
+        result = type(self)(
+            **compare_recordings(
+                {**old, **new},
+                measure=chosen,
+                jackknife=jackknife,
+                permutations=permutations,
+                device=device,
+                progress=progress,
+            )
+        )
+        if result.estimator != self.estimator or result.measure != self.measure:
+            raise ValueError(
+                f"measure: expected {self.measure} ({self.estimator}), that of this result, got "
+                f"{result.measure} ({result.estimator})"
+            )
+        if self.order_digest and result.order_digest != self.order_digest:
+            raise ValueError(
+                "recordings: expected those of the samples of this result, in their order, got "
+                "others"
+            )
+        result.warn(stacklevel=3)
+        return result
+
+    def _check_recording(self, model: str, recording: Recording) -> None:
+        """Raises ValueError unless it is that of a model of this result."""
+        layers = self.layers[self.models.index(model)]
+        for what, ours, theirs in (
+            ("layers", layers, recording.layers),
+            (
+                "weights",
+                self.settings.get("weights", {}).get(model),
+                recording.settings.get("weights", {}).get(recording.name),
+            ),
+        ):
+            if ours is not None and ours != theirs:
+                raise ValueError(
+                    f"recordings: expected that of {model!r} with {what} {ours!r}, got "
+                    f"{recording.path} with {theirs!r}"
+                )
+
+    def _measure(self) -> Measure[Any]:
+        """The measure by its name, with the estimator if it has one."""
+        measure = get_measure(self.measure)
+        if "estimator" in options(measure) and self.estimator in ESTIMATORS:
+            return get_measure(self.measure, estimator=self.estimator)
+        return measure
+
+    def warn(self, *, stacklevel: int = 2) -> None:
+        """Warn of what one must know to read the values, as whoever computes them does."""
+        for note in (*self.notes, *diagnosis.undefined(self.undefined)):
+            warnings.warn(note, stacklevel=stacklevel)
+
     def between(self, a: str | int, b: str | int) -> Grid:
         """The layers of model ``a`` (rows) against those of model ``b`` (columns).
 
@@ -364,6 +534,39 @@ class SimilarityResult:
         numbers = range(len(self.models))
         pairs = [(i, i) for i in numbers] + [(i, j) for i in numbers for j in numbers if i < j]
         return [self.between(i, j) for i, j in pairs]
+
+    def models_matrix(self, summary: Summary = "best_match") -> ModelsMatrix:
+        """Model by model: one number for each pair, with standard error; clustered and drawn.
+
+        Args:
+            summary: "same_layer": mean over layers at the same position, of models with as many
+                layers, or else over those of the same name. "best_match": mean over the layers of
+                each of the value of the layer most like it in the other, both ways; of few samples
+                larger than it should be, as every best of several. "mean": over all pairs of
+                layers. "network": a distance, the angle arccos(m_ab / √(m_aa m_bb)) of means over
+                all pairs of layers; of CKA that is the angle between the sums of the models'
+                normalised Grams, in which each layer counts alike, and 0 for models that are equal.
+
+        Raises:
+            ValueError: No such summary, "same_layer" of models without layers in common, or
+                "network" of a distance.
+
+        Example:
+            >>> import torch
+            >>> from repsim_fast import compare
+            >>> models = {f"net {i}": torch.nn.Linear(9, 4) for i in range(3)}
+            >>> result = compare(models, torch.randn(64, 9), batch_size=16)
+            >>> result.models_matrix("same_layer").value.shape
+            (3, 3)
+        """
+        return models_matrix(
+            self.models,
+            self.layers,
+            self.value,
+            self.replicates,
+            summary=summary,
+            measure=self.measure,
+        )
 
     def summary(self) -> list[dict[str, Any]]:
         """Key figures for tables: of each grid its means, see :meth:`Grid.figures`, one a row, with

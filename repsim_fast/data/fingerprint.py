@@ -25,6 +25,10 @@ class Fingerprint:
     """Digests of the samples of batches, by their inputs; of models with inputs of their own, those
     of the first.
 
+    Attributes:
+        latest: Digest of the batch that was looked at last, of its samples in their order; empty
+            where that is not known, as of sparse inputs.
+
     Example:
         >>> import torch
         >>> from repsim_fast.data.batches import Batch
@@ -39,18 +43,31 @@ class Fingerprint:
         self._known = True
         self._order = 0
         self._smallest: list[int] = []
+        self._looked_at: list[int] = []  # digests of the samples of a batch that may be counted
+        self.latest = ""
 
     def add(self, batch: Batch) -> None:
         """Take a batch as the next one."""
+        self.look(batch)
+        self.count()
+
+    def look(self, batch: Batch) -> None:
+        """See what the batch is, as ``latest``; ``count`` takes it as the next one."""
         x = next(iter(batch.x.values())) if isinstance(batch.x, PerModel) else batch.x
         digests = torch.zeros(batch.n, dtype=torch.int64)
         parts = [t for t in tensors_in(x) if _readable(t) and t.ndim and len(t) == batch.n]
-        self._known = self._known and bool(parts)
         for number, part in enumerate(parts):
             digests += (2 * number + 1) * _digests(part.detach())
         place = 2 * torch.arange(batch.n) + 1
-        self._order = (self._order * _ODD + int((digests * place).sum()) + batch.n) % _WORD
-        self._smallest = sorted({*self._smallest, *(d % _WORD for d in digests.tolist())})[:_KEPT]
+        own = (int((digests * place).sum()) + batch.n) % _WORD
+        self.latest = f"{own:016x}" if parts else ""
+        self._looked_at = digests.tolist()
+
+    def count(self) -> None:
+        """Take the batch that was looked at as the next one."""
+        self._known = self._known and bool(self.latest)
+        self._order = _then(self._order, int(self.latest or "0", 16))
+        self._smallest = sorted({*self._smallest, *(d % _WORD for d in self._looked_at)})[:_KEPT]
 
     @property
     def order(self) -> str:
@@ -62,6 +79,20 @@ class Fingerprint:
     def samples(self) -> tuple[str, ...]:
         """Some of the samples, the same ones in any order."""
         return tuple(f"{digest:016x}" for digest in self._smallest if self._known)
+
+
+def order_of(batches: Iterable[str]) -> str:
+    """What ``Fingerprint.order`` is of batches whose digests, its ``latest``, were these."""
+    order = 0
+    for digest in batches:
+        if not digest:
+            return ""
+        order = _then(order, int(digest, 16))
+    return f"{order:016x}"
+
+
+def _then(order: int, batch: int) -> int:
+    return (order * _ODD + batch) % _WORD
 
 
 def merged_samples(ours: Iterable[str], theirs: Iterable[str]) -> tuple[str, ...]:

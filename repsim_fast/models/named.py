@@ -163,9 +163,16 @@ def _opened(
             model, prepared, weights = loader(found[2], found[3])
         return model, _described(name, prepared, weights)
     if name.endswith(SUFFIXES):
-        raise FileNotFoundError(f"no checkpoint file {name!r}")
+        raise FileNotFoundError(f"no checkpoint file {name}")
     classes, channels = num_classes or _CLASSES, in_channels or 3
-    model = _architecture(name, num_classes, channels, seed)
+    try:
+        model = _architecture(name, num_classes, channels, seed)
+    except ValueError as error:
+        unknown = f"unknown model {name!r}"
+        if not str(error).startswith(unknown):
+            raise
+        what = f"{name!r} is neither a checkpoint file nor a model"
+        raise ValueError(str(error).replace(unknown, what, 1)) from None
     about: dict[str, Any] = {"name": name, "weights": None}
     if not _is_own(name):
         about |= {"num_classes": classes, "in_channels": channels}

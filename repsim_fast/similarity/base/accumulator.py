@@ -9,6 +9,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from repsim_fast.ops import Centering
+
 # Notes on chance levels that all accumulators share.
 BY_CONSTRUCTION = "0 by construction of the unbiased estimator"
 SEVERAL_ROWS = "not known where samples have several rows, such as positions, that belong together"
@@ -59,12 +61,12 @@ class NotFiniteError(ArithmeticError):
         self.layers = layers
 
 
-class Accumulator(Protocol):
-    """A measure that is fed the features of one batch after the other.
+class Taker(Protocol):
+    """What is fed the features of one batch after the other.
 
     Layers have numbers 0, 1, ... in the order in which ``add`` first sees them; every batch brings
     each layer once, in any order after the first batch. A batch counts only when ``end_batch`` was
-    called, and ``compute`` may be called after any batch.
+    called.
     """
 
     description: str
@@ -94,6 +96,18 @@ class Accumulator(Protocol):
     def end_batch(self, n: int, *, of: int | None = None) -> None:
         """Close a batch of n rows, of so many samples where that is another number: those of
         positions or tokens. Raises NotFiniteError and then forgets the batch."""
+
+
+class Accumulator(Taker, Protocol):
+    """A measure that is fed batch by batch, and may be asked after any of them."""
+
+    @property
+    def centering(self) -> Centering | None:
+        """Of the packed Grams that ``add_gram`` takes in place of features; None: it takes none."""
+
+    def add_gram(self, layer: int, gram: Tensor, scale: Tensor) -> None:
+        """Take for one layer the packed Gram (m,) of features one sample of which had a norm of
+        ``scale`` (), which were there before."""
 
     def compute(self, *, bare: bool = False) -> Similarities:
         """Similarities of all pairs of layers, over the batches closed so far. ``bare``: only what

@@ -92,6 +92,7 @@ class SampleAccumulator:
     any_feature_order = False
     samples_may_return = False
     capturable = False
+    centering = None
 
     def __init__(
         self,
@@ -133,10 +134,14 @@ class SampleAccumulator:
         """Keep the features of another layer for this one too."""
         self._batch[layer] = self._batch[of]
 
+    def add_gram(self, layer: int, gram: Tensor, scale: Tensor) -> None:
+        """Raises TypeError: no Gram of a batch tells what all samples together have."""
+        raise TypeError(f"{self.measure.info.name} takes features, got a Gram of layer {layer}")
+
     def end_batch(self, n: int, *, of: int | None = None) -> None:
         """Store the batch, unless something in it is not finite."""
         batch, self._batch = self._batch, {}
-        bad = [layer for layer, features in batch.items() if not _finite(features)]
+        bad = [layer for layer, features in batch.items() if not is_finite(features)]
         if bad:
             raise NotFiniteError(sorted(bad))
         for layer, features in batch.items():
@@ -318,6 +323,7 @@ class _Errors:
     group_samples: tuple[int, ...] = ()
 
 
-def _finite(features: Tensor) -> bool:
+def is_finite(features: Tensor) -> bool:
+    """Whether no number is NaN or Inf."""
     low, high = torch.aminmax(features)  # NaN propagates
     return bool(torch.isfinite(low) & torch.isfinite(high))

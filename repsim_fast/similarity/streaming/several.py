@@ -55,6 +55,12 @@ class Several:
         self.samples_may_return = all(one.samples_may_return for one in self.members)
         self.capturable = all(one.capturable for one in self.members)
 
+    centering = None  # of Grams there is one measure, and no other could use them
+
+    def add_gram(self, layer: int, gram: Tensor, scale: Tensor) -> None:
+        """Raises TypeError: not all measures can use a Gram."""
+        raise TypeError(f"several measures take features, got a Gram of layer {layer}")
+
     def add(self, layer: int, features: Tensor) -> None:
         """Take the features of one layer."""
         for one in self._fed:

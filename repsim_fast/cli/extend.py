@@ -1,0 +1,57 @@
+"""`repsim-fast extend`: one model more in a comparison of recordings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repsim_fast._core.files import check_writable
+from repsim_fast.comparison.recording import Recording
+from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.report import load_folder
+from repsim_fast.report.folder import write_folder
+
+from .compare import Out, show
+from .models import short_names
+from .options import Threads
+from .threads import choose_threads
+from .zoo import expand
+
+Known = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RESULT",
+        show_default=False,
+        help="A result of recordings: the folder that `repsim-fast compare` wrote, or its file.",
+    ),
+]
+More = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RECORDING",
+        show_default=False,
+        help="Recordings of further models, folders of them or patterns.",
+    ),
+]
+
+
+def extend(result: Known, recordings: More, out: Out, threads: Threads = None) -> None:
+    """Add models to a comparison of recordings, without running those that are there.
+
+    \b
+    Example:
+      repsim-fast record new.safetensors --data digits --out recordings
+      repsim-fast extend out/compare recordings/new --out out/extended
+    """
+    choose_threads(threads)
+    arguments = expand(recordings)
+    opened = [Recording.open(argument) for argument in arguments]
+    known = load_folder(result) if result.is_dir() else SimilarityResult.load(result)
+    check_writable(out)
+    for name, recording in zip(short_names(arguments), opened, strict=True):
+        known = known.extend(recording, name=name, progress=sys.stderr.isatty())
+    typer.echo("drawing heat maps and report")
+    show(known, write_folder(out, known))

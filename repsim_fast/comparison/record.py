@@ -1,0 +1,438 @@
+"""Run one model once and keep what comparisons need of it, on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast._core.checks import check_autocast, check_choice, check_whole
+from repsim_fast._core.files import check_writable
+from repsim_fast._core.locks import only_writer
+from repsim_fast._core.model_state import check_hookable, device_of, unwrap, usable_device
+from repsim_fast._core.signals import undisturbed
+from repsim_fast._core.versions import versions
+from repsim_fast.capture import ROOT, ChannelsOf, LayerSpec, Maps, MaskSpec, layer_kind
+from repsim_fast.comparison import diagnosis
+from repsim_fast.comparison.engine import Engine
+from repsim_fast.comparison.identity import Identity, identify
+from repsim_fast.comparison.intake import TooFewRowsError
+from repsim_fast.comparison.plan import Run, Transform, make_plan
+from repsim_fast.comparison.recording import Recording
+from repsim_fast.comparison.recording_files import (
+    INDEX,
+    STORED,
+    PartWriter,
+    RecordedBatch,
+    Stored,
+    part_path,
+    read_part,
+    rounding_of,
+    unfinished_parts,
+    write_index,
+)
+from repsim_fast.comparison.session import borrowed, settings_of, shown
+from repsim_fast.data.batches import Batch, Feed, open_data
+from repsim_fast.ops import Precision
+from repsim_fast.similarity.base.estimator import ESTIMATORS, Estimator
+from repsim_fast.similarity.streaming.recorders import Kept, Recorder, recorder
+
+__all__ = ["record"]
+
+# Settings that change no value by more than rounding: a recording may go on with others.
+_MAY_DIFFER = ("device", "threads")
+# Relative difference of the first batch from what was recorded of it that another device or number
+# of threads, 16 bits and products of low precision explain.
+_SAME = 0.02
+
+
+class RecordOptions(TypedDict, total=False):
+    """Keyword arguments of :func:`record` that are the same for all models of a comparison."""
+
+    every: int
+    ids: Sequence[object] | None
+    batch_size: int | None
+    passes: int
+    shuffle: bool | None
+    device: torch.device | str | None
+    autocast: torch.dtype | None
+    precision: Precision | None
+    maps: Maps
+    mask: MaskSpec
+    channels: ChannelsOf
+    calls: Literal["all", "first"]
+    seed: int
+
+
+def record(
+    model: nn.Module,
+    data: Any,
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    keep: Kept = "grams",
+    estimator: Estimator = "unbiased",
+    stored: Stored | None = None,
+    every: int = 16,
+    layers: LayerSpec = None,
+    inputs: Transform | None = None,
+    ids: Sequence[object] | None = None,
+    batch_size: int | None = None,
+    passes: int = 1,
+    shuffle: bool | None = None,
+    device: torch.device | str | None = None,
+    autocast: torch.dtype | None = None,
+    precision: Precision | None = None,
+    maps: Maps = "flatten",
+    mask: MaskSpec = None,
+    channels: ChannelsOf = None,
+    calls: Literal["all", "first"] = "all",
+    progress: bool = False,
+    seed: int = 0,
+) -> Recording:
+    """Run a model once over the data and keep on the disk what ``compare`` needs of it.
+
+    ``compare([recording, other_recording, model], data)`` then gives what ``compare`` of the models
+    gives; of recordings alone, the data may be left out. The files hold of each batch of n samples
+    n²/2 numbers a layer, or with ``keep="features"`` its features; memory holds one part of them.
+
+    A part is written whole after every few batches, and an index at the end. A recording that was
+    stopped goes on after its last part when the same is recorded again: the first batch is run once
+    more to see that it is the same model. One that is finished is returned as it is. Nothing is
+    ever written over: where the folder has another recording, that is an error.
+
+    Args:
+        model: Comes back as it was.
+        data: As for ``compare``, of one model.
+        path: Folder for the files; made if missing.
+        name: Of the model in results. Default: the name of the folder.
+        keep: "grams", for linear CKA with the estimator; or "features", for every measure and
+            estimator, of the layers' size.
+        estimator: Of the CKA that Grams are for: "unbiased", or "biased".
+        stored: Dtype in the files: None as computed, nothing is lost; "float32"; or "float16", two
+            bytes a number, of each layer and batch with a common power of two. The recording has
+            the relative error of each layer as ``rounding`` (1e-4 to 2.5e-4 of float16), by which
+            unit ρ and σ of two layers change CKA by at most asin ρ + asin σ, and by far less on
+            average.
+        every: Batches in a part, at most; fewer where they take more than 256 MiB.
+        layers: As for ``compare``.
+        inputs: As for ``compare``. A transform that draws from a generator of its own goes on from
+            the generator's start after an interruption.
+        ids: One different number or text for each sample, by which recordings are known to be of
+            the same samples where their inputs differ, as those of two tokenizers do. Default:
+            samples are known by their inputs.
+        batch_size: As for ``compare``; all recordings that are compared must have the same.
+        passes: As for ``compare``.
+        shuffle: As for ``compare``.
+        device: As for ``compare``.
+        autocast: As for ``compare``.
+        precision: As for ``compare``, of Grams.
+        maps: As for ``compare``.
+        mask: As for ``compare``.
+        channels: As for ``compare``.
+        calls: As for ``compare``.
+        progress: Show a progress bar with samples a second and the time left.
+        seed: As for ``compare``.
+
+    Returns:
+        The finished recording.
+
+    Raises:
+        ValueError: Unusable argument or data, as for ``compare``; or the folder has a recording of
+            another model, of other data or with other settings: the message names what differs.
+        TypeError: An argument of the wrong type.
+        OSError: The folder cannot be written to, or is full; batches written before are kept.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from repsim_fast import compare, record
+        >>> one, two, data = torch.nn.Linear(5, 3), torch.nn.Linear(5, 4), torch.randn(64, 5)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     recordings = [record(one, data, f"{folder}/one"), record(two, data, f"{folder}/2")]
+        ...     compare(recordings).models
+        ('one', '2')
+    """
+    start = perf_counter()
+    check_choice("keep", keep, ("grams", "features"))
+    check_choice("estimator", estimator, ESTIMATORS)
+    check_choice("stored", stored, (None, *STORED))
+    check_autocast(autocast)
+    check_whole(every=every)
+    if every < 1:
+        raise ValueError(f"every: expected at least 1 batch, got {every}")
+    if keep == "features" and precision is not None:
+        raise ValueError(
+            f"precision: expected None for keep='features', which takes no products, got "
+            f"{precision!r}"
+        )
+    folder = Path(path)
+    name = folder.name if name is None else name
+    module = check_hookable(unwrap(check_hookable(model)))
+    opening: dict[str, Any] = {
+        "batch_size": batch_size, "passes": passes, "shuffle": shuffle, "seed": seed,
+    }  # fmt: skip
+    feed = open_data(data, models=(name,), **opening)
+    identity = identify(ids, feed, **opening)
+    plan = make_plan({name: module}, layers=layers, inputs=inputs, paired=feed.paired)
+    run = plan.runs[0]
+    taker = recorder(keep, estimator=estimator, precision=precision, capacity=plan.n_layers)
+    if passes > 1 and not taker.samples_may_return:
+        raise ValueError(f"passes: expected 1 for keep='features', each sample once, got {passes}")
+    place = None if device is None else usable_device(device)
+    settings = settings_of(
+        plan,
+        feed,
+        maps=maps,
+        mask=mask,
+        channels=channels,
+        calls=calls,
+        passes=passes,
+        seed=seed,
+        autocast=autocast,
+        precision=precision,
+        cuda_graph=False,
+        place=place,
+    )
+    settings["ids"] = ids is not None
+    about = {
+        "name": name,
+        "keep": keep,
+        "estimator": estimator if keep == "grams" else None,
+        "stored": stored,
+        "settings": settings,
+    }
+    engine = Engine(
+        [run], taker, maps=maps, mask=mask, channels=channels, calls=calls, autocast=autocast
+    )
+    check_writable(folder)
+    with only_writer(folder):
+        if (folder / INDEX).exists():
+            return _same_recording(Recording.open(folder), about, feed, identity)
+        session = _Session(folder, about, engine, run, taker, identity, every=every)
+        with borrowed([module], place, seed), engine:
+            session.run(feed, progress=progress)
+        session.finish(feed, {"total": perf_counter() - start, **engine.seconds})
+    return Recording.open(folder)
+
+
+class _Session:
+    """The batches of one recording, after those that are there already."""
+
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, Any],
+        engine: Engine,
+        run: Run,
+        taker: Recorder,
+        identity: Identity,
+        *,
+        every: int,
+    ) -> None:
+        self.folder, self.about, self.engine, self.run_of_model = folder, about, engine, run
+        self.taker, self.identity = taker, identity
+        headers = unfinished_parts(folder)
+        for header in headers:
+            _check_same(header["about"], about, folder)
+        self.batches = [batch for header in headers for batch in header["batches"]]
+        self.dropped = [tuple(entry) for header in headers for entry in header["dropped"]]
+        self.notes = [note for header in headers for note in header["notes"]]
+        self.recorded = {batch.number: batch for batch in self.batches}
+        self.layers = headers[-1]["layers"] if headers else []
+        self.skipped = headers[-1]["skipped"] if headers else {}
+        self._written = len(self.dropped)
+        self.writer = PartWriter(
+            folder,
+            about,
+            keep=about["keep"],
+            stored=about["stored"],
+            every=every,
+            parts=[len(header["batches"]) for header in headers],
+        )
+
+    def run(self, feed: Feed, *, progress: bool) -> None:
+        """Run all batches that are not there yet; those that are done are kept, come what may."""
+        number = -1
+        try:
+            for number, batch in shown(feed, f"record {self.about['name']}", progress=progress):
+                self.identity.look(batch)
+                if not self.identity.latest:
+                    raise ValueError(
+                        "data: expected inputs by which samples are known, got none of numbers "
+                        "that can be read, as of sparse tensors; ids= gives them names"
+                    )
+                if self.recorded and number <= self.batches[-1].number:
+                    self._skip(batch, number)
+                else:
+                    self._record(batch, number)
+        except BaseException:
+            # A disk that is full stays so; what is told is the first error.
+            with undisturbed(), contextlib.suppress(OSError):
+                self._flush()
+            raise
+        if self.recorded and number < self.batches[-1].number:
+            raise ValueError(
+                f"data: {str(self.folder)!r} has a recording of more batches than the {number + 1} "
+                "there are: choose another path"
+            )
+        if not self.engine.n_batches:
+            raise diagnosis.no_batch([n for _, n in self.dropped], self.taker.min_samples)
+        self._flush()
+
+    def _record(self, batch: Batch, number: int) -> None:
+        if self.engine.is_too_small(batch):
+            self.dropped.append((number, batch.n))
+            return
+        try:
+            self.engine.step(batch, number)
+        except TooFewRowsError as error:
+            self.dropped.append((number, error.rows))
+            return
+        self.identity.count()
+        self._add(batch, number)
+        if self.writer.is_full:
+            self._flush()
+
+    def _add(self, batch: Batch, number: int) -> None:
+        entries = self.taker.entries
+        rows = batch.n if self.engine.rows is None else self.engine.rows
+        new = RecordedBatch(number, rows, batch.n, self.identity.latest)
+        self.writer.add(new, entries)
+        self.batches.append(new)
+
+    def _skip(self, batch: Batch, number: int) -> None:
+        """A batch that is there, or was too small; the first one is run again, as a check."""
+        there = self.recorded.get(number)
+        if there is None:
+            return
+        if there.digest != self.identity.latest:
+            raise ValueError(
+                f"data: {str(self.folder)!r} has a recording of other samples, or of another "
+                f"order of them, from batch {number} on: choose another path"
+            )
+        if number == self.batches[0].number:
+            self.engine.step(batch, number)
+            self._check_first(there)
+        self.identity.count()
+        if number == self.batches[-1].number:
+            self.run_of_model.skipped.update(self.skipped)
+            _set_random(read_part(part_path(self.folder, len(self.writer.parts) - 1)).tensors)
+
+    def _check_first(self, batch: RecordedBatch) -> None:
+        """Raises ValueError unless the model makes of the first batch what was recorded of it."""
+        layers, entries = list(self.run_of_model.rows), self.taker.entries
+        part = read_part(part_path(self.folder, 0))
+        same = layers == part.header["layers"]
+        if same:
+            recorded = part.entries(batch.number, range(len(entries)), self.about["keep"])
+            same = all(_close(a, b) for a, b in zip(entries, recorded, strict=True))
+        if not same:
+            raise ValueError(
+                f"model: {str(self.folder)!r} has a recording of another one, which made other "
+                "features of the first batch: choose another path"
+            )
+
+    def _flush(self) -> None:
+        run = self.run_of_model
+        progress = {
+            "dropped": self.dropped[self._written :],
+            "layers": sorted(run.rows, key=lambda layer: run.rows[layer]),
+            "skipped": dict(run.skipped),
+            "notes": self.engine.notes,
+        }
+        self.writer.flush(progress, _random(device_of(run.model)))
+        self._written = len(self.dropped)
+
+    def finish(self, feed: Feed, seconds: Mapping[str, float]) -> None:
+        """Write the index."""
+        run = self.run_of_model
+        layers = sorted(run.rows, key=lambda layer: run.rows[layer])
+        modules = {**dict(run.model.named_modules()), ROOT: run.model}
+        kinds = {layer: layer_kind(modules[layer.partition("#")[0]]) for layer in layers}
+        scales = self.taker.scales or [torch.zeros(()) for _ in layers]
+        header = {
+            "about": self.about,
+            "batches": self.batches,
+            "dropped": self.dropped,
+            "layers": layers,
+            "skipped": dict(run.skipped),
+            "notes": list(dict.fromkeys([*self.notes, *self.engine.notes])),
+            "parts": self.writer.parts,
+            "roles": {layer: kind for layer, kind in kinds.items() if kind},
+            "products": sorted(self.taker.products),
+            "wide": [scale.dtype == torch.float64 for scale in scales],
+            "sample_digests": list(self.identity.samples),
+            "sorted_by": None if feed.check is None else feed.check.sorted_by,
+            "replacement": feed.replacement,
+            "versions": versions(),
+            "seconds": dict(seconds),
+        }
+        rounding = rounding_of(self.folder, len(self.writer.parts))
+        scale = torch.stack([scale.detach().cpu().double() for scale in scales])
+        write_index(self.folder, header, scale, rounding)
+
+
+def _same_recording(
+    there: Recording, about: Mapping[str, Any], feed: Feed, identity: Identity
+) -> Recording:
+    """The recording that is there, if it is of this model and these data."""
+    found = {key: getattr(there, key) for key in about}
+    _check_same(found, about, there.path)
+    recorded = {batch.number: batch.digest for batch in there.batches}
+    numbers = set()
+    for number, batch in enumerate(feed.batches):
+        identity.look(batch)
+        numbers.add(number)
+        if number in recorded and recorded[number] != identity.latest:
+            raise ValueError(
+                f"data: {str(there.path)!r} has a recording of other samples, or of another order "
+                f"of them, from batch {number} on: choose another path"
+            )
+    if numbers != recorded.keys() | {number for number, _ in there.dropped}:
+        raise ValueError(
+            f"data: {str(there.path)!r} has a recording of {len(there.batches)} batches, got "
+            f"{len(numbers)}: choose another path"
+        )
+    return there
+
+
+def _check_same(found: Mapping[str, Any], about: Mapping[str, Any], folder: Path) -> None:
+    """Raises ValueError where a recording that is there has other settings."""
+    theirs, ours = _flat(found), _flat(about)
+    for key in ours.keys() | theirs.keys():
+        if key not in _MAY_DIFFER and theirs.get(key) != ours.get(key):
+            raise ValueError(
+                f"{key}: {str(folder)!r} has a recording with {theirs.get(key)!r}, got "
+                f"{ours.get(key)!r}: choose another path"
+            )
+
+
+def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{k: v for k, v in about.items() if k != "settings"}, **about["settings"]}
+
+
+def _close(ours: Tensor, theirs: Tensor) -> bool:
+    ours, theirs = ours.detach().cpu().double(), theirs.double()
+    if ours.shape != theirs.shape:
+        return False
+    return float((ours - theirs).norm()) <= _SAME * float(theirs.norm())
+
+
+def _random(device: torch.device) -> dict[str, Tensor]:
+    """States of the generators that a model draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_random(tensors: Any) -> None:
+    torch.set_rng_state(tensors.get("random.cpu").clone())
+    if "random.cuda" in tensors.names and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors.get("random.cuda").clone())

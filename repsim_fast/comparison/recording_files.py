@@ -1,0 +1,332 @@
+"""The folder of a recording: parts of some batches each, written whole or not at all, and an index.
+
+A recording is finished when its index is there. Before, it has as many batches as its parts, and
+whoever records the same again goes on after them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from repsim_fast._core import headers
+from repsim_fast._core.tensor_files import MappedTensors, read_tensors, write_tensors
+
+Stored = Literal["float32", "float16"]
+STORED: tuple[Stored, ...] = ("float32", "float16")
+
+INDEX = "recording.safetensors"
+_PART_FORMAT, _INDEX_FORMAT = "repsim_fast.Recording.part", "repsim_fast.Recording"
+_VERSION = "1"
+# Bytes of batches in memory, at which a part is written before it has its number of batches.
+_LARGEST_PART = 256 * 2**20
+# Exponent of the largest entry in float16: below its largest number, far above its smallest.
+_TOP = 15
+# Beyond which float32 does not hold such numbers with all their digits.
+_LARGEST_EXPONENT = 100
+
+
+class RecordedBatch(NamedTuple):
+    """A batch of a recording.
+
+    Attributes:
+        number: Which of the data it was, counted from 0; those too small are not recorded.
+        rows: Rows of its features.
+        samples: Samples that they are of.
+        digest: Of the samples in their order.
+    """
+
+    number: int
+    rows: int
+    samples: int
+    digest: str
+
+
+_COUNT = headers.whole(0)
+_NAMES = headers.listed(headers.text())
+
+
+def _batch(value: Any, where: str) -> None:
+    headers.listed(headers.free, 4)(value, where)
+    if len(value) != 4:
+        raise ValueError(f"{where}: expected number, rows, samples and digest, got {len(value)}")
+    for entry in value[:3]:
+        _COUNT(entry, where)
+    headers.text(16)(value[3], where)
+
+
+def _dropped(value: Any, where: str) -> None:
+    headers.listed(_COUNT, 2)(value, where)
+    if len(value) != 2:
+        raise ValueError(f"{where}: expected number and rows, got {len(value)} numbers")
+
+
+_ABOUT = headers.record(
+    {
+        "name": headers.text(),
+        "keep": headers.text(20),
+        "estimator": headers.optional(headers.text(20)),
+        "stored": headers.optional(headers.text(20)),
+        "settings": headers.named(headers.free),
+    }
+)
+_PROGRESS = {
+    "batches": headers.listed(_batch),
+    "dropped": headers.listed(_dropped),
+    "layers": _NAMES,  # by row
+    "skipped": headers.named(headers.text()),
+    "notes": _NAMES,
+}
+_PART = headers.record({"about": _ABOUT, **_PROGRESS})
+_INDEX = headers.record(
+    {
+        "about": _ABOUT,
+        **_PROGRESS,
+        "parts": headers.listed(headers.whole(1)),  # batches of each
+        "roles": headers.named(headers.text()),
+        "products": _NAMES,
+        "wide": headers.listed(headers.truth),
+        "sample_digests": headers.listed(headers.text(16)),
+        "sorted_by": headers.optional(headers.text(20)),
+        "replacement": headers.truth,
+        "versions": headers.named(headers.text()),
+        "seconds": headers.named(headers.number(0)),
+    }
+)
+
+
+class Part(NamedTuple):
+    """A part's header, and its tensors, mapped into memory."""
+
+    header: dict[str, Any]
+    tensors: MappedTensors
+
+    def entries(self, batch: int, rows: Sequence[int], keep: str) -> Iterator[Tensor]:
+        """What was kept of rows in the batch with this number, (m,) or (n, p) each.
+
+        They lie in the file as they are, but for numbers of 16 bits that were chosen for it, which
+        come as float32.
+        """
+        grams: Tensor | None = self.tensors.get(f"{batch}") if keep == "grams" else None
+        if grams is not None and (grams.dim() != 2 or len(grams) <= max(rows)):
+            raise ValueError(f"{batch}: expected a Gram of each layer, got {tuple(grams.shape)}")
+        exponents: Tensor | None = None
+        if f"{batch}.exponents" in self.tensors.names:
+            exponents = self.tensors.get(f"{batch}.exponents").clone()
+            if exponents.dtype != torch.int16 or exponents.shape <= (max(rows),):
+                raise ValueError(f"{batch}.exponents: expected int16, one for each layer")
+        for row in rows:
+            found = self.tensors.get(f"{batch}.{row}") if grams is None else grams[row]
+            yield found if exponents is None else _expanded(found, exponents[row])
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """Where part ``number`` lies."""
+    return folder / f"batches-{number:05d}.safetensors"
+
+
+def read_part(path: Path) -> Part:
+    """A part.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        ValueError: It is none, or damaged.
+    """
+    tensors = MappedTensors(path)
+    header = _header(path, tensors.metadata, _PART_FORMAT, _PART)
+    return Part(header, tensors)
+
+
+def read_index(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The index of a finished recording, with its tensors: "scales" and "rounding", (layers,).
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is none, or damaged.
+    """
+    path = folder / INDEX
+    metadata, tensors = read_tensors(path)
+    header = _header(path, metadata, _INDEX_FORMAT, _INDEX)
+    size = len(header["layers"])
+    for name in ("scales", "rounding"):
+        found = tensors.get(name)
+        if found is None or found.dtype != torch.float64 or found.shape != (size,):
+            got = "none" if found is None else f"{found.dtype} of shape {tuple(found.shape)}"
+            raise ValueError(f"{path}: {name}: expected float64 of shape ({size},), got {got}")
+    if len(header["wide"]) != size or sum(header["parts"]) != len(header["batches"]):
+        raise ValueError(f"{path}: expected an entry for each layer and part, got other numbers")
+    return header, tensors
+
+
+def write_index(
+    folder: Path,
+    header: Mapping[str, Any],
+    scales: Tensor,  # (layers,) float64
+    rounding: Tensor,  # (layers,) float64
+) -> None:
+    """Write the index: the recording is finished.
+
+    Raises:
+        OSError: The place cannot be written to, or is full.
+    """
+    tensors = {"scales": scales.contiguous(), "rounding": rounding.contiguous()}
+    write_tensors(folder / INDEX, tensors, _metadata(_INDEX_FORMAT, header))
+
+
+def unfinished_parts(folder: Path) -> list[dict[str, Any]]:
+    """Headers of the parts that are there, in order.
+
+    Raises:
+        ValueError: One is damaged, or not the next one.
+    """
+    found: list[dict[str, Any]] = []
+    while part_path(folder, len(found)).exists():
+        found.append(read_part(part_path(folder, len(found))).header)
+    return found
+
+
+class PartWriter:
+    """Collects batches and writes them in parts.
+
+    Args:
+        folder: Where.
+        about: What all parts have in common.
+        stored: Dtype in which entries are written; None: as they are.
+        every: Batches in a part, at most.
+        parts: Parts that are there.
+
+    Attributes:
+        parts: Batches of each part that is written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, Any],
+        *,
+        keep: str,
+        stored: Stored | None,
+        every: int,
+        parts: Sequence[int],
+    ) -> None:
+        self.parts = list(parts)
+        self._folder = folder
+        self._about = dict(about)
+        self._keep = keep
+        self._stored = stored
+        self._every = every
+        self._tensors: dict[str, Tensor] = {}
+        self._batches: list[RecordedBatch] = []
+        self._rounding: list[Tensor] = []  # (2, layers) squares of errors and of entries
+
+    def add(self, batch: RecordedBatch, entries: Sequence[Tensor]) -> None:
+        """Take a copy of what is kept of a batch, one entry a row."""
+        compact = [_compact(entry, self._stored) for entry in entries]
+        if self._keep == "grams":
+            self._tensors[f"{batch.number}"] = torch.stack([c.values for c in compact])
+        else:
+            for row, c in enumerate(compact):  # cloned: layers may share what they return
+                copy = c.values.clone(memory_format=torch.contiguous_format)
+                self._tensors[f"{batch.number}.{row}"] = copy
+        if self._stored == "float16":
+            exponents = torch.tensor([c.exponent for c in compact], dtype=torch.int16)
+            self._tensors[f"{batch.number}.exponents"] = exponents
+        self._rounding.append(torch.tensor([(c.error, c.size) for c in compact]).T.double())
+        self._batches.append(batch)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to write."""
+        held = sum(tensor.nbytes for tensor in self._tensors.values())
+        return len(self._batches) >= self._every or held >= _LARGEST_PART
+
+    def flush(self, progress: Mapping[str, Any], random: Mapping[str, Tensor]) -> None:
+        """Write the batches that were added since the last time as a part, if there are any.
+
+        Args:
+            progress: Layers, those left out, batches dropped since then, notes.
+            random: States of the random generators after them.
+
+        Raises:
+            OSError: The place cannot be written to, or is full; the batches are still held.
+        """
+        if not self._batches:
+            return
+        width = max(part.shape[1] for part in self._rounding)
+        rounding = torch.stack(
+            [torch.nn.functional.pad(p, (0, width - p.shape[1])) for p in self._rounding]
+        ).sum(dim=0)
+        header = {"about": self._about, "batches": self._batches, **progress}
+        tensors = {
+            **self._tensors,
+            "rounding": rounding,
+            **{f"random.{device}": state for device, state in random.items()},
+        }
+        path = part_path(self._folder, len(self.parts))
+        write_tensors(path, tensors, _metadata(_PART_FORMAT, header))
+        self.parts.append(len(self._batches))
+        self._tensors, self._batches, self._rounding = {}, [], []
+
+
+def rounding_of(folder: Path, parts: int) -> Tensor:
+    """(layers,) relative error of what the parts hold, √(Σ error² / Σ entry²)."""
+    total = torch.zeros(2, 0, dtype=torch.float64)
+    for number in range(parts):
+        own = read_part(part_path(folder, number)).tensors.get("rounding").clone()
+        width = max(total.shape[1], own.shape[1])
+        both = (total, own)
+        total = sum(torch.nn.functional.pad(p, (0, width - p.shape[1])) for p in both)  # type: ignore[assignment]
+    return (total[0] / total[1].clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
+
+
+def _expanded(values: Tensor, exponent: Tensor) -> Tensor:
+    """Values times 2 to the exponent, in a dtype that holds them."""
+    fits = abs(int(exponent)) < _LARGEST_EXPONENT
+    return torch.ldexp(values.float() if fits else values.double(), exponent)
+
+
+class _Compact(NamedTuple):
+    """An entry as it is written; its true values are times 2 to the exponent."""
+
+    values: Tensor
+    exponent: int
+    error: float  # sum of squares
+    size: float
+
+
+def _compact(entry: Tensor, stored: Stored | None) -> _Compact:
+    entry = entry.detach().cpu()
+    if stored is None or entry.dtype == getattr(torch, stored):
+        return _Compact(entry, 0, 0.0, 1.0)
+    wide = entry.double()
+    if stored == "float32":
+        values, exponent = entry.float(), 0
+    else:
+        largest = wide.abs().amax() if wide.numel() else wide.new_zeros(())
+        exponent = int(torch.frexp(largest).exponent) - _TOP if largest > 0 else 0
+        values = torch.ldexp(wide, torch.tensor(-exponent)).half()
+    error = torch.ldexp(values.double(), torch.tensor(exponent)) - wide
+    return _Compact(
+        values.contiguous(), exponent, float(error.square().sum()), float(wide.square().sum())
+    )
+
+
+def _header(path: Path, metadata: Mapping[str, str], kind: str, schema: headers.Schema) -> Any:
+    if metadata.get("format") != kind:
+        raise ValueError(f"{os.fspath(path)} is no part of a recording that record() wrote")
+    if metadata.get("format_version") != _VERSION:
+        raise ValueError(f"{os.fspath(path)} was written by a later version of repsim_fast")
+    found = headers.parsed(metadata.get("recording"), schema, os.fspath(path))
+    found["batches"] = [RecordedBatch(*batch) for batch in found["batches"]]
+    return found
+
+
+def _metadata(kind: str, header: Mapping[str, Any]) -> dict[str, str]:
+    text = json.dumps(header, ensure_ascii=False)
+    return {"format": kind, "format_version": _VERSION, "recording": text}

@@ -1,0 +1,221 @@
+"""Many models compared that are not all in memory at a time: one after the other is recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote
+
+import torch
+from torch import nn
+
+from repsim_fast._core.scratch import Scratch
+from repsim_fast.capture import LayerSpec
+from repsim_fast.comparison.plan import Transform, choose_measure
+from repsim_fast.comparison.record import RecordOptions, record
+from repsim_fast.comparison.recording import Recording
+from repsim_fast.comparison.recording_files import Stored
+from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.similarity import Measure
+from repsim_fast.similarity.base.estimator import Estimator
+from repsim_fast.similarity.base.measure import options as options_of_measure
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["compare_zoo"]
+
+Entry: TypeAlias = "nn.Module | Callable[[], nn.Module] | Recording | str | os.PathLike[str]"
+"""A model, what makes or loads one when it is its turn, or a recording or its path."""
+
+_LONGEST_NAME = 80
+
+
+def compare_zoo(
+    zoo: Mapping[str, Entry],
+    data: Any = None,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    layers: LayerSpec | Mapping[str, LayerSpec] = None,
+    inputs: Transform | Mapping[str, Transform] | None = None,
+    measure: str | Measure[Any] = "cka",
+    estimator: Estimator | None = None,
+    jackknife: int | None = None,
+    permutations: int | None = None,
+    stored: Stored | None = None,
+    progress: bool = False,
+    **options: Unpack[RecordOptions],
+) -> SimilarityResult:
+    """Compare models that are loaded one after the other, each let go of before the next.
+
+    What ``compare`` of all of them gives, to the last bit where models draw no random numbers: each
+    is recorded (see ``record``), then the recordings are compared. A model that cannot be loaded or
+    fails is left out and named, in a note of the result and in its settings under "failed"; the
+    others are kept. With a folder their recordings stay there, so that the same call goes on where
+    it was stopped, repeats only what failed, and ``extend`` of the result costs one model.
+
+    Args:
+        zoo: By name a model, a callable without arguments that returns one, which is called when
+            it is that model's turn, or a recording or the path of its folder.
+        data: As for ``compare``; may be left out of recordings alone.
+        folder: Where recordings go, each in a folder of its model's name. Default: a temporary one,
+            removed in the end.
+        layers: As for ``compare``: one choice for all models, or a mapping by name.
+        inputs: As for ``compare``: one transform for all models, or a mapping by name.
+        measure: As for ``compare``. Others than "cka" keep the features of all layers on the disk.
+        estimator: As for ``compare``.
+        jackknife: As for ``compare``.
+        permutations: As for ``compare``.
+        stored: Dtype in the files, as for ``record``.
+        progress: Show progress bars.
+        **options: Further options of ``record``: ``batch_size``, ``maps``, ``seed``, ``device`` ...
+
+    Returns:
+        The similarities of all pairs of layers of the models that did not fail.
+
+    Raises:
+        ValueError: An empty zoo, or recordings that do not belong together.
+        TypeError: An entry of another type, or no data for a model.
+        RuntimeError: Every model failed; the message has the first error of each.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast import compare_zoo
+        >>> zoo = {f"width {w}": lambda w=w: torch.nn.Linear(5, w) for w in (2, 4, 8)}
+        >>> result = compare_zoo(zoo, torch.randn(64, 5))
+        >>> result.models
+        ('width 2', 'width 4', 'width 8')
+    """
+    if not isinstance(zoo, Mapping):
+        raise TypeError(f"zoo: expected a mapping of names to models, got {type(zoo).__name__}")
+    if not zoo:
+        raise ValueError("zoo: expected at least one model, got none")
+    for name, entry in zoo.items():
+        _check_entry(name, entry, data)
+    chosen = choose_measure(measure, estimator)
+    of_all = chosen.accumulator().centering is None
+    recorded: dict[str, Any] = {"keep": "features"} if of_all else {}
+    if not of_all and "estimator" in options_of_measure(chosen):
+        recorded["estimator"] = options_of_measure(chosen)["estimator"]
+    found: dict[str, Recording] = {}
+    failed: dict[str, str] = {}
+    with _place(folder) as place:
+        for name, entry in zoo.items():
+            made = _attempt(
+                entry,
+                data,
+                place / _folder_name(name),
+                name=name,
+                layers=layers.get(name) if isinstance(layers, Mapping) else layers,
+                inputs=inputs.get(name) if isinstance(inputs, Mapping) else inputs,
+                stored=stored,
+                progress=progress,
+                **recorded,
+                **options,
+            )
+            if isinstance(made, Recording):
+                found[name] = made
+            else:
+                failed[name] = made
+        if not found:
+            texts = "; ".join(f"{name!r}: {text}" for name, text in failed.items())
+            raise RuntimeError(f"zoo: every model failed: {texts}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the notes come below, together with our own
+            result = SimilarityResult.from_recordings(
+                found,
+                measure=chosen,
+                jackknife=jackknife,
+                permutations=permutations,
+                device=options.get("device"),
+                progress=progress,
+            )
+    settings = dict(result.settings)
+    if folder is None:  # those that are gone
+        settings["recordings"] = {
+            name: path
+            for name, path in settings["recordings"].items()
+            if not Path(path).is_relative_to(place)
+        }
+    if failed:
+        settings["failed"] = failed
+    notes = [f"model {name!r} failed and is left out: {text}" for name, text in failed.items()]
+    result = replace(result, settings=settings, notes=(*notes, *result.notes))
+    result.warn(stacklevel=3)
+    return result
+
+
+def _check_entry(name: object, entry: object, data: Any) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"zoo: expected names of models, got {name!r}")
+    if isinstance(entry, (Recording, str, os.PathLike)):
+        return
+    if not callable(entry):
+        raise TypeError(
+            f"zoo: expected a model, a callable that returns one, or a recording for {name!r}, got "
+            f"{type(entry).__name__}"
+        )
+    if data is None:
+        raise TypeError(f"data is missing, on which to run {name!r}")
+
+
+def _attempt(entry: Entry, data: Any, path: Path, **options: Any) -> Recording | str:
+    """The recording of an entry, or why there is none: a text, as an error holds the model."""
+    try:
+        return _recorded(entry, data, path, **options)
+    except Exception as error:
+        return _short(error)
+
+
+def _recorded(entry: Entry, data: Any, path: Path, **options: Any) -> Recording:
+    """The recording of an entry, made now unless it is one; a model that was made is let go of."""
+    if isinstance(entry, Recording):
+        return entry
+    if isinstance(entry, (str, os.PathLike)):
+        return Recording.open(entry)
+    if isinstance(entry, nn.Module):
+        return record(entry, data, path, **options)
+    model = entry()
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module from the callable, got {type(model).__name__}")
+    try:
+        return record(model, data, path, **options)
+    finally:
+        del model
+        gc.collect()  # networks are full of cycles
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _place(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """The folder, or one for a while."""
+    if folder is not None:
+        yield Path(folder)
+        return
+    scratch = Scratch()
+    try:
+        yield scratch.path
+    finally:
+        scratch.close()
+
+
+def _folder_name(name: str) -> str:
+    """A name for a folder, different for different names."""
+    quoted = quote(name, safe=" ()+,=@")
+    quoted = "%2E" + quoted[1:] if quoted.startswith(".") else quoted or "%"
+    if len(quoted) <= _LONGEST_NAME:
+        return quoted
+    return f"{quoted[: _LONGEST_NAME - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
