@@ -113,10 +113,12 @@ class Step:
     def _check(self, batch: TrainingBatch, named: Mapping[str, Sequence[Tensor]]) -> None:
         """Raise, in all processes alike, where one of them has a value that is not finite.
 
-        One wait for the device, however many tensors there are.
+        One wait for the device, however many tensors there are, while all is well.
         """
-        broken = self.group.sum(torch.stack([_broken(values) for values in named.values()]))
-        for what, count in zip(named, broken.tolist(), strict=True):
+        if not any(self._counts(named, order=2)):  # whose kernels are the fastest by far
+            return
+        # A sum of squares may also overflow, the largest size does not.
+        for what, count in zip(named, self._counts(named, order=torch.inf), strict=True):
             if not count:
                 continue
             at = batch.progress
@@ -124,6 +126,12 @@ class Step:
                 f"{what} is not finite in epoch {at.epoch}, batch {at.batch} (both from 0) of "
                 f"method {self.method.name!r}: lower lr (now {self.rate:g})"
             )
+
+    def _counts(self, named: Mapping[str, Sequence[Tensor]], order: float) -> list[float]:
+        """How many tensors of each name have a norm that is not finite, over all processes."""
+        counts = [_without_norm(values, order) for values in named.values()]
+        broken: list[float] = self.group.sum(torch.stack(counts)).tolist()
+        return broken
 
     def _worst_weights(
         self, batch: TrainingBatch, perturbed: Tensor
@@ -161,8 +169,8 @@ class Step:
         return torch.autocast(self.device.type, self.how.autocast)
 
 
-def _broken(values: Sequence[Tensor]) -> Tensor:
-    """How many of the tensors have a value that is not finite."""
+def _without_norm(values: Sequence[Tensor], order: float) -> Tensor:
+    """How many of the tensors have a norm that is not finite."""
     held = [value for value in values if value.numel()]
-    sizes = torch.stack(torch._foreach_norm(held, torch.inf))
+    sizes = torch.stack(torch._foreach_norm(held, order))
     return sizes.isfinite().logical_not().sum().double()
