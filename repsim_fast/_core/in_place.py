@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -49,22 +50,33 @@ def overwritable(model: Model, images: Tensor) -> list[_Rectifier]:
         for m in model.modules()
         if isinstance(m, _Rectifier) and type(m) in (nn.ReLU, nn.ReLU6) and not m.inplace
     ]
+    return found if found and same_answers(model, images, lambda: in_place(found)) else []
+
+
+def same_answers(
+    model: nn.Module, images: Tensor, changed: Callable[[], AbstractContextManager[None]]
+) -> bool:
+    """Whether answers and gradients, to images and weights, are the same up to rounding within.
+
+    In eval and in training mode, in which the model is run without a trace. Never of models that
+    somebody watches by hooks, or whose weights have no value yet.
+    """
     watched = any(has_hooks(m) for m in model.modules()) or any(
         p._backward_hooks for p in model.parameters()
     )
     lazy = any(map(is_lazy, model.parameters()))
-    if not found or watched or lazy or not images.is_floating_point():
-        return []
+    if watched or lazy or not images.is_floating_point():
+        return False
     try:
         for mode in _MODES:
             want = _answer_and_gradients(model, images, mode)
-            with in_place(found):
+            with changed():
                 got = _answer_and_gradients(model, images, mode)
             if not all(map(_close, got, want)):
-                return []
+                return False
     except Exception:  # of autograd, where a value that it needs was overwritten, or of the model
-        return []
-    return found
+        return False
+    return True
 
 
 _MODES: tuple[ModelMode, ...] = ("eval", "train")

@@ -15,6 +15,7 @@ from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
 from repsim_fast._core.processes import Processes
 
 from .awp import perturbed_weights
+from .fused_norms import fused, fusible
 from .methods import Method, TrainingBatch
 from .optimisation import Optimisation
 from .sam import sharpest_weights
@@ -50,13 +51,18 @@ class Step:
         ):
             yield torch.preserve_format
             return
-        with fastest_layout(model, self.example, half=self.how.autocast is not None) as layout:
-            rectifiers = []
+        with (
+            fastest_layout(model, self.example, half=self.how.autocast is not None) as layout,
+            contextlib.ExitStack() as stack,
+        ):
             if not self.how.regularisers:
                 with self._precision():
-                    rectifiers = overwritable(model, laid_out(self.example, layout))
-            with in_place(rectifiers):
-                yield layout
+                    image = laid_out(self.example, layout)
+                    if layout == torch.channels_last:
+                        stack.enter_context(fused(fusible(model, image)))
+                    rectifiers = overwritable(model, image)
+                stack.enter_context(in_place(rectifiers))
+            yield layout
 
     def __call__(self, batch: TrainingBatch, weight: float) -> tuple[Tensor, Tensor]:
         """Perturb, descend; gives the loss and the logits it was computed from.
