@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,22 +24,16 @@ def fused(pairs: Sequence[Pair]) -> Iterator[None]:
 
     Maps that the operator does not take, by dtype or layout, go through torch's functions.
     """
-    modules = [module for pair in pairs for module in pair]
-    try:
-        for norm, rectifier in pairs:
-            norm.forward = _Fused(norm)  # type: ignore[method-assign]
-            rectifier.forward = _as_it_is  # type: ignore[method-assign]
+    with _rectifying(pairs, _Fused):
         yield
-    finally:
-        for module in modules:
-            module.__dict__.pop("forward", None)
 
 
 def fusible(model: nn.Module, images: Tensor) -> list[Pair]:
     """The model's pairs of a batch norm and the ReLU on its result, if all may be fused, else none.
 
-    On the CPU, with channels last. They may where answers and gradients stay the same, which they
-    do not where something else reads the norm's result.
+    On the CPU, with channels last. They may where answers and gradients stay the same when torch's
+    own functions of a pair run where the norm stands; they do not where something else reads the
+    norm's result.
 
     Args:
         model: In the layout that it will run in.
@@ -48,7 +42,26 @@ def fusible(model: nn.Module, images: Tensor) -> list[Pair]:
     if images.device.type != "cpu" or unwrap(model) is not model:
         return []
     pairs = _in_a_row(model, images)
-    return pairs if pairs and same_answers(model, images, lambda: fused(pairs)) else []
+    # Not the operator itself: where it rounds otherwise, ReLUs further on may open or shut.
+    same = pairs and same_answers(model, images, lambda: _rectifying(pairs, _unfused))
+    return pairs if same else []
+
+
+@contextlib.contextmanager
+def _rectifying(pairs: Sequence[Pair], form: Callable[[nn.BatchNorm2d], Any]) -> Iterator[None]:
+    modules = [module for pair in pairs for module in pair]
+    try:
+        for norm, rectifier in pairs:
+            norm.forward = form(norm)  # type: ignore[method-assign]
+            rectifier.forward = _as_it_is  # type: ignore[method-assign]
+        yield
+    finally:
+        for module in modules:
+            module.__dict__.pop("forward", None)
+
+
+def _unfused(norm: nn.BatchNorm2d) -> Callable[[Tensor], Tensor]:
+    return lambda x: torch.relu(nn.BatchNorm2d.forward(norm, x))
 
 
 class _Fused:
@@ -68,13 +81,11 @@ class _Fused:
             or (norm.training and x.numel() <= x.shape[1])
             or not x.numel()
         ):
-            return torch.relu(nn.BatchNorm2d.forward(norm, x))
+            return _unfused(norm)(x)
         state: Any = norm  # buffers, whose types checkers do not know
         moments = None if norm.training else (state.running_mean, state.running_var)
         matrix = rows.reshape(-1, x.shape[1])
-        y, mean, variance = batch_norm_relu(
-            matrix, norm.weight, norm.bias, moments, eps=norm.eps
-        )
+        y, mean, variance = batch_norm_relu(matrix, norm.weight, norm.bias, moments, eps=norm.eps)
         if norm.training:
             self._count(mean, variance, len(matrix))
         return y.view(rows.shape).permute(0, 3, 1, 2)
@@ -138,7 +149,5 @@ def _is_usual(norm: nn.BatchNorm2d) -> bool:
         "forward" not in norm.__dict__
         and norm.affine
         and norm.running_mean is not None
-        and all(
-            type(p) is nn.Parameter and p.dtype == torch.float32 for p in norm.parameters()
-        )
+        and all(type(p) is nn.Parameter and p.dtype == torch.float32 for p in norm.parameters())
     )

@@ -56,10 +56,10 @@ class Step:
             contextlib.ExitStack() as stack,
         ):
             if not self.how.regularisers:
+                image = laid_out(self.example, layout)
+                if layout == torch.channels_last:
+                    stack.enter_context(fused(fusible(model, image)))
                 with self._precision():
-                    image = laid_out(self.example, layout)
-                    if layout == torch.channels_last:
-                        stack.enter_context(fused(fusible(model, image)))
                     rectifiers = overwritable(model, image)
                 stack.enter_context(in_place(rectifiers))
             yield layout
