@@ -116,9 +116,12 @@ def test_gradients_are_as_the_page_says(operator: Operator) -> None:
     images = torch.rand(2, 3, dtype=torch.float64)
     around = {"step_size": 0.1, "eps": 0.1}
     function = getattr(ops, operator.name)
-    x = {"gram": torch.randn(5, 3, dtype=torch.float64), "svd": matrices, "pgd": images, "norm": torch.randn(5, 3, dtype=torch.float64)}[
-        operator.family
-    ].requires_grad_()
+    x = {
+        "gram": torch.randn(5, 3, dtype=torch.float64),
+        "svd": matrices,
+        "pgd": images,
+        "norm": torch.randn(5, 3, dtype=torch.float64),
+    }[operator.family].requires_grad_()
     calls = {
         "cross_gram": lambda: function(x, x),
         "batch_norm_relu": lambda: function(x.float(), torch.ones(3), torch.zeros(3)),

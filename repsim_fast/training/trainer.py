@@ -76,8 +76,9 @@ def train(
     """Train ``model`` in place; the same seed gives the same weights on CPU.
 
     Convolutional networks have their channels last meanwhile, where that is faster, and ReLUs
-    overwrite their input where a run of the model shows that nothing else reads it. On the CPU the
-    process keeps the memory that a step frees until the end.
+    overwrite their input where a run of the model shows that nothing else reads it. On the CPU
+    batch norms take the ReLU after them along (``ops.batch_norm_relu``), and the process keeps the
+    memory that a step frees until the end.
 
     Started by torchrun, the processes share each batch and average their gradients. Of a loader
     each goes through its own (with torch's ``DistributedSampler``, which is told the epoch), and

@@ -130,8 +130,7 @@ void backward(const Tensor& grad, const Tensor& x, const Shape& shape, const Rec
   shape.for_chunks([&](int64_t, int64_t first, int64_t count) {
     const int64_t at = first * channels;
     batch_norm_relu_kernels<T>().backward(values<T>(grad) + at, values<T>(x) + at, count, channels,
-                                          norm, slopes.data(), offsets.data(),
-                                          values<T>(out) + at);
+                                          norm, slopes.data(), offsets.data(), values<T>(out) + at);
   });
 }
 
@@ -149,17 +148,16 @@ void of_dtype(const Tensor& x, F f) {
 }
 
 void check_channels(const Tensor& vector, const Tensor& x) {
-  STD_TORCH_CHECK(vector.dim() == 1 && vector.size(0) == x.size(1) &&
-                      vector.scalar_type() == ScalarType::Float,
-                  "weight, bias, mean, variance: expected ", x.size(1), " float32 numbers");
+  STD_TORCH_CHECK(
+      vector.dim() == 1 && vector.size(0) == x.size(1) && vector.scalar_type() == ScalarType::Float,
+      "weight, bias, mean, variance: expected ", x.size(1), " float32 numbers");
 }
 
-std::tuple<Tensor, Tensor, Tensor> batch_norm_relu(const Tensor& x,       // (rows, channels)
-                                                   const Tensor& weight,  // (channels), as all below
-                                                   const Tensor& bias,
-                                                   const std::optional<Tensor>& mean,
-                                                   const std::optional<Tensor>& variance,
-                                                   double eps) {
+std::tuple<Tensor, Tensor, Tensor> batch_norm_relu(
+    const Tensor& x,       // (rows, channels)
+    const Tensor& weight,  // (channels), as all below
+    const Tensor& bias, const std::optional<Tensor>& mean, const std::optional<Tensor>& variance,
+    double eps) {
   STD_TORCH_CHECK(x.dim() == 2, "x: expected a matrix, got ", x.dim(), " dimensions");
   STD_TORCH_CHECK(mean.has_value() == variance.has_value(), "mean, variance: expected both");
   const Shape shape{x.size(0), x.size(1)};
@@ -183,8 +181,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu(const Tensor& x,       // (ro
       batch_moments(values<T>(rows), shape, values<float>(means), values<float>(variances));
     }
     const std::vector<float> scale = scales(shape, variances, gain, eps);
-    forward<T>(rows, shape, {values<float>(means), scale.data(), values<float>(std::as_const(shift))},
-               y);
+    forward<T>(rows, shape,
+               {values<float>(means), scale.data(), values<float>(std::as_const(shift))}, y);
   });
   return {y, means, variances};
 }
@@ -210,10 +208,9 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& grad, 
   Tensor bias_grad = torch::stable::new_empty(gain, vector);
   of_dtype(x, [&](auto kind) {
     const std::vector<float> scale = scales(shape, variances, gain, eps);
-    backward<decltype(kind)>(gradients, rows, shape,
-                             {values<float>(means), scale.data(), values<float>(shift)}, variances,
-                             eps, constant, out, values<float>(weight_grad),
-                             values<float>(bias_grad));
+    backward<decltype(kind)>(
+        gradients, rows, shape, {values<float>(means), scale.data(), values<float>(shift)},
+        variances, eps, constant, out, values<float>(weight_grad), values<float>(bias_grad));
   });
   return {out, weight_grad, bias_grad};
 }

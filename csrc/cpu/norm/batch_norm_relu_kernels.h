@@ -29,8 +29,8 @@ struct BatchNormReluKernels {
   void (*sums)(const T* grad, const T* x, int64_t rows, int64_t channels, const Rectified& norm,
                double* sum, double* product);
   // out = scale * grad where y > 0, plus (x - mean) slope + offset
-  void (*backward)(const T* grad, const T* x, int64_t rows, int64_t channels,
-                   const Rectified& norm, const float* slope, const float* offset, T* out);
+  void (*backward)(const T* grad, const T* x, int64_t rows, int64_t channels, const Rectified& norm,
+                   const float* slope, const float* offset, T* out);
 };
 
 // The kernels for this processor (see simd_level.h).

@@ -135,8 +135,8 @@ void moments(const T* x, int64_t rows, int64_t channels, double* mean, double* s
       for_lanes<Shape>(total(deviations), [&](int lane, float value) {
         const double step = middles[lane] + rests[lane] - mean[c + lane];
         mean[c + lane] += step * (now / (before + now));
-        squares[c + lane] += value - now * rests[lane] * rests[lane] +
-                             step * step * (before * now / (before + now));
+        squares[c + lane] +=
+            value - now * rests[lane] * rests[lane] + step * step * (before * now / (before + now));
       });
     });
   });
@@ -161,8 +161,7 @@ void forward(const T* x, int64_t rows, int64_t channels, const Rectified& norm, 
       const Channels<Shape> of(norm, c);
       const int64_t at = first * channels + c;
       for (int64_t r = 0; r < count; ++r) {
-        const Values value =
-            (load<Shape>(x + at + r * channels) - of.mean) * of.scale + of.shift;
+        const Values value = (load<Shape>(x + at + r * channels) - of.mean) * of.scale + of.shift;
         store<Shape>(y + at + r * channels, value <= 0 ? Values{} : value);
       }
     });
@@ -220,6 +219,6 @@ void backward(const T* grad, const T* x, int64_t rows, int64_t channels, const R
 
 template <typename T>
 constexpr BatchNormReluKernels<T> kBatchNormReluKernels = {moments<T>, forward<T>, sums<T>,
-                                                          backward<T>};
+                                                           backward<T>};
 
 #undef REPSIM_INLINE
