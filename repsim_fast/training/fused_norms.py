@@ -53,7 +53,7 @@ def _rectifying(pairs: Sequence[Pair], form: Callable[[nn.BatchNorm2d], Any]) ->
     try:
         for norm, rectifier in pairs:
             norm.forward = form(norm)  # type: ignore[method-assign]
-            rectifier.forward = _as_it_is  # type: ignore[method-assign]
+            rectifier.forward = _as_it_is  # type: ignore[method-assign, assignment]
         yield
     finally:
         for module in modules:

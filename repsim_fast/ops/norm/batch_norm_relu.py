@@ -94,10 +94,10 @@ def _fake_backward(
 
 
 def _by_torch(
-    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor | None, variance: Tensor | None,
-    eps: float,
-) -> Tensor:  # fmt: skip
-    of_batch = mean is None
+    x: Tensor, weight: Tensor, bias: Tensor, moments: Moments | None, eps: float
+) -> Tensor:
+    of_batch = moments is None
+    mean, variance = moments or (None, None)
     y = functional.batch_norm(x, mean, variance, weight, bias, training=of_batch, eps=eps)
     return torch.relu(y)
 
@@ -106,19 +106,21 @@ def _cuda(
     x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor | None, variance: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    y = _by_torch(x, weight, bias, mean, variance, eps)
-    if mean is None or variance is None:
-        variance, mean = torch.var_mean(x.float(), 0, correction=0)
-    return y, mean.clone(), variance.clone()
+    moments = None if mean is None or variance is None else (mean, variance)
+    y = _by_torch(x, weight, bias, moments, eps)
+    if moments is None:
+        spread, middle = torch.var_mean(x.float(), 0, correction=0)
+        return y, middle, spread
+    return y, moments[0].clone(), moments[1].clone()
 
 
 def _cuda_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor,
     eps: float, constant: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    given = (mean, variance) if constant else (None, None)
+    moments = (mean, variance) if constant else None
     found: tuple[Tensor, Tensor, Tensor] = torch.func.vjp(
-        lambda *of: _by_torch(*of, *given, eps), x, weight, bias
+        lambda *of: _by_torch(of[0], of[1], of[2], moments, eps), x, weight, bias
     )[1](grad)
     return found
 
@@ -137,8 +139,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     x, weight, bias, mean, variance = ctx.saved_tensors
     if torch.is_grad_enabled():  # to be differentiated again
-        moments = (mean, variance) if ctx.constant else (None, None)
-        y = _by_torch(x, weight, bias, *moments, ctx.eps)
+        moments = (mean, variance) if ctx.constant else None
+        y = _by_torch(x, weight, bias, moments, ctx.eps)
         wanted = [of for of in (x, weight, bias) if of.requires_grad]
         found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
         gradients = [next(found) if of.requires_grad else None for of in (x, weight, bias)]
