@@ -20,7 +20,7 @@ STABLE_TORCH_LIBRARY(repsim_fast, m) {
       "float eps) -> (Tensor, Tensor, Tensor)");
   m.def(
       "batch_norm_relu_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, "
-      "Tensor variance, float eps, bool constant) -> (Tensor, Tensor, Tensor)");
+      "Tensor variance, float eps, bool constant, bool input_only) -> (Tensor, Tensor, Tensor)");
   m.def("batched_eigh(Tensor a) -> (Tensor, Tensor)");
   m.def("batched_svdvals(Tensor a, Tensor? rows, Tensor? columns) -> Tensor");
   m.def("batched_nuclear_norm(Tensor a, Tensor? rows, Tensor? columns) -> Tensor");

@@ -76,6 +76,35 @@ def test_strides_threads_and_nan() -> None:
     assert half[:, 2].isnan().all()
 
 
+def test_few_rows_of_very_many_channels() -> None:
+    x = torch.randn(2, 1 << 19, generator=torch.Generator().manual_seed(0))
+    ones = torch.ones(1 << 19)
+    got, mean, variance = batch_norm_relu(x, ones, ones)
+    torch.testing.assert_close(mean, x.mean(0))
+    torch.testing.assert_close(variance, x.var(0, correction=0))
+    exact = _want(x.double(), ones.double(), ones.double())
+    torch.testing.assert_close(got.double(), exact, rtol=1e-3, atol=1e-5)
+
+
+def test_no_channels() -> None:
+    x, none = torch.ones(5, 0, requires_grad=True), torch.ones(0)
+    got = batch_norm_relu(x, none, none)[0]
+    got.sum().backward()
+    assert got.shape == (5, 0)
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["batch", "given"])
+def test_gradient_of_the_input_alone(given: bool) -> None:
+    x, weight, bias, *moments = _arguments(50, 19, torch.float32, given)
+    found = []
+    for of_weights in (True, False):
+        leaves = [x.requires_grad_(), *(v.requires_grad_(of_weights) for v in (weight, bias))]
+        y = batch_norm_relu(*leaves, tuple(moments) or None)[0]
+        found.append(torch.autograd.grad(y.square().sum(), x)[0])
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("given", [False, True], ids=["batch", "given"])
 def test_twice_differentiable(given: bool) -> None:
     arguments = _arguments(50, 5, torch.float32, given)
@@ -100,8 +129,10 @@ def test_errors() -> None:
     x, one = torch.ones(4, 2), torch.ones(2)
     with pytest.raises(TypeError, match=r"x: expected float32 or bfloat16, got torch.float64"):
         batch_norm_relu(x.double(), one, one)
-    with pytest.raises(ValueError, match="x: expected a row at least"):
-        batch_norm_relu(x[:0], one, one)
+    with pytest.raises(ValueError, match="x: expected at least 2 rows, got 1"):
+        batch_norm_relu(x[:1], one, one)
+    with pytest.raises(ValueError, match="x: expected at least 1 rows, got 0"):
+        batch_norm_relu(x[:0], one, one, (one, one))
     with pytest.raises(ValueError, match=r"bias: expected shape \(2,\), got shape \(3,\)"):
         batch_norm_relu(x, one, torch.ones(3))
     with pytest.raises(TypeError, match=r"variance: expected float32, got torch.float64"):

@@ -30,7 +30,10 @@ constexpr int64_t kMaxChunks = 64;
 struct Shape {
   int64_t rows, channels;
 
-  int64_t chunks() const { return std::clamp<int64_t>(rows * channels / kChunk, 1, kMaxChunks); }
+  // None is without a row where there are any.
+  int64_t chunks() const {
+    return std::max<int64_t>(1, std::min({rows * channels / kChunk, kMaxChunks, rows}));
+  }
   int64_t begin(int64_t chunk) const { return rows * chunk / chunks(); }
 
   // f(chunk, first row, number of rows), shared among threads.
@@ -100,10 +103,16 @@ void forward(const Tensor& x, const Shape& shape, const Rectified& norm, Tensor&
   });
 }
 
+// What a channel's gradient adds up to, also as it goes back through the moments of a batch.
+struct Sums {
+  std::vector<float> weight_grad, bias_grad, slopes, offsets;
+  explicit Sums(int64_t channels)
+      : weight_grad(channels), bias_grad(channels), slopes(channels), offsets(channels) {}
+};
+
 template <typename T>
-void backward(const Tensor& grad, const Tensor& x, const Shape& shape, const Rectified& norm,
-              const Tensor& variance, double eps, bool constant, Tensor& out, float* weight_grad,
-              float* bias_grad) {
+Sums summed(const Tensor& grad, const Tensor& x, const Shape& shape, const Rectified& norm,
+            const Tensor& variance, double eps, bool constant) {
   const int64_t channels = shape.channels;
   const double rows = static_cast<double>(shape.rows);
   std::vector<double> sums(shape.chunks() * channels), products(shape.chunks() * channels);
@@ -113,7 +122,7 @@ void backward(const Tensor& grad, const Tensor& x, const Shape& shape, const Rec
                                       norm, sums.data() + chunk * channels,
                                       products.data() + chunk * channels);
   });
-  std::vector<float> slopes(channels), offsets(channels);
+  Sums found(channels);
   for (int64_t c = 0; c < channels; ++c) {
     double sum = 0, product = 0;
     for (int64_t chunk = 0; chunk < shape.chunks(); ++chunk) {
@@ -121,16 +130,23 @@ void backward(const Tensor& grad, const Tensor& x, const Shape& shape, const Rec
       product += products[chunk * channels + c];
     }
     const double inverse = inverse_deviation(values<float>(variance)[c], eps);
-    weight_grad[c] = static_cast<float>(product * inverse);
-    bias_grad[c] = static_cast<float>(sum);
+    found.weight_grad[c] = static_cast<float>(product * inverse);
+    found.bias_grad[c] = static_cast<float>(sum);
     if (constant) continue;
-    slopes[c] = static_cast<float>(-norm.scale[c] * inverse * inverse * product / rows);
-    offsets[c] = static_cast<float>(-norm.scale[c] * sum / rows);
+    found.slopes[c] = static_cast<float>(-norm.scale[c] * inverse * inverse * product / rows);
+    found.offsets[c] = static_cast<float>(-norm.scale[c] * sum / rows);
   }
+  return found;
+}
+
+template <typename T>
+void backward(const Tensor& grad, const Tensor& x, const Shape& shape, const Rectified& norm,
+              const Sums& sums, Tensor& out) {
   shape.for_chunks([&](int64_t, int64_t first, int64_t count) {
-    const int64_t at = first * channels;
-    batch_norm_relu_kernels<T>().backward(values<T>(grad) + at, values<T>(x) + at, count, channels,
-                                          norm, slopes.data(), offsets.data(), values<T>(out) + at);
+    const int64_t at = first * shape.channels;
+    batch_norm_relu_kernels<T>().backward(values<T>(grad) + at, values<T>(x) + at, count,
+                                          shape.channels, norm, sums.slopes.data(),
+                                          sums.offsets.data(), values<T>(out) + at);
   });
 }
 
@@ -141,7 +157,7 @@ void of_dtype(const Tensor& x, F f) {
     case ScalarType::Float:
       return f(float{});
     case ScalarType::BFloat16:
-      return f(Half{});
+      return f(Bfloat16{});
     default:
       STD_TORCH_CHECK(false, "x: expected float32 or bfloat16");
   }
@@ -191,7 +207,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& grad, 
                                                             const Tensor& weight,
                                                             const Tensor& bias, const Tensor& mean,
                                                             const Tensor& variance, double eps,
-                                                            bool constant) {
+                                                            bool constant, bool input_only) {
   STD_TORCH_CHECK(x.dim() == 2, "x: expected a matrix, got ", x.dim(), " dimensions");
   STD_TORCH_CHECK(grad.dim() == 2 && grad.size(0) == x.size(0) && grad.size(1) == x.size(1) &&
                       grad.scalar_type() == x.scalar_type(),
@@ -207,10 +223,16 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& grad, 
   Tensor weight_grad = torch::stable::new_empty(gain, vector);
   Tensor bias_grad = torch::stable::new_empty(gain, vector);
   of_dtype(x, [&](auto kind) {
+    using T = decltype(kind);
     const std::vector<float> scale = scales(shape, variances, gain, eps);
-    backward<decltype(kind)>(
-        gradients, rows, shape, {values<float>(means), scale.data(), values<float>(shift)},
-        variances, eps, constant, out, values<float>(weight_grad), values<float>(bias_grad));
+    const Rectified norm = {values<float>(means), scale.data(), values<float>(shift)};
+    // Sums of nothing but what nobody wants are not taken.
+    const Sums sums = constant && input_only
+                          ? Sums(shape.channels)
+                          : summed<T>(gradients, rows, shape, norm, variances, eps, constant);
+    backward<T>(gradients, rows, shape, norm, sums, out);
+    std::copy_n(sums.weight_grad.data(), shape.channels, values<float>(weight_grad));
+    std::copy_n(sums.bias_grad.data(), shape.channels, values<float>(bias_grad));
   });
   return {out, weight_grad, bias_grad};
 }

@@ -46,6 +46,6 @@ const BatchNormReluKernels<T>& batch_norm_relu_kernels() {
 }
 
 template const BatchNormReluKernels<float>& batch_norm_relu_kernels<float>();
-template const BatchNormReluKernels<Half>& batch_norm_relu_kernels<Half>();
+template const BatchNormReluKernels<Bfloat16>& batch_norm_relu_kernels<Bfloat16>();
 
 }  // namespace repsim_fast

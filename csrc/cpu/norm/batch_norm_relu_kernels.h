@@ -7,7 +7,7 @@
 namespace repsim_fast {
 
 // A bfloat16's bits.
-struct Half {
+struct Bfloat16 {
   uint16_t bits;
 };
 

@@ -45,7 +45,7 @@ REPSIM_INLINE typename Shape::Values load(const float* from) {
 }
 
 template <typename Shape>
-REPSIM_INLINE typename Shape::Values load(const Half* from) {
+REPSIM_INLINE typename Shape::Values load(const Bfloat16* from) {
   const auto halves = from_memory<typename Shape::Halves>(from);
   const auto bits = converted<typename Shape::Bits>(halves) << 16;
   return std::bit_cast<typename Shape::Values>(bits);
@@ -58,7 +58,7 @@ REPSIM_INLINE void store(float* to, typename Shape::Values values) {
 
 // Rounded to the nearest, ties to even; a NaN stays one.
 template <typename Shape>
-REPSIM_INLINE void store(Half* to, typename Shape::Values values) {
+REPSIM_INLINE void store(Bfloat16* to, typename Shape::Values values) {
   typedef typename Shape::Bits Bits;
   const Bits bits = std::bit_cast<Bits>(values);
   const Bits rounded = bits + 0x7fff + ((bits >> 16) & 1);
@@ -78,7 +78,7 @@ REPSIM_INLINE void for_channels(int64_t channels, F f) {
 // f(first, count): blocks of rows of a quarter of a cache of 48 KiB.
 template <typename T, typename F>
 REPSIM_INLINE void for_blocks(int64_t rows, int64_t channels, F f) {
-  const int64_t row_bytes = channels * static_cast<int64_t>(sizeof(T));
+  const int64_t row_bytes = std::max<int64_t>(1, channels) * static_cast<int64_t>(sizeof(T));
   const int64_t block = std::clamp<int64_t>((12 << 10) / row_bytes, 16, 256);
   for (int64_t first = 0; first < rows; first += block) f(first, std::min(block, rows - first));
 }

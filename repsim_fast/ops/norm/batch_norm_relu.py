@@ -42,7 +42,8 @@ def batch_norm_relu(
 
     Raises:
         TypeError: ``x`` is neither float32 nor bfloat16, or another argument not float32.
-        ValueError: ``x`` is no matrix or has no rows, or another argument is not (c,).
+        ValueError: ``x`` is no matrix or has no rows, or a single one to take moments of, or
+            another argument is not (c,).
         RuntimeError: Arguments are on several devices.
 
     Example:
@@ -56,8 +57,9 @@ def batch_norm_relu(
     check_matrix("x", x)
     if x.dtype not in _FAST:
         raise TypeError(f"x: expected float32 or bfloat16, got {x.dtype}")
-    if not len(x):
-        raise ValueError("x: expected a row at least, got none")
+    fewest = 2 if moments is None else 1  # of one row the norm is 0
+    if len(x) < fewest:
+        raise ValueError(f"x: expected at least {fewest} rows, got {len(x)}")
     named = {"weight": weight, "bias": bias}
     if moments is not None:
         named |= {"mean": moments[0], "variance": moments[1]}
@@ -88,7 +90,7 @@ def _fake(
 )
 def _fake_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor,
-    eps: float, constant: bool,
+    eps: float, constant: bool, input_only: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return x.new_empty(x.shape), torch.empty_like(weight), torch.empty_like(weight)
 
@@ -116,7 +118,7 @@ def _cuda(
 
 def _cuda_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor,
-    eps: float, constant: bool,
+    eps: float, constant: bool, input_only: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     moments = (mean, variance) if constant else None
     found: tuple[Tensor, Tensor, Tensor] = torch.func.vjp(
@@ -145,10 +147,11 @@ def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
         gradients = [next(found) if of.requires_grad else None for of in (x, weight, bias)]
         return (*gradients, None, None, None)
+    of_weights = any(ctx.needs_input_grad[1:3])
     gradients = _ops.batch_norm_relu_backward(
-        grad, x, weight, bias, mean, variance, ctx.eps, ctx.constant
+        grad, x, weight, bias, mean, variance, ctx.eps, ctx.constant, not of_weights
     )
-    return (*gradients, None, None, None)
+    return (*(gradients if of_weights else (gradients[0], None, None)), None, None, None)
 
 
 torch.library.register_autograd("repsim_fast::batch_norm_relu", _backward, setup_context=_save)
