@@ -1,7 +1,6 @@
 #include "cpu/norm/batch_norm_relu_kernels.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <type_traits>
 

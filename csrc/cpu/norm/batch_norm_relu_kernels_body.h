@@ -48,7 +48,7 @@ template <typename Shape>
 REPSIM_INLINE typename Shape::Values load(const Bfloat16* from) {
   const auto halves = from_memory<typename Shape::Halves>(from);
   const auto bits = converted<typename Shape::Bits>(halves) << 16;
-  return std::bit_cast<typename Shape::Values>(bits);
+  return from_memory<typename Shape::Values>(&bits);
 }
 
 template <typename Shape>
@@ -60,7 +60,7 @@ REPSIM_INLINE void store(float* to, typename Shape::Values values) {
 template <typename Shape>
 REPSIM_INLINE void store(Bfloat16* to, typename Shape::Values values) {
   typedef typename Shape::Bits Bits;
-  const Bits bits = std::bit_cast<Bits>(values);
+  const Bits bits = from_memory<Bits>(&values);
   const Bits rounded = bits + 0x7fff + ((bits >> 16) & 1);
   const Bits kept = values == values ? rounded : (bits | 0x400000);
   const auto halves = converted<typename Shape::Halves>(Bits(kept >> 16));
