@@ -316,3 +316,35 @@ def test_a_resumed_training_has_the_same_bits(how: Any, rows: list[int], tmp_pat
     assert max(rows) == 12 * 64
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def _hook(model: nn.Module) -> None:
+    model.bn.register_forward_hook(lambda *_: None)
+
+
+def _replace(model: nn.Module) -> None:
+    model.bn = nn.BatchNorm2d(64)
+
+
+@pytest.mark.parametrize(("change", "looks", "fuses"), [(_hook, 1, False), (_replace, 2, True)])
+@pytest.mark.usefixtures("faster")
+def test_a_model_that_changes_between_epochs_is_looked_at_again(
+    change: Any, looks: int, fuses: bool, rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[nn.Module] = []
+    fused_in_epochs: list[bool] = []
+
+    def counted(model: nn.Module, image: Tensor) -> Any:
+        looked.append(model)
+        return fusible(model, image)
+
+    def change_once(model: nn.Module, record: Any) -> None:
+        fused_in_epochs.append(12 * 64 in rows)
+        rows.clear()
+        if record.epoch == 1:
+            change(model)
+
+    monkeypatch.setattr(step, "fusible", counted)
+    _trained("standard", epochs=4, on_epoch=change_once)
+    assert fused_in_epochs == [True, True, fuses, fuses]
+    assert len(looked) == looks  # a hooked model keeps its strides, and so its norms

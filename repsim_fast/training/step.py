@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.in_place import in_place, overwritable
+from repsim_fast._core.in_place import Rectifier, in_place, overwritable
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
+from repsim_fast._core.model_state import structure
 from repsim_fast._core.processes import Processes
 
 from .awp import perturbed_weights
-from .fused_norms import fused, fusible
+from .fused_norms import Pair, fused, fusible
 from .methods import Method, TrainingBatch
 from .optimisation import Optimisation
 from .sam import sharpest_weights
@@ -25,9 +26,21 @@ from .state import TrainingState
 _ANY_LAYOUT = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
+class _Form(NamedTuple):
+    """Norms to be fused with the ReLU after them, and ReLUs to overwrite their input."""
+
+    pairs: list[Pair]
+    rectifiers: list[Rectifier]
+
+
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step, and all it needs; ``example`` is an image, (1, ...)."""
+    """One optimizer step, and all it needs.
+
+    Attributes:
+        example: An image, (1, ...).
+        forms: The last form that was found for the model.
+    """
 
     state: TrainingState
     method: Method
@@ -35,6 +48,7 @@ class Step:
     device: torch.device
     group: Processes
     example: Tensor
+    forms: dict[Any, _Form] = field(default_factory=dict, compare=False)
 
     @contextlib.contextmanager
     def fastest_form(self) -> Iterator[torch.memory_format]:
@@ -56,13 +70,24 @@ class Step:
             contextlib.ExitStack() as stack,
         ):
             if not self.how.regularisers:
-                image = laid_out(self.example, layout)
-                if layout == torch.channels_last:
-                    stack.enter_context(fused(fusible(model, image)))
-                with self._precision():
-                    rectifiers = overwritable(model, image)
-                stack.enter_context(in_place(rectifiers))
+                form = self._form(laid_out(self.example, layout), layout)
+                stack.enter_context(fused(form.pairs))
+                stack.enter_context(in_place(form.rectifiers))
             yield layout
+
+    def _form(self, image: Tensor, layout: torch.memory_format) -> _Form:
+        """What may run faster in this layout, looked for again where the model is another."""
+        model = self.state.model
+        key = structure(model), layout
+        if key not in self.forms:
+            self.forms.clear()
+            pairs: list[Pair] = []
+            # The operator takes no float16; ReLUs in place are the faster form then.
+            if layout == torch.channels_last and self.how.autocast != torch.float16:
+                pairs = fusible(model, image)
+            with fused(pairs), self._precision():
+                self.forms[key] = _Form(pairs, overwritable(model, image))
+        return self.forms[key]
 
     def __call__(self, batch: TrainingBatch, weight: float) -> tuple[Tensor, Tensor]:
         """Perturb, descend; gives the loss and the logits it was computed from.
