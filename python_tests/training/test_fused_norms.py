@@ -18,8 +18,9 @@ from repsim_fast.training import (
     Optimisation,
     Saving,
     SelectivityRegulariser,
+    evaluate,
+    faster_form,
     fused_norms,
-    step,
     train,
 )
 from repsim_fast.training.fused_norms import fused, fusible
@@ -285,7 +286,7 @@ def test_a_training_changes_by_rounding_only(
 ) -> None:
     ours, loss = TRAININGS[name]()
     assert max(rows) == 12 * 64  # of whole batches, not only where the form is looked for
-    monkeypatch.setattr(step, "fusible", lambda *_: [])
+    monkeypatch.setattr(faster_form, "fusible", lambda *_: [])
     rows.clear()
     plain, want = TRAININGS[name]()
     assert not rows
@@ -318,6 +319,28 @@ def test_a_resumed_training_has_the_same_bits(how: Any, rows: list[int], tmp_pat
         assert torch.equal(one, other)
 
 
+@pytest.mark.usefixtures("faster")
+def test_evaluation_by_an_attack(rows: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    net = models.build("wrn-10-1", num_classes=4, seed=0)
+    seen: list[Tensor] = []
+    attack = PGD(0.5, norm="l2", steps=2, random_start=False)
+    for _ in range(2):
+        evaluate(net, DATA, attack, on_batch=lambda adv, _: seen.append(adv))
+        assert (24 * 64 in rows) == (len(seen) == 1)
+        rows.clear()
+        monkeypatch.setattr(faster_form, "fusible", lambda *_: [])
+    torch.testing.assert_close(*seen)
+    assert (seen[0] - DATA[0]).abs().max() > 0.01
+
+
+@pytest.mark.usefixtures("faster")
+def test_evaluation_of_a_function_or_without_an_attack(rows: list[int]) -> None:
+    net = models.build("wrn-10-1", num_classes=4, seed=0)
+    evaluate(net, DATA)
+    evaluate(lambda x: net(x), DATA, PGD(0.5, norm="l2", steps=1))
+    assert not rows
+
+
 def _hook(model: nn.Module) -> None:
     model.bn.register_forward_hook(lambda *_: None)
 
@@ -344,7 +367,7 @@ def test_a_model_that_changes_between_epochs_is_looked_at_again(
         if record.epoch == 1:
             change(model)
 
-    monkeypatch.setattr(step, "fusible", counted)
+    monkeypatch.setattr(faster_form, "fusible", counted)
     _trained("standard", epochs=4, on_epoch=change_once)
     assert fused_in_epochs == [True, True, fuses, fuses]
     assert len(looked) == looks  # a hooked model keeps its strides, and so its norms

@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.in_place import Rectifier, in_place, overwritable
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
 from repsim_fast._core.model_state import structure
 from repsim_fast._core.processes import Processes
 
 from .awp import perturbed_weights
-from .fused_norms import Pair, fused, fusible
+from .faster_form import Form, faster_form, in_form
 from .methods import Method, TrainingBatch
 from .optimisation import Optimisation
 from .sam import sharpest_weights
@@ -24,13 +23,6 @@ from .state import TrainingState
 
 # Other optimizers may see weights as vectors, which takes usual strides.
 _ANY_LAYOUT = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
-
-
-class _Form(NamedTuple):
-    """Norms to be fused with the ReLU after them, and ReLUs to overwrite their input."""
-
-    pairs: list[Pair]
-    rectifiers: list[Rectifier]
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ class Step:
     device: torch.device
     group: Processes
     example: Tensor
-    forms: dict[Any, _Form] = field(default_factory=dict, compare=False)
+    forms: dict[Any, Form] = field(default_factory=dict, compare=False)
 
     @contextlib.contextmanager
     def fastest_form(self) -> Iterator[torch.memory_format]:
@@ -65,28 +57,20 @@ class Step:
         ):
             yield torch.preserve_format
             return
-        with (
-            fastest_layout(model, self.example, half=self.how.autocast is not None) as layout,
-            contextlib.ExitStack() as stack,
-        ):
-            if not self.how.regularisers:
-                form = self._form(laid_out(self.example, layout), layout)
-                stack.enter_context(fused(form.pairs))
-                stack.enter_context(in_place(form.rectifiers))
-            yield layout
+        half = self.how.autocast is not None
+        with fastest_layout(model, self.example, half=half) as layout:
+            form = Form([], []) if self.how.regularisers else self._form(layout)
+            with in_form(form):
+                yield layout
 
-    def _form(self, image: Tensor, layout: torch.memory_format) -> _Form:
+    def _form(self, layout: torch.memory_format) -> Form:
         """What may run faster in this layout, looked for again where the model is another."""
         model = self.state.model
         key = structure(model), layout
         if key not in self.forms:
             self.forms.clear()
-            pairs: list[Pair] = []
-            # The operator takes no float16; ReLUs in place are the faster form then.
-            if layout == torch.channels_last and self.how.autocast != torch.float16:
-                pairs = fusible(model, image)
-            with fused(pairs), self._precision():
-                self.forms[key] = _Form(pairs, overwritable(model, image))
+            with self._precision():
+                self.forms[key] = faster_form(model, laid_out(self.example, layout), layout)
         return self.forms[key]
 
     def __call__(self, batch: TrainingBatch, weight: float) -> tuple[Tensor, Tensor]:
