@@ -26,9 +26,10 @@ def batch_norm_relu(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """max(0, (x - mean) weight / sqrt(variance + eps) + bias) of each channel, and both moments.
 
-    On the CPU in one pass over ``x`` after that of the moments, and its gradient likewise, in about
-    half the time of torch's two modules; moments and sums are added in float64. On a GPU torch's
-    functions. Differentiable, also twice; the moments that are returned are constants.
+    On the CPU in one pass over ``x`` after that of the moments, and its gradient likewise after
+    that of the sums, where torch's two functions take a pass more each; moments and sums are added
+    in float64. On a GPU torch's functions. Differentiable, also twice; the moments that are
+    returned are constants.
 
     Args:
         x: Features (n, c), float32 or bfloat16. Maps with channels last are such a matrix.
