@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from repsim_fast.attacks import PGD
 from repsim_fast.data.labelled import labelled
@@ -390,6 +391,28 @@ class TestBadInput:
     def test_groups(self, build: Callable[..., Any], options: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             build(**options)
+
+    @pytest.mark.parametrize("largest", [16, 255])
+    @pytest.mark.parametrize("method", ["standard", "pgd"])
+    def test_images_of_another_range(
+        self, small_net: Build, few: Pair, method: str, largest: int
+    ) -> None:
+        data = (few[0] * largest, few[1])
+        got = rf"floating point images must lie in \[0, 1\], got values in \[0, {largest}\]"
+        options = {"method": method, "epochs": 1, "progress": False}
+        with pytest.raises(ValueError, match=f"train_data: {got}"):
+            train(small_net(), data, **options)
+        loader = DataLoader(TensorDataset(*data), 50)
+        with pytest.raises(ValueError, match=f"train_data: batch 0: {got}"):
+            train(small_net(), loader, **options)
+        with pytest.raises(ValueError, match=f"evaluation data '': {got}"):
+            train(small_net(), few, evaluation=Evaluation(data), **options)
+        with pytest.raises(ValueError, match=f"data: {got}"):
+            evaluate(small_net(), data)
+
+    def test_images_somewhat_outside_of_the_range_train(self, small_net: Build, few: Pair) -> None:
+        normalised = ((few[0] - few[0].mean()) / few[0].std(), few[1])
+        assert len(train(small_net(), normalised, epochs=1, progress=False)) == 1
 
     def test_model_method_and_device(self, small_net: Build, few: Pair) -> None:
         with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got function"):

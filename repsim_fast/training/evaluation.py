@@ -79,8 +79,8 @@ def evaluate(
             image included, the model gets right, (N,) bool; of one attack.
 
     Raises:
-        ValueError: No images, labels that are no class of the model, no attack in a mapping,
-            ``on_batch`` beside several, or what an attack raises.
+        ValueError: No images, float ones in 0 to 255, labels that are no class of the model, no
+            attack in a mapping, ``on_batch`` beside several, or what an attack raises.
     """
     held = labelled(data)
     where = _place(model) if device is None else torch.device(device)

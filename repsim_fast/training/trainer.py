@@ -125,9 +125,9 @@ def train(
         History with one record an epoch.
 
     Raises:
-        ValueError: Unknown method or schedule, settings out of range, weights that cannot be
-            trained in their dtype, labels that are no class of the model, a loss that is not
-            finite, an architecture or ``init`` that is not the model's, a checkpoint of other
+        ValueError: Unknown method or schedule, settings out of range, float images in 0 to 255,
+            weights that cannot be trained in their dtype, labels that are no class of the model, a
+            loss that is not finite, an architecture or ``init`` that is not the model's, a checkpoint of other
             settings or architecture, an unfinished training in the folder.
         TypeError: Data that hold no tensors, labels that are no integers, counts that are not
             whole, a model to save or average whose state dict has more than tensors.
