@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -362,7 +363,11 @@ class TestBadInput:
     def test_settings(self, small_net: Build, few: Pair) -> None:
         for options, message in (
             ({"epochs": 0}, "epochs and batch_size must be at least 1, got 0, 128"),
-            ({"lr": 0.0}, "lr must be positive"),
+            ({"lr": 0.0}, "lr must be positive and finite, got 0.0"),
+            ({"lr": math.inf}, "lr must be positive and finite, got inf"),
+            ({"lr": math.nan}, "lr must be positive and finite, got nan"),
+            ({"schedule": lambda t: math.nan}, "factor of schedule must be non-neg.*, got nan"),
+            ({"schedule": lambda t: -t}, "factor of schedule must be non-negative .*, got -0"),
             ({"method": "pgd", "method_options": {"epsilon": -1}}, "unexpected keyword|epsilon"),
             ({"method": "pgd", "method_options": {"eps": 0.1, "steps": 0}}, "at least 1"),
         ):
@@ -375,6 +380,11 @@ class TestBadInput:
             (Optimisation, {"ema": 1.0}, r"ema must lie in \(0, 1\), got 1.0"),
             (Optimisation, {"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
             (Optimisation, {"weight_decay": -1e-4}, "weight_decay must be non-negative"),
+            (
+                Optimisation,
+                {"optimizer": "sam", "rho": math.inf},
+                "rho must be positive and finite, got inf",
+            ),
             (Optimisation, {"awp": float("nan")}, "awp must be non-negative and .*nan"),
             (
                 Optimisation,
@@ -391,6 +401,34 @@ class TestBadInput:
     def test_groups(self, build: Callable[..., Any], options: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             build(**options)
+
+    @pytest.mark.parametrize("value", [-1.0, math.inf, math.nan])
+    @pytest.mark.parametrize(
+        ("method", "option"),
+        [
+            ("trades", "beta"),
+            ("mart", "beta"),
+            ("smoothing", "beta"),
+            ("smoothing", "sigma"),
+            ("noise", "sigma"),
+            ("gradalign", "weight"),
+        ],
+    )
+    def test_numbers_of_methods(self, method: str, option: str, value: float) -> None:
+        with pytest.raises(ValueError, match=f"{option} must be .* finite, got {value}"):
+            methods.build(method, **{option: value})
+
+    def test_numbers_that_are_none(self, small_net: Build, few: Pair) -> None:
+        with pytest.raises(TypeError, match=r"lr must be a number, got '0\.1'"):
+            train(small_net(), few, lr="0.1", progress=False)
+        with pytest.raises(TypeError, match=r"awp_warmup must be a whole number, got 0\.5"):
+            Optimisation(awp_warmup=0.5)
+
+    @pytest.mark.parametrize("lr", [math.inf, math.nan])
+    def test_rate_of_a_factory(self, small_net: Build, few: Pair, lr: float) -> None:
+        how = Optimisation(lambda groups: torch.optim.SGD([{**groups[0], "lr": lr}]))
+        with pytest.raises(ValueError, match=f"lr of parameter group 0 must .* finite, got {lr}"):
+            train(small_net(), few, optimisation=how, progress=False)
 
     @pytest.mark.parametrize("largest", [16, 255])
     @pytest.mark.parametrize("method", ["standard", "pgd"])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import check_logits
 from repsim_fast._core.borrow import borrow
-from repsim_fast._core.checks import check_whole
+from repsim_fast._core.checks import check_number, check_whole
 from repsim_fast._core.model_state import unwrap
 from repsim_fast.attacks.losses import margin
 from repsim_fast.attacks.objective import InputGradient
@@ -30,8 +30,8 @@ class Plan:
     """Method, length, rate and random numbers.
 
     Raises:
-        TypeError: Counts or a seed that are not whole numbers.
-        ValueError: Less than one epoch or image a batch, or a rate that is not positive.
+        TypeError: Counts or a seed that are not whole numbers, a rate that is no number.
+        ValueError: Less than one epoch or image a batch, or a rate that is not positive and finite.
     """
 
     method: Method
@@ -48,8 +48,7 @@ class Plan:
             raise ValueError(
                 f"epochs and batch_size must be at least 1, got {self.epochs}, {self.batch_size}"
             )
-        if not self.lr > 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
+        check_number("lr", self.lr, positive=True)
 
     def stream(self, epoch: int, number: int) -> int:
         """Seed of one of an epoch's random streams: 0 for the order, 1 + rank for the noise.

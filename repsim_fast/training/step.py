@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.checks import check_number
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
 from repsim_fast._core.model_state import structure
 from repsim_fast._core.processes import Processes
@@ -119,7 +120,12 @@ class Step:
         return rate
 
     def set_rate(self, factor: float) -> None:
-        """Learning rates of the steps to come, each group's highest times ``factor``."""
+        """Learning rates of the steps to come, each group's highest times ``factor``.
+
+        Raises:
+            ValueError: A schedule's factor out of range.
+        """
+        check_number("factor of schedule", float(factor))
         groups = self.state.optimizer.param_groups
         for group, highest in zip(groups, self.state.rates, strict=True):
             group["lr"] = highest * factor
