@@ -41,7 +41,9 @@ _EPOCH = headers.record(
 )
 _SCHEMA = headers.record(
     {
-        "settings": headers.record({"epochs": headers.whole(1)}),
+        "settings": headers.record(
+            {"epochs": headers.whole(1)}, {"evaluation": headers.named(headers.free)}
+        ),
         "history": headers.listed(_EPOCH),
         "answered": headers.truth,
         "optimizer": optimizer_state.SCHEMA,
@@ -141,16 +143,30 @@ def _check_same_settings(
     path: Path, before: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
     now = json.loads(json.dumps(dict(settings)))
-    differences = [
-        f"{name}: {before.get(name)!r} there, {now.get(name)!r} here"
-        for name in now | before
-        if before.get(name) != now.get(name)
-    ]
+    measured = (before.get("evaluation"), now.pop("evaluation", {}))
+    before = {name: value for name, value in before.items() if name != "evaluation"}
+    differences = _differences(before, now) + _measured_otherwise(*measured)
     if differences:
         raise ValueError(
             f"{path} belongs to a training with other settings ({'; '.join(differences)}): "
             "resume with the same ones or choose another checkpoint folder"
         )
+
+
+def _measured_otherwise(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    if before is None:  # a file of an earlier build does not say
+        return []
+    if before.get("detector") is None:  # one may come later
+        before = {**before, "detector": now.get("detector")}
+    return [f"evaluation {text}" for text in _differences(before, now)]
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name}: {before.get(name)!r} there, {now.get(name)!r} here"
+        for name in {**now, **before}
+        if before.get(name) != now.get(name)
+    ]
 
 
 def _passing(model: nn.Module) -> dict[str, Tensor]:

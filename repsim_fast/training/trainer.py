@@ -127,8 +127,8 @@ def train(
     Raises:
         ValueError: Unknown method or schedule, settings out of range, float images in 0 to 255,
             weights that cannot be trained in their dtype, labels that are no class of the model, a
-            loss that is not finite, an architecture or ``init`` that is not the model's, a checkpoint of other
-            settings or architecture, an unfinished training in the folder.
+            loss that is not finite, an architecture or ``init`` that is not the model's, a
+            checkpoint of other settings or architecture, an unfinished training in the folder.
         TypeError: Data that hold no tensors, labels that are no integers, counts that are not
             whole, a model to save or average whose state dict has more than tensors.
         OSError: The checkpoint folder cannot be written to, or another training writes there.
@@ -177,7 +177,9 @@ def train(
         check_classes(model, *labelled(images, f"evaluation data {name!r}").preview(where))
     digest = None if init is None else _begin_with(init, model, saving)
     state = TrainingState.begin(model, lr, how, where)
-    settings = described(plan, how, state.optimizer, data, method_options, schedule, augment)
+    settings = described(
+        plan, how, state.optimizer, data, method_options, schedule, augment, evaluation
+    )
     settings["init"] = digest
     group = processes(where)
     with _written_alone(saving, group):
