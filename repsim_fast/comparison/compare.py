@@ -129,6 +129,11 @@ def compare(
     unrelated layers scatter around 0. Where a layer does not vary at all, similarity is undefined
     and the value is NaN, with a warning that names the layer.
 
+    What a layer returned may be overwritten by the next one. Only where a layer hands on the very
+    tensor of the one before is it taken once for both: a change in between is known from torch's
+    count of changes, one by way of ``x.data``, which that leaves out, from values of the first
+    batch. A model that does so in later batches alone is not seen through.
+
     Args:
         models: The first model, or all of them: a sequence or a mapping {name: module}, of one or
             more. They are run in eval mode without gradients and come back as they were, every
