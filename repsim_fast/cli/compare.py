@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -236,7 +237,7 @@ def compare(
         zoo = open_zoo(expand(models), images, seed=seed)
         on = "" if images is None else f" on {describe(images)}"
         typer.echo(f"comparing {say_what(zoo)}{on}; device {where}, {threads_used}")
-        with _partial_result_kept(out):
+        with _partial_result_kept(out), _notes_left_to_the_table():
             result = compare_models(
                 zoo.members,
                 data=images,
@@ -315,6 +316,17 @@ def _introduction(attack: str | None, eps: float, steps: int) -> str:
         f"Each model saw its own adversarial images: {steps} steps of projected gradient descent, "
         f"every pixel changed by at most {eps:.4f} of the range from black to white."
     )
+
+
+@contextlib.contextmanager
+def _notes_left_to_the_table() -> Iterator[None]:
+    """What ``compare`` warns its caller of stands below the table, in words of the command line;
+    but for why similarities are undefined, which does not."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="(?!similarity is undefined)", module=re.escape(__name__) + "$"
+        )
+        yield
 
 
 @contextlib.contextmanager
