@@ -16,7 +16,9 @@ from experiments.lab.files import digest
 from experiments.lab.lab import Lab
 from experiments.lab.recipes import Training, usual_training
 from experiments.lab.threats import Threat, pgd
+from repsim_fast.analysis.dimensionality import dimensionality
 from repsim_fast.analysis.estimates import Estimate, share
+from repsim_fast.analysis.selectivity import selectivity
 from repsim_fast.attacks import FGSM, PGD
 from repsim_fast.data.interventions import (
     carriers_alone,
@@ -192,6 +194,32 @@ class OverfittingLab(Lab[Recipe, Preset]):
         about = [recipe.name, epoch, preset.curved, preset.probed, self.dataset.name]
         held = self.networks.measured(recipe, "geometry", about, measure)
         return {name: UNKNOWN if value is None else value for name, value in held.items()}
+
+    def units(self, recipe: Recipe, epoch: int, beta: float) -> dict[str, dict[str, Estimate]]:
+        """What the units of layers do after an epoch, on all test images with a feature of this
+        amplitude: ``dimensions``, the participation ratio of each compared layer, and
+        ``selectivity``, the mean class selectivity of each ReLU."""
+
+        def measure() -> dict[str, Any]:
+            images = inject(self.test_data, beta / 255, self.carriers)
+            model, size = self.network(recipe, epoch), self.preset.compare_batch
+            used = dimensionality(model, images, layers=self.layers, batch_size=size)
+            chosen = selectivity(model, images, batch_size=size)
+            ratios = {name: own.clean.participation_ratio for name, own in used.items()}
+            return {
+                "dimensions": {k: [e.value, e.standard_error] for k, e in ratios.items()},
+                "selectivity": {name: [index, UNKNOWN] for name, index in chosen.layers.items()},
+            }
+
+        about = [epoch, beta, len(self.test_data), self.dataset.name]
+        held = self.networks.measured(recipe, "units", about, measure)
+        return {
+            kind: {
+                layer: Estimate(*(UNKNOWN if number is None else number for number in pair))
+                for layer, pair in layers.items()
+            }
+            for kind, layers in held.items()
+        }
 
     @property
     def _probed(self) -> int:
