@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from experiments.lab import presets
 
-__all__ = ["PRESETS", "Preset"]
+__all__ = ["PRESETS", "WITHOUT_PACKAGE", "Preset"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,3 +125,7 @@ PRESETS = {
         minutes=300,
     ),
 }
+
+# The cpu preset where the package of corruptions is not to be had: six kinds of plain torch.
+WITHOUT_PACKAGE = "cpu-simple"
+PRESETS[WITHOUT_PACKAGE] = replace(PRESETS["cpu"], name=WITHOUT_PACKAGE, corruptions="simple")

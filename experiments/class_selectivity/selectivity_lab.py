@@ -20,7 +20,7 @@ from repsim_fast.analysis.units import is_relu
 from repsim_fast.data import augmentation
 from repsim_fast.training import Diagnostics, Evaluation, Optimisation, SelectivityRegulariser
 
-from . import corruptions
+from . import corruptions, presets
 from .mixing import mixed_chains
 from .presets import Preset
 from .recipes import MIXED, PGD, STANDARD, Recipe, method_of
@@ -197,5 +197,10 @@ def check(lab: SelectivityLab) -> None:
         raise ValueError(
             f"gradients need {preset.gradient_images} test images, got {len(lab.test_data)}"
         )
-    lab.corruption_kinds()
-    corruptions.kinds(preset.corruptions)
+    try:
+        lab.corruption_kinds()
+        corruptions.kinds(preset.corruptions)
+    except ImportError as error:
+        raise ImportError(
+            f"{error}; --preset {presets.WITHOUT_PACKAGE} does without, of six kinds instead of 19"
+        ) from None

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from experiments.class_selectivity import presets, selectivity_lab
+from experiments.class_selectivity import corruptions, presets, selectivity_lab
 from experiments.class_selectivity.experiment import EXPERIMENT
 from experiments.class_selectivity.questions import QUESTIONS, common
 from experiments.class_selectivity.selectivity_lab import SelectivityLab
@@ -142,8 +143,21 @@ def test_what_is_missing_is_said_before_anything_is_trained(monkeypatch):
         raise ImportError("pip install imagecorruptions-imaug")
 
     lab = SimpleNamespace(preset=TINY, test_data=range(60), corruption_kinds=missing)
-    with pytest.raises(ImportError, match="imagecorruptions"):
+    with pytest.raises(ImportError, match="imagecorruptions-imaug; --preset cpu-simple does witho"):
         selectivity_lab.check(lab)
+
+
+def test_the_preset_without_the_package_asks_for_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecorruptions", None)
+    asked = {name: presets.PRESETS[name].corruptions for name in ("cpu", presets.WITHOUT_PACKAGE)}
+    with pytest.raises(ImportError, match="pip install imagecorruptions-imaug"):
+        corruptions.kinds(asked.pop("cpu"))
+    (source,) = asked.values()
+    x = torch.rand(2, 3, 32, 32)
+    assert len(corruptions.kinds(source)) == 6
+    for kind in corruptions.kinds(source):
+        changed = [corruptions.corrupted(source, kind, s, x) for s in corruptions.SEVERITIES]
+        assert all(one.shape == x.shape and not torch.equal(one, x) for one in changed)
 
 
 def test_questions_are_those_of_the_claims():
