@@ -8,6 +8,7 @@ from torch import nn
 
 from experiments.catastrophic_overfitting.overfitting_lab import OverfittingLab
 from experiments.catastrophic_overfitting.presets import PRESETS
+from experiments.catastrophic_overfitting.questions import similarity
 from experiments.catastrophic_overfitting.recipes import Filtered, Recipe, method_of
 from experiments.catastrophic_overfitting.regimes import collapse, is_collapsed, regimes
 from repsim_fast import models
@@ -112,6 +113,18 @@ def test_units_are_those_of_the_layers_on_images_with_the_feature(tmp_path, monk
     index = float(class_selectivity(relu1, y).mean())
     assert found["selectivity"]["stage1.0.relu1"].value == pytest.approx(index, rel=1e-4)
     assert math.isnan(found["selectivity"]["stage1.0.relu1"].standard_error)
+
+
+def test_a_network_that_seeds_share_counts_once():
+    def of_seed(seed, value):
+        views = {"before": (recipe(seed=seed), 2), "pgd": (recipe(seed=0), 2)}
+        units = {"before": Estimate(value, 0.1), "pgd": Estimate(3.0, 0.2)}
+        by_kind = {view: {"dimensions": {"fc": one}} for view, one in units.items()}
+        return similarity._Seed(seed, (2, 4), True, views, None, by_kind)
+
+    found = similarity._units([of_seed(0, 1.0), of_seed(1, 2.0)], "dimensions")
+    assert found["before"]["fc"] == Estimate(1.5, pytest.approx(0.5))
+    assert found["pgd"]["fc"] == Estimate(3.0, 0.2)
 
 
 def recipe(**changes):
