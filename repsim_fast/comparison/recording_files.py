@@ -67,13 +67,18 @@ def _dropped(value: Any, where: str) -> None:
         raise ValueError(f"{where}: expected number and rows, got {len(value)} numbers")
 
 
+_BY_MODEL = headers.named(headers.text())
+_SETTINGS = headers.record(
+    {"seed": headers.whole(-(2**63), 2**64), "passes": headers.whole(1)},
+    {"models": _BY_MODEL, "inputs": _BY_MODEL, "layers": _BY_MODEL, "weights": _BY_MODEL},
+)
 _ABOUT = headers.record(
     {
         "name": headers.text(),
         "keep": headers.text(20),
         "estimator": headers.optional(headers.text(20)),
         "stored": headers.optional(headers.text(20)),
-        "settings": headers.named(headers.free),
+        "settings": _SETTINGS,
     }
 )
 _PROGRESS = {
