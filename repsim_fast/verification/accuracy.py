@@ -17,14 +17,14 @@ from repsim_fast._core.checks import check_choice
 from repsim_fast._core.files import replacing
 from repsim_fast._core.headers import listed, parsed, record, text, truth
 from repsim_fast._core.locks import only_writer
-from repsim_fast._core.model_state import device_of
+from repsim_fast._core.model_state import device_of, unwrap
 from repsim_fast.analysis.estimates import wilson_interval
 from repsim_fast.data.labelled import labelled
 from repsim_fast.data.labels import classes_of
 from repsim_fast.data.samples import Samples
 
 from .bounds import Method, margin_bounds
-from .graph import fingerprint
+from .graph import Traced, fingerprint, trace
 
 _FILE = record({"settings": text(), "right": listed(truth), "verified": listed(truth)})
 
@@ -96,15 +96,16 @@ def verified_accuracy(
     where = device_of(model) if device is None else torch.device(device)
     how: dict[str, Any] = {"method": method, "bounds": bounds}
     path = None if resume is None else Path(resume)
-    about = {"eps": eps, "data": held.description, "model": fingerprint(model)}
-    settings = json.dumps({**how, **about})
     total = len(held.labels) if isinstance(held, Samples) else None
     with contextlib.ExitStack() as stack:
         if path is not None:
             stack.enter_context(only_writer(path))
+        stack.enter_context(borrow(model, device=where, seed=0))
+        traced = trace(unwrap(model))
+        about = {"eps": eps, "data": held.description, "model": fingerprint(traced)}
+        settings = json.dumps({**how, **about})
         right, verified = _known(path, settings)
         stack.enter_context(held.reading(where))
-        stack.enter_context(borrow(model, device=where, seed=0))
         stack.enter_context(torch.no_grad())
         bar = stack.enter_context(_bar(total, progress))
         n = 0
@@ -113,7 +114,7 @@ def verified_accuracy(
             if n + len(y) > len(right):
                 new = slice(len(right) - n, None)
                 images = x[new].to(model_dtype(model, x.dtype))
-                answers, proven = _verify(model, images, y[new], eps, chunk, **how)
+                answers, proven = _verify(traced, images, y[new], eps, chunk, **how)
                 right += answers
                 verified += proven
                 if path is not None:
@@ -129,13 +130,13 @@ def verified_accuracy(
 
 
 def _verify(
-    model: nn.Module, x: Tensor, y: Tensor, eps: float, chunk: int, **how: Any
+    traced: Traced, x: Tensor, y: Tensor, eps: float, chunk: int, **how: Any
 ) -> tuple[list[bool], list[bool]]:
     """Of each image whether it is right, and whether that is proven of its ball."""
-    right = model(x).argmax(1) == y
+    right = traced.model(x).argmax(1) == y
     proven = torch.zeros_like(right)
     if bool(right.any()):
-        margins = margin_bounds(model, x[right], y[right], eps, chunk=chunk, **how)
+        margins = margin_bounds(traced, x[right], y[right], eps, chunk=chunk, **how)
         others = torch.ones_like(margins, dtype=torch.bool).scatter_(
             1, y[right].unsqueeze(1), False
         )

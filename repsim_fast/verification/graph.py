@@ -22,6 +22,7 @@ from .operations import (
     batch_norm,
     convolution,
     linear,
+    reshape,
     scaling,
     unweighted,
 )
@@ -51,33 +52,36 @@ class Value:
     example: Tensor
 
 
-def read(model: nn.Module, images: Tensor) -> list[Node]:
-    """The operations of ``model``, in eval mode, for images of this shape; the last is its output.
+@dataclass(frozen=True)
+class Traced:
+    """A model with its graph, which bounds of the same model need not find again.
+
+    Weights and statistics are the model's own, as they are when bounds are computed; layers, hooks,
+    device and dtype must stay what they were.
+
+    Attributes:
+        model: The model itself.
+        graph: The same model as torch.fx sees it.
+    """
+
+    model: nn.Module
+    graph: fx.GraphModule
+
+
+def trace(model: nn.Module) -> Traced:
+    """The graph of ``model`` in its present mode, for bounds of many batches.
 
     Raises:
-        ValueError: Something whose bounds are unknown, named; a model that cannot be traced.
+        TypeError: No module.
+        ValueError: A model that torch.fx cannot trace, or that has hooks.
+
+    Example:
+        >>> from repsim_fast.verification import output_bounds, trace
+        >>> traced = trace(nn.Sequential(nn.Linear(2, 3), nn.ReLU()).eval())
+        >>> low, high = output_bounds(traced, torch.rand(4, 2), 0.1)
     """
-    reader = _Reader(_traced(model))
-    reader.run(images[:1].detach().clone())
-    return reader.nodes
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A digest of what the model does: its graph, and every number of its weights and constants.
-
-    Raises:
-        ValueError: As `read`.
-    """
-    traced = _traced(model)
-    digest = hashlib.sha256(f"{model}\n{traced.code}".encode())
-    # Of the traced module, which holds the constants of a forward, too.
-    for name, value in traced.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:32]
-
-
-def _traced(model: nn.Module) -> fx.GraphModule:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a module, got {type(model).__name__}")
     for name, module in model.named_modules():
         # Which may change what goes in or comes out, and is none of what the graph shows.
         if module._forward_hooks or module._forward_pre_hooks:
@@ -85,11 +89,32 @@ def _traced(model: nn.Module) -> fx.GraphModule:
         if "forward" in vars(module):
             raise _unknown(f"the replaced forward of module {name!r} ({type(module).__name__})")
     try:
-        return fx.symbolic_trace(model)
+        return Traced(model, fx.symbolic_trace(model))
     except Exception as error:
         raise ValueError(
             f"model: expected one that torch.fx traces, without branches on values, got {error}"
         ) from error
+
+
+def read(traced: Traced, images: Tensor) -> list[Node]:
+    """The operations of a model, in eval mode, for images of this shape; the last is its output.
+
+    Raises:
+        ValueError: Something whose bounds are unknown, named.
+    """
+    reader = _Reader(traced.graph)
+    reader.run(images[:1].detach().clone())
+    return reader.nodes
+
+
+def fingerprint(traced: Traced) -> str:
+    """A digest of what a model does: its graph, and every number of its weights and constants."""
+    digest = hashlib.sha256(f"{traced.model}\n{traced.graph.code}".encode())
+    # Of the traced module, which holds the constants of a forward, too.
+    for name, value in traced.graph.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
 
 
 class _Reader(fx.Interpreter):
@@ -125,7 +150,8 @@ class _Reader(fx.Interpreter):
         if made is None:
             raise _unknown(f"module {target!r} ({type(module).__name__}), or of its hooks or mode")
         self._check_in_place(bool(getattr(module, "inplace", False)))
-        return self._add(made, args[:1], module(args[0].example.clone()))
+        # Not by a call: there are no hooks, or some that came later and are not to see an example.
+        return self._add(made, args[:1], module.forward(args[0].example.clone()))
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if not _holds_value((args, kwargs)):
@@ -146,6 +172,8 @@ class _Reader(fx.Interpreter):
         concrete, named = fx.node.map_aggregate((tuple(args), dict(kwargs)), _example)
         values = [a for a in args if isinstance(a, Value)]
         if len(values) == 2 and function in _SUMS and len(args) == 2 and not kwargs:
+            if concrete[0].shape != concrete[1].shape:
+                raise _unknown(f"{name} of values of two shapes")
             self._check_in_place(function in (operator.iadd, operator.isub))
             sign = -1.0 if function in _MINUS else 1.0
             return self._add(Sum(sign), args, concrete[0] + sign * concrete[1])
@@ -309,14 +337,17 @@ def _with_constant(function: Any, a: Any, b: Any) -> Operation | None:
         constant = torch.tensor(constant, dtype=like.dtype, device=like.device)
     else:
         return None
-    one = torch.ones((), dtype=like.dtype, device=like.device)
+    # A value may be repeated along a dimension, and its like is of one image.
+    shape = (like + constant).shape
+    n = shape.numel() // like.numel()
+    one = torch.ones(shape[1:] if n > 1 else (), dtype=like.dtype, device=like.device)
     if function in _PLUS:
-        return scaling(one, constant)
+        return scaling(one, constant, uses=n)
     if function in _MINUS:
-        return scaling(one, -constant) if first else scaling(-one, constant)
+        return scaling(one, -constant, uses=n) if first else scaling(-one, constant, uses=n)
     if function is operator.mul:
-        return scaling(constant, None)
-    return scaling(1 / constant, None) if first else None
+        return scaling(constant, None, uses=n)
+    return scaling(1 / constant, None, uses=n) if first else None
 
 
 def _of_every_image(index: Any) -> bool:
@@ -345,7 +376,7 @@ def _reshaped(function: Any, x: Tensor) -> Affine:
     shape = function(x).shape
     if shape[:1] != (1,):
         raise ValueError(f"model: a reshape to {tuple(shape)} mixes images of a batch")
-    return unweighted(lambda y: y.reshape(len(y), *shape[1:]), 0)
+    return reshape(shape[1:])
 
 
 def _max_pool(
