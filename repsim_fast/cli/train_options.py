@@ -96,8 +96,9 @@ class MethodOptions:
         str,
         typer.Option(
             metavar="NAME",
-            help=f"How to train: {', '.join(methods.available())}. All but 'standard', 'noise' "
-            "and 'smoothing' are adversarial.",
+            help=f"How to train: {', '.join(methods.available())}. 'ibp' and 'crown-ibp' "
+            "train for verified bounds; of the others all but 'standard', 'noise' and 'smoothing' "
+            "are adversarial.",
         ),
     ] = "standard"
     norm: Norm = "linf"
@@ -137,7 +138,8 @@ class MethodOptions:
             parser=ramps.parse_varying,
             metavar="WEIGHT",
             show_default=False,
-            help="Weight of robustness against accuracy, of trades (default: 6) and mart (5).",
+            help="Weight of robustness against accuracy, of trades (default: 6) and mart (5); of "
+            "crown-ibp the share of linear bounds at the end (0).",
         ),
     ] = None
     method_option: Annotated[
