@@ -305,6 +305,82 @@ def test_slices_and_padding_are_bounded_as_linear_maps():
             output_bounds(wrong, x, 0.1)
 
 
+class Written(nn.Module):
+    """A network in one of the ways in which users write it."""
+
+    def __init__(self, part):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.part = nn.Conv2d(2, 2, 3, padding=1), part
+        self.register_buffer("mean", torch.tensor([0.1, -0.2]))
+        self.register_buffer("variance", torch.tensor([0.5, 2.0]))
+
+    def forward(self, x):
+        return self.part(self, self.first(x)).flatten(1)
+
+
+WRITTEN = {
+    "max pooling beyond the edge": lambda m, x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+    "max pooling by names": lambda m, x: F.max_pool2d(x, kernel_size=2, stride=1, padding=1),
+    "torch.max_pool2d": lambda m, x: torch.max_pool2d(x, 2),
+    "average pooling": lambda m, x: F.avg_pool2d(x, 3, 2, 1, True, False),
+    "adaptive pooling": lambda m, x: F.adaptive_avg_pool2d(x, (2, 1)),
+    "torch.flatten": lambda m, x: torch.flatten(F.relu(x), start_dim=1),
+    "view": lambda m, x: x.relu().view(x.shape[0], -1),
+    "reshape": lambda m, x: torch.reshape(torch.relu(x), (x.size(0), -1)),
+    "squeeze": lambda m, x: F.adaptive_avg_pool2d(x, 1).squeeze(3).squeeze(-1),
+    "corner": lambda m, x: x[:, :, 0, -1],
+    "permute": lambda m, x: x.permute(0, 2, 3, 1).contiguous(),
+    "transpose": lambda m, x: torch.transpose(x, 2, 3).unsqueeze(1),
+    "mean": lambda m, x: x.relu().mean(dim=(2, 3)),
+    "sum": lambda m, x: torch.sum(x.relu(), (2, 3)),
+    "clamp": lambda m, x: x.clamp(min=0),
+    "clamp in place": lambda m, x: (x * 1.0).clamp_min_(0),
+    "plus": lambda m, x: F.relu(x) + x,
+    "torch.add": lambda m, x: torch.add(F.relu(x), x),
+    "add in place": lambda m, x: F.relu(x).add_(x),
+    "minus": lambda m, x: 1 - torch.sub(F.relu(x), x),
+    "thrice": lambda m, x: F.relu(x) + x + x.mul(0.5),
+    "scaled": lambda m, x: torch.div(-x.mul(2.0), 3.0) * torch.tensor([1.0, -2.0]).view(2, 1, 1),
+    "repeated": lambda m, x: x.mean(3, keepdim=True) * torch.tensor([1.0, -2.0, 3.0]) + 1,
+    "batch norm": lambda m, x: F.batch_norm(x, m.mean, m.variance, None, m.mean),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", WRITTEN)
+def test_functional_forms_are_bounded(name, method):
+    model = Written(WRITTEN[name]).eval()
+    x, eps = torch.rand(2, 2, 5, 5), 0.05
+    low, high = output_bounds(model, x, eps, method=method)
+    shape = (200, *x.shape)
+    points = (x + eps * (torch.rand(shape) * 4 - 2).clamp(-1, 1)).clamp(0, 1).flatten(0, 1)
+    found = model(points).view(200, 2, -1)
+    assert inside(low, high, found)
+    # And not much wider than what was found.
+    assert (high - low).mean() < 6 * (found.amax(0) - found.amin(0)).mean()
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        (lambda m, x: F.max_pool2d(x, 2, return_indices=True)[0], "max_pool2d"),
+        (lambda m, x: F.adaptive_max_pool2d(x, 1), "adaptive_max_pool2d"),
+        (lambda m, x: torch.add(F.relu(x), x, alpha=2), "add"),
+        (lambda m, x: x + x.mean(3, keepdim=True), "add' of values of two shapes"),
+        (lambda m, x: x.clamp(min=0, max=1), "clamp"),
+        (lambda m, x: x.clamp(min=0.1), "clamp"),
+        (lambda m, x: x.permute(1, 0, 2, 3), "permute"),
+        (lambda m, x: x.sum(0, keepdim=True), "sum"),
+        (lambda m, x: F.batch_norm(x, m.mean, m.variance, training=True), "batch_norm"),
+        (lambda m, x: x[:, torch.tensor([0])], "getitem"),
+    ],
+)
+def test_functional_forms_of_something_else_are_refused(part, name):
+    with pytest.raises(ValueError, match=f"no bounds are known of .*{name}"):
+        output_bounds(Written(part).eval(), torch.rand(2, 2, 5, 5), 0.1)
+
+
 def test_what_the_graph_does_not_show_is_refused():
     x = torch.rand(2, 4)
     hooked, outer, replaced = (nn.Sequential(nn.Linear(4, 3)).eval() for _ in range(3))

@@ -121,7 +121,14 @@ def convolution(weight: Tensor, bias: Tensor | None, **how: Any) -> Affine:
 def scaling(
     scale: Tensor, shift: Tensor | None, rounded: Tensor | None = None, uses: int = 1
 ) -> Affine:
-    """Elementwise scale * x + shift; ``rounded`` where adding rounds more than |shift|."""
+    """Elementwise scale * x + shift; ``rounded`` where adding rounds more than |shift|.
+
+    ``uses`` is more than 1 where a value is repeated along dimensions of the constants.
+    """
+
+    def windowed(y: Tensor, origin: Place) -> tuple[Tensor, Place]:
+        return y * window(scale, origin, y.shape), origin
+
     return Affine(
         lambda x: x * scale,
         lambda x: x * scale.abs(),
@@ -130,7 +137,7 @@ def scaling(
         bias=shift,
         bias_magnitude=shift.abs() if rounded is None and shift is not None else rounded,
         pullback=lambda y, shape: (y * scale).sum_to_size(shape),
-        windowed=lambda y, origin: (y * window(scale, origin, y.shape), origin),
+        windowed=windowed if uses == 1 else None,
     )
 
 
