@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from repsim_fast import models, pruning
 from repsim_fast.verification import margin_bounds, output_bounds
+from repsim_fast.verification.operations import Affine
 
 METHODS = ["ibp", "crown-ibp", "crown"]
 
@@ -194,6 +195,63 @@ def test_sums_that_cancel_are_rounded_outwards(method):
         one_by_one = torch.cat([model(row[None]) for row in x])
         assert inside(low, high, one_by_one)
         assert not torch.equal(model(x).double(), exact(x.double()))
+
+
+def test_a_million_random_and_many_attacked_points_of_a_larger_network_stay_within():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 4, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(72, 32), nn.ReLU(), nn.Linear(32, 10),
+    ).eval()  # fmt: skip
+    nn.init.uniform_(model[1].running_mean, -1, 1)
+    x, eps = torch.rand(1, 1, 12, 12), 0.01
+    with torch.no_grad():
+        found = [output_bounds(model, x, eps, method=method) for method in METHODS]
+    low, high = (torch.stack(ends) for ends in zip(*found, strict=True))
+    low, high = low.amax(0), high.amin(0)  # the tightest of the three
+    seen = torch.full((2, 10), torch.inf)
+    for row in (*torch.eye(10), *-torch.eye(10)):
+        z = x + (torch.rand(64, 1, 12, 12) * 2 - 1) * eps
+        for step in range(20):
+            z.requires_grad_()
+            (slope,) = torch.autograd.grad((model(z) @ row).sum(), z)
+            z = (z + eps / (step + 1) * slope.sign()).detach().sub(x).clamp(-eps, eps).add(x)
+            out = model(z.clamp_(0, 1)).detach()
+            assert inside(low, high, out)
+            seen = torch.minimum(seen, torch.stack((out.amin(0), -out.amax(0))))
+    with torch.no_grad():
+        for number in range(250):
+            signs = torch.rand(4000, 1, 12, 12).sub_(0.5).mul_(2 if number % 2 else 1e6)
+            points = signs.clamp_(-1, 1).mul_(eps).add_(x).clamp_(0, 1)
+            assert inside(low, high, model(points))
+    # Attacks come near, so that they could have been outside.
+    assert ((-seen[1] - seen[0]) / (high - low)).min() > 0.7
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("eps", [1e-9, 1e-6, 1e-3])
+def test_sums_that_cancel_within_a_ball_are_rounded_outwards(method, eps):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(200, 30), nn.ReLU(), nn.Linear(30, 2)).eval()
+    with torch.no_grad():
+        model[0].weight[:, 100:] = -model[0].weight[:, :100] * (1 + 1e-7)
+        model[0].weight.mul_(1e6)
+        model[2].weight[1] = -model[2].weight[0]
+    half = torch.rand(6, 100) * 0.9 + 0.05
+    x = torch.cat((half, half), 1)
+    low, high = output_bounds(model, x, eps, method=method)
+    exact = dense(200, 30, 2)
+    exact.load_state_dict(model.state_dict())
+    signs = torch.rand(200, 6, 100, dtype=torch.float64).sub(0.5).sign() * eps
+    for left, right in ((signs, signs), (signs, -signs)):
+        points = x.double() + torch.cat((left, right), 2)  # some of which no float32 is
+        with torch.no_grad():
+            assert inside(low.double(), high.double(), exact(points))
+            images = points.float()
+            held = ((images.double() - x.double()).abs() <= eps).all(2)
+            for n in range(6):
+                assert inside(low[n], high[n], model(images[:, n])[held[:, n]])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -408,3 +466,41 @@ def test_autocast_around_changes_nothing(method):
         assert torch.equal(low, again[0])
         assert torch.equal(high, again[1])
         assert torch.equal(margins, margin_bounds(model, x, y, 0.02, method=method))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=.same.")
+def test_windows_change_nothing(monkeypatch):
+    torch.manual_seed(0)
+
+    class Strided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(2, 4, 3, stride=2, padding=(2, 1))
+            self.norm = nn.BatchNorm2d(4)
+            self.wide = nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=2)
+            self.same = nn.Conv2d(4, 4, (2, 3), padding="same")
+            self.last = nn.Conv2d(4, 6, 4, stride=3)
+            self.head = nn.Linear(6 * 4, 3)
+
+        def forward(self, x):
+            x = F.relu(self.norm(self.first(x * torch.tensor([[2.0]]).double())))
+            x = F.relu(self.wide(x)) + self.same(x)
+            x = F.relu(self.last(F.relu(x)))
+            return self.head(x.flatten(1))
+
+    model = Strided().double().eval()
+    nn.init.uniform_(model.norm.weight)
+    x = torch.rand(3, 2, 13, 17, dtype=torch.float64)
+    windowed = output_bounds(model, x, 0.02, chunk=5)
+    calls = []
+    plain = Affine.__init__
+
+    def whole(self, *args, **kwargs):
+        calls.append(kwargs.pop("windowed", None))
+        plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(Affine, "__init__", whole)
+    found = output_bounds(model, x, 0.02)
+    assert sum(call is not None for call in calls) >= 6
+    torch.testing.assert_close(windowed[0], found[0], rtol=0, atol=1e-9)
+    torch.testing.assert_close(windowed[1], found[1], rtol=0, atol=1e-9)
