@@ -35,6 +35,14 @@ Init = Annotated[
         help="Begin with the weights of a checkpoint of the same network and number of classes.",
     ),
 ]
+KeepZeros = Annotated[
+    bool | None,
+    typer.Option(
+        show_default=False,
+        help="Weights that are 0 in the checkpoint of --init, as pruned ones, stay 0 (default: "
+        "where it was pruned by `repsim-fast prune`).",
+    ),
+]
 Preset = Annotated[
     str | None,
     typer.Option(

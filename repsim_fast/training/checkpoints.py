@@ -21,6 +21,7 @@ from repsim_fast._core import headers
 from repsim_fast._core.model_state import device_of, unwrap
 from repsim_fast._core.tensor_files import read_metadata, read_tensors, write_tensors
 from repsim_fast.models import save_checkpoint
+from repsim_fast.pruning import unmasked
 
 from . import optimizer_state
 from .history import Epoch, History
@@ -56,13 +57,15 @@ _SCHEMA = headers.record(
 def save_weights(
     path: Path, model: nn.Module, architecture: Mapping[str, Any] | None, epoch: Epoch
 ) -> None:
-    """Weights for use; with an architecture, a file that ``models.load_checkpoint`` reads."""
+    """Weights for use; with an architecture, a file that ``models.load_checkpoint`` reads, of a
+    pruned model with zeros in place of masks.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     model = unwrap(model)  # the names of weights are not to say how it was run
     if architecture is None:
         _save(path, dict(model.state_dict()), {"epoch": json.dumps(epoch.entries())})
     else:
-        save_checkpoint(path, model, **architecture, epoch=epoch.entries())
+        save_checkpoint(path, unmasked(model), **architecture, epoch=epoch.entries())
 
 
 def save_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.locks import only_writer
-from repsim_fast._core.model_state import device_of, in_mode, usable_device
+from repsim_fast._core.model_state import device_of, in_mode, unwrap, usable_device
 from repsim_fast._core.precision import native_half
 from repsim_fast._core.processes import Processes, local_device, processes
 from repsim_fast.data import augmentation
@@ -25,6 +25,7 @@ from repsim_fast.data.labelled import LabelledImages, labelled
 from repsim_fast.data.loaded import LoadedBatches
 from repsim_fast.data.samples import Samples
 from repsim_fast.models.checkpoint import check_architecture, load_weights
+from repsim_fast.pruning import put, unmasked
 
 from . import checkpoints, schedules
 from .callback import OnEpoch
@@ -163,7 +164,7 @@ def train(
     if saving.folder is not None or how.ema is not None:
         check_holdable(model)
     if saving.architecture is not None:
-        check_architecture("architecture", model, saving.architecture)
+        check_architecture("architecture", unmasked(model), saving.architecture)
     where = _place(model, device)
     how = _with_precision(how, where)
     data = labelled(train_data, "train_data")
@@ -219,7 +220,15 @@ def _with_precision(how: Optimisation, device: torch.device) -> Optimisation:
 
 def _begin_with(init: str | Path, model: nn.Module, saving: Saving) -> str:
     """Load the weights; gives their digest."""
-    weights = load_weights(init, model, architecture=saving.architecture)
+    dense, about = unmasked(model), saving.architecture
+    try:
+        weights = load_weights(init, dense, architecture=about)
+        if dense is not unwrap(model):  # the file has no masks, the model keeps its own
+            put(model, weights)
+    except ValueError:
+        if dense is unwrap(model):
+            raise
+        weights = load_weights(init, model, architecture=about)  # a file with masks
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
