@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from repsim_fast._core.headers import listed, parsed, record, text, truth
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.model_state import device_of, unwrap
 from repsim_fast.analysis.estimates import wilson_interval
-from repsim_fast.data.labelled import labelled
+from repsim_fast.data.labelled import LabelledImages, labelled
 from repsim_fast.data.labels import classes_of
 from repsim_fast.data.samples import Samples
 
@@ -78,7 +79,8 @@ def verified_accuracy(
         device: Where to compute; default: where the model is.
         progress: Show a progress bar.
         resume: A JSON file that keeps what is known of each image after each batch; one that
-            exists is gone on with, where weights, images and settings are the same.
+            exists is gone on with, where weights, images (of batches the first) and settings are
+            the same.
 
     Raises:
         ValueError: As ``output_bounds``; a file of another model, other images or settings.
@@ -102,7 +104,7 @@ def verified_accuracy(
             stack.enter_context(only_writer(path))
         stack.enter_context(borrow(model, device=where, seed=0))
         traced = trace(unwrap(model))
-        about = {"eps": eps, "data": held.description, "model": fingerprint(traced)}
+        about = {"eps": eps, "data": _described(held), "model": fingerprint(traced)}
         settings = json.dumps({**how, **about})
         right, verified = _known(path, settings)
         stack.enter_context(held.reading(where))
@@ -127,6 +129,19 @@ def verified_accuracy(
         raise ValueError(f"resume: {str(path)!r} has {len(right):,} images, data have {n:,}")
     share = sum(verified) / n
     return VerifiedAccuracy(sum(right) / n, share, *wilson_interval(share, n), n)
+
+
+def _described(data: LabelledImages) -> str:
+    """What tells data from others: of batches also every number of the first."""
+    if isinstance(data, Samples):
+        return data.description
+    cpu = torch.device("cpu")
+    with data.reading(cpu):
+        first = next(iter(data.batches(1, cpu)), None)
+    digest = hashlib.sha256()
+    for part in first or ():
+        digest.update(part.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return f"{data.description}, first batch {digest.hexdigest()[:32]}"
 
 
 def _verify(
