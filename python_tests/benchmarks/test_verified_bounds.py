@@ -29,9 +29,7 @@ def test_every_method_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert [row["case"].split(", ")[2] for row in held] == list(verified_bounds.METHODS)
 
 
-def test_bounds_that_differ_are_not_timed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_bounds_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ours = verified_bounds.ours
 
     def wrong(*args: Any, **kwargs: Any) -> torch.Tensor:
