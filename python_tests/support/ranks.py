@@ -26,7 +26,7 @@ class Ended(NamedTuple):
     output: str
 
 
-def launch(script: str, size: int, folder: Path, *, timeout: float = 120.0) -> list[Ended]:
+def launch(script: str, size: int, folder: Path, *, timeout: float = 250.0) -> list[Ended]:
     """Run a script with ``rank``, ``size`` and ``folder`` in processes that all end with it.
 
     Raises:
