@@ -37,7 +37,7 @@ class Recorder:
         self.repeated.append((layer, of))
         self.batches[-1][layer] = self.batches[-1][of]
 
-    def end_batch(self, n: int, *, of: int | None = None) -> None:
+    def end_batch(self, n: int, *, of: int | None = None, number: int | None = None) -> None:
         self.sizes.append(n)
         self.batches.append({})
 

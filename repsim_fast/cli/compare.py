@@ -15,6 +15,7 @@ import typer
 
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
+from repsim_fast._core.processes import local_device, processes
 from repsim_fast._core.signals import undisturbed
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.report.folder import write_folder
@@ -208,7 +209,8 @@ def compare(
     """Compare networks layer by layer: within each of them and between all pairs.
 
     Writes heat maps (PNG), a report (HTML), the table of all pairs of layers (CSV) and the result
-    for further work in Python, and prints the key figures.
+    for further work in Python, and prints the key figures. Started by torchrun, the processes share
+    the images, and the first one writes and prints.
 
     \b
     Examples:
@@ -216,6 +218,8 @@ def compare(
       repsim-fast compare a.safetensors b.safetensors --data cifar10:data --limit 2000 \\
           --layers 'stage*.relu2' --attack pgd --eps 8/255 --out out/attacked
       repsim-fast compare recordings --out out/compare
+      torchrun --nproc-per-node 2 -m repsim_fast compare a.safetensors b.safetensors \\
+          --data digits --out out/compare
     """
     from repsim_fast.comparison.compare import compare as compare_models
     from repsim_fast.data import load
@@ -224,20 +228,23 @@ def compare(
         raise ValueError(f"--attack must be one of {', '.join(_ATTACKS)}, got {attack!r}")
     if minus_chance and permutations == 0:
         raise ValueError("--minus-chance needs chance levels, got --permutations 0")
-    where = choose_device(device)
+    where = local_device(choose_device(device))
+    group = processes(where)
     mixed = choose_autocast(autocast, where)
     threads_used = choose_threads(threads)
-    check_writable(out)
     # write_folder has a lock of its own, for the time of the writing.
-    with only_writer(out / PARTIAL):
-        progress = sys.stderr.isatty()
+    with only_writer(check_writable(out) / PARTIAL) if group.first else contextlib.nullcontext():
+        progress = sys.stderr.isatty() and group.first
         images = None
         if data is not None:
             images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
         zoo = open_zoo(expand(models), images, seed=seed)
         on = "" if images is None else f" on {describe(images)}"
-        typer.echo(f"comparing {say_what(zoo)}{on}; device {where}, {threads_used}")
-        with _partial_result_kept(out), _notes_left_to_the_table():
+        if group.first:
+            shared = f", {group.size} processes" * (group.size > 1)
+            typer.echo(f"comparing {say_what(zoo)}{on}; device {where}, {threads_used}{shared}")
+        kept = _partial_result_kept(out) if group.first else contextlib.nullcontext()
+        with kept, _notes_left_to_the_table():
             result = compare_models(
                 zoo.members,
                 data=images,
@@ -261,7 +268,10 @@ def compare(
                 device=where,
                 progress=progress,
                 seed=seed,
+                process_group=group.group,
             )
+        if not group.first:
+            return
         typer.echo("drawing heat maps and report")
         report = write_folder(
             out,

@@ -41,6 +41,7 @@ from repsim_fast.similarity.streaming.minibatch import MinibatchCKA, without_eac
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray
     from matplotlib.figure import Figure
 
 __all__ = ["SimilarityResult"]
@@ -597,6 +598,35 @@ class SimilarityResult:
         pandas = extra("pandas", of="tables", purpose="to_dataframe()")
         table: pd.DataFrame = pandas.DataFrame(self._table())
         return table
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Value, standard error and chance level over layers "a" and "b", with the coordinates
+        model_a, layer_a, model_b and layer_b; measure and numbers of samples as attributes.
+
+        Raises:
+            ImportError: xarray is missing.
+        """
+        library = extra("xarray", of="xarray", purpose="to_xarray()")
+        matrices = {"value": self.value, "standard_error": self.standard_error}
+        if self.chance is not None:
+            matrices["chance"] = self.chance
+        pairs = zip(self.models, self.layers, strict=True)
+        labels = [(model, layer) for model, layers in pairs for layer in layers]
+        data: xarray.Dataset = library.Dataset(
+            {name: (("a", "b"), matrix) for name, matrix in matrices.items()},
+            coords={
+                f"{what}_{side}": (side, [label[i] for label in labels])
+                for side in ("a", "b")
+                for i, what in enumerate(("model", "layer"))
+            },
+            attrs={
+                "measure": self.measure,
+                "estimator": self.estimator,
+                "n_samples": self.n_samples,
+                "n_batches": self.n_batches,
+            },
+        )
+        return data
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write the table of ``to_dataframe`` as comma-separated values; an empty field is NaN.
