@@ -40,7 +40,7 @@ doctest: $(VENV)/.built  ## examples of the docstrings
 
 docs: $(VENV)/.built  ## the documentation site in $(OUT)/docs; warnings are errors
 	$(BIN)/python -c "import sphinx, myst_parser, furo" 2>/dev/null || \
-	  REPSIM_BUILD_EXTENSIONS=0 $(BIN)/pip install -q --no-build-isolation -e ".[docs]"
+	  $(BIN)/pip install -q sphinx myst-parser furo
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs $(OUT)/docs
 
 experiment-smoke: $(VENV)/.built  ## the experiments on digits, each in two minutes
