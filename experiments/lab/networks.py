@@ -15,7 +15,7 @@ from repsim_fast import models, training
 from repsim_fast._core import headers
 from repsim_fast._core.locks import Taken, locked
 
-from .files import write_text
+from .files import digest, read_json, write_json, write_text
 from .recipes import Recipe, Training
 from .record import LAB, commit
 
@@ -71,6 +71,20 @@ class Networks(Generic[R]):
         self.train(recipe)
         lines = (self.folder / recipe.name / "log.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
+
+    def measured(self, recipe: R, name: str, settings: Any, measure: Callable[[], Any]) -> Any:
+        """What is measured of a network, as JSON holds it, kept beside it: once for equal settings.
+
+        Args:
+            name: Of the kind of measurement.
+            settings: Plain data that tell this measurement from others of its kind.
+            measure: Makes it, plain data; NaN comes out as None.
+        """
+        self.train(recipe)
+        path = self.folder / recipe.name / f"{name}-{digest(settings)}.json"
+        if not path.exists():
+            write_json(path, measure())
+        return read_json(path)
 
     def train(self, recipe: R) -> None:
         """Train, or go on training, unless it is done already."""

@@ -40,7 +40,7 @@ def _jacobian(lab: SelectivityLab, recipe: Recipe) -> float:
         return float(norms.log().mean())
 
     settings = [preset.test_images, preset.gradient_images]
-    found = lab.kept(recipe, "jacobian", settings, measure)
+    found = lab.networks.measured(recipe, "jacobian", settings, measure)
     return math.nan if found is None else float(found)
 
 

@@ -33,7 +33,9 @@ def layers_selectivity(lab: SelectivityLab, recipe: Recipe) -> dict[str, float]:
         batch = lab.preset.compare_batch
         return selectivity(lab.model_of(recipe), lab.images(), batch_size=batch).layers
 
-    found: dict[str, float] = lab.kept(recipe, "selectivity", lab.preset.test_images, measure)
+    found: dict[str, float] = lab.networks.measured(
+        recipe, "selectivity", lab.preset.test_images, measure
+    )
     return found
 
 

@@ -49,7 +49,7 @@ def measured(lab: SelectivityLab, recipe: Recipe) -> Layers:
 
     settings = [preset.test_images, preset.radii, preset.neighbours, SEVERITY, GROUPS,
                 preset.corruptions]  # fmt: skip
-    found: Layers = lab.kept(recipe, "dimensions", settings, measure)
+    found: Layers = lab.networks.measured(recipe, "dimensions", settings, measure)
     return found
 
 

@@ -23,7 +23,7 @@ def _of_network(lab: SelectivityLab, recipe: Recipe) -> Figures:
         return [list(variability(own)) for own in found.values()]
 
     settings = [preset.test_images, preset.gradient_images, preset.gradient_units]
-    layers = lab.kept(recipe, "gradients", settings, measure)
+    layers = lab.networks.measured(recipe, "gradients", settings, measure)
     known = [[v for v in values if v is not None] for values in zip(*layers, strict=True)]
     return {
         name: number(sum(own) / len(own) if own else float("nan"))

@@ -61,6 +61,28 @@ def test_the_history_has_what_the_recipe_watches_and_the_experiment_adds(lab):
     assert networks.history(lab().recipe())[0]["clean_accuracy"] is None
 
 
+def test_what_is_measured_is_kept_beside_the_network(lab):
+    networks, recipe = lab().networks, lab().recipe(epochs=1)
+    asked = []
+
+    def measure():
+        asked.append(len(asked))
+        return {"share": 1 / 3, "unknown": float("nan")}
+
+    first = networks.measured(recipe, "figures", [3], measure)
+    assert first == {"share": pytest.approx(1 / 3, rel=1e-5), "unknown": None}
+    assert networks.trained == 1
+    again = lab().networks
+    assert again.measured(recipe, "figures", [3], measure) == first
+    assert again.trained == 0
+    assert recipe.name in again.seconds  # noted as used all the same
+    assert asked == [0]
+    for name, settings in (("figures", [4]), ("others", [3])):
+        again.measured(recipe, name, settings, measure)
+    assert asked == [0, 1, 2]
+    assert len(list((again.folder / recipe.name).glob("*-*.json"))) == 3
+
+
 def test_a_stopped_training_goes_on_to_the_same_network(lab, monkeypatch):
     clock = Clock(monkeypatch)
     recipe = lab().recipe(epochs=3, keep=(1,))
