@@ -105,7 +105,7 @@ CLAIMS = (
     Claim(
         "robust networks lose other layers than standard ones",
         "OURS",
-        f"rank correlation over layers of 1 - CKA < {OTHER_LAYERS}",
+        f"rank correlation over layers of 1 - CKA below {OTHER_LAYERS} by {SIGMAS:g} se",
         "Q6", "Q6_layers.csv", judges.other_layers,
     ),
     Claim(

@@ -66,7 +66,7 @@ class CompactLab(Lab[Recipe, Preset]):
     def network(self) -> Network:
         """The one of all questions."""
         preset = self.preset
-        return Network(preset.architecture, preset.objective, preset.lr)
+        return Network(preset.architecture, preset.objective, preset.lr, preset.bounds)
 
     @property
     def standard(self) -> Network:
@@ -75,8 +75,8 @@ class CompactLab(Lab[Recipe, Preset]):
 
     def seeds(self, network: Network) -> tuple[int, ...]:
         """Seeds of a network."""
-        one_of_many = network.architecture != self.preset.architecture
-        return self.preset.seeds[: self.preset.other_seeds if one_of_many else None]
+        another = network in self.preset.others
+        return self.preset.seeds[: self.preset.other_seeds if another else None]
 
     def dense(self, network: Network, seed: int) -> Recipe:
         """Pre-trained."""
@@ -162,14 +162,15 @@ class CompactLab(Lab[Recipe, Preset]):
         return min(self.preset.proven, len(self.test_data))
 
     def _bounded(self, recipe: Recipe) -> float:
-        preset = self.preset
-        settings = [self._proven, self.radius, preset.bounds]
+        known = {n.architecture: n.bounds for n in (*self.preset.others, self.network)}
+        method = known[recipe.architecture]
+        settings = [self._proven, self.radius, method]
 
         def measure() -> float:
             folder = self.networks.folder / recipe.name
             found = verified_accuracy(
                 self.model_of(recipe), self.test_data.subset(self._proven), self.radius,
-                method=preset.bounds, device=preset.device, resume=folder / "verifying.json",
+                method=method, device=self.preset.device, resume=folder / "verifying.json",
             )  # fmt: skip
             return found.verified
 

@@ -113,7 +113,8 @@ def other_layers(q: Findings, preset: Preset) -> Judged:
     if q["layers"] < LAYERS:
         raise NotTestable(f"needs {LAYERS} layers, got {q['layers']}")
     correlation = q["rank correlation of losses"]
-    return f"rank correlation {in_words(correlation)}", known(correlation) < OTHER_LAYERS
+    below = {"value": OTHER_LAYERS - known(correlation), "se": correlation["se"]}
+    return f"rank correlation {in_words(correlation)}", clear(below, 0.0)
 
 
 def beyond_training(q: Findings, preset: Preset) -> Judged:
