@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from experiments.lab.comparisons import LayerRule
 from experiments.lab.datasets import DataSet
 from experiments.lab.figures import Figures
+from experiments.lab.files import digest
 from experiments.lab.lab import Lab, View
 from experiments.lab.recipes import Training, usual_training
 from experiments.lab.threats import Threat, pgd
@@ -167,10 +168,10 @@ class CompactLab(Lab[Recipe, Preset]):
         settings = [self._proven, self.radius, method]
 
         def measure() -> float:
-            folder = self.networks.folder / recipe.name
+            part = self.networks.folder / recipe.name / f"verifying-{digest(settings)}.json"
             found = verified_accuracy(
                 self.model_of(recipe), self.test_data.subset(self._proven), self.radius,
-                method=method, device=self.preset.device, resume=folder / "verifying.json",
+                method=method, device=self.preset.device, resume=part,
             )  # fmt: skip
             return found.verified
 

@@ -1,7 +1,6 @@
 """The experiment end to end, tiny; its recipes, refusals and README."""
 
 import dataclasses
-import json
 
 import pytest
 import torch
@@ -11,8 +10,9 @@ from experiments.compact_robust.compact_lab import CompactLab, check
 from experiments.compact_robust.experiment import EXPERIMENT
 from experiments.compact_robust.presets import Network
 from experiments.compact_robust.questions import QUESTIONS
-from experiments.lab import command, readme
+from experiments.lab import command
 from experiments.lab.report import Report
+from python_tests.support import experiment_runs
 from python_tests.support.op_tester import devices
 from repsim_fast import models, pruning
 from repsim_fast.verification import certify, margin_bounds
@@ -47,9 +47,7 @@ def lab(tmp_path):
 
 
 def run(monkeypatch, tmp_path, *arguments, preset=TINY):
-    monkeypatch.setitem(presets.PRESETS, "smoke", preset)
-    places = ["--work", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
-    return command.main(EXPERIMENT, [*places, "--quiet", *arguments])
+    return experiment_runs.run(EXPERIMENT, preset, monkeypatch, tmp_path, *arguments)
 
 
 @pytest.mark.parametrize("device", devices())
@@ -58,25 +56,15 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     preset = dataclasses.replace(TINY, device=device, autocast="bfloat16", mixed=("smoothing",))
     assert run(monkeypatch, tmp_path, preset=preset) == 0
     results = tmp_path / "results" / "smoke"
-    for question in QUESTIONS:
-        found = json.loads((results / f"{question}.json").read_text())
-        assert found["findings"]
-        assert {file.rpartition(".")[2] for file in found["files"]} == {"csv", "png"}
-        assert all((results / file).stat().st_size for file in found["files"])
-    rows = json.loads((results / "claims.json").read_text())
-    assert len(rows) == len(EXPERIMENT.claims)
-    assert {row["verdict"] for row in rows} <= {"holds", "does not", "not testable at this scale"}
-    # Each claim's evidence is a file that a question wrote.
-    assert all((results / row["evidence"]).exists() for row in rows)
-    assert set(json.loads((results / "run.json").read_text())["questions"]) == set(QUESTIONS)
+    experiment_runs.answered(EXPERIMENT, results)
     table = EXPERIMENT.blocks["accuracies"]([results]).splitlines()[2:]
     names = ("cnn-small-w4, pgd", "vgg-16-w2, smoothing")
     assert [line.split("|")[1].strip() for line in table] == [n for n in names for _ in range(6)]
     # A second run trains and measures nothing.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.json")}
     assert run(monkeypatch, tmp_path, "--only", "Q1,Q6", "--again", preset=preset) == 0
-    record = json.loads((results / "run.json").read_text())["questions"]
-    assert record["Q1"]["networks_trained"] == record["Q6"]["networks_trained"] == 0
+    assert experiment_runs.trained_again(results, "Q1") == 0
+    assert experiment_runs.trained_again(results, "Q6") == 0
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
@@ -225,11 +213,6 @@ def test_questions_are_those_of_the_claims():
 
 
 def test_the_readme_has_the_figures_of_the_results():
-    text = (EXPERIMENT.folder / "README.md").read_text()
-    results = EXPERIMENT.folder / "results"
-    assert "<!-- accuracies smoke -->" in text
-    again = "python -m experiments.compact_robust --readme"
-    assert readme.updated(text, results, EXPERIMENT.blocks) == text, again
-    emptied = text.replace("| magnitude | 0.9 |", "| of old | 0.9 |")
-    assert emptied != text
-    assert readme.updated(emptied, results, EXPERIMENT.blocks) == text
+    experiment_runs.assert_readme_is_up_to_date(
+        EXPERIMENT, "accuracies smoke", "| magnitude | 0.9 |"
+    )
