@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
-EXPERIMENTS ?= robust_representations catastrophic_overfitting class_selectivity
+EXPERIMENTS ?= robust_representations catastrophic_overfitting class_selectivity compact_robust
 DIST ?= dist
 WORKERS ?= auto
 

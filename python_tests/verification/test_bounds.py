@@ -324,7 +324,17 @@ def test_what_cannot_be_bounded_soundly_is_refused():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet-8", "wrn-10-1", "preactresnet-18-w4", "resnet-digits", "pruned"]
+    "name",
+    [
+        "resnet-8",
+        "wrn-10-1",
+        "preactresnet-18-w4",
+        "resnet-digits",
+        "vgg-16-w4",
+        "cnn-small-w4",
+        "cnn-large-w4",
+        "pruned",
+    ],
 )
 def test_the_networks_of_the_package_are_bounded(name):
     model = models.build(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments.lab.figures import Figures, number
 from experiments.lab.report import Report
 from repsim_fast.analysis.gradients import input_unit_gradients, variability
 
 from ..recipes import Recipe
 from ..selectivity_lab import SelectivityLab
-from .common import Figures, findings, number, over_alphas, write
+from .common import findings, over_alphas, write
 
 ACROSS = ("across samples", "across units")
 
