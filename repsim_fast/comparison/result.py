@@ -610,12 +610,11 @@ class SimilarityResult:
             OSError: The file cannot be written.
         """
         table = self._table()
-        columns = [column.tolist() for column in table.values()]
+        columns = [_cells(column) for column in table.values()]
         with replacing(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(table)
-            for row in zip(*columns, strict=True):
-                writer.writerow(_cell(value) for value in row)
+            writer.writerows(zip(*columns, strict=True))
         return Path(path)
 
     def _table(self) -> dict[str, npt.NDArray[Any]]:
@@ -737,11 +736,16 @@ def _merged_order(ours: str, theirs: str) -> str:
     return hashlib.sha256(f"{ours} {theirs}".encode()).hexdigest()[:16]
 
 
-def _cell(value: Any) -> Any:
-    """As a table of figures takes it: nothing for NaN, and no name for a formula."""
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
-    return "" if value != value else value
+def _cells(column: npt.NDArray[Any]) -> list[Any]:
+    """As a table of figures takes them: nothing for NaN, and no name for a formula."""
+    if column.dtype == object:
+        formulas = ("=", "+", "-", "@", "\t", "\r", "\n")
+        shown = {text: f"'{text}" if text.startswith(formulas) else text for text in set(column)}
+        return [shown[text] for text in column]
+    cells: list[Any] = column.tolist()
+    for number in np.flatnonzero(np.isnan(column)):
+        cells[number] = ""
+    return cells
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
