@@ -292,7 +292,9 @@ def show(result: SimilarityResult, report: Path, *, figures: bool = True) -> Non
     typer.echo(format_table(result.summary()))
     about = [_as_option(text) for text in result.about_values()]
     typer.echo("".join(f"\n{text}" for text in about))
-    typer.echo(f"\nOpen {report}; beside it are {'heat maps (PNG), ' * figures}table (CSV) and result.")
+    typer.echo(
+        f"\nOpen {report}; beside it are {'heat maps (PNG), ' * figures}table (CSV) and result."
+    )
 
 
 def _as_option(text: str) -> str:

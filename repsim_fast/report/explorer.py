@@ -12,11 +12,11 @@ import numpy as np
 
 from repsim_fast.analysis.estimates import student_interval
 from repsim_fast.comparison.grid import Grid, is_distance, measure_title
+from repsim_fast.comparison.overview import along_depth, by_distance
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.plotting import stages_by_name
 from repsim_fast.report.cells import Cells
 from repsim_fast.report.library import packed
-from repsim_fast.report.overview import along_depth, by_distance
 
 __all__ = ["explorer_data"]
 

@@ -10,19 +10,17 @@ from typing import Any
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
 from repsim_fast.comparison.grid import plot_grids
+from repsim_fast.comparison.overview import MODELS_OF_A_SHEET, plot_overview
 from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.comparison.storage import FILE_NAME as RESULT
 from repsim_fast.report.names import file_names
-from repsim_fast.report.overview import plot_overview
 from repsim_fast.report.page import write_report
 from repsim_fast.report.swap import changed_as_one, check, finish
 
-RESULT = "result.safetensors"
 TABLE = "similarities.csv"
 REPORT = "report.html"
 ALL_HEAT_MAPS = "heatmaps.png"
 MINUS_CHANCE = "heatmaps-minus-chance.png"
-# More have more pairs than one can look at in a picture.
-_MODELS_OF_A_SHEET = 3
 
 
 def write_folder(
@@ -110,7 +108,7 @@ def write_figures(folder: str | os.PathLike[str], result: SimilarityResult) -> l
 
 
 def _write_sheets(folder: Path, result: SimilarityResult, minus_chance: bool) -> None:
-    if len(result.models) > _MODELS_OF_A_SHEET:
+    if len(result.models) > MODELS_OF_A_SHEET:
         plot_overview(result, path=folder / ALL_HEAT_MAPS)
         return
     grids = result.grids()

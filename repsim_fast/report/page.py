@@ -12,10 +12,10 @@ import numpy as np
 
 from repsim_fast._core.files import replacing
 from repsim_fast.comparison.grid import Grid, is_distance, measure_title
+from repsim_fast.comparison.overview import MODELS_OF_A_SHEET, means_along_depth
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.report.explorer import explorer_data
 from repsim_fast.report.library import plotly_js, script_hash
-from repsim_fast.report.overview import models_matrix
 from repsim_fast.report.template import page
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ _ESTIMATORS = {
     "biased": "biased HSIC, which is above 0 also for unrelated layers, the more so the fewer the "
     "samples",
 }
-# More models than these are seen together in a table of models by models, not in a card a pair.
-_MODELS_WITH_CARDS = 3
 
 
 def write_report(
@@ -112,7 +110,7 @@ def _plain(value: Any) -> Any:
 def _section(heading: str, result: SimilarityResult) -> dict[str, Any]:
     """What the page says of a result beside its maps."""
     grids = result.grids()
-    few = len(result.models) <= _MODELS_WITH_CARDS
+    few = len(result.models) <= MODELS_OF_A_SHEET
     about = [text for text in result.about_values() if not text.startswith("no value")]
     seconds = {name: f"{value:.2f} s" for name, value in result.seconds.items()}
     name = measure_title(grids)
@@ -150,7 +148,7 @@ def _models_by_models(result: SimilarityResult) -> list[dict[str, Any]]:
     corner = "mean at the same relative depth"
     return [
         {corner: model} | dict(zip(result.models, map(float, row), strict=True))
-        for model, row in zip(result.models, models_matrix(result), strict=True)
+        for model, row in zip(result.models, means_along_depth(result), strict=True)
     ]
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from repsim_fast.analysis.estimates import jackknife_error
 from repsim_fast.comparison.grid import Array, Grid, is_distance, measure_title
-from repsim_fast.comparison.result import SimilarityResult
-from repsim_fast.plotting import HeatMap, plot_heat_maps
 
-__all__ = ["along_depth", "by_distance", "models_matrix", "plot_overview"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from repsim_fast.comparison.result import SimilarityResult
+
+__all__ = ["MODELS_OF_A_SHEET", "along_depth", "by_distance", "means_along_depth", "plot_overview"]
+
+# More have more pairs than one can look at in a picture.
+MODELS_OF_A_SHEET = 3
 
 
 def _depth_path(rows: int, columns: int) -> tuple[Array, Array]:
@@ -64,7 +69,7 @@ def by_distance(grid: Grid) -> tuple[Array, Array]:
     return _with_error(grid, mean)
 
 
-def models_matrix(result: SimilarityResult) -> Array:
+def means_along_depth(result: SimilarityResult) -> Array:
     """(models, models): means over layers at the same relative depth; NaN where not known."""
     size = len(result.models)
     found = np.full((size, size), np.nan)
@@ -90,7 +95,9 @@ def plot_overview(
         ValueError: An option out of range.
         OSError: The place cannot be written to.
     """
-    value = models_matrix(result)
+    from repsim_fast.plotting import HeatMap, plot_heat_maps
+
+    value = means_along_depth(result)
     top = float(np.nanmax(value, initial=0.0)) or 1.0 if is_distance(result.measure) else 1.0
     one = HeatMap(
         value, result.models, result.models, note="mean over layers at the same relative depth"

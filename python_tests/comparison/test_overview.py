@@ -10,7 +10,12 @@ import pytest
 
 from python_tests.comparison.made_result import make
 from repsim_fast import Grid, SimilarityResult
-from repsim_fast.report.overview import along_depth, by_distance, models_matrix, plot_overview
+from repsim_fast.comparison.overview import (
+    along_depth,
+    by_distance,
+    means_along_depth,
+    plot_overview,
+)
 
 
 def a_result(layers: tuple[int, ...] = (5, 5, 9)) -> SimilarityResult:
@@ -48,7 +53,7 @@ def test_distance() -> None:
 
 def test_models_by_models(tmp_path: Path) -> None:
     result = a_result()
-    matrix = models_matrix(result)
+    matrix = means_along_depth(result)
     for i in range(3):
         for j in range(i, 3):
             expected = along_depth(result.between(i, j))[0]
