@@ -134,7 +134,7 @@ def test_nor_is_a_ratio_taken_of_them() -> None:
     ("cpuinfo", "name"),
     [
         (
-            "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n\nmodel\t: 3\n",
+            "cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n\nmodel\t: 3\n",
             "AMD EPYC family 26 model 2",
         ),
         ("processor : 0\nBogoMIPS : 50.00\n", "cpu"),
