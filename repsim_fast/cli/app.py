@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "Compare networks layer by layer.",
     "record": "Run networks once, to be compared again and again.",
     "extend": "Add recorded networks to a comparison.",
+    "report": "Write results as a page to explore.",
     "info": "Show versions, build, devices and what is missing.",
 }
 

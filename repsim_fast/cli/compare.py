@@ -19,6 +19,7 @@ from repsim_fast._core.processes import local_device, processes
 from repsim_fast._core.signals import undisturbed
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.report.folder import write_folder
+from repsim_fast.report.library import plotly_js
 from repsim_fast.similarity import measure_names
 
 from .errors import Interrupted
@@ -96,6 +97,10 @@ MinusChance = Annotated[
     typer.Option(
         "--minus-chance", help="Draw heat maps of the values minus their chance levels as well."
     ),
+]
+Figures = Annotated[
+    bool,
+    typer.Option(help="Draw heat maps as PNGs; the report, which draws itself, is always there."),
 ]
 EstimatorName = Annotated[
     str | None,
@@ -193,6 +198,7 @@ def compare(
     jackknife: Jackknife = None,
     permutations: Permutations = None,
     minus_chance: MinusChance = False,
+    figures: Figures = True,
     batch_size: BatchSize = None,
     passes: Passes = 1,
     shuffle: Shuffle = True,
@@ -208,9 +214,9 @@ def compare(
 ) -> None:
     """Compare networks layer by layer: within each of them and between all pairs.
 
-    Writes heat maps (PNG), a report (HTML), the table of all pairs of layers (CSV) and the result
-    for further work in Python, and prints the key figures. Started by torchrun, the processes share
-    the images, and the first one writes and prints.
+    Writes a page to explore (HTML), heat maps (PNG), the table of all pairs of layers (CSV) and the
+    result for further work in Python, and prints the key figures. Started by torchrun, the processes
+    share the images, and the first one writes and prints.
 
     \b
     Examples:
@@ -232,6 +238,7 @@ def compare(
     group = processes(where)
     mixed = choose_autocast(autocast, where)
     threads_used = choose_threads(threads)
+    plotly_js()  # what a report cannot be without, before the work
     # write_folder has a lock of its own, for the time of the writing.
     with only_writer(check_writable(out) / PARTIAL) if group.first else contextlib.nullcontext():
         progress = sys.stderr.isatty() and group.first
@@ -272,30 +279,33 @@ def compare(
             )
         if not group.first:
             return
-        typer.echo("drawing heat maps and report")
+        typer.echo("writing report")
         report = write_folder(
             out,
             result,
+            figures=figures,
             outdated=[PARTIAL],
             minus_chance=minus_chance and result.chance is not None,
             introduction=_introduction(attack, eps, attack_steps),
             tables={"Models": zoo.about},
         )
-    show(result, report)
+    show(result, report, figures=figures)
     if minus_chance and result.chance is None:
         raise ValueError(
             f"--minus-chance: no chance level ({_as_option(result.chance_note)}); all else is there"
         )
 
 
-def show(result: SimilarityResult, report: Path) -> None:
+def show(result: SimilarityResult, report: Path, *, figures: bool = True) -> None:
     """Print the key figures, and where the rest is."""
     seconds = result.seconds["total"]
     typer.echo(f"\n{result.n_samples:,} images in {seconds:.1f} s; {result.measure}:\n")
     typer.echo(format_table(result.summary()))
     about = [_as_option(text) for text in result.about_values()]
     typer.echo("".join(f"\n{text}" for text in about))
-    typer.echo(f"\nOpen {report}; beside it are heat maps (PNG), table (CSV) and result.")
+    typer.echo(
+        f"\nOpen {report}; beside it are {'heat maps (PNG), ' * figures}table (CSV) and result."
+    )
 
 
 def _as_option(text: str) -> str:

@@ -344,9 +344,14 @@ def without_each_group(
     These are the replicates of a jackknife: the standard error of any smooth function of cells is
     √((G-1)/G Σ (fᵍ - f̄)²) over its values on them.
     """
-    left = hsic.sum(dim=0) - hsic
-    own = left.diagonal(dim1=1, dim2=2)
-    return _ratio(left[:, rows, columns], own[:, rows], own[:, columns])
+    own = _without_each(hsic.diagonal(dim1=1, dim2=2))
+    return _ratio(_without_each(hsic[:, rows, columns]), own[:, rows], own[:, columns])
+
+
+def _without_each(
+    sums: Tensor,  # (G, ...)
+) -> Tensor:
+    return sums.sum(dim=0) - sums
 
 
 def _cka(
