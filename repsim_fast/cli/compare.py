@@ -215,7 +215,7 @@ def compare(
     """Compare networks layer by layer: within each of them and between all pairs.
 
     Writes a page to explore (HTML), heat maps (PNG), the table of all pairs of layers (CSV) and the
-    result for further work in Python, and prints the key figures. Started by torchrun, the processes
+    result for further work in Python, and prints the key figures. Started by torchrun, processes
     share the images, and the first one writes and prints.
 
     \b
