@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
-EXPERIMENTS ?= robust_representations catastrophic_overfitting class_selectivity
+EXPERIMENTS ?= robust_representations catastrophic_overfitting class_selectivity compact_robust
 DIST ?= dist
 WORKERS ?= auto
 
@@ -22,7 +22,7 @@ GPU_TESTS := kernels similarity attacks rest
 GPU_SANITIZERS := memcheck racecheck initcheck synccheck
 GPU_BENCHES := operators study paths steps svd attacks end-to-end
 
-.PHONY: demo test build lint lint-python lint-cpp format doctest bench bench-check experiment-smoke cuda-check cuda-check-all \
+.PHONY: demo test docs build lint lint-python lint-cpp format doctest bench bench-check experiment-smoke cuda-check cuda-check-all \
         compiler-check test-levels faults \
         sanitize sanitize-cpu torch-check sdist wheel-check clean help \
         gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-learning gpu-experiment \
@@ -34,8 +34,14 @@ demo: $(VENV)/.built  ## main job: train, compare, picture and report on embedde
 test: doctest  ## examples of the docstrings, then the test suite
 	$(PYTEST) python_tests
 
+# Without the adapters that cannot be imported without their packages.
 doctest: $(VENV)/.built  ## examples of the docstrings
-	$(PYTEST) --doctest-modules repsim_fast
+	$(PYTEST) --doctest-modules repsim_fast --ignore-glob='*/adapters/[lt]*.py'
+
+docs: $(VENV)/.built  ## the documentation site in $(OUT)/docs; warnings are errors
+	$(BIN)/python -c "import sphinx, myst_parser, furo" 2>/dev/null || \
+	  $(BIN)/pip install -q sphinx myst-parser furo
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs $(OUT)/docs
 
 experiment-smoke: $(VENV)/.built  ## the experiments on digits, each in two minutes
 	for name in $(EXPERIMENTS); do \

@@ -13,7 +13,7 @@ from typing import Any
 
 README = Path(__file__).parents[1] / "README.md"
 OF_TRAINING = Path(__file__).parent / "README.md"
-RESULTS = Path(__file__).parent / "results" / "amd-epyc-1-threads"
+RESULTS = Path(__file__).parent / "results" / "amd-epyc-family-26-1-threads"
 OF_L1 = Path(__file__).parent / "results" / "l1_attack.json"
 BEGIN, END = "<!-- speed: benchmarks/readme_table.py -->\n", "<!-- end -->\n"
 BEGIN_L1 = "<!-- l1: benchmarks/readme_table.py -->\n"
@@ -93,7 +93,9 @@ def speedups() -> list[tuple[str, str]]:
 
 def table() -> str:
     """The table as Markdown."""
-    lines = ["| on one core, float32 | |", "|---|---|"]
+    at = json.loads((RESULTS / "layer_grid.json").read_text())["machine"]
+    threads = f"{at['threads']} thread{'s' * (at['threads'] > 1)}"
+    lines = [f"| {at['processor']}, {threads}, float32 | |", "|---|---|"]
     lines += [f"| {what} | {figure} |" for what, figure in layer_grid() + speedups()]
     return "\n".join(lines) + "\n"
 

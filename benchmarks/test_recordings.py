@@ -50,7 +50,7 @@ def test_recording(stored, record, tmp_path):
     off = np.abs(compare([made]).value - alone().value).max()
     assert off == 0 if stored is None else off < 1e-4
     times = side_by_side(
-        {"compare": alone, "record": recording}, rounds=9, warmup=1, clock=time.process_time
+        {"compare": alone, "record": recording}, rounds=15, warmup=1, clock=time.process_time
     )
     record(
         f"record, {stored or 'as computed'}", **times["record"].row(),

@@ -112,7 +112,7 @@ def merged(held: dict[str, Any], where: dict[str, Any], rows: list[Row]) -> dict
 
 
 def machine_name() -> str:
-    """Folder of the results: the GPU, or processor and cores."""
+    """Folder of the results: the GPU, or model of the processor and threads."""
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
     else:
@@ -122,10 +122,18 @@ def machine_name() -> str:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return processor_of(Path("/proc/cpuinfo").read_text())
     except OSError:
         return platform.processor() or platform.machine()
-    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "cpu")
+
+
+def processor_of(cpuinfo: str) -> str:
+    """Name, family and model: virtual machines call every generation "AMD EPYC" or "Xeon"."""
+    pairs = (line.partition(":") for line in cpuinfo.partition("\n\n")[0].splitlines())
+    held = {name.strip(): value.strip() for name, _, value in pairs}
+    numbers = {"family": held.get("cpu family"), "model": held.get("model")}
+    known = [f"{name} {number}" for name, number in numbers.items() if number]
+    return " ".join([held.get("model name", "cpu"), *known])
 
 
 def _commit() -> str:

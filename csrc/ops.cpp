@@ -15,6 +15,12 @@ STABLE_TORCH_LIBRARY(repsim_fast, m) {
       "centered_gram_out(Tensor x, str centering, bool packed, str precision, Tensor(a!) out) "
       "-> ()");
   m.def("cross_gram(Tensor x, Tensor y) -> Tensor");
+  m.def(
+      "batch_norm_relu(Tensor x, Tensor weight, Tensor bias, Tensor? mean, Tensor? variance, "
+      "float eps) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "batch_norm_relu_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, "
+      "Tensor variance, float eps, bool constant, bool input_only) -> (Tensor, Tensor, Tensor)");
   m.def("batched_eigh(Tensor a) -> (Tensor, Tensor)");
   m.def("batched_svdvals(Tensor a, Tensor? rows, Tensor? columns) -> Tensor");
   m.def("batched_nuclear_norm(Tensor a, Tensor? rows, Tensor? columns) -> Tensor");

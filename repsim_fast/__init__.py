@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from repsim_fast.comparison.grid import Grid
     from repsim_fast.comparison.record import record
     from repsim_fast.comparison.recording import Recording
-    from repsim_fast.comparison.result import SimilarityResult
+    from repsim_fast.comparison.result import SimilarityResult, load
     from repsim_fast.comparison.zoo import compare_zoo
     from repsim_fast.ops.extension import build_info
 
@@ -29,6 +29,7 @@ __all__ = [
     "compare",
     "compare_zoo",
     "list_layers",
+    "load",
     "ops",
     "record",
     "similarity",
@@ -44,6 +45,7 @@ _HOMES = {
     "compare": "comparison.compare",
     "compare_zoo": "comparison.zoo",
     "list_layers": "capture",
+    "load": "comparison.result",
     "record": "comparison.record",
 }
 _ROOMS = {module.name for module in pkgutil.iter_modules(__path__) if module.ispkg}

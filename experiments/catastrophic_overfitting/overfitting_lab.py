@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ from torch import Tensor, nn
 
 from experiments.lab.comparisons import Comparison, LayerRule, compare_networks
 from experiments.lab.datasets import DataSet
-from experiments.lab.files import digest, write_text
+from experiments.lab.files import digest
 from experiments.lab.lab import Lab
 from experiments.lab.recipes import Training, usual_training
 from experiments.lab.threats import Threat, pgd
+from repsim_fast.analysis.dimensionality import dimensionality
 from repsim_fast.analysis.estimates import Estimate, share
+from repsim_fast.analysis.selectivity import selectivity
 from repsim_fast.attacks import FGSM, PGD
 from repsim_fast.data.interventions import (
     carriers_alone,
@@ -33,6 +34,7 @@ from .presets import Preset
 from .recipes import Filtered, Recipe, method_of
 
 GREY = 0.5
+UNKNOWN = float("nan")
 
 
 def is_compared(name: str, module: nn.Module) -> bool:
@@ -131,16 +133,16 @@ class OverfittingLab(Lab[Recipe, Preset]):
         the class of the ``image`` and of the ``feature``; ``alone`` on grey and black images with
         the feature. Before the last epoch of few images only.
         """
-        self.networks.train(recipe)  # noted as used, also where all is known
         n = len(self.test_data)
         if epoch not in (None, recipe.epochs):
             n = min(n, self.preset.probed)
         preset = self.preset
-        about = [recipe.name, epoch, n, preset.attack_steps, preset.restarts, self.dataset.name]
-        path = self.networks.folder / recipe.name / f"scores-{digest(about)}.json"
-        if not path.exists():
-            write_text(path, json.dumps(self._scores(recipe, epoch, n)))
-        held: dict[str, Any] = json.loads(path.read_text())
+        held = self.networks.measured(
+            recipe,
+            "scores",
+            [recipe.name, epoch, n, preset.attack_steps, preset.restarts, self.dataset.name],
+            lambda: self._scores(recipe, epoch, n),
+        )
         return {name: share(value, count) for name, (value, count) in held.items()}
 
     def _scores(self, recipe: Recipe, epoch: int | None, n: int) -> dict[str, tuple[float, int]]:
@@ -180,17 +182,44 @@ class OverfittingLab(Lab[Recipe, Preset]):
 
     def geometry(self, recipe: Recipe, epoch: int) -> dict[str, float]:
         """Alignment, curvature and class selectivity after an epoch, see ``Diagnostics``."""
-        self.networks.train(recipe)
-        about = [recipe.name, epoch, self.preset.curved, self.preset.probed, self.dataset.name]
-        path = self.networks.folder / recipe.name / f"geometry-{digest(about)}.json"
-        if not path.exists():
+        preset = self.preset
+
+        def measure() -> dict[str, float]:
             x, y = self.changed(self.test_data.subset(self._probed), recipe)
-            model, eps, curved = self.network(recipe, epoch), recipe.eps / 255, self.preset.curved
+            model, eps, curved = self.network(recipe, epoch), recipe.eps / 255, preset.curved
             along = Diagnostics(x, y, eps=eps, curvature=False, outside="clip").measure(model)
             bent = Diagnostics(x[:curved], y[:curved], selectivity=False).measure(model)
-            write_text(path, json.dumps({**along, **bent}))
-        held: dict[str, float] = json.loads(path.read_text())
-        return held
+            return {**along, **bent}
+
+        about = [recipe.name, epoch, preset.curved, preset.probed, self.dataset.name]
+        held = self.networks.measured(recipe, "geometry", about, measure)
+        return {name: UNKNOWN if value is None else value for name, value in held.items()}
+
+    def units(self, recipe: Recipe, epoch: int, beta: float) -> dict[str, dict[str, Estimate]]:
+        """What the units of layers do after an epoch, on all test images with a feature of this
+        amplitude: ``dimensions``, the participation ratio of each compared layer, and
+        ``selectivity``, the mean class selectivity of each ReLU."""
+
+        def measure() -> dict[str, Any]:
+            images = inject(self.test_data, beta / 255, self.carriers)
+            model, size = self.network(recipe, epoch), self.preset.compare_batch
+            used = dimensionality(model, images, layers=self.layers, batch_size=size)
+            chosen = selectivity(model, images, batch_size=size)
+            ratios = {name: own.clean.participation_ratio for name, own in used.items()}
+            return {
+                "dimensions": {k: [e.value, e.standard_error] for k, e in ratios.items()},
+                "selectivity": {name: [index, UNKNOWN] for name, index in chosen.layers.items()},
+            }
+
+        about = [epoch, beta, len(self.test_data), self.dataset.name]
+        held = self.networks.measured(recipe, "units", about, measure)
+        return {
+            kind: {
+                layer: Estimate(*(UNKNOWN if number is None else number for number in pair))
+                for layer, pair in layers.items()
+            }
+            for kind, layers in held.items()
+        }
 
     @property
     def _probed(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from experiments.lab import datasets
 from experiments.lab.comparisons import LayerRule
 from experiments.lab.datasets import DataSet
-from experiments.lab.files import digest, read_json, write_json
 from experiments.lab.lab import Lab, View
 from experiments.lab.recipes import Training, usual_training
 from experiments.lab.threats import Threat, pgd
@@ -21,7 +20,7 @@ from repsim_fast.analysis.units import is_relu
 from repsim_fast.data import augmentation
 from repsim_fast.training import Diagnostics, Evaluation, Optimisation, SelectivityRegulariser
 
-from . import corruptions
+from . import corruptions, presets
 from .mixing import mixed_chains
 from .presets import Preset
 from .recipes import MIXED, PGD, STANDARD, Recipe, method_of
@@ -100,14 +99,6 @@ class SelectivityLab(Lab[Recipe, Preset]):
         """Networks without the regulariser, trained by a method, one a seed."""
         return [self.recipe(method=method, seed=seed) for seed in self.preset.seeds]
 
-    def kept(self, recipe: Recipe, name: str, settings: Any, measure: Callable[[], Any]) -> Any:
-        """What is measured of a network, as JSON holds it; once for the same settings."""
-        self.networks.train(recipe)
-        path = self.networks.folder / recipe.name / f"{name}-{digest(settings)}.json"
-        if not path.exists():
-            write_json(path, measure())
-        return read_json(path)
-
     def model_of(self, recipe: Recipe) -> nn.Module:
         """The trained network, in eval mode."""
         return self.model(View("", recipe)).eval()
@@ -119,7 +110,7 @@ class SelectivityLab(Lab[Recipe, Preset]):
             return float(self._correct(self.model_of(recipe), *self.images()).float().mean())
 
         n = len(self.test_data)
-        return share(self.kept(recipe, "clean", self.preset.test_images, measure), n)
+        return share(self.networks.measured(recipe, "clean", self.preset.test_images, measure), n)
 
     def adversarial(self, recipe: Recipe) -> Tensor:
         """The test images, attacked by PGD at the largest radius."""
@@ -178,7 +169,9 @@ class SelectivityLab(Lab[Recipe, Preset]):
             }
 
         settings = [self.corruption_source, self.preset.test_images]
-        found: dict[str, list[float]] = self.kept(recipe, "corruptions", settings, measure)
+        found: dict[str, list[float]] = self.networks.measured(
+            recipe, "corruptions", settings, measure
+        )
         return found
 
     def blended(self) -> Tensor:
@@ -204,5 +197,10 @@ def check(lab: SelectivityLab) -> None:
         raise ValueError(
             f"gradients need {preset.gradient_images} test images, got {len(lab.test_data)}"
         )
-    lab.corruption_kinds()
-    corruptions.kinds(preset.corruptions)
+    try:
+        lab.corruption_kinds()
+        corruptions.kinds(preset.corruptions)
+    except ImportError as error:
+        raise ImportError(
+            f"{error}; --preset {presets.WITHOUT_PACKAGE} does without, of six kinds instead of 19"
+        ) from None

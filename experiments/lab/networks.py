@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -11,11 +12,11 @@ from typing import Any, Generic, SupportsFloat, TypeVar
 
 from torch import nn
 
-from repsim_fast import models, training
+from repsim_fast import models, pruning, training
 from repsim_fast._core import headers
 from repsim_fast._core.locks import Taken, locked
 
-from .files import write_text
+from .files import digest, read_json, write_json, write_text
 from .recipes import Recipe, Training
 from .record import LAB, commit
 
@@ -23,6 +24,7 @@ R = TypeVar("R", bound=Recipe)
 
 _DONE = headers.record({"seconds": headers.number(0)}, {"commit": headers.text()})
 LATE = "the time is over"
+_PAUSE = 1.0  # seconds between looks at what another process trains
 
 
 class OutOfTime(Exception):
@@ -72,6 +74,20 @@ class Networks(Generic[R]):
         lines = (self.folder / recipe.name / "log.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
+    def measured(self, recipe: R, name: str, settings: Any, measure: Callable[[], Any]) -> Any:
+        """What is measured of a network, as JSON holds it, kept beside it: once for equal settings.
+
+        Args:
+            name: Of the kind of measurement.
+            settings: Plain data that tell this measurement from others of its kind.
+            measure: Makes it, plain data; NaN comes out as None.
+        """
+        self.train(recipe)
+        path = self.folder / recipe.name / f"{name}-{digest(settings)}.json"
+        if not path.exists():
+            write_json(path, measure())
+        return read_json(path)
+
     def train(self, recipe: R) -> None:
         """Train, or go on training, unless it is done already."""
         folder = self.folder / recipe.name
@@ -102,23 +118,40 @@ class Networks(Generic[R]):
     def share(self, recipes: Iterable[R]) -> None:
         """Train what is neither done nor being trained by another process, in this order.
 
-        Processes that do so with the same folder at the same time share the work.
+        Processes that do so with the same folder at the same time share the work. A training that
+        begins with another network waits while a process has that in hand.
 
         Raises:
             OutOfTime: As `train` does.
         """
-        for recipe in recipes:
-            folder = self.folder / recipe.name
-            if (folder / "done.json").exists():
-                continue
-            self._check_time(f"before {recipe.name}")
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock = locked(folder / ".training.lock")
-            except Taken:
-                continue
-            with lock:
-                self.train(recipe)
+        left = list(recipes)
+        while left:
+            waiting = [recipe for recipe in left if not self._shared(recipe)]
+            if len(waiting) == len(left):
+                time.sleep(_PAUSE)
+            left = waiting
+
+    def _shared(self, recipe: Any) -> bool:
+        """Whether nothing is left to do here: trained, or in another process's hands."""
+        if self._is_done(recipe):
+            return True
+        self._check_time(f"before {recipe.name}")
+        for earlier in recipe.after:
+            self._shared(earlier)
+            if not self._is_done(earlier):
+                return False
+        folder = self.folder / recipe.name
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = locked(folder / ".training.lock")
+        except Taken:
+            return True
+        with lock:
+            self.train(recipe)
+        return True
+
+    def _is_done(self, recipe: Recipe) -> bool:
+        return (self.folder / recipe.name / "done.json").exists()
 
     def _seconds(self, recipe: R, done: Path) -> float:
         """Of the whole training: as noted, or the log's where the note is damaged."""
@@ -137,7 +170,7 @@ class Networks(Generic[R]):
 
         def keep(epochs: int) -> None:
             if epochs in recipe.keep:
-                models.save_checkpoint(folder / _kept(epochs), model, **architecture)
+                _save(folder / _kept(epochs), model, architecture)
 
         def on_epoch(_: nn.Module, record: training.Epoch) -> Mapping[str, SupportsFloat] | None:
             nonlocal began
@@ -150,19 +183,37 @@ class Networks(Generic[R]):
             return figures
 
         keep(0)
-        return training.train(
-            model,
-            asked.data,
-            **asked.options,
-            on_epoch=on_epoch,
-            saving=training.Saving(folder, architecture, resume=True, log=folder / "log.jsonl"),
-            device=self.device,
-            progress=self.progress,
+        masks = asked.masks
+        saving = training.Saving(
+            folder,
+            architecture if masks is None else None,  # of which masked networks are not
+            resume=True,
+            log=folder / "log.jsonl",
         )
+        with contextlib.nullcontext() if masks is None else masks(model):
+            history = training.train(
+                model,
+                asked.data,
+                **asked.options,
+                on_epoch=on_epoch,
+                saving=saving,
+                device=self.device,
+                progress=self.progress,
+            )
+        if masks is not None:
+            _save(folder / "last.safetensors", model, architecture)
+        return history
 
     def _check_time(self, where: str) -> None:
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise OutOfTime(f"stopped {where}")
+
+
+def _save(path: Path, model: nn.Module, architecture: Mapping[str, Any]) -> None:
+    """As an ordinary network, masked weights 0."""
+    ordinary = models.build(**architecture, seed=0)
+    ordinary.load_state_dict(pruning.apply(model))
+    models.save_checkpoint(path, ordinary, **architecture)
 
 
 def _kept(epoch: int) -> str:

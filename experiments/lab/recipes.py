@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +49,11 @@ class Recipe:
         return "network"
 
     @property
+    def after(self) -> tuple[Recipe, ...]:
+        """Of the networks that its training begins with."""
+        return ()
+
+    @property
     def name(self) -> str:
         """Short name with a hash of everything."""
         return f"{self.architecture}-{self.kind}-seed{self.seed}-{digest(self)}"
@@ -63,6 +69,9 @@ class Training:
         data: What it is trained on.
         options: Further arguments of ``repsim_fast.training.train``.
         on_epoch: As there; its figures come out of ``Networks.history``.
+        masks: What masks weights of the model while it is trained, such as
+            ``repsim_fast.pruning.learned_scores``; the network is kept as an ordinary one, with
+            masked weights 0.
     """
 
     model: nn.Module
@@ -70,6 +79,7 @@ class Training:
     data: Any
     options: Mapping[str, Any]
     on_epoch: OnEpoch | None = None
+    masks: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
 
 
 def usual_training(
@@ -78,14 +88,16 @@ def usual_training(
     *,
     evaluation: Evaluation,
     optimisation: Optimisation | None = None,
+    begins: nn.Module | None = None,
     **options: Any,
 ) -> Training:
-    """A new network of the recipe's architecture and sizes.
+    """Training of the recipe's sizes, of a network of its architecture.
 
     Args:
         data: All training images.
         evaluation: What is measured after every ``recipe.watch`` epochs.
         optimisation: Beside the precision, which the recipe says.
+        begins: The network that training begins with; default a new one.
         options: What else ``repsim_fast.training.train`` is told: method, schedule, augmentation.
     """
     architecture: dict[str, Any] = {
@@ -104,5 +116,5 @@ def usual_training(
         "optimisation": replace(optimisation or Optimisation(), autocast=precision),
         "evaluation": replace(evaluation, every=recipe.watch) if recipe.watch else None,
     }
-    model = models.build(**architecture, seed=recipe.seed)
+    model = models.build(**architecture, seed=recipe.seed) if begins is None else begins
     return Training(model, architecture, data, {**usual, **options})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.attacks import APGD, FGSM, NFGSM, PGD, Execution
+from repsim_fast.attacks import APGD, FGSM, NFGSM, PGD, AutoAttack, Execution
 from repsim_fast.training import Evaluation, methods, train
 from repsim_fast.training.methods import TrainingBatch
 
@@ -45,6 +47,7 @@ def attacks(norm: str, outside: Any) -> list[Any]:
         PGD(eps, steps=5, select="best", restarts=2, early_stop=True, **common),
         APGD(eps, steps=10, **common),
         FGSM(eps, **common),
+        AutoAttack(eps, stages=("apgd-ce",), steps=10, **common),
     ]
 
 
@@ -104,6 +107,53 @@ def test_images_inside_are_attacked_as_ever(
         assert torch.allclose(one, other, atol=1e-9)
 
 
+class Corners:
+    """Stands for an attack of pyautoattack: it takes images in [0, 1] only, and may end outside of
+    any ball, at a corner of the box."""
+
+    def __init__(self, model: nn.Module, **options: Any) -> None:
+        self.model = model
+
+    def perturb(self, x: Tensor, y: Tensor) -> Tensor:
+        assert x.min() >= 0
+        assert x.max() <= 1
+        images = x.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(self.model(images), y)
+        (gradient,) = torch.autograd.grad(loss, images)
+        return (gradient > 0).to(x)
+
+
+@pytest.mark.parametrize("outside", ["clip", "keep"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_stages_of_the_package_are_brought_back_into_the_region(
+    model: nn.Module,
+    injected: tuple[Tensor, Tensor],
+    norm: str,
+    outside: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    package, fab, square = (ModuleType(n) for n in ("pyautoattack", "fab_pt", "square"))
+    package.fab_pt, package.square = fab, square  # type: ignore[attr-defined]
+    square.SquareAttack = Corners  # type: ignore[attr-defined]
+    for name, module in (("", package), (".fab_pt", fab), (".square", square)):
+        monkeypatch.setitem(sys.modules, f"pyautoattack{name}", module)
+    x = injected[0]
+    y = model(x).argmax(1)  # stages are shown what is not fooled yet
+    eps = {"linf": EPS, "l2": 0.4, "l1": 2.0}[norm]
+    adv = AutoAttack(eps, norm=norm, outside=outside, stages=("square",), seed=0)(model, x, y)
+    box = (0.0, 1.0) if outside == "clip" else (x.clamp(max=0), x.clamp(min=1))
+    assert torch.equal(adv, adv.clamp(*map(torch.as_tensor, box)))
+    pulled = length(x - x.clamp(0, 1), norm) if outside == "clip" else 0.0
+    assert (length(adv - x, norm) <= eps * (1 + 1e-5) + pulled).all()
+    begin = x.clamp(0, 1) if outside == "clip" else x
+    loss, before = (
+        nn.functional.cross_entropy(model(images), y, reduction="none") for images in (adv, begin)
+    )
+    assert (loss > before).float().mean() > 0.9
+    with pytest.raises(ValueError, match="with outside='clip'"):
+        AutoAttack(eps, norm=norm, stages=("square",))(model, x, y)
+
+
 def test_no_bounds(model: nn.Module, injected: tuple[Tensor, Tensor]) -> None:
     x, y = injected
     adv = NFGSM(EPS, bounds=(-torch.inf, torch.inf), seed=0)(model, x, y)
@@ -143,6 +193,7 @@ def test_bad_input(model: nn.Module, injected: tuple[Tensor, Tensor]) -> None:
     for make in (
         lambda: PGD(EPS, outside="pull"),  # type: ignore[arg-type]
         lambda: APGD(EPS, outside="pull"),  # type: ignore[arg-type]
+        lambda: AutoAttack(EPS, outside="pull"),  # type: ignore[arg-type]
         lambda: methods.free(EPS, outside="pull"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ValueError, match="outside: expected one of 'error', 'clip', 'keep'"):

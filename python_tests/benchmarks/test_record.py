@@ -128,3 +128,17 @@ def test_nor_is_a_ratio_taken_of_them() -> None:
     assert times_as_fast(slow, {"case": "fast", "median_s": 2.0, "machine": HERE}) == 1.5
     with pytest.raises(SystemExit, match="slow and fast were not measured together"):
         times_as_fast(slow, {"case": "fast", "median_s": 2.0, "machine": THERE})
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        (
+            "cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n\nmodel\t: 3\n",
+            "AMD EPYC family 26 model 2",
+        ),
+        ("processor : 0\nBogoMIPS : 50.00\n", "cpu"),
+    ],
+)
+def test_machines_are_told_apart_by_the_model_of_their_processor(cpuinfo: str, name: str) -> None:
+    assert runpy.run_path(str(BENCHMARKS / "timing.py"))["processor_of"](cpuinfo) == name

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from python_tests.support.commands import TRAIN, Run, run_command
 from repsim_fast import data, models
-from repsim_fast.verification import Certificates, certified_accuracy, certify
+from repsim_fast.verification import (
+    Certificates,
+    certified_accuracy,
+    certify,
+    margin_bounds,
+    verified_accuracy,
+)
 
 FEW = ("--data", "digits", "--limit", "20", "--n", "50", "--n0", "10", "--threads", "1")
 
@@ -103,3 +111,76 @@ def test_ctrl_c_says_what_takes_less(
     assert result.exit_code == 130
     assert "a smaller --limit or fewer copies (--n) take less" in result.output
     assert not (tmp_path / "radii.json").exists()
+
+
+class TestBounds:
+    GIVEN = ("--data", "digits", "--limit", "20", "--threads", "1", "--method", "ibp")
+
+    @pytest.mark.parametrize("method", ["ibp", "crown-ibp"])
+    def test_accuracy_is_that_of_python(
+        self, run: Run, noisy: Path, tmp_path: Path, method: str
+    ) -> None:
+        out = tmp_path / "verified.json"
+        options = ("--method", method, "--eps", "1/1000", "--batch-size", 7, "--out", out)
+        result = run("certify", noisy, *self.GIVEN, *options)
+        assert result.exit_code == 0, result.output
+        held = json.loads(out.read_text())
+        network, _ = models.load_checkpoint(noisy)
+        images = data.load("digits", "test", limit=20, seed=0)
+        expected = verified_accuracy(network, images, 1e-3, method=method)
+        assert held["accuracy"] == asdict(expected)
+        assert (held["method"], held["eps"], held["batch_size"]) == (method, 1e-3, 7)
+        assert f"verified accuracy  {expected.verified:.3f}" in result.output
+
+    def test_an_interrupted_run_goes_on(
+        self, run: Run, noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known = tmp_path / "known.json"
+        options = (*self.GIVEN, "--eps", "0.001", "--batch-size", 8)
+        calls = []
+
+        def interrupting(*args: Any, **kwargs: Any) -> torch.Tensor:
+            calls.append(len(args[1]))
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return margin_bounds(*args, **kwargs)
+
+        monkeypatch.setattr("repsim_fast.verification.accuracy.margin_bounds", interrupting)
+        result = run("certify", noisy, *options, "--resume", known)
+        assert result.exit_code == 130
+        assert "to go on: the same again" in result.output
+        assert len(json.loads(known.read_text())["right"]) == 8
+        result = run("certify", noisy, *options, "--resume", known)
+        assert result.exit_code == 0, result.output
+        assert len(json.loads(known.read_text())["right"]) == 20
+        result = run("certify", noisy, *self.GIVEN, "--eps", "0.002", "--resume", known)
+        assert result.exit_code == 1
+        assert "name another file" in result.output
+
+    def test_the_radius_is_that_of_the_training(
+        self, run: Run, noisy: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "bounded.safetensors"
+        how = ("--method", "ibp", "--eps", "0..0.004@0.5", "--epochs", 1, "--limit", 60)
+        assert run(*TRAIN, *how, "--out", out).exit_code == 0
+        result = run("certify", out, *self.GIVEN)
+        assert result.exit_code == 0, result.output
+        assert "by ibp within linf 0.004" in result.output
+        result = run("certify", noisy, *self.GIVEN)
+        assert result.exit_code == 1
+        assert "--eps: say how far" in result.output
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--n", "5"), "--n: method 'ibp' has none"),
+            (("--sigma", "0.1"), "--sigma: method 'ibp' has none"),
+            (("--method", "smoothing", "--eps", "0.1"), "--eps: method 'smoothing' has none"),
+        ],
+    )
+    def test_options_of_the_other_kind(
+        self, run: Run, noisy: Path, options: tuple[str, ...], message: str
+    ) -> None:
+        result = run("certify", noisy, *self.GIVEN, *options)
+        assert result.exit_code == 1
+        assert message in result.output

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from python_tests.support.commands import TRAIN, Run
+from repsim_fast import models
 
 COMPARE = ["compare", "resnet-8", "--data", "digits", "--limit", "40", "--threads", "1"]
 
@@ -164,11 +166,37 @@ def test_errors_from_below_are_one_line_and_debug_shows_all(
 
 
 @pytest.mark.filterwarnings("default::UserWarning:repsim_fast")
-def test_warning_is_one_line(run: Run, tmp_path: Path) -> None:
+def test_warning_is_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(*_: object, **__: object) -> None:
+        warnings.warn("half of the images are gone", stacklevel=1)
+        raise ValueError("all of them")
+
+    monkeypatch.setattr("repsim_fast.data.load", warn)
+    result = run(*COMPARE, "--out", tmp_path)
+    assert result.stderr.splitlines()[0] == "warning: half of the images are gone"
+
+
+@pytest.mark.filterwarnings("default::UserWarning:repsim_fast")
+def test_a_note_of_a_comparison_stands_once(run: Run, tmp_path: Path) -> None:
     result = run(
         "compare", "resnet-8", "--data", "digits", "--limit", "34", "--batch-size", "16",
         "--threads", "1", "--out", tmp_path, "--layers", "fc",
     )  # fmt: skip
     assert result.exit_code == 0
-    assert "warning: dropped 1 of 3 batches, of 2 samples" in result.stderr
-    assert ".py:" not in result.stderr
+    assert result.output.count("dropped 1 of 3 batches, of 2 samples") == 1
+    assert "\nnote: dropped 1 of 3 batches, of 2 samples" in result.stdout
+
+
+@pytest.mark.filterwarnings("default::UserWarning:repsim_fast")
+def test_why_similarities_are_undefined_is_warned_of(run: Run, tmp_path: Path) -> None:
+    weights = models.build("resnet-8", num_classes=10, in_channels=1, seed=0)
+    with torch.no_grad():
+        weights.fc.weight.zero_()
+    about = {"name": "resnet-8", "num_classes": 10, "in_channels": 1}
+    models.save_checkpoint(tmp_path / "flat.safetensors", weights, **about)
+    result = run(
+        "compare", tmp_path / "flat.safetensors", "--data", "digits", "--limit", "32",
+        "--threads", "1", "--out", tmp_path / "out", "--layers", "fc",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "warning: similarity is undefined (NaN) for layers 'fc'" in result.stderr

@@ -52,3 +52,74 @@ def test_named_layers_and_bad_input(run: Run, dense: Path, tmp_path: Path) -> No
     assert run("prune", dense, "--sparsity", 0.5, "--layer", name, "--out", out).exit_code == 0
     left = pruning.report(models.load_checkpoint(out)[0]).layers
     assert [layer.sparsity for layer in left] == [0.5] + [0.0] * (len(left) - 1)
+
+
+QUICK = ("--data", "digits", "--limit", 60, "--test-limit", 20, "--epochs", 1, "--threads", 1)
+
+
+def zeros(path: Path) -> dict[str, torch.Tensor]:
+    network, _ = models.load_checkpoint(path)
+    names = {f"{layer.name}.weight" for layer in pruning.report(network).layers}
+    return {name: value == 0 for name, value in network.state_dict().items() if name in names}
+
+
+def test_a_pruned_network_is_tuned_and_stays_pruned(run: Run, dense: Path, tmp_path: Path) -> None:
+    compact, tuned, again = (tmp_path / f"{n}.safetensors" for n in ("compact", "tuned", "again"))
+    assert run("prune", dense, "--sparsity", 0.75, "--out", compact).exit_code == 0
+    result = run("train", "--init", compact, *QUICK, "--ema", 0.5, "--out", tuned)
+    assert result.exit_code == 0, result.output
+    before, after = zeros(compact), zeros(tuned)
+    pruned = sum(int(z.sum()) for z in before.values())
+    assert pruned > 100_000
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert models.checkpoint_header(tuned)["pruned"]["sparsity"] == 0.75
+    first, second = (models.load_checkpoint(p)[0].state_dict() for p in (compact, tuned))
+    assert not all(torch.equal(first[name], second[name]) for name in before)
+    best = tmp_path / "tuned.training" / "best.safetensors"
+    assert torch.equal(zeros(best)[next(iter(before))], next(iter(before.values())))
+    # And further: what is tuned says that it was pruned.
+    assert run("prune", tuned, "--sparsity", 0.9, "--out", again).exit_code == 0
+    assert all(bool(zeros(again)[name][before[name]].all()) for name in before)
+    result = run("train", "--init", compact, *QUICK, "--no-keep-zeros", "--out", again)
+    assert result.exit_code == 0, result.output
+    # Some lie behind neurons that never answer.
+    assert sum(int(z.sum()) for z in zeros(again).values()) < pruned / 50
+
+
+def test_a_stopped_tuning_goes_on(
+    run: Run, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compact = tmp_path / "compact.safetensors"
+    assert run("prune", dense, "--sparsity", 0.75, "--out", compact).exit_code == 0
+    paths = [tmp_path / "whole.safetensors", tmp_path / "resumed.safetensors"]
+    options = ("--init", compact, *QUICK, "--epochs", 2)
+    assert run("train", *options, "--out", paths[0]).exit_code == 0
+    from repsim_fast.cli import train as command
+
+    def stopped(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_epoch_line", stopped)
+        assert run("train", *options, "--out", paths[1]).exit_code != 0
+    result = run("train", *options, "--resume", "--out", paths[1])
+    assert result.exit_code == 0, result.output
+    whole, resumed = (models.load_checkpoint(path)[0].state_dict() for path in paths)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model", "resnet-digits", "--keep-zeros"), "--keep-zeros: say whose with --init"),
+        (("--init", "dense.safetensors", "--keep-zeros"), "expected weights that are 0, got none"),
+    ],
+)
+def test_zeros_that_are_not_there(
+    run: Run, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    result = run("train", *QUICK, *options, "--out", "out.safetensors")
+    assert result.exit_code == 1
+    assert message in result.output

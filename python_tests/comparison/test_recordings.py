@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -504,6 +507,42 @@ class TestResuming:
             record(one, images, tmp_path / "x", every=1, **SETTINGS)
         with pytest.raises(ValueError, match=r"model: .* another one"):
             record(two, images, tmp_path / "x", every=1, **SETTINGS)
+
+
+_KILLED = """
+import os, signal, sys, torch
+from repsim_fast import record
+
+class Net(torch.nn.Module):
+    def __init__(self, kill_at):
+        super().__init__()
+        self.layer, self.passes, self.kill_at = torch.nn.Tanh(), 0, kill_at
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.layer(x)
+
+x = torch.rand(40, 6, generator=torch.Generator().manual_seed(0))
+record(Net(int(sys.argv[2])), x, sys.argv[1], name="m", batch_size=5, every=2)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system knows no SIGKILL")
+def test_a_killed_recording_goes_on(tmp_path: Path) -> None:
+    def run(folder: str, kill_at: int) -> int:
+        command = [sys.executable, "-c", _KILLED, str(tmp_path / folder), str(kill_at)]
+        return subprocess.run(command, check=False, timeout=300).returncode
+
+    # Passes of one batch begin with those by which layers' samples are found.
+    assert run("x", 7) == -signal.SIGKILL
+    parts = {path: path.read_bytes() for path in (tmp_path / "x").glob("batches-*")}
+    assert parts
+    assert run("x", 0) == 0
+    assert run("y", 0) == 0
+    assert all(path.read_bytes() == raw for path, raw in parts.items())
+    same(compare([tmp_path / "x"]), compare([tmp_path / "y"]))
 
 
 class TestFiles:

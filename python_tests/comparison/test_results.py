@@ -92,7 +92,7 @@ class TestResult:
         path = result.to_csv(tmp_path / "grid.csv")
         expected = result.to_dataframe().to_csv(index=False, lineterminator="\n")
         assert path.read_text() == expected
-        assert ",,0.01,\n" in expected
+        assert ",,0.01,,,\n" in expected
 
     @pytest.mark.parametrize("table", [make().to_dataframe, make().grids()[0].to_dataframe])
     def test_tables_without_pandas_say_what_to_install(

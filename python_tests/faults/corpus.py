@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from torch import nn
 from experiments.lab.comparisons import Comparison
 from python_tests.comparison.made_result import make as made_result
 from python_tests.support.image_files import encode, picture, write_parquet
-from repsim_fast import SimilarityResult, compare, data, models
+from repsim_fast import Recording, SimilarityResult, compare, data, models, record
+from repsim_fast.comparison.recording_files import INDEX
 from repsim_fast.report import load_folder, write_folder
 from repsim_fast.training import Optimisation, Saving, checkpoints, train
 from repsim_fast.training.state import TrainingState
@@ -47,6 +49,8 @@ def make(folder: Path) -> list[Kind]:
     """All formats, their files in ``folder``."""
     return [
         _result(folder),
+        _recording(folder, INDEX),
+        _recording(folder, "batches-00000.safetensors"),
         _checkpoint(folder),
         _state(folder),
         _manifest(folder),
@@ -76,6 +80,22 @@ def _result(folder: Path) -> Kind:
         result.save(folder / "again.safetensors")
 
     return Kind("result", contents, place, load, 4)
+
+
+def _recording(folder: Path, file: str) -> Kind:
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    home = folder / f"recording of {file}"
+    record(model, torch.rand(40, 6), home, name="m", stored="float16", batch_size=8, every=3)
+
+    def load() -> None:
+        recording = Recording.open(home)
+        repr(recording)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that 16 bits are off
+            SimilarityResult.from_recordings([recording])
+
+    place = home / file
+    return Kind(f"recording, {place.stem.split('-')[0]}", [place.read_bytes()], place, load, 2)
 
 
 def _checkpoint(folder: Path) -> Kind:

@@ -16,8 +16,11 @@ OURS = [
     "preactresnet-18-w4",
     "wrn-10-1",
     "wrn-16-2",
+    "vgg-16-w8",
+    "cnn-small",
+    "cnn-large-w8",
 ]
-LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.AdaptiveAvgPool2d, nn.Linear)
+LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Linear)
 
 
 def called(model: nn.Module, images: Tensor) -> list[str]:
@@ -40,6 +43,12 @@ def called(model: nn.Module, images: Tensor) -> list[str]:
         ("preactresnet-18", 11_172_170),
         ("preactresnet-18-w64", 11_172_170),
         ("preactresnet-18-w16", 701_018),
+        ("vgg-16", 15_311_818),
+        ("vgg-16-w64", 15_311_818),
+        ("cnn-small", 214_918),
+        ("cnn-small-w16", 214_918),
+        ("cnn-large", 2_466_858),
+        ("cnn-large-w32", 2_466_858),
     ],
 )
 def test_parameter_counts(name, parameters):
@@ -70,10 +79,57 @@ def test_wide_resnet_28_has_the_80_layers_of_the_paper_in_order():
     assert called(model, torch.rand(1, 3, 32, 32)) == expected
 
 
-@pytest.mark.parametrize(("name", "layers"), [("resnet-20", 59), ("preactresnet-18", 56)])
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("resnet-20", 59),
+        ("preactresnet-18", 56),
+        ("vgg-16", 49),
+        ("cnn-small", 8),
+        ("cnn-large", 14),
+    ],
+)
 def test_each_layer_is_called_once(name, layers):
     names = called(models.build(name, num_classes=10, seed=0), torch.rand(1, 3, 32, 32))
     assert len(names) == len(set(names)) == layers
+
+
+def layers_of(name: str) -> list[tuple[int, ...]]:
+    """Channels (out, in) and kernel, stride and padding of convolutions, sizes of linear layers."""
+    return [
+        (*m.weight.shape[:3], m.stride[0], m.padding[0])
+        if isinstance(m, nn.Conv2d)
+        else tuple(m.weight.shape)
+        for m in models.build(name, num_classes=10, seed=0).modules()
+        if isinstance(m, (nn.Conv2d, nn.Linear))
+    ]
+
+
+def test_networks_of_pruning_papers_have_the_published_layers():
+    """Of an image of 32 x 32; vgg-16 without its pooling, which the parameter count cannot see."""
+    small = [(16, 3, 4, 2, 1), (32, 16, 4, 2, 1), (100, 32 * 8 * 8), (10, 100)]
+    assert layers_of("cnn-small") == small
+    large = [(32, 3, 3, 1, 1), (32, 32, 4, 2, 1), (64, 32, 3, 1, 1), (64, 64, 4, 2, 1)]
+    assert layers_of("cnn-large") == [*large, (512, 64 * 8 * 8), (512, 512), (10, 512)]
+    sizes = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
+    convolutions = [(n, c, 3, 1, 1) for c, n in zip([3, *sizes], sizes, strict=False)]
+    assert layers_of("vgg-16") == [*convolutions, (256, 2048), (256, 256), (10, 256)]
+    sides = []
+    model = models.build("vgg-16-w1", num_classes=10, seed=0)
+    for stage in (model.stage1, model.stage2, model.stage3, model.stage4, model.stage5):
+        stage.register_forward_hook(lambda *a: sides.append(a[2].shape[-1]))
+    model(torch.rand(2, 3, 32, 32))
+    assert sides == [16, 8, 4, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["cnn-small", "cnn-large", "vgg-16"])
+def test_another_width_scales_every_layer(name):
+    """Twice as wide: all but images and classes double."""
+    usual = {"cnn-small": 16, "cnn-large": 32, "vgg-16": 64}[name]
+    for half, whole in zip(layers_of(f"{name}-w{usual // 2}"), layers_of(name), strict=True):
+        assert half[0] * (1 if whole[0] == 10 else 2) == whole[0]
+        assert half[1] * (1 if whole[1] == 3 else 2) == whole[1]
+        assert half[2:] == whole[2:]
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -16,7 +16,7 @@ from repsim_fast.ops.reference import gram, pgd, svd
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SECTION = re.search(r"^## Adding an operator\n(.*?)^## ", PAGE, re.S | re.M)
-REFERENCES = {"gram": gram, "svd": svd, "pgd": pgd}
+REFERENCES = {"gram": gram, "svd": svd, "pgd": pgd, "norm": torch}
 
 
 class Operator(NamedTuple):
@@ -54,7 +54,7 @@ each_operator = pytest.mark.parametrize("operator", TABLE, ids=lambda operator: 
 
 def test_the_page_lists_every_operator() -> None:
     schemas = re.findall(r'm\.def\(\s*"(\w+)\(', (ROOT / "csrc/ops.cpp").read_text())
-    forms = re.compile(r"_(out)?$")  # in place, and into a tensor given
+    forms = re.compile(r"_(out|backward)?$")  # in place, into a tensor given, gradients
     assert {forms.sub("", name) for name in schemas} == {operator.name for operator in TABLE}
     assert len(TABLE) == len(set(TABLE))
 
@@ -116,11 +116,15 @@ def test_gradients_are_as_the_page_says(operator: Operator) -> None:
     images = torch.rand(2, 3, dtype=torch.float64)
     around = {"step_size": 0.1, "eps": 0.1}
     function = getattr(ops, operator.name)
-    x = {"gram": torch.randn(5, 3, dtype=torch.float64), "svd": matrices, "pgd": images}[
-        operator.family
-    ].requires_grad_()
+    x = {
+        "gram": torch.randn(5, 3, dtype=torch.float64),
+        "svd": matrices,
+        "pgd": images,
+        "norm": torch.randn(5, 3, dtype=torch.float64),
+    }[operator.family].requires_grad_()
     calls = {
         "cross_gram": lambda: function(x, x),
+        "batch_norm_relu": lambda: function(x.float(), torch.ones(3), torch.zeros(3)),
         "random_start": lambda: function(x, norm="l2", eps=0.1, seed=0),
     } | {f"pgd_{norm}_step": lambda: function(x, images, x, **around) for norm in ops.NORMS}
     result = calls.get(operator.name, lambda: function(x))()

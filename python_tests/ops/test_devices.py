@@ -40,6 +40,9 @@ BATCH = {"a": torch.rand(2, 4, 3), "rows": LENGTHS, "columns": LENGTHS}
 CALLS = {
     "centered_gram": Call(ops.centered_gram, {"x": MATRIX, "out": torch.empty(5, 5)}),
     "cross_gram": Call(ops.cross_gram, {"x": MATRIX, "y": MATRIX.clone()}),
+    "batch_norm_relu": Call(
+        ops.batch_norm_relu, {"x": MATRIX, "weight": MATRIX[0], "bias": MATRIX[1]}
+    ),
     "batched_eigh": Call(ops.batched_eigh, {"a": torch.eye(3)[None]}),
     "batched_svd": Call(ops.batched_svd, BATCH),
     "batched_svdvals": Call(ops.batched_svdvals, BATCH),

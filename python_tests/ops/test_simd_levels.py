@@ -38,12 +38,14 @@ def own_results() -> dict[str, Tensor]:
 
 def check(name: str, got: Tensor, own: Tensor) -> None:
     """Steps against this process's level, up to the order of float64 sums; Linf and its starts have
-    the same bits. The others against float64."""
+    the same bits. Norms likewise, up to rounding. The others against float64."""
     narrow = got.dtype == torch.float32
     if " linf" in name:
         assert torch.equal(got, own), name
     elif name.startswith(("step", "start")):
         assert (got - own).abs().max() <= (2e-7 if narrow else 1e-13), name
+    elif name.startswith("norm"):
+        assert relative_error(got, own.double()) <= (2.0**-7 if "bfloat16" in name else 5e-6), name
     else:
         kind, _, source = name.partition(" ") if not name.startswith("gram") else ("", "", name)
         x = features()[source].double()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,32 @@ def test_no_global_state() -> None:
 def test_png_of_a_figure() -> None:
     image = Image.open(io.BytesIO(to_png(draw(), dpi=50)))
     assert image.width > 100
+
+
+def test_stages_stand_for_many_layers() -> None:
+    names = [f"stage{1 + k // 12}.{k}.conv" for k in range(36)]
+    one = replace(a_map(36, 36), rows=names, columns=names)
+    figure = draw(one, one)
+    for ax in panels(figure):
+        for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+            assert [label.get_text() for label in labels] == ["stage1", "stage2", "stage3"]
+    assert figure.get_figwidth() < 9
+    (ax,) = panels(draw(replace(a_map(24, 2), rows=names[:24])))
+    assert len(ax.get_yticklabels()) == 24
+
+
+def test_into_axes_of_a_figure() -> None:
+    figure = Figure(figsize=(8, 4))
+    left, right = figure.subplots(1, 2)
+    assert draw(a_map(), ax=left) is figure
+    assert left.images
+    assert not right.images
+    for options in ({"standard_error": True}, {"figsize": (3, 3)}):
+        with pytest.raises(ValueError, match="ax: expected one map"):
+            draw(ax=right, **options)
+
+
+def test_size_and_ends_of_the_scale() -> None:
+    figure = draw(vmin=0.25, vmax=0.5, figsize=(5, 3))
+    assert tuple(figure.get_size_inches()) == (5, 3)
+    assert panels(figure)[0].images[0].get_clim() == (0.25, 0.5)

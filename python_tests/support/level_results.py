@@ -40,8 +40,25 @@ def features() -> dict[str, Tensor]:
     for dtype in (torch.float64, torch.float32):
         for n, p in ((33, 200), (70, 17)):
             found[f"gram {n} x {p}, {dtype}"] = torch.randn(n, p, dtype=dtype) + 2
+        if dtype == torch.float32:
+            found["norm 300 x 19"] = torch.randn(300, 19) + 3
         for batch, m, n in ((19, 24, 24), (1, 40, 28), (2, 90, 90)):
             found[f"svd {batch} x {m} x {n}, {dtype}"] = torch.randn(batch, m, n, dtype=dtype)
+    return found
+
+
+def norms(name: str, x: Tensor) -> dict[str, Tensor]:
+    """A batch norm and its ReLU, and the gradients."""
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        leaves = [x.to(dtype), torch.ones(x.shape[1]), torch.full(x.shape[1:], 0.2)]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        y = ops.batch_norm_relu(leaves[0], leaves[1], leaves[2])[0]
+        found[f"{name}, {dtype}"] = y.detach()
+        gradients = torch.autograd.grad(y, leaves, leaves[0])
+        for leaf, gradient in zip(("x", "weight", "bias"), gradients, strict=True):
+            found[f"{name}, {dtype}, gradient of {leaf}"] = gradient
     return found
 
 
@@ -55,6 +72,8 @@ def results() -> dict[str, Tensor]:
             found[f"cross {name}"] = ops.cross_gram(x, x[:, ::2])
             if x.dtype == torch.float32:
                 found[f"bfloat16 {name}"] = ops.centered_gram(x, precision="bfloat16")
+        elif name.startswith("norm"):
+            found |= norms(name, x)
         else:
             u, s, vh = ops.batched_svd(x)
             found[f"values {name}"] = ops.batched_svdvals(x)

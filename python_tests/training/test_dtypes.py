@@ -28,8 +28,19 @@ Pair = tuple[Tensor, Tensor]
 CLOSE = {torch.float64: 1e-3, torch.bfloat16: 0.03}
 
 
-@pytest.mark.parametrize("dtype", CLOSE)
-@pytest.mark.parametrize("name", methods.available())
+# Bounds in bfloat16 would say nothing: they are refused.
+BOUNDED = ("ibp", "crown-ibp")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        (name, dtype)
+        for name in methods.available()
+        for dtype in CLOSE
+        if not (name in BOUNDED and dtype == torch.bfloat16)
+    ],
+)
 def test_every_method(small_net: Build, few: Pair, name: str, dtype: torch.dtype) -> None:
     losses = []
     for kind in (torch.float32, dtype):

@@ -187,6 +187,22 @@ def test_loss_and_weights_that_are_not_finite_are_named(few: Pair, small_net: Bu
         train(small_net(), few, method=replace(method, loss=steep), lr=3e38, progress=False)
 
 
+def test_gradients_whose_squares_overflow_are_finite(few: Pair, small_net: Build) -> None:
+    net, large = small_net(), []
+    method = methods.build("standard")
+
+    def steep(*of: Any) -> tuple[Tensor, Tensor]:
+        value, logits = method.loss(*of)
+        return 1e25 * value, logits
+
+    def looked_at() -> None:
+        large.append(max(float(p.grad.abs().max()) for p in net.parameters()))
+
+    replaced = replace(method, loss=steep, after_backward=looked_at)
+    train(net, few, method=replaced, lr=1e-30, epochs=1, progress=False)
+    assert min(large) > torch.finfo(torch.float32).max ** 0.5
+
+
 def test_uint8_images_are_scaled(digits: tuple[Pair, Pair], small_net: Build) -> None:
     images, labels = digits[1]
     net = small_net()

@@ -416,10 +416,10 @@ class TestBadInput:
             ({"optimizer": torch.optim.SGD, "momentum": 0.5}, "momentum: an option of optimizer"),
             ({"nesterov": True, "momentum": 0.0}, "nesterov needs momentum"),
             ({"rho": 0.1}, "rho: an option of optimizer 'sam'"),
-            ({"optimizer": "sam", "rho": 0.0}, "rho must be positive, got 0.0"),
+            ({"optimizer": "sam", "rho": 0.0}, "rho must be positive and finite, got 0.0"),
             ({"optimizer": "sam", "awp": 0.01}, "awp: 'sam' perturbs the weights itself"),
-            ({"max_grad_norm": 0.0}, "max_grad_norm must be positive, got 0.0"),
-            ({"max_grad_norm": float("nan")}, "max_grad_norm must be positive, got nan"),
+            ({"max_grad_norm": 0.0}, "max_grad_norm must be positive and finite, got 0.0"),
+            ({"max_grad_norm": float("nan")}, "max_grad_norm must be positive and finite, got nan"),
             ({"weight_decay": float("inf")}, "weight_decay must be non-negative and finite"),
         ],
     )

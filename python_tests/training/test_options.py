@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from repsim_fast.attacks import PGD
 from repsim_fast.data.labelled import labelled
@@ -361,7 +363,11 @@ class TestBadInput:
     def test_settings(self, small_net: Build, few: Pair) -> None:
         for options, message in (
             ({"epochs": 0}, "epochs and batch_size must be at least 1, got 0, 128"),
-            ({"lr": 0.0}, "lr must be positive"),
+            ({"lr": 0.0}, "lr must be positive and finite, got 0.0"),
+            ({"lr": math.inf}, "lr must be positive and finite, got inf"),
+            ({"lr": math.nan}, "lr must be positive and finite, got nan"),
+            ({"schedule": lambda t: math.nan}, "factor of schedule must be non-neg.*, got nan"),
+            ({"schedule": lambda t: -t}, "factor of schedule must be non-negative .*, got -0"),
             ({"method": "pgd", "method_options": {"epsilon": -1}}, "unexpected keyword|epsilon"),
             ({"method": "pgd", "method_options": {"eps": 0.1, "steps": 0}}, "at least 1"),
         ):
@@ -374,6 +380,11 @@ class TestBadInput:
             (Optimisation, {"ema": 1.0}, r"ema must lie in \(0, 1\), got 1.0"),
             (Optimisation, {"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
             (Optimisation, {"weight_decay": -1e-4}, "weight_decay must be non-negative"),
+            (
+                Optimisation,
+                {"optimizer": "sam", "rho": math.inf},
+                "rho must be positive and finite, got inf",
+            ),
             (Optimisation, {"awp": float("nan")}, "awp must be non-negative and .*nan"),
             (
                 Optimisation,
@@ -390,6 +401,56 @@ class TestBadInput:
     def test_groups(self, build: Callable[..., Any], options: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             build(**options)
+
+    @pytest.mark.parametrize("value", [-1.0, math.inf, math.nan])
+    @pytest.mark.parametrize(
+        ("method", "option"),
+        [
+            ("trades", "beta"),
+            ("mart", "beta"),
+            ("smoothing", "beta"),
+            ("smoothing", "sigma"),
+            ("noise", "sigma"),
+            ("gradalign", "weight"),
+        ],
+    )
+    def test_numbers_of_methods(self, method: str, option: str, value: float) -> None:
+        with pytest.raises(ValueError, match=f"{option} must be .* finite, got {value}"):
+            methods.build(method, **{option: value})
+
+    def test_numbers_that_are_none(self, small_net: Build, few: Pair) -> None:
+        with pytest.raises(TypeError, match=r"lr must be a number, got '0\.1'"):
+            train(small_net(), few, lr="0.1", progress=False)
+        with pytest.raises(TypeError, match=r"awp_warmup must be a whole number, got 0\.5"):
+            Optimisation(awp_warmup=0.5)
+
+    @pytest.mark.parametrize("lr", [math.inf, math.nan])
+    def test_rate_of_a_factory(self, small_net: Build, few: Pair, lr: float) -> None:
+        how = Optimisation(lambda groups: torch.optim.SGD([{**groups[0], "lr": lr}]))
+        with pytest.raises(ValueError, match=f"lr of parameter group 0 must .* finite, got {lr}"):
+            train(small_net(), few, optimisation=how, progress=False)
+
+    @pytest.mark.parametrize("largest", [16, 255])
+    @pytest.mark.parametrize("method", ["standard", "pgd"])
+    def test_images_of_another_range(
+        self, small_net: Build, few: Pair, method: str, largest: int
+    ) -> None:
+        data = (few[0] * largest, few[1])
+        got = rf"floating point images must lie in \[0, 1\], got values in \[0, {largest}\]"
+        options = {"method": method, "epochs": 1, "progress": False}
+        with pytest.raises(ValueError, match=f"train_data: {got}"):
+            train(small_net(), data, **options)
+        loader = DataLoader(TensorDataset(*data), 50)
+        with pytest.raises(ValueError, match=f"train_data: batch 0: {got}"):
+            train(small_net(), loader, **options)
+        with pytest.raises(ValueError, match=f"evaluation data '': {got}"):
+            train(small_net(), few, evaluation=Evaluation(data), **options)
+        with pytest.raises(ValueError, match=f"data: {got}"):
+            evaluate(small_net(), data)
+
+    def test_images_somewhat_outside_of_the_range_train(self, small_net: Build, few: Pair) -> None:
+        normalised = ((few[0] - few[0].mean()) / few[0].std(), few[1])
+        assert len(train(small_net(), normalised, epochs=1, progress=False)) == 1
 
     def test_model_method_and_device(self, small_net: Build, few: Pair) -> None:
         with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got function"):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from repsim_fast import models
-from repsim_fast.attacks import PGD
+from repsim_fast.attacks import FGSM, PGD
 from repsim_fast.training import (
     Evaluation,
     History,
@@ -25,6 +25,7 @@ from repsim_fast.training import (
     evaluate,
     train,
 )
+from repsim_fast.training.evaluation import Attack
 from repsim_fast.training.methods import Method, TrainingBatch, free, pgd
 
 Build = Callable[..., nn.Module]
@@ -203,6 +204,53 @@ class TestBadCheckpoints:
     def test_other_settings(self, small_net: Build, few: Pair, folder: Path) -> None:
         with pytest.raises(ValueError, match=r"other settings \(epochs: 1 there, 3 here; lr: 0.1"):
             resume(small_net(), few, folder, epochs=3, lr=0.2)
+
+    def test_other_evaluation(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
+        def measured(**other: Any) -> Evaluation:
+            sets = {"clean": few, "dark": (0.5 * few[0], few[1])}
+            attacks = {"pgd": PGD(0.1, steps=2), "fgsm": FGSM(0.1)}
+            detector = OverfittingDetector(0.1, n=20)
+            usual = {"data": sets, "attack": attacks, "best": "dark", "detector": detector}
+            return Evaluation(**usual | other)
+
+        train(
+            small_net(), few, epochs=1, evaluation=measured(), saving=Saving(tmp_path),
+            progress=False,
+        )  # fmt: skip
+        assert len(resume(small_net(), few, tmp_path, evaluation=measured())) == 1
+        for other, message in (
+            ({"best": "clean"}, "evaluation best: 'dark' there, 'clean' here"),
+            ({"every": 2}, "evaluation every: 1 there, 2 here"),
+            ({"attacked": ["dark"]}, r"evaluation attacked: None there, \['dark'\] here"),
+            ({"attack": {"pgd": PGD(0.1, steps=3), "fgsm": FGSM(0.1)}}, "attacks: .*steps: 3"),
+            ({"attack": {"pgd": PGD(0.1, steps=2, momentum=1)}}, "attacks: .*momentum: 1"),
+            ({"data": {"clean": few, "dark": few}}, "evaluation sets: .*dark.* there"),
+            ({"detector": OverfittingDetector(0.2)}, "evaluation detector: .* there, .*eps: 0.2"),
+        ):
+            with pytest.raises(ValueError, match=rf"other settings \(.*{message}"):
+                resume(small_net(), few, tmp_path, evaluation=measured(**other))
+
+    @pytest.mark.parametrize("attack", [PGD(0.1, steps=1), lambda model, x, y: x])
+    def test_evaluation_with_random_starts_of_its_own_or_any_code(
+        self, small_net: Build, few: Pair, tmp_path: Path, attack: Attack
+    ) -> None:
+        evaluation = Evaluation(few, attack)
+        train(
+            small_net(), few, epochs=1, evaluation=evaluation, saving=Saving(tmp_path),
+            progress=False,
+        )  # fmt: skip
+        again = Evaluation(few, PGD(0.1, steps=1) if isinstance(attack, PGD) else attack)
+        assert len(resume(small_net(), few, tmp_path, evaluation=again)) == 1
+
+    def test_file_that_does_not_say_how_was_evaluated(
+        self, small_net: Build, few: Pair, folder: Path
+    ) -> None:
+        path = folder / "resume.safetensors"
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["repsim_fast_training"])
+        del header["settings"]["evaluation"]
+        save_file(load_file(path), path, {"repsim_fast_training": json.dumps(header)})
+        assert len(resume(small_net(), few, folder, evaluation=Evaluation(few))) == 1
 
     def test_other_architecture(self, small_net: Build, few: Pair, folder: Path) -> None:
         with pytest.raises(ValueError, match=r"state of another architecture: 0\.bias has shape"):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from repsim_fast import models, pruning
 from repsim_fast.verification import margin_bounds, output_bounds
+from repsim_fast.verification.operations import Affine
 
 METHODS = ["ibp", "crown-ibp", "crown"]
 
@@ -196,6 +197,63 @@ def test_sums_that_cancel_are_rounded_outwards(method):
         assert not torch.equal(model(x).double(), exact(x.double()))
 
 
+def test_a_million_random_and_many_attacked_points_of_a_larger_network_stay_within():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 4, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(72, 32), nn.ReLU(), nn.Linear(32, 10),
+    ).eval()  # fmt: skip
+    nn.init.uniform_(model[1].running_mean, -1, 1)
+    x, eps = torch.rand(1, 1, 12, 12), 0.01
+    with torch.no_grad():
+        found = [output_bounds(model, x, eps, method=method) for method in METHODS]
+    low, high = (torch.stack(ends) for ends in zip(*found, strict=True))
+    low, high = low.amax(0), high.amin(0)  # the tightest of the three
+    seen = torch.full((2, 10), torch.inf)
+    for row in (*torch.eye(10), *-torch.eye(10)):
+        z = x + (torch.rand(64, 1, 12, 12) * 2 - 1) * eps
+        for step in range(20):
+            z.requires_grad_()
+            (slope,) = torch.autograd.grad((model(z) @ row).sum(), z)
+            z = (z + eps / (step + 1) * slope.sign()).detach().sub(x).clamp(-eps, eps).add(x)
+            out = model(z.clamp_(0, 1)).detach()
+            assert inside(low, high, out)
+            seen = torch.minimum(seen, torch.stack((out.amin(0), -out.amax(0))))
+    with torch.no_grad():
+        for number in range(250):
+            signs = torch.rand(4000, 1, 12, 12).sub_(0.5).mul_(2 if number % 2 else 1e6)
+            points = signs.clamp_(-1, 1).mul_(eps).add_(x).clamp_(0, 1)
+            assert inside(low, high, model(points))
+    # Attacks come near, so that they could have been outside.
+    assert ((-seen[1] - seen[0]) / (high - low)).min() > 0.7
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("eps", [1e-9, 1e-6, 1e-3])
+def test_sums_that_cancel_within_a_ball_are_rounded_outwards(method, eps):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(200, 30), nn.ReLU(), nn.Linear(30, 2)).eval()
+    with torch.no_grad():
+        model[0].weight[:, 100:] = -model[0].weight[:, :100] * (1 + 1e-7)
+        model[0].weight.mul_(1e6)
+        model[2].weight[1] = -model[2].weight[0]
+    half = torch.rand(6, 100) * 0.9 + 0.05
+    x = torch.cat((half, half), 1)
+    low, high = output_bounds(model, x, eps, method=method)
+    exact = dense(200, 30, 2)
+    exact.load_state_dict(model.state_dict())
+    signs = torch.rand(200, 6, 100, dtype=torch.float64).sub(0.5).sign() * eps
+    for left, right in ((signs, signs), (signs, -signs)):
+        points = x.double() + torch.cat((left, right), 2)  # some of which no float32 is
+        with torch.no_grad():
+            assert inside(low.double(), high.double(), exact(points))
+            images = points.float()
+            held = ((images.double() - x.double()).abs() <= eps).all(2)
+            for n in range(6):
+                assert inside(low[n], high[n], model(images[:, n])[held[:, n]])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_bounds_train_their_network(method):
     model = network(dtype=torch.float64)
@@ -266,7 +324,17 @@ def test_what_cannot_be_bounded_soundly_is_refused():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet-8", "wrn-10-1", "preactresnet-18-w4", "resnet-digits", "pruned"]
+    "name",
+    [
+        "resnet-8",
+        "wrn-10-1",
+        "preactresnet-18-w4",
+        "resnet-digits",
+        "vgg-16-w4",
+        "cnn-small-w4",
+        "cnn-large-w4",
+        "pruned",
+    ],
 )
 def test_the_networks_of_the_package_are_bounded(name):
     model = models.build(
@@ -305,6 +373,82 @@ def test_slices_and_padding_are_bounded_as_linear_maps():
             output_bounds(wrong, x, 0.1)
 
 
+class Written(nn.Module):
+    """A network in one of the ways in which users write it."""
+
+    def __init__(self, part):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.part = nn.Conv2d(2, 2, 3, padding=1), part
+        self.register_buffer("mean", torch.tensor([0.1, -0.2]))
+        self.register_buffer("variance", torch.tensor([0.5, 2.0]))
+
+    def forward(self, x):
+        return self.part(self, self.first(x)).flatten(1)
+
+
+WRITTEN = {
+    "max pooling beyond the edge": lambda m, x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+    "max pooling by names": lambda m, x: F.max_pool2d(x, kernel_size=2, stride=1, padding=1),
+    "torch.max_pool2d": lambda m, x: torch.max_pool2d(x, 2),
+    "average pooling": lambda m, x: F.avg_pool2d(x, 3, 2, 1, True, False),
+    "adaptive pooling": lambda m, x: F.adaptive_avg_pool2d(x, (2, 1)),
+    "torch.flatten": lambda m, x: torch.flatten(F.relu(x), start_dim=1),
+    "view": lambda m, x: x.relu().view(x.shape[0], -1),
+    "reshape": lambda m, x: torch.reshape(torch.relu(x), (x.size(0), -1)),
+    "squeeze": lambda m, x: F.adaptive_avg_pool2d(x, 1).squeeze(3).squeeze(-1),
+    "corner": lambda m, x: x[:, :, 0, -1],
+    "permute": lambda m, x: x.permute(0, 2, 3, 1).contiguous(),
+    "transpose": lambda m, x: torch.transpose(x, 2, 3).unsqueeze(1),
+    "mean": lambda m, x: x.relu().mean(dim=(2, 3)),
+    "sum": lambda m, x: torch.sum(x.relu(), (2, 3)),
+    "clamp": lambda m, x: x.clamp(min=0),
+    "clamp in place": lambda m, x: (x * 1.0).clamp_min_(0),
+    "plus": lambda m, x: F.relu(x) + x,
+    "torch.add": lambda m, x: torch.add(F.relu(x), x),
+    "add in place": lambda m, x: F.relu(x).add_(x),
+    "minus": lambda m, x: 1 - torch.sub(F.relu(x), x),
+    "thrice": lambda m, x: F.relu(x) + x + x.mul(0.5),
+    "scaled": lambda m, x: torch.div(-x.mul(2.0), 3.0) * torch.tensor([1.0, -2.0]).view(2, 1, 1),
+    "repeated": lambda m, x: x.mean(3, keepdim=True) * torch.tensor([1.0, -2.0, 3.0]) + 1,
+    "batch norm": lambda m, x: F.batch_norm(x, m.mean, m.variance, None, m.mean),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", WRITTEN)
+def test_functional_forms_are_bounded(name, method):
+    model = Written(WRITTEN[name]).eval()
+    x, eps = torch.rand(2, 2, 5, 5), 0.05
+    low, high = output_bounds(model, x, eps, method=method)
+    shape = (200, *x.shape)
+    points = (x + eps * (torch.rand(shape) * 4 - 2).clamp(-1, 1)).clamp(0, 1).flatten(0, 1)
+    found = model(points).view(200, 2, -1)
+    assert inside(low, high, found)
+    # And not much wider than what was found.
+    assert (high - low).mean() < 6 * (found.amax(0) - found.amin(0)).mean()
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        (lambda m, x: F.max_pool2d(x, 2, return_indices=True)[0], "max_pool2d"),
+        (lambda m, x: F.adaptive_max_pool2d(x, 1), "adaptive_max_pool2d"),
+        (lambda m, x: torch.add(F.relu(x), x, alpha=2), "add"),
+        (lambda m, x: x + x.mean(3, keepdim=True), "add' of values of two shapes"),
+        (lambda m, x: x.clamp(min=0, max=1), "clamp"),
+        (lambda m, x: x.clamp(min=0.1), "clamp"),
+        (lambda m, x: x.permute(1, 0, 2, 3), "permute"),
+        (lambda m, x: x.sum(0, keepdim=True), "sum"),
+        (lambda m, x: F.batch_norm(x, m.mean, m.variance, training=True), "batch_norm"),
+        (lambda m, x: x[:, torch.tensor([0])], "getitem"),
+    ],
+)
+def test_functional_forms_of_something_else_are_refused(part, name):
+    with pytest.raises(ValueError, match=f"no bounds are known of .*{name}"):
+        output_bounds(Written(part).eval(), torch.rand(2, 2, 5, 5), 0.1)
+
+
 def test_what_the_graph_does_not_show_is_refused():
     x = torch.rand(2, 4)
     hooked, outer, replaced = (nn.Sequential(nn.Linear(4, 3)).eval() for _ in range(3))
@@ -332,3 +476,41 @@ def test_autocast_around_changes_nothing(method):
         assert torch.equal(low, again[0])
         assert torch.equal(high, again[1])
         assert torch.equal(margins, margin_bounds(model, x, y, 0.02, method=method))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=.same.")
+def test_windows_change_nothing(monkeypatch):
+    torch.manual_seed(0)
+
+    class Strided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(2, 4, 3, stride=2, padding=(2, 1))
+            self.norm = nn.BatchNorm2d(4)
+            self.wide = nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=2)
+            self.same = nn.Conv2d(4, 4, (2, 3), padding="same")
+            self.last = nn.Conv2d(4, 6, 4, stride=3)
+            self.head = nn.Linear(6 * 4, 3)
+
+        def forward(self, x):
+            x = F.relu(self.norm(self.first(x * torch.tensor([[2.0]]).double())))
+            x = F.relu(self.wide(x)) + self.same(x)
+            x = F.relu(self.last(F.relu(x)))
+            return self.head(x.flatten(1))
+
+    model = Strided().double().eval()
+    nn.init.uniform_(model.norm.weight)
+    x = torch.rand(3, 2, 13, 17, dtype=torch.float64)
+    windowed = output_bounds(model, x, 0.02, chunk=5)
+    calls = []
+    plain = Affine.__init__
+
+    def whole(self, *args, **kwargs):
+        calls.append(kwargs.pop("windowed", None))
+        plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(Affine, "__init__", whole)
+    found = output_bounds(model, x, 0.02)
+    assert sum(call is not None for call in calls) >= 6
+    torch.testing.assert_close(windowed[0], found[0], rtol=0, atol=1e-9)
+    torch.testing.assert_close(windowed[1], found[1], rtol=0, atol=1e-9)

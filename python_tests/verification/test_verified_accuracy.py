@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from repsim_fast.verification import margin_bounds, verified_accuracy
 
@@ -94,3 +95,21 @@ def test_one_weight_or_a_constant_makes_another_model(tmp_path):
     for wrong in (other, changed):
         with pytest.raises(ValueError, match="name another file"):
             verified_accuracy(wrong, data, 0.01, resume=path)
+
+
+def test_batches_are_known_by_their_numbers(model, data, tmp_path):
+    path = tmp_path / "known.json"
+    images, labels = data
+
+    def loader(images, labels):
+        return DataLoader(TensorDataset(images, labels), batch_size=8)
+
+    found = verified_accuracy(model, loader(images, labels), 0.01, resume=path)
+    assert found == verified_accuracy(model, data, 0.01)
+    assert verified_accuracy(model, loader(images, labels), 0.01, resume=path) == found
+    changed, wrong = images.clone(), labels.clone()
+    changed[3, 0, 1, 2] += 1e-3
+    wrong[3] = (wrong[3] + 1) % 3
+    for other in (loader(changed, labels), loader(images, wrong), loader(images[1:], labels[1:])):
+        with pytest.raises(ValueError, match="name another file"):
+            verified_accuracy(model, other, 0.01, resume=path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,16 @@ def check_whole(**values: object) -> None:
     for argument, value in values.items():
         if not isinstance(value, Integral) or isinstance(value, bool):
             raise TypeError(f"{argument} must be a whole number, got {value!r}")
+
+
+def check_number(argument: str, value: object, *, positive: bool = False) -> None:
+    """Raises TypeError or ValueError unless `value` is a finite number, at least or above 0."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{argument} must be a number, got {value!r}")
+    number = float(value)
+    if not (number > 0 if positive else number >= 0) or not number < math.inf:
+        kind = "positive" if positive else "non-negative"
+        raise ValueError(f"{argument} must be {kind} and finite, got {value}")
 
 
 def check_autocast(dtype: torch.dtype | None) -> None:

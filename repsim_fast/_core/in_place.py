@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,11 @@ from .borrow import Model, call
 from .model_state import ModelMode, buffers_kept, has_hooks, in_mode, unwrap
 from .randomness import private_rng
 
-_Rectifier = nn.ReLU | nn.ReLU6
+Rectifier = nn.ReLU | nn.ReLU6
 
 
 @contextlib.contextmanager
-def in_place(rectifiers: Sequence[_Rectifier]) -> Iterator[None]:
+def in_place(rectifiers: Sequence[Rectifier]) -> Iterator[None]:
     """Within, modules overwrite their input; afterwards, also after an exception, no more."""
     try:
         for module in rectifiers:
@@ -29,8 +30,9 @@ def in_place(rectifiers: Sequence[_Rectifier]) -> Iterator[None]:
             module.inplace = False
 
 
-def overwritable(model: Model, images: Tensor) -> list[_Rectifier]:
-    """The model's ReLUs if they may all work in place, else none.
+def overwritable(model: Model, images: Tensor) -> list[Rectifier]:
+    """The model's ReLUs if they may all work in place, else none; those with a form of their own
+    aside.
 
     They may where answers and gradients, to images and weights, stay the same up to rounding in
     eval and in training mode: that fails where something else reads the input of one of them, such
@@ -44,27 +46,40 @@ def overwritable(model: Model, images: Tensor) -> list[_Rectifier]:
     """
     if not isinstance(model, nn.Module) or unwrap(model) is not model:
         return []
-    found = [
-        m
-        for m in model.modules()
-        if isinstance(m, _Rectifier) and type(m) in (nn.ReLU, nn.ReLU6) and not m.inplace
-    ]
+    found = [m for m in model.modules() if isinstance(m, Rectifier) and _is_usual(m)]
+    return found if found and same_answers(model, images, lambda: in_place(found)) else []
+
+
+def _is_usual(rectifier: Rectifier) -> bool:
+    """Whether it is of torch's own class and code, and leaves its input."""
+    own = type(rectifier) in (nn.ReLU, nn.ReLU6) and "forward" not in rectifier.__dict__
+    return own and not rectifier.inplace
+
+
+def same_answers(
+    model: nn.Module, images: Tensor, changed: Callable[[], AbstractContextManager[None]]
+) -> bool:
+    """Whether answers and gradients, to images and weights, are the same up to rounding within.
+
+    In eval and in training mode, in which the model is run without a trace. Never of models that
+    somebody watches by hooks, or whose weights have no value yet.
+    """
     watched = any(has_hooks(m) for m in model.modules()) or any(
         p._backward_hooks for p in model.parameters()
     )
     lazy = any(map(is_lazy, model.parameters()))
-    if not found or watched or lazy or not images.is_floating_point():
-        return []
+    if watched or lazy or not images.is_floating_point():
+        return False
     try:
         for mode in _MODES:
             want = _answer_and_gradients(model, images, mode)
-            with in_place(found):
+            with changed():
                 got = _answer_and_gradients(model, images, mode)
             if not all(map(_close, got, want)):
-                return []
+                return False
     except Exception:  # of autograd, where a value that it needs was overwritten, or of the model
-        return []
-    return found
+        return False
+    return True
 
 
 _MODES: tuple[ModelMode, ...] = ("eval", "train")

@@ -41,6 +41,20 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
+def structure(model: nn.Module) -> tuple[Any, ...]:
+    """Equal while a model has the same modules and they run alike; values of tensors may change."""
+    modules = [
+        (m, m.training, has_hooks(m), m.__dict__.get("forward"), m._compiled_call_impl)
+        for m in model.modules()
+    ]
+    tensors = [
+        None if t is None else (t.dtype, t.device, t.shape, t.requires_grad)
+        for m in model.modules()
+        for t in (*m._parameters.values(), *m._buffers.values())
+    ]
+    return (*modules, *tensors)
+
+
 def check_hookable(model: object) -> nn.Module:
     """``model`` itself, if it is a module whose layers run in Python.
 

@@ -19,10 +19,11 @@ from .apgd import APGD, APGDTargeted
 from .best_adversarial import BestAdversarial
 from .execution.options import ExecutionLike, resolve
 from .objective import InputGradient
-from .region import Region
+from .region import Outside, Region, check_outside
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 RANDOMISED = ("apgd-ce", "apgd-dlr")
+_PACKAGE = {"fab-t", "square"}
 _STAGES = (*STANDARD, "apgd-dlr")
 # Of the version "standard": untargeted runs and classes tried by APGD, by norm; classes of FAB.
 _RESTARTS = {"l1": 5}
@@ -33,6 +34,7 @@ _DLR_CLASSES = 4
 _PACKAGE_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 # FAB minimises the norm of its perturbation: it may end outside the ball, by more than rounding.
 _ROUNDING = 1e-5
+_BOX = (0.0, 1.0)
 
 
 class AutoAttack:
@@ -55,6 +57,9 @@ class AutoAttack:
             for fewer.
         draws: Of the APGD stages and of what counts as fooled, as in ``PGD``.
         queries: Forward passes of the square attack.
+        outside: As in ``PGD``. "fab-t" and "square", which know images in [0, 1] only, begin at the
+            images clipped to it, and what they find is projected into the region, where it may fool
+            no longer: of such images they are weaker.
         execution: Of the APGD stages, as in ``APGD``; what counts as fooled is decided by the
             model as it is.
         seed: Int or ``torch.Generator``; the stream advances with every call.
@@ -76,6 +81,7 @@ class AutoAttack:
         targeted_loss: str | None = None,
         queries: int = 5000,
         draws: int = 1,
+        outside: Outside = "error",
         execution: ExecutionLike = "exact",
         seed: int | torch.Generator | None = None,
     ) -> None:
@@ -88,6 +94,7 @@ class AutoAttack:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if targeted_loss not in (None, "dlr", "ce"):
             raise ValueError(f"targeted_loss must be 'dlr' or 'ce', got {targeted_loss!r}")
+        check_outside(outside, cuda_graph=False)
         self.eps = eps
         self.norm = norm
         self.stages = tuple(stages)
@@ -98,6 +105,7 @@ class AutoAttack:
         self.targeted_loss = targeted_loss
         self.draws = draws
         self.queries = queries
+        self.outside: Outside = outside
         self.execution = resolve(execution)
         self._stream = Stream(seed)
 
@@ -107,16 +115,19 @@ class AutoAttack:
     @torch.no_grad()
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Adversarial images for ``x`` (N, ...) with labels ``y`` (N,)."""
-        package = _package() if {"fab-t", "square"} & set(self.stages) else None
+        package = _package() if _PACKAGE & set(self.stages) else None
         with borrow(model, mode="eval", device=images_device(x), seed=self._stream.seed()):
-            region = Region.around(x, norm=self.norm, eps=self.eps, bounds=(0.0, 1.0))
+            region = Region.around(
+                x, norm=self.norm, eps=self.eps, bounds=_BOX, outside=self.outside
+            )
+            begin = region.boxed(region.x)
             y = check_labels(y, x)
             objective = InputGradient(model, losses.margin, draws=self.draws)
-            found = BestAdversarial(region.x, targeted=False)
+            found = BestAdversarial(begin, targeted=False)
             every = torch.arange(len(y), device=y.device)
-            logits = objective.logits(region.x)
+            logits = objective.logits(begin)
             check_logits(logits, y)
-            found.offer(every, region.x, logits, y, objective.value(logits, y))
+            found.offer(every, begin, logits, y, objective.value(logits, y))
             for stage in self.stages:
                 rows = every[~found.fooled]
                 if not len(rows):
@@ -124,7 +135,10 @@ class AutoAttack:
                 attack = self._attack(stage, model, package, logits.shape[1])
                 with torch.enable_grad():
                     candidates = attack(region.x[rows], y[rows]).detach()
-                inside = _inside(candidates, region.rows(rows))
+                part = region.rows(rows)
+                if self.outside != "error" and stage in _PACKAGE:
+                    candidates = part.project(candidates)
+                inside = _inside(candidates, part)
                 rows, candidates = rows[inside], candidates[inside]
                 if len(rows):
                     answer = objective.logits(candidates)
@@ -137,6 +151,7 @@ class AutoAttack:
             "norm": self.norm,
             "steps": self.steps,
             "draws": self.draws,
+            "outside": self.outside,
             "execution": self.execution,
         }
         seed = self._stream.seed() % 2**31
@@ -152,6 +167,7 @@ class AutoAttack:
         options = {"eps": self.eps, "norm": _PACKAGE_NORMS[self.norm], "seed": seed}
 
         def run(x: Tensor, y: Tensor) -> Any:
+            x = x.clamp(*_BOX)
             if stage == "fab-t":
                 fab = package.fab_pt.FABAttack_PT(
                     model,
@@ -171,10 +187,16 @@ class AutoAttack:
 
 
 def _inside(adv: Tensor, region: Region) -> Tensor:
-    """Which points lie in their region, up to rounding, (N,) bool."""
+    """Which points lie in their region, up to rounding, (N,) bool.
+
+    Of points of the ball that were clipped to the box only the box tells: they may be further than
+    eps from an image outside.
+    """
     p = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}[region.norm]
     length = torch.linalg.vector_norm((adv - region.x).flatten(1), p, dim=1)
-    boxed = ((adv >= region.low) & (adv <= region.high)).flatten(1).all(1)
+    boxed: Tensor = ((adv >= region.low) & (adv <= region.high)).flatten(1).all(1)
+    if region.outside == "clip":
+        return boxed
     near: Tensor = length <= region.eps * (1.0 + _ROUNDING)
     return boxed & near
 

@@ -16,11 +16,12 @@ COMMANDS = {
     "demo": "See it work: train, attack and compare two small networks.",
     "train": "Train a network, standard or robust.",
     "attack": "Measure how robust a network is.",
-    "certify": "Certify a network by randomised smoothing.",
+    "certify": "Certify a network, by randomised smoothing or by bounds.",
     "prune": "Take out a network's least important weights.",
     "compare": "Compare networks layer by layer.",
     "record": "Run networks once, to be compared again and again.",
     "extend": "Add recorded networks to a comparison.",
+    "report": "Write results as a page to explore.",
     "info": "Show versions, build, devices and what is missing.",
 }
 

@@ -1,4 +1,4 @@
-"""`repsim-fast certify`: how robust a smoothed network provably is."""
+"""`repsim-fast certify`: how robust a network provably is, smoothed or by bounds."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from repsim_fast.verification import Certificates, CertifiedAccuracy
 from repsim_fast.verification import certified_accuracy as accuracy_at
 from repsim_fast.verification import certify as certificates_of
 
+from . import certify_bounds as bounded
 from .attack_setup import Checkpoint, Limit, Split
 from .errors import Interrupted
 from .models import check_channels, load
@@ -41,7 +42,9 @@ from .options import (
 from .ramps import number
 from .tables import format_table
 from .threads import choose_threads
+from .train_setup import typed_options
 
+_COPIES = 1000
 Sigma = Annotated[
     float | None,
     typer.Option(
@@ -61,7 +64,16 @@ Alpha = Annotated[
 Radii = Annotated[
     str, typer.Option(metavar="RADII", help="L2 radii of the table, with commas between them.")
 ]
-BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Noisy copies at a time.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        show_default=False,
+        help=f"Noisy copies at a time (default: {_COPIES}), with bounds images "
+        f"(default: {bounded.IMAGES}).",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -72,8 +84,13 @@ Out = Annotated[
 
 
 def certify(
+    context: typer.Context,
     checkpoint: Checkpoint,
     data: DataSpec,
+    method: bounded.MethodName = "smoothing",
+    eps: bounded.Eps = None,
+    chunk: bounded.Chunk = bounded.CHUNK,
+    resume: bounded.Resume = None,
     sigma: Sigma = None,
     n: Draws = 10_000,
     n0: Choosing = 100,
@@ -85,41 +102,54 @@ def certify(
     limit: Limit = None,
     mean: Mean = None,
     std: Std = None,
-    batch_size: BatchSize = 1000,
+    batch_size: BatchSize = None,
     seed: Seed = 0,
     device: Device = None,
     threads: Threads = None,
 ) -> None:
-    """Certify a network by randomised smoothing: no attack within a radius changes its answer.
+    """Certify a network: no attack within a radius changes its answer.
 
-    The answer is the class that the network gives most often to copies of an image with Gaussian
-    noise; the table has the share of images whose answer is right and certified at each L2 radius.
-    Train with --method noise or smoothing at the same SIGMA. With --out, FILE also holds each
-    image's label, answer (-1: none is certified) and radius.
+    By smoothing, the answer is the class that the network gives most often to copies of an image
+    with Gaussian noise; the table has the share of images whose answer is right and certified at
+    each L2 radius. Train with --method noise or smoothing at the same SIGMA. With --out, FILE also
+    holds each image's label, answer (-1: none is certified) and radius.
+
+    By bounds of the network itself (ibp, crown-ibp, crown: each tighter and slower than the one
+    before), it is the share of images that no image within EPS in linf can turn into another
+    class. Train with --method ibp or crown-ibp.
 
     \b
     Examples:
       repsim-fast train --data digits --model resnet-digits --method noise \\
           --method-option sigma=0.25 --out noise.safetensors
       repsim-fast certify noise.safetensors --data digits --n 1000 --limit 100 --out radii.json
+      repsim-fast certify bounded.safetensors --data digits --method crown-ibp --eps 0.05 \\
+          --resume known.json --out verified.json
     """
     from repsim_fast.data import load as load_images
 
+    bounded.check_typed(method, typed_options(context))
     at = _radii(radii)
     if out is not None:
         check_out(out, ".json")
     with contextlib.nullcontext() if out is None else only_writer(out):
         where, threads_used = choose_device(device), choose_threads(threads)
         network, header = load(checkpoint, (parse_channels(mean), parse_channels(std)))
-        noise = _sigma(sigma, header)
-        settings = {
-            "sigma": noise, "n": n, "n0": n0, "alpha": alpha, "batch_size": batch_size,
-            "seed": seed,
-        }  # fmt: skip
+        radius = None if method == "smoothing" else bounded.radius_of(eps, header)
+        noise = _sigma(sigma, header) if radius is None else 0.0
         images = load_images(
             data, split, size=size, limit=limit, seed=seed, progress=sys.stderr.isatty()
         )
         check_channels(checkpoint, header, images)
+        about: dict[str, Any] = {"checkpoint": checkpoint, "data": describe(images)}
+        if radius is not None:
+            how = {"method": method, "eps": radius, "chunk": chunk, "batch_size": batch_size}
+            bounded.verify(network, images, where, how, about, resume=resume, out=out)
+            return
+        settings = {
+            "sigma": noise, "n": n, "n0": n0, "alpha": alpha, "batch_size": batch_size or _COPIES,
+            "seed": seed,
+        }  # fmt: skip
         typer.echo(
             f"certifying {checkpoint} on {describe(images)} with noise of sigma {noise:g}, {n:,} "
             f"copies an image; device {where}, {threads_used}"
@@ -129,8 +159,7 @@ def certify(
         typer.echo(f"\n{format_table(_rows(accuracy))}")
         typer.echo(f"\nwithout an answer  {accuracy.abstained:.3f} of {accuracy.n:,} images")
         if out is not None:
-            about = {"checkpoint": checkpoint, "data": describe(images), **settings}
-            _save(out, about, accuracy, found, images)
+            _save(out, {**about, **settings}, accuracy, found, images)
             typer.echo(f"wrote {out}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,11 @@ import typer
 
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
+from repsim_fast._core.processes import local_device, processes
 from repsim_fast._core.signals import undisturbed
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.report.folder import write_folder
+from repsim_fast.report.library import plotly_js
 from repsim_fast.similarity import UndefinedError, get_measure, measure_names
 
 from .attack_setup import Norm, Radius, compared_attack
@@ -104,6 +107,10 @@ MinusChance = Annotated[
     typer.Option(
         "--minus-chance", help="Draw heat maps of the values minus their chance levels as well."
     ),
+]
+Figures = Annotated[
+    bool,
+    typer.Option(help="Draw heat maps as PNGs; the report, which draws itself, is always there."),
 ]
 EstimatorName = Annotated[
     str | None,
@@ -207,6 +214,7 @@ def compare(
     jackknife: Jackknife = None,
     permutations: Permutations = None,
     minus_chance: MinusChance = False,
+    figures: Figures = True,
     batch_size: BatchSize = None,
     passes: Passes = 1,
     shuffle: Shuffle = True,
@@ -223,8 +231,9 @@ def compare(
 ) -> None:
     """Compare networks layer by layer: within each of them and between all pairs.
 
-    Writes heat maps (PNG), a report (HTML), the table of all pairs of layers (CSV) and the result
-    for further work in Python, and prints the key figures.
+    Writes a page to explore (HTML), heat maps (PNG), the table of all pairs of layers (CSV) and the
+    result for further work in Python, and prints the key figures. Started by torchrun, processes
+    share the images, and the first one writes and prints.
 
     \b
     Examples:
@@ -234,6 +243,8 @@ def compare(
       repsim-fast compare a.safetensors b.safetensors --data cifar10:data --limit 2000 \\
           --layers 'stage*.relu2' --attack pgd --eps 8/255 --out out/attacked
       repsim-fast compare recordings --out out/compare
+      torchrun --nproc-per-node 2 -m repsim_fast compare a.safetensors b.safetensors \\
+          --data digits --out out/compare
     """
     from repsim_fast.comparison.compare import compare as compare_models
     from repsim_fast.data import load
@@ -244,13 +255,14 @@ def compare(
     attacks = attack_maker(attack, norm=norm, eps=eps, steps=attack_steps, seed=seed)
     if minus_chance and permutations == 0:
         raise ValueError("--minus-chance needs chance levels, got --permutations 0")
-    where = choose_device(device)
+    where = local_device(choose_device(device))
+    group = processes(where)
     mixed = choose_autocast(autocast, where)
     threads_used = choose_threads(threads)
-    check_writable(out)
+    plotly_js()  # what a report cannot be without, before the work
     # write_folder has a lock of its own, for the time of the writing.
-    with only_writer(out / PARTIAL):
-        progress = sys.stderr.isatty()
+    with only_writer(check_writable(out) / PARTIAL) if group.first else contextlib.nullcontext():
+        progress = sys.stderr.isatty() and group.first
         given = parse_channels(mean), parse_channels(std)
         arguments = expand(models)
         published = open_published(arguments, given)
@@ -260,8 +272,11 @@ def compare(
             images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
         zoo = open_zoo(arguments, images, seed=seed, given=given, published=published)
         on = "" if images is None else f" on {describe(images)}"
-        typer.echo(f"comparing {say_what(zoo)}{on}; device {where}, {threads_used}")
-        with _partial_result_kept(out):
+        if group.first:
+            shared = f", {group.size} processes" * (group.size > 1)
+            typer.echo(f"comparing {say_what(zoo)}{on}; device {where}, {threads_used}{shared}")
+        kept = _partial_result_kept(out) if group.first else contextlib.nullcontext()
+        with kept, _notes_left_to_the_table():
             results: dict[str, SimilarityResult] = compare_models(
                 zoo.members,
                 data=images,
@@ -285,12 +300,16 @@ def compare(
                 device=where,
                 progress=progress,
                 seed=seed,
+                process_group=group.group,
             )
-        typer.echo("drawing heat maps and report")
+        if not group.first:
+            return
+        typer.echo("writing report")
         reports = {
             name: write_folder(
                 out if len(results) == 1 else out / name,
                 result,
+                figures=figures,
                 outdated=[PARTIAL],
                 minus_chance=minus_chance and result.chance is not None,
                 introduction=_introduction(attacks),
@@ -299,7 +318,7 @@ def compare(
             for name, result in results.items()
         }
     for name, result in results.items():
-        show(result, reports[name])
+        show(result, reports[name], figures=figures)
     for result in results.values():
         if minus_chance and result.chance is None:
             raise ValueError(
@@ -308,14 +327,16 @@ def compare(
             )
 
 
-def show(result: SimilarityResult, report: Path) -> None:
+def show(result: SimilarityResult, report: Path, *, figures: bool = True) -> None:
     """Print the key figures, and where the rest is."""
     seconds = result.seconds["total"]
     typer.echo(f"\n{result.n_samples:,} images in {seconds:.1f} s; {result.measure}:\n")
     typer.echo(format_table(result.summary()))
     about = [_as_option(text) for text in (*result.about_values(), *_undefined(result))]
     typer.echo("".join(f"\n{text}" for text in about))
-    typer.echo(f"\nOpen {report}; beside it are heat maps (PNG), table (CSV) and result.")
+    typer.echo(
+        f"\nOpen {report}; beside it are {'heat maps (PNG), ' * figures}table (CSV) and result."
+    )
 
 
 _FEW = "more samples than independent features"  # in errors of measures of few images
@@ -363,6 +384,17 @@ def attacks_on(networks: dict[str, Any], make: Callable[[], Any] | None) -> dict
 
 def _introduction(make: Callable[[], Any] | None) -> str:
     return "" if make is None else f"Each model saw its own adversarial images: {make()!r}."
+
+
+@contextlib.contextmanager
+def _notes_left_to_the_table() -> Iterator[None]:
+    """What ``compare`` warns its caller of stands below the table, in words of the command line;
+    but for why similarities are undefined, which does not."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="(?!similarity is undefined)", module=re.escape(__name__) + "$"
+        )
+        yield
 
 
 @contextlib.contextmanager

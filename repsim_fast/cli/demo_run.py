@@ -132,7 +132,7 @@ def run_demo(
             networks[name] = network
         say(f"comparing all their layers on {len(unseen)} unseen digits")
         result = compare(networks, data=unseen, batch_size=COMPARE_BATCH, seed=seed)
-        say("drawing heat maps and report")
+        say("drawing heat maps, writing report")
         report = write_folder(
             path,
             result,

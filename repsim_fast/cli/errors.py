@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ def reported(*, debug: bool) -> Iterator[None]:
             typers_own = isinstance(error, typer.Abort) or hasattr(error, "exit_code")
             if debug or typers_own or isinstance(error, BrokenPipeError):
                 raise
-            typer.echo(f"error: {_explain(error)}", err=True)
+            typer.echo(f"error{_of_process()}: {_explain(error)}", err=True)
             raise typer.Exit(FAILED) from None
 
 
@@ -77,4 +78,11 @@ def _explain(error: Exception) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    typer.echo(f"warning: {message}", err=True)
+    if os.environ.get("RANK", "0") == "0":  # all that torchrun starts have the same ones
+        typer.echo(f"warning: {message}", err=True)
+
+
+def _of_process() -> str:
+    """Which of those that torchrun started this process is; nothing where it is alone."""
+    rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "1")
+    return "" if rank is None or size == "1" else f" in process {rank} of {size}"

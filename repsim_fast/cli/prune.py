@@ -40,8 +40,8 @@ Layer = Annotated[
     ),
 ]
 
-# What the header says of how well the unpruned weights do, and of their bytes.
-_OF_DENSE = ("clean_accuracy", "robust_accuracy", "attack", "checksum", "epoch")
+# What the header says of how well the weights did before, of their bytes and earlier pruning.
+_OF_DENSE = ("clean_accuracy", "robust_accuracy", "attack", "checksum", "epoch", "pruned")
 
 
 def prune(
@@ -54,13 +54,14 @@ def prune(
 ) -> None:
     """Prune a network's weights; the file is an ordinary checkpoint, with zeros.
 
-    Trained further (train --init), the weights come back: to train pruned networks, see
-    repsim_fast.pruning.
+    Trained further, by train --init FILE, what is pruned stays 0 (unless --no-keep-zeros).
 
     \b
     Examples:
       repsim-fast prune robust.safetensors --sparsity 0.9 --out compact.safetensors
       repsim-fast prune robust.safetensors --sparsity 0.5 --criterion filters --out half.safetensors
+      repsim-fast train --data digits --init compact.safetensors --method pgd --eps 0.15 \\
+          --out tuned.safetensors
     """
     check_out(out, ".safetensors")
     with only_writer(out):

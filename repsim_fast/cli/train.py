@@ -13,7 +13,7 @@ import typer
 from torch import nn
 from tqdm import tqdm
 
-from repsim_fast import models
+from repsim_fast import models, pruning
 from repsim_fast.data import ImageData
 from repsim_fast.training import (
     Accuracy,
@@ -58,6 +58,7 @@ from .train_options import (
     EvalData,
     EvaluationOptions,
     Init,
+    KeepZeros,
     Limit,
     MethodOptions,
     Mix,
@@ -89,6 +90,7 @@ def train(
     *,
     model: ModelName = None,
     init: Init = None,
+    keep_zeros: KeepZeros = None,
     preset: Preset = None,
     method: MethodOptions,
     course: CourseOptions,
@@ -142,6 +144,7 @@ def train(
     with written_alone(out, resume) as folder:
         images = load_all(sources, seed)
         network, architecture = _build(setup.model, images.train, seed)
+        pruned = _prune_again(network, init, keep_zeros)
         typer.echo(
             f"training {setup.model} ({sum(p.numel() for p in network.parameters()):,} "
             f"parameters) on {images.about}; device {where}, {threads_used}, "
@@ -180,6 +183,7 @@ def train(
             "autocast": precision,
             "seed": seed,
             "data": images.about,
+            **pruned,
             "validation": validation,
             "attack": f"{against.described(TEST_STEPS)}, {accuracy.n} test images",
         }
@@ -187,7 +191,13 @@ def train(
             about["accuracies"] = {name: _by_name(scores) for name, scores in final.items()}
         about[MARK] = mark(folder / RESUME)
         _save(
-            out, network, architecture, setup, accuracy, classes=list(images.train.classes), **about
+            out,
+            pruning.unmasked(network),
+            architecture,
+            setup,
+            accuracy,
+            classes=list(images.train.classes),
+            **about,
         )
     _show_accuracy(accuracy, against)
     for name, scores in final.items():
@@ -207,6 +217,29 @@ def _build(name: str, images: ImageData, seed: int) -> tuple[nn.Module, dict[str
         "in_channels": images.images.shape[1],
     }
     return models.build(**architecture, seed=seed), architecture
+
+
+def _prune_again(network: nn.Module, init: Path | None, asked: bool | None) -> dict[str, Any]:
+    """Masks of what is 0 in the checkpoint begun with, and what its header says of its pruning.
+
+    Raises:
+        ValueError: Asked for without a checkpoint, or no weight is 0.
+    """
+    if init is None:
+        if asked:
+            raise ValueError("--keep-zeros: say whose with --init")
+        return {}
+    try:
+        of_init = models.checkpoint_header(init).get("pruned")
+    except ValueError:  # weights alone
+        of_init = None
+    if not (of_init if asked is None else asked):
+        return {}
+    models.load_weights(init, network)
+    pruning.hold_zeros(network)
+    left = pruning.report(network)
+    typer.echo(f"{left.kept:,} of {left.weights:,} weights are left and trained, the others stay 0")
+    return {} if of_init is None else {"pruned": of_init}
 
 
 def _train(

@@ -35,6 +35,14 @@ Init = Annotated[
         help="Begin with the weights of a checkpoint of the same network and number of classes.",
     ),
 ]
+KeepZeros = Annotated[
+    bool | None,
+    typer.Option(
+        show_default=False,
+        help="Weights that are 0 in the checkpoint of --init, as pruned ones, stay 0 (default: "
+        "where it was pruned by `repsim-fast prune`).",
+    ),
+]
 Preset = Annotated[
     str | None,
     typer.Option(
@@ -96,8 +104,9 @@ class MethodOptions:
         str,
         typer.Option(
             metavar="NAME",
-            help=f"How to train: {', '.join(methods.available())}. All but 'standard', 'noise' "
-            "and 'smoothing' are adversarial.",
+            help=f"How to train: {', '.join(methods.available())}. 'ibp' and 'crown-ibp' "
+            "train for verified bounds; of the others all but 'standard', 'noise' and 'smoothing' "
+            "are adversarial.",
         ),
     ] = "standard"
     norm: Norm = "linf"
@@ -137,7 +146,8 @@ class MethodOptions:
             parser=ramps.parse_varying,
             metavar="WEIGHT",
             show_default=False,
-            help="Weight of robustness against accuracy, of trades (default: 6) and mart (5).",
+            help="Weight of robustness against accuracy, of trades (default: 6) and mart (5); of "
+            "crown-ibp the share of linear bounds at the end (0).",
         ),
     ] = None
     method_option: Annotated[

@@ -12,6 +12,7 @@ import torch
 
 from repsim_fast._core.checks import check_autocast
 from repsim_fast._core.model_state import device_of, usable_device
+from repsim_fast._core.processes import members as members_of
 from repsim_fast._core.signals import undisturbed
 from repsim_fast._core.versions import versions
 from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec
@@ -36,12 +37,14 @@ from repsim_fast.comparison.playback import (
     notes_with,
     settings_with,
 )
+from repsim_fast.comparison.processes import Seen, Together, collect, same_everywhere
 from repsim_fast.comparison.recorded import check_arguments, check_data, compare_recordings
 from repsim_fast.comparison.recording import Recording
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.comparison.session import borrowed, labelled, notes_of, settings_of, shown
 from repsim_fast.data.batches import Feed, open_data
-from repsim_fast.data.fingerprint import Fingerprint
+from repsim_fast.data.order import OrderCheck
+from repsim_fast.data.share import Share
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
 from repsim_fast.similarity.base.accumulator import Accumulator, Similarities
@@ -51,6 +54,7 @@ from repsim_fast.similarity.streaming.samples import SampleMeasure
 from repsim_fast.similarity.streaming.several import Several
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from typing_extensions import Unpack
 
 __all__ = ["compare"]
@@ -81,6 +85,7 @@ class OptionsOfAny(TypedDict, total=False):
     names: Sequence[str] | None
     progress: bool
     seed: int
+    process_group: ProcessGroup | None
 
 
 class Options(OptionsOfAny, total=False):
@@ -142,6 +147,7 @@ def compare(
     names: Sequence[str] | None = None,
     progress: bool = False,
     seed: int = 0,
+    process_group: ProcessGroup | None = None,
 ) -> SimilarityResult | dict[str, SimilarityResult]:
     """Similarity of every layer with every other layer, within and between models.
 
@@ -154,6 +160,11 @@ def compare(
     unbiased estimator it does not depend on the batch size on average. Values are not clamped:
     unrelated layers scatter around 0. Where a layer does not vary at all, similarity is undefined
     and the value is NaN, with a warning that names the layer.
+
+    What a layer returned may be overwritten by the next one. Only where a layer hands on the very
+    tensor of the one before is it taken once for both: a change in between is known from torch's
+    count of changes, one by way of ``x.data``, which that leaves out, from values of the first
+    batch. A model that does so in later batches alone is not seen through.
 
     Args:
         models: The first model, or all of them: a sequence or a mapping {name: module}, of one or
@@ -238,6 +249,14 @@ def compare(
         progress: Show a progress bar.
         seed: Seed of the random order, of permutations, and of random numbers that models draw;
             the global generators come back as they were.
+        process_group: Processes that share the work, ``torch.distributed.group.WORLD`` for all that
+            torchrun started: each calls ``compare`` with the same models and the same data, runs
+            its share of the batches (batch i that of rank i modulo their number) and returns the
+            result of all, that of one process but for rounding. Features of measures other than
+            "cka" go to the first one. A loader must not have a ``DistributedSampler``, and
+            recordings are for one process. An exception
+            in one process ends all. Random numbers that a model, an attack or an augmentation draws
+            are other ones than in one process. Default: this process alone.
 
     Returns:
         The similarities of all pairs of layers (of several measures a mapping of one for each, by
@@ -267,154 +286,180 @@ def compare(
         Nguyen et al., "Do wide and deep networks learn the same things?", 2021 (minibatch CKA).
     """
     given = dict(locals())
-    start = perf_counter()
-    check_autocast(autocast)
-    members, data = models_and_data(models, model_b, data, names)
-    recordings = {name: m for name, m in members.items() if isinstance(m, Recording)}
-    named = {name: m for name, m in members.items() if not isinstance(m, Recording)}
-    alone = not isinstance(measure, (list, tuple))
-    choices: list[Any] = [measure] if alone else list(measure)  # type: ignore[arg-type]
-    several = choose_measures(measure, estimator)
-    if recordings and max_batches is not None:
-        raise ValueError(f"max_batches: expected None with recordings, got {max_batches}")
-    if recordings and not alone:
-        each = zip(several, choices, strict=True)
-        return {name: _alone(given, one, several[name], estimator) for name, one in each}
-    chosen = measure_for(recordings, choices[0], estimator) if recordings else _first(several)
-    opening: dict[str, Any] = {
-        "batch_size": batch_size, "passes": passes, "shuffle": shuffle, "seed": seed,
-    }  # fmt: skip
-    if not named:
-        asked = {
-            "layers": layers, "inputs": inputs, "autocast": autocast, "maps": maps, "mask": mask,
-            "channels": channels, "calls": calls, "cuda_graph": cuda_graph,
-            "forward": forward, "max_batches": max_batches,
+    processes = members_of(process_group)
+    with Together(processes) as together:
+        start = perf_counter()
+        check_autocast(autocast)
+        members, data = models_and_data(models, model_b, data, names)
+        recordings = {name: m for name, m in members.items() if isinstance(m, Recording)}
+        named = {name: m for name, m in members.items() if not isinstance(m, Recording)}
+        if recordings and processes.size > 1:
+            raise ValueError(
+                f"process_group: expected models alone, got recordings {sorted(recordings)}, whose "
+                "forward passes are done: compare them in one process"
+            )
+        if recordings and max_batches is not None:
+            raise ValueError(f"max_batches: expected None with recordings, got {max_batches}")
+        alone = not isinstance(measure, (list, tuple))
+        choices: list[Any] = [measure] if alone else list(measure)  # type: ignore[arg-type]
+        several = choose_measures(measure, estimator)
+        if recordings and not alone:
+            each = zip(several, choices, strict=True)
+            return {name: _alone(given, one, several[name], estimator) for name, one in each}
+        chosen = measure_for(recordings, choices[0], estimator) if recordings else _first(several)
+        opening: dict[str, Any] = {
+            "batch_size": batch_size, "passes": passes, "shuffle": shuffle, "seed": seed,
         }  # fmt: skip
-        check_arguments(recordings, asked if data is not None else asked | opening)
-        if data is not None:
-            feed = open_data(data, **opening)
-            check_data(
-                recordings, feed, identify(ids, feed, **opening), ids=ids is not None, **opening
+        if not named:
+            asked = {
+                "layers": layers, "inputs": inputs, "autocast": autocast, "maps": maps,
+                "mask": mask, "channels": channels, "calls": calls, "cuda_graph": cuda_graph,
+                "forward": forward,
+            }  # fmt: skip
+            check_arguments(recordings, asked if data is not None else asked | opening)
+            if data is not None:
+                feed = open_data(data, **opening)
+                check_data(
+                    recordings, feed, identify(ids, feed, **opening), ids=ids is not None, **opening
+                )
+            final = SimilarityResult(
+                **compare_recordings(
+                    recordings,
+                    measure=chosen,
+                    jackknife=jackknife,
+                    permutations=permutations,
+                    precision=precision,
+                    device=device,
+                    progress=progress and processes.first,
+                )
             )
-        final = SimilarityResult(
-            **compare_recordings(
-                recordings,
-                measure=chosen,
-                jackknife=jackknife,
-                permutations=permutations,
-                precision=precision,
-                device=device,
-                progress=progress,
-            )
+            final.warn(stacklevel=3)
+            return final
+        share = Share(processes.rank, processes.size)
+        feed = open_data(
+            data,
+            models=tuple(named),
+            share=share,
+            max_batches=max_batches,
+            raw=_all_given(forward, len(named)),
+            **opening,
         )
-        final.warn(stacklevel=3)
-        return final
-    feed = open_data(
-        data,
-        models=tuple(named),
-        max_batches=max_batches,
-        raw=_all_given(forward, len(named)),
-        **opening,
-    )
-    plan = make_plan(named, layers=layers, inputs=inputs, forward=forward, paired=feed.paired)
-    accumulating = chosen.accumulator if alone else partial(Several, list(several.values()))
-    accumulator: Accumulator = accumulating(
-        precision=precision,
-        jackknife=jackknife,
-        permutations=permutations,
-        seed=seed,
-        capacity=plan.n_layers + sum(len(recording.layers) for recording in recordings.values()),
-    )
-    _check_fit(" and ".join(several), accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
-    if permutations and maps in ("positions", "tokens"):
-        raise ValueError(
-            f"permutations: expected None for maps={maps!r}, whose rows cannot be permuted without "
-            f"those of the same sample, got {permutations}"
+        plan = make_plan(named, layers=layers, inputs=inputs, forward=forward, paired=feed.paired)
+        accumulating = chosen.accumulator if alone else partial(Several, list(several.values()))
+        accumulator: Accumulator = accumulating(
+            precision=precision,
+            jackknife=jackknife,
+            permutations=permutations,
+            seed=seed,
+            capacity=plan.n_layers
+            + sum(len(recording.layers) for recording in recordings.values()),
         )
-    place = None if device is None else usable_device(device)
-    computes_on = place or device_of(plan.runs[0].model)
-    before, playbacks = [], []
-    for position, (name, member) in enumerate(members.items()):
-        if isinstance(member, Recording):
-            playbacks.append(Playback(name, member, accumulator, computes_on))
-            earlier = list(members)[:position]
-            before.append(sum(run.name in earlier for run in plan.runs))
-    engine = Engine(
-        plan.runs,
-        accumulator,
-        maps=maps,
-        mask=mask,
-        channels=channels,
-        calls=calls,
-        autocast=autocast,
-        cuda_graph=cuda_graph,
-        playbacks=list(zip(before, playbacks, strict=True)),
-    )
-    settings = settings_of(
-        plan,
-        feed,
-        maps=maps,
-        mask=mask,
-        channels=channels,
-        calls=calls,
-        passes=passes,
-        seed=seed,
-        autocast=autocast,
-        precision=precision,
-        cuda_graph=cuda_graph,
-        place=place,
-    )
-    if max_batches is not None:
-        settings["max_batches"] = max_batches
-    seen = identify(ids, feed, **opening)
-    if recordings:
-        settings["ids"] = ids is not None
-        check_recordings(recordings, chosen, accumulator, settings)
-    dropped: list[int] = []  # samples of batches too small for the measure
-
-    def results(*, bare: bool = False) -> list[SimilarityResult]:
-        notes = list(
-            notes_of(
-                (*engine.notes, *notes_with(recordings)),
-                dropped,
-                sorted_by=_sorted_by(feed, accumulator, engine.n_batches),
-                replacement=feed.replacement,
-                n_batches=engine.n_batches,
-                estimator=accumulator.description,
-                min_samples=accumulator.min_samples,
+        name = " and ".join(several)
+        _check_fit(name, accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
+        if cuda_graph and processes.size > 1:
+            raise ValueError("cuda_graph: expected False with a process_group, got True")
+        if permutations and maps in ("positions", "tokens"):
+            raise ValueError(
+                f"permutations: expected None for maps={maps!r}, whose rows cannot be permuted "
+                f"without those of the same sample, got {permutations}"
             )
+        place = None if device is None else usable_device(device)
+        computes_on = place or device_of(plan.runs[0].model)
+        before, playbacks = [], []
+        for position, (name, member) in enumerate(members.items()):
+            if isinstance(member, Recording):
+                playbacks.append(Playback(name, member, accumulator, computes_on))
+                earlier = list(members)[:position]
+                before.append(sum(run.name in earlier for run in plan.runs))
+        engine = Engine(
+            plan.runs,
+            accumulator,
+            maps=maps,
+            mask=mask,
+            channels=channels,
+            calls=calls,
+            autocast=autocast,
+            cuda_graph=cuda_graph,
+            playbacks=list(zip(before, playbacks, strict=True)),
         )
-        rows = {n: run.kept for n, run in plan.run_of.items()} | {p.name: p.rows for p in playbacks}
-        of_all = settings_with(settings, recordings, tuple(members)) if recordings else settings
-        return [
-            SimilarityResult(
-                measure=one.info.name,
-                estimator=description,
-                settings={**of_all, **found.settings},
-                versions=versions(),
-                seconds={"total": perf_counter() - start, **engine.seconds},
-                order_digest=seen.order,
-                sample_digests=seen.samples,
-                **labelled(found, {name: rows[name] for name in members}, notes),
-            )
-            for one, (description, found) in zip(
-                [chosen] if alone else several.values(),
-                _computed(accumulator, bare=bare),
-                strict=True,
-            )
-        ]
+        settings = settings_of(
+            plan,
+            feed,
+            maps=maps,
+            mask=mask,
+            channels=channels,
+            calls=calls,
+            passes=passes,
+            seed=seed,
+            autocast=autocast,
+            precision=precision,
+            cuda_graph=cuda_graph,
+            place=place,
+        )
+        if processes.size > 1:
+            settings["processes"] = processes.size
+        if max_batches is not None:
+            settings["max_batches"] = max_batches
+        seen = Seen([], identify(ids, feed, share=share, **opening), feed.check)
+        if recordings:
+            settings["ids"] = ids is not None
+            check_recordings(recordings, chosen, accumulator, settings)
 
-    def result(*, bare: bool = False) -> Any:
-        made = results(bare=bare)
-        return made[0] if alone else dict(zip(several, made, strict=True))
+        def results(*, bare: bool = False) -> list[SimilarityResult]:
+            each_once = passes == 1 and not feed.replacement
+            collected = collect(engine, accumulator, seen, together, each_once=each_once)
 
-    with _partial_result_kept(engine, result):
-        with borrowed((run.model for run in plan.runs), place, seed), engine:
-            _loop(engine, feed, dropped, seen, settings, progress=progress)
-        final_ones = results()
-    for one in final_ones:
-        one.warn(stacklevel=3)
-    return final_ones[0] if alone else dict(zip(several, final_ones, strict=True))
+            def make() -> list[SimilarityResult]:
+                if collected.failure is not None:
+                    raise collected.failure
+                check = collected.seen.check
+                notes = list(
+                    notes_of(
+                        (*collected.notes, *_of_share(feed), *notes_with(recordings)),
+                        collected.seen.dropped,
+                        sorted_by=_sorted_by(check, accumulator, collected.n_batches),
+                        replacement=feed.replacement,
+                        n_batches=collected.n_batches,
+                        estimator=accumulator.description,
+                        min_samples=accumulator.min_samples,
+                    )
+                )
+                rows = {n: run.kept for n, run in plan.run_of.items()}
+                rows |= {playback.name: playback.rows for playback in playbacks}
+                of_all = (
+                    settings_with(settings, recordings, tuple(members)) if recordings else settings
+                )
+                computed = _computed(accumulator, bare=bare)
+                measures = [chosen] if alone else several.values()
+                return [
+                    SimilarityResult(
+                        measure=one.info.name,
+                        estimator=description,
+                        settings={**of_all, **found.settings},
+                        versions=versions(),
+                        seconds={"total": perf_counter() - start, **engine.seconds},
+                        order_digest=collected.seen.prints.order,
+                        sample_digests=collected.seen.prints.samples,
+                        **labelled(found, {name: rows[name] for name in members}, notes),
+                    )
+                    for one, (description, found) in zip(measures, computed, strict=True)
+                ]
+
+            return together.of_first(make)
+
+        def result(*, bare: bool = False) -> Any:
+            made = results(bare=bare)
+            return made[0] if alone else dict(zip(several, made, strict=True))
+
+        together.start(same_everywhere(settings, feed, data))
+        with _partial_result_kept(engine, result, together):
+            with borrowed((run.model for run in plan.runs), place, seed), engine:
+                _loop(engine, feed, seen, together, settings, progress=progress and processes.first)
+            of_each = results()
+        if processes.first:
+            for one in of_each:
+                one.warn(stacklevel=3)
+        return of_each[0] if alone else dict(zip(several, of_each, strict=True))
 
 
 def _first(measures: Mapping[str, Measure[Any]]) -> Measure[Any]:
@@ -483,12 +528,15 @@ def _check_fit(
 
 
 @contextlib.contextmanager
-def _partial_result_kept(engine: Engine, result: Callable[..., Any]) -> Iterator[None]:
+def _partial_result_kept(
+    engine: Engine, result: Callable[..., Any], together: Together
+) -> Iterator[None]:
     """Gives an exception the values of the batches before as ``partial_result``."""
     try:
         yield
     except BaseException as error:
-        if engine.n_batches:
+        alone = together.processes.size == 1
+        if together.all_stopped(error) and (engine.n_batches or not alone):
             with undisturbed(), contextlib.suppress(Exception):
                 error.partial_result = result(bare=True)  # type: ignore[attr-defined]
         raise
@@ -497,33 +545,43 @@ def _partial_result_kept(engine: Engine, result: Callable[..., Any]) -> Iterator
 def _loop(
     engine: Engine,
     feed: Feed,
-    dropped: list[int],
-    seen: Fingerprint,
+    seen: Seen,
+    together: Together,
     settings: Mapping[str, Any],
     *,
     progress: bool,
 ) -> None:
-    """Run all batches; the sizes of those too small for the measure, left out, go to dropped."""
+    """Run all batches; of those too small for the measure, left out, the sizes are noted."""
+    rank, size = together.processes.rank, together.processes.size
     number = -1
-    for number, batch in shown(feed, "compare", progress=progress):
-        seen.look(batch)
+    for i, batch in shown(feed, "compare", progress=progress):
+        number = rank + i * size
+        seen.prints.look(batch)
         if engine.is_too_small(batch):
-            dropped.append(batch.n)
-            continue
-        for playback in engine.playbacks:
-            playback.check(number, batch.n, seen.latest, settings)
-        try:
-            engine.step(batch, number)
-            seen.count()
-        except TooFewRowsError as error:
-            dropped.append(error.rows)
+            seen.dropped.append(batch.n)
+        else:
+            for playback in engine.playbacks:
+                playback.check(number, batch.n, seen.prints.latest, settings)
+            try:
+                engine.step(batch, number)
+                seen.prints.count(number)
+            except TooFewRowsError as error:
+                seen.dropped.append(error.rows)
+        together.end_batch()
+    together.end_batches()
     for playback in engine.playbacks:
         playback.finish(number + 1)
-    if engine.n_batches == 0:
-        raise diagnosis.no_batch(dropped, engine.accumulator.min_samples)
+    if engine.n_batches == 0 and size == 1:
+        raise diagnosis.no_batch(seen.dropped, engine.accumulator.min_samples)
 
 
-def _sorted_by(feed: Feed, accumulator: Accumulator, n_batches: int) -> str | None:
+def _of_share(feed: Feed) -> list[str]:
+    """That the loader gives other processes other samples."""
+    return [diagnosis.of_one_process(feed.split_over)] if feed.split_over > 1 else []
+
+
+def _sorted_by(check: OrderCheck | None, accumulator: Accumulator, n_batches: int) -> str | None:
     """What the data come sorted by, where that changes an estimate."""
-    asked = feed.check is not None and accumulator.samples_may_return and n_batches > 1
-    return feed.check.sorted_by if asked and feed.check else None
+    if check is None or not accumulator.samples_may_return or n_batches < 2:
+        return None
+    return check.sorted_by

@@ -164,6 +164,23 @@ def with_replacement() -> str:
     )
 
 
+def read_twice(one: int, other: int) -> str:
+    """That two processes have read the same samples."""
+    return (
+        f"processes {one} and {other} have read some of the same samples, which count twice, and "
+        "perhaps not others: the data come in another order in each process, or have samples twice"
+    )
+
+
+def of_one_process(processes: int) -> str:
+    """That another process has another result."""
+    return (
+        f"the loader's DistributedSampler gives this process the samples of 1 of {processes}, and "
+        "each of them has a result of its own; one result of all samples: a loader without the "
+        "sampler, and process_group=torch.distributed.group.WORLD"
+    )
+
+
 def undefined(reasons: Mapping[str, Mapping[str, str]]) -> list[str]:
     """That layers have no value, and why, by model and layer; one text for each reason."""
     return [

@@ -152,7 +152,7 @@ class Engine:
             self._play(number)
         rows = self._intake.expected or batch.n
         try:
-            self.accumulator.end_batch(rows, of=batch.n)
+            self.accumulator.end_batch(rows, of=batch.n, number=number)
         except NotFiniteError as error:
             self._hooked.close()
             if of_recordings := damaged(self.playbacks, error, number):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from repsim_fast._core.checks import check_choice
 from repsim_fast._core.extras import extra
 from repsim_fast.analysis.estimates import (
     Estimate,
@@ -131,6 +133,17 @@ class Grid:
     def is_square(self) -> bool:
         """Whether both sides have as many layers, so that they can be paired by position."""
         return len(self.rows) == len(self.columns)
+
+    def __getitem__(self, layers: tuple[str | int, str | int]) -> Estimate:
+        """``grid[row, column]``: value and standard error of two layers, by name or number.
+
+        Raises:
+            ValueError: There is no such layer.
+        """
+        row, column = layers
+        i = _layer_number(row, self.rows, self.row_model)
+        j = _layer_number(column, self.columns, self.column_model)
+        return Estimate(float(self.value[i, j]), float(self.standard_error[i, j]))
 
     def mean(self) -> float:
         """Mean over all cells that are not NaN."""
@@ -263,16 +276,29 @@ class Grid:
         left_out = None if self.replicates is None else self.replicates - self.chance
         return replace(self, value=self.value - self.chance, replicates=left_out, chance=None)
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """The values as a table with layer names along both sides.
+    def to_dataframe(self, what: str = "value") -> pd.DataFrame:
+        """A table with layer names along both sides.
+
+        Args:
+            what: "value", "standard_error", "chance", or "low" or "high", the ends of a 95 %
+                interval.
 
         Raises:
             ImportError: pandas is missing.
+            ValueError: Another ``what``, or it is not known.
         """
+        low, high = self.interval()
+        tables = {
+            "value": self.value, "standard_error": self.standard_error, "chance": self.chance,
+            "low": low, "high": high,
+        }  # fmt: skip
+        check_choice("what", what, tables)
+        if tables[what] is None:
+            raise ValueError(f"what: the chance levels of {self.title} are not known")
         pandas = extra("pandas", of="tables", purpose="to_dataframe()")
         rows = pandas.Index(self.rows, name=self.row_model)
         columns = pandas.Index(self.columns, name=self.column_model)
-        table: pd.DataFrame = pandas.DataFrame(self.value, index=rows, columns=columns)
+        table: pd.DataFrame = pandas.DataFrame(tables[what], index=rows, columns=columns)
         return table
 
     def plot(
@@ -308,6 +334,17 @@ class Grid:
                 f"grid must have as many rows as columns, got {len(self.rows)} layers of "
                 f"{self.row_model!r} and {len(self.columns)} of {self.column_model!r}"
             )
+
+
+def _layer_number(layer: str | int, names: tuple[str, ...], model: str) -> int:
+    if isinstance(layer, str):
+        if layer in names:
+            return names.index(layer)
+        close = difflib.get_close_matches(layer, names, n=3) or names[:3]
+        raise ValueError(f"{model!r} has no layer {layer!r}; did you mean {', '.join(close)}?")
+    if -len(names) <= layer < len(names):
+        return layer
+    raise ValueError(f"{model!r} has {len(names)} layers, got number {layer}")
 
 
 def _mean(values: Matrix) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from repsim_fast.data.batches import Batch, Feed, open_data
 from repsim_fast.data.fingerprint import Fingerprint
+from repsim_fast.data.share import Share
 
 # Of a sample's name; as many as float64 holds exactly.
 _DIGEST_BYTES = 6
@@ -51,6 +52,7 @@ def identify(
     shuffle: bool | None,
     batch_size: int | None,
     seed: int,
+    share: Share | None = None,
 ) -> Identity:
     """What tells the batches of a feed; the further arguments are those it was opened with.
 
@@ -66,7 +68,12 @@ def identify(
     digests = torch.tensor([[_digest(name)] for name in names], dtype=torch.float64)
     if feed.batch_size is not None:
         opened = open_data(
-            digests, batch_size=batch_size, passes=passes, shuffle=shuffle, seed=seed
+            digests,
+            batch_size=batch_size,
+            passes=passes,
+            shuffle=shuffle,
+            seed=seed,
+            share=share,
         )
         return Identity(batch.x for batch in opened.batches)
     raise ValueError(

@@ -14,6 +14,8 @@ from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.plan import Run
 from repsim_fast.similarity.base.accumulator import Taker
 
+_LOOKED_AT = 4  # samples
+
 
 class TooFewRowsError(Exception):
     """A batch whose features have fewer rows than the measure needs."""
@@ -51,9 +53,22 @@ class Intake:
         accumulator, rows, skipped = self.accumulator, run.rows, run.skipped
         latest: Callable[[], Tensor | None] = _no_tensor
         latest_version = latest_row = 0
+        looked_at: Tensor | None = None
+        altered: set[str] = set()  # layers that show a tensor of the layer before, but changed
+
+        def same(name: str, activation: Tensor, version: int) -> bool:
+            """Whether it is the very tensor of the layer before, as a block returns what its last
+            layer did."""
+            if latest() is not activation or version != latest_version or name in altered:
+                return False
+            # What is done to x.data leaves no trace in the version.
+            if looked_at is not None and not torch.equal(looked_at, _some(activation)):
+                altered.add(name)
+                return False
+            return bool(run.taken)
 
         def take(name: str, activation: Tensor) -> None:
-            nonlocal latest, latest_version, latest_row
+            nonlocal latest, latest_version, latest_row, looked_at
             if not run.running or name in skipped:
                 return
             row = rows.get(name)
@@ -62,8 +77,7 @@ class Intake:
                 self._leave_out(run, name, why)
                 return
             version = -1 if activation.is_inference() else activation._version
-            if latest() is activation and version == latest_version and run.taken:
-                # The very tensor of the layer before, as a block returns what its last layer did.
+            if same(name, activation, version):
                 row = self._new_row(run, name, self._kinds[latest_row]) if row is None else row
                 accumulator.repeat(row, latest_row)
             else:
@@ -75,6 +89,8 @@ class Intake:
             run.taken.add(name)
             if version >= 0:
                 latest, latest_version, latest_row = ref(activation), version, row
+                # In the first batch alone: on a GPU a look at each would wait for it.
+                looked_at = None if self.n_batches else _some(activation).clone()
 
         return take
 
@@ -125,6 +141,11 @@ class Intake:
         run.rows[name] = len(self._kinds)
         self._kinds.append(kind)
         return run.rows[name]
+
+
+def _some(activation: Tensor) -> Tensor:
+    """What is remembered of an activation, to see it changed: a few samples in full."""
+    return activation[:_LOOKED_AT] if activation.ndim else activation
 
 
 class _Kind(NamedTuple):

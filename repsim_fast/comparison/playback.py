@@ -98,6 +98,8 @@ class Playback(Watch):
         self.rows: dict[str, int] = {}
         self._accumulator = accumulator
         self._place = place
+        layers = range(len(recording.layers))
+        self._scales = [recording.scale(layer).to(place or "cpu") for layer in layers]
 
     def feed(
         self, number: int, expected: int | None, new_rows: Callable[[int], Sequence[int]]
@@ -135,8 +137,7 @@ class Playback(Watch):
                 if entry.shape != (wanted,):
                     got = tuple(entry.shape)
                     raise self.damaged(number, layer, f"expected {wanted} numbers, got {got}")
-                scale = self.recording.scale(position)
-                self._accumulator.add_gram(row, here, scale.to(here.device))
+                self._accumulator.add_gram(row, here, self._scales[position])
             else:
                 if entry.dim() != 2 or len(entry) != rows:
                     got = tuple(entry.shape)

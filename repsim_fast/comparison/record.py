@@ -405,7 +405,7 @@ def _same_recording(
 def _check_same(found: Mapping[str, Any], about: Mapping[str, Any], folder: Path) -> None:
     """Raises ValueError where a recording that is there has other settings."""
     theirs, ours = _flat(found), _flat(about)
-    for key in ours.keys() | theirs.keys():
+    for key in dict.fromkeys([*ours, *theirs]):
         if key not in _MAY_DIFFER and theirs.get(key) != ours.get(key):
             raise ValueError(
                 f"{key}: {str(folder)!r} has a recording with {theirs.get(key)!r}, got "

@@ -113,7 +113,7 @@ def compare_recordings(
         for playback in playbacks:
             playback.feed(batch.number, batch.rows, lambda n: [next(numbers) for _ in range(n)])
         try:
-            accumulator.end_batch(batch.rows, of=batch.samples)
+            accumulator.end_batch(batch.rows, of=batch.samples, number=batch.number)
         except NotFiniteError as error:
             raise damaged(playbacks, error, batch.number) or error from error
     found = accumulator.compute()

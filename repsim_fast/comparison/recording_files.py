@@ -67,13 +67,18 @@ def _dropped(value: Any, where: str) -> None:
         raise ValueError(f"{where}: expected number and rows, got {len(value)} numbers")
 
 
+_BY_MODEL = headers.named(headers.text())
+_SETTINGS = headers.record(
+    {"seed": headers.whole(-(2**63), 2**64), "passes": headers.whole(1)},
+    {"models": _BY_MODEL, "inputs": _BY_MODEL, "layers": _BY_MODEL, "weights": _BY_MODEL},
+)
 _ABOUT = headers.record(
     {
         "name": headers.text(),
         "keep": headers.text(20),
         "estimator": headers.optional(headers.text(20)),
         "stored": headers.optional(headers.text(20)),
-        "settings": headers.named(headers.free),
+        "settings": _SETTINGS,
     }
 )
 _PROGRESS = {
@@ -121,9 +126,15 @@ class Part(NamedTuple):
             exponents = self.tensors.get(f"{batch}.exponents").clone()
             if exponents.dtype != torch.int16 or exponents.shape <= (max(rows),):
                 raise ValueError(f"{batch}.exponents: expected int16, one for each layer")
+        if grams is not None:
+            chosen = grams if len(rows) == len(grams) else grams[list(rows)]
+            if exponents is not None:
+                chosen = _expanded(chosen, exponents[list(rows)])
+            yield from chosen
+            return
         for row in rows:
-            found = self.tensors.get(f"{batch}.{row}") if grams is None else grams[row]
-            yield found if exponents is None else _expanded(found, exponents[row])
+            found = self.tensors.get(f"{batch}.{row}")
+            yield found if exponents is None else _expanded(found[None], exponents[row, None])[0]
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -227,17 +238,19 @@ class PartWriter:
 
     def add(self, batch: RecordedBatch, entries: Sequence[Tensor]) -> None:
         """Take a copy of what is kept of a batch, one entry a row."""
-        compact = [_compact(entry, self._stored) for entry in entries]
+        number = batch.number
         if self._keep == "grams":
-            self._tensors[f"{batch.number}"] = torch.stack([c.values for c in compact])
+            compact = [_compact(torch.stack([e.detach().cpu() for e in entries]), self._stored)]
+            self._tensors[f"{number}"] = compact[0].values
         else:
-            for row, c in enumerate(compact):  # cloned: layers may share what they return
-                copy = c.values.clone(memory_format=torch.contiguous_format)
-                self._tensors[f"{batch.number}.{row}"] = copy
+            compact = [_compact(entry.detach().cpu()[None], self._stored) for entry in entries]
+            for row, one in enumerate(compact):  # cloned: layers may share what they return
+                copy = one.values[0].clone(memory_format=torch.contiguous_format)
+                self._tensors[f"{number}.{row}"] = copy
         if self._stored == "float16":
-            exponents = torch.tensor([c.exponent for c in compact], dtype=torch.int16)
-            self._tensors[f"{batch.number}.exponents"] = exponents
-        self._rounding.append(torch.tensor([(c.error, c.size) for c in compact]).T.double())
+            self._tensors[f"{number}.exponents"] = torch.cat([c.exponents for c in compact])
+        sums = [torch.cat([c.errors for c in compact]), torch.cat([c.sizes for c in compact])]
+        self._rounding.append(torch.stack(sums))
         self._batches.append(batch)
 
     @property
@@ -285,36 +298,48 @@ def rounding_of(folder: Path, parts: int) -> Tensor:
     return (total[0] / total[1].clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
 
 
-def _expanded(values: Tensor, exponent: Tensor) -> Tensor:
-    """Values times 2 to the exponent, in a dtype that holds them."""
-    fits = abs(int(exponent)) < _LARGEST_EXPONENT
-    return torch.ldexp(values.float() if fits else values.double(), exponent)
+def _expanded(
+    values: Tensor,  # (L, ...)
+    exponents: Tensor,  # (L,)
+) -> Tensor:
+    """Values times 2 to the exponents, in a dtype that holds them."""
+    fits = bool((exponents.abs() < _LARGEST_EXPONENT).all())
+    powers = exponents.view(-1, *[1] * (values.dim() - 1))
+    return torch.ldexp(values.float() if fits else values.double(), powers)
 
 
 class _Compact(NamedTuple):
-    """An entry as it is written; its true values are times 2 to the exponent."""
+    """Entries as they are written; true values are times 2 to the exponents."""
 
-    values: Tensor
-    exponent: int
-    error: float  # sum of squares
-    size: float
+    values: Tensor  # (L, ...)
+    exponents: Tensor  # (L,)
+    errors: Tensor  # (L,) sums of squares
+    sizes: Tensor  # (L,)
 
 
-def _compact(entry: Tensor, stored: Stored | None) -> _Compact:
-    entry = entry.detach().cpu()
-    if stored is None or entry.dtype == getattr(torch, stored):
-        return _Compact(entry, 0, 0.0, 1.0)
-    wide = entry.double()
+def _compact(
+    entries: Tensor,  # (L, ...)
+    stored: Stored | None,
+) -> _Compact:
+    none = torch.zeros(len(entries), dtype=torch.float64)
+    exponents = torch.zeros(len(entries), dtype=torch.int16)
+    if stored is None or entries.dtype == getattr(torch, stored):
+        return _Compact(entries, exponents, none, torch.ones_like(none))
+    rows = entries.flatten(1)
     if stored == "float32":
-        values, exponent = entry.float(), 0
+        values = rows.float()
+        back = values.to(rows.dtype)
     else:
-        largest = wide.abs().amax() if wide.numel() else wide.new_zeros(())
-        exponent = int(torch.frexp(largest).exponent) - _TOP if largest > 0 else 0
-        values = torch.ldexp(wide, torch.tensor(-exponent)).half()
-    error = torch.ldexp(values.double(), torch.tensor(exponent)) - wide
-    return _Compact(
-        values.contiguous(), exponent, float(error.square().sum()), float(wide.square().sum())
-    )
+        # Powers of two change no digit, of float32 and wider.
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        largest = rows.abs().amax(dim=1) if rows.numel() else none.to(rows)
+        exponents = torch.where(largest > 0, torch.frexp(largest).exponent - _TOP, 0).short()
+        values = torch.ldexp(rows, -exponents[:, None]).half()
+        back = torch.ldexp(values.to(rows.dtype), exponents[:, None])
+    wide = torch.float64
+    errors = torch.linalg.vector_norm(back - rows, dim=1, dtype=wide).square()
+    sizes = torch.linalg.vector_norm(rows, dim=1, dtype=wide).square()
+    return _Compact(values.view(entries.shape), exponents, errors, sizes)
 
 
 def _header(path: Path, metadata: Mapping[str, str], kind: str, schema: headers.Schema) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
+import html
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +19,7 @@ import torch
 
 from repsim_fast._core.extras import extra
 from repsim_fast._core.files import replacing
-from repsim_fast.analysis.estimates import Interval
+from repsim_fast.analysis.estimates import Interval, student_interval
 from repsim_fast.comparison import diagnosis, storage
 from repsim_fast.comparison.grid import (
     Array,
@@ -29,6 +31,7 @@ from repsim_fast.comparison.grid import (
     plot_grids,
 )
 from repsim_fast.comparison.models_matrix import ModelsMatrix, Summary, models_matrix
+from repsim_fast.comparison.overview import MODELS_OF_A_SHEET, plot_overview
 from repsim_fast.comparison.plan import Models
 from repsim_fast.comparison.recorded import compare_recordings, opened
 from repsim_fast.comparison.recording import Recording
@@ -41,9 +44,10 @@ from repsim_fast.similarity.streaming.minibatch import MinibatchCKA, without_eac
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray
     from matplotlib.figure import Figure
 
-__all__ = ["SimilarityResult"]
+__all__ = ["SimilarityResult", "load"]
 
 # Settings that change values: results that differ in them are not of one comparison.
 _OF_VALUES = (
@@ -148,8 +152,23 @@ class SimilarityResult:
         ]
         lines += [f"  {grid.title}: {grid.in_words()}" for grid in self.grids()]
         lines += [f"  {about}" for about in self.about_values()]
-        lines.append("  .plot()  .between(a, b)  .to_dataframe()  .save(path)")
+        lines.append("  .plot()  [a, b]  .report(path)  .to_dataframe()  .save(path)")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: text and picture."""
+        from repsim_fast.plotting import to_png
+
+        picture = base64.b64encode(to_png(self.plot(), dpi=100)).decode("ascii")
+        return (
+            f"<pre>{html.escape(repr(self))}</pre>"
+            f'<img src="data:image/png;base64,{picture}" alt="heat map" style="max-width: 100%">'
+        )
+
+    def __getitem__(self, models: str | int | tuple[str | int, str | int]) -> Grid:
+        """``result[a, b]`` is ``result.between(a, b)``, ``result[a]`` model a with itself."""
+        a, b = models if isinstance(models, tuple) else (models, models)
+        return self.between(a, b)
 
     def about_values(self) -> list[str]:
         """What a reader must know of chance levels and errors, and the notes, one text each."""
@@ -589,7 +608,8 @@ class SimilarityResult:
     def to_dataframe(self) -> pd.DataFrame:
         """One line for each ordered pair of layers.
 
-        Columns: model_a, layer_a, model_b, layer_b, value, standard_error, chance.
+        Columns: model_a, layer_a, model_b, layer_b, value, standard_error, chance, and low and
+        high, the ends of a 95 % interval (:meth:`interval`).
 
         Raises:
             ImportError: pandas is missing, which ``to_csv`` does without.
@@ -597,6 +617,35 @@ class SimilarityResult:
         pandas = extra("pandas", of="tables", purpose="to_dataframe()")
         table: pd.DataFrame = pandas.DataFrame(self._table())
         return table
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Value, standard error and chance level over layers "a" and "b", with the coordinates
+        model_a, layer_a, model_b and layer_b; measure and numbers of samples as attributes.
+
+        Raises:
+            ImportError: xarray is missing.
+        """
+        library = extra("xarray", of="xarray", purpose="to_xarray()")
+        matrices = {"value": self.value, "standard_error": self.standard_error}
+        if self.chance is not None:
+            matrices["chance"] = self.chance
+        pairs = zip(self.models, self.layers, strict=True)
+        labels = [(model, layer) for model, layers in pairs for layer in layers]
+        data: xarray.Dataset = library.Dataset(
+            {name: (("a", "b"), matrix) for name, matrix in matrices.items()},
+            coords={
+                f"{what}_{side}": (side, [label[i] for label in labels])
+                for side in ("a", "b")
+                for i, what in enumerate(("model", "layer"))
+            },
+            attrs={
+                "measure": self.measure,
+                "estimator": self.estimator,
+                "n_samples": self.n_samples,
+                "n_batches": self.n_batches,
+            },
+        )
+        return data
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write the table of ``to_dataframe`` as comma-separated values; an empty field is NaN.
@@ -610,12 +659,11 @@ class SimilarityResult:
             OSError: The file cannot be written.
         """
         table = self._table()
-        columns = [column.tolist() for column in table.values()]
+        columns = [_cells(column) for column in table.values()]
         with replacing(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(table)
-            for row in zip(*columns, strict=True):
-                writer.writerow(_cell(value) for value in row)
+            writer.writerows(zip(*columns, strict=True))
         return Path(path)
 
     def _table(self) -> dict[str, npt.NDArray[Any]]:
@@ -623,6 +671,7 @@ class SimilarityResult:
         model = np.repeat(np.array(self.models, dtype=object), [len(ls) for ls in self.layers])
         layer = np.array([name for names in self.layers for name in names], dtype=object)
         size = len(layer)
+        low, high = student_interval(self.value, self.standard_error, len(self.group_samples))
         return {
             "model_a": np.repeat(model, size),
             "layer_a": np.repeat(layer, size),
@@ -631,6 +680,8 @@ class SimilarityResult:
             "value": self.value.ravel(),
             "standard_error": self.standard_error.ravel(),
             "chance": np.full(size * size, np.nan) if self.chance is None else self.chance.ravel(),
+            "low": low.ravel(),
+            "high": high.ravel(),
         }
 
     def plot(
@@ -645,8 +696,8 @@ class SimilarityResult:
     ) -> Figure:
         """Heat map of model ``a`` against model ``b``.
 
-        Without names: one model against itself, two against one another, of more all grids in
-        one figure.
+        Without names: one model against itself, two against one another, of three all grids in
+        one figure, of more one cell a pair of models.
 
         Args:
             a: Name or number of the model along the rows.
@@ -654,7 +705,8 @@ class SimilarityResult:
             standard_error: Add a panel with the standard errors.
             minus_chance: Draw the values minus their chance levels.
             path: Also write the figure to this file.
-            **options: Further options of :func:`repsim_fast.plotting.plot_heat_maps`.
+            **options: Further options of :func:`repsim_fast.plotting.plot_heat_maps`: ax, vmin,
+                vmax, figsize, theme, ...
 
         Raises:
             ValueError: No such model, no chance levels, or an option out of range.
@@ -665,11 +717,19 @@ class SimilarityResult:
             raise ValueError("a must be given with b, got None")
         elif len(self.models) <= 2:
             grids = [self.between(0, -1)]
-        else:
+        elif len(self.models) <= MODELS_OF_A_SHEET or standard_error or minus_chance:
             grids = self.grids()
+        else:
+            return plot_overview(self, path=path, **options)
         return plot_grids(
             grids, minus_chance=minus_chance, standard_error=standard_error, path=path, **options
         )
+
+    def report(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write a page to explore the result with; see :func:`repsim_fast.report.write_report`."""
+        from repsim_fast.report import write_report
+
+        return write_report(path, self, **options)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write to a safetensors file, whole or not at all; ``.npz``-like but without pickle.
@@ -705,6 +765,24 @@ class SimilarityResult:
         )
 
 
+def load(path: str | os.PathLike[str]) -> SimilarityResult:
+    """The result of a file of ``SimilarityResult.save`` or of a folder of ``repsim-fast compare``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such file, damaged, or of a later version of the format.
+
+    Example:
+        >>> import torch
+        >>> import repsim_fast
+        >>> result = repsim_fast.compare([torch.nn.Linear(5, 3)], torch.randn(64, 5))
+        >>> repsim_fast.load(result.save("out/result.safetensors")).models == result.models
+        True
+    """
+    place = Path(path)
+    return SimilarityResult.load(place / storage.FILE_NAME if place.is_dir() else place)
+
+
 def _merged_chance(
     ours: SimilarityResult,
     theirs: SimilarityResult,
@@ -737,11 +815,16 @@ def _merged_order(ours: str, theirs: str) -> str:
     return hashlib.sha256(f"{ours} {theirs}".encode()).hexdigest()[:16]
 
 
-def _cell(value: Any) -> Any:
-    """As a table of figures takes it: nothing for NaN, and no name for a formula."""
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
-    return "" if value != value else value
+def _cells(column: npt.NDArray[Any]) -> list[Any]:
+    """As a table of figures takes them: nothing for NaN, and no name for a formula."""
+    if column.dtype == object:
+        formulas = ("=", "+", "-", "@", "\t", "\r", "\n")
+        shown = {text: f"'{text}" if text.startswith(formulas) else text for text in set(column)}
+        return [shown[text] for text in column]
+    cells: list[Any] = column.tolist()
+    for number in np.flatnonzero(np.isnan(column)):
+        cells[number] = ""
+    return cells
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from repsim_fast._core import headers
 from repsim_fast._core.tensor_files import read_tensors, write_tensors
 from repsim_fast.comparison.grid import Array
 
+FILE_NAME = "result.safetensors"
+"""Of a result in a folder with other files."""
 _FORMAT = "repsim_fast.SimilarityResult"
 _FORMAT_VERSION = 3  # 1 had value and standard_error alone, 2 neither chance level nor notes
 _ARRAYS = ("value", "standard_error", "chance", "hsic", "left_out")

@@ -14,7 +14,14 @@ from torch.utils.data import IterableDataset
 from .indexed import Indexed, indexed
 from .items import Batch, PerModel, as_batch
 from .order import OrderCheck
-from .sampling import draw_the_same_order, draws_random_order, draws_with_replacement
+from .sampling import (
+    draw_the_same_order,
+    drawn_by,
+    draws_random_order,
+    draws_with_replacement,
+    processes_of,
+)
+from .share import Share
 
 __all__ = ["Batch", "Feed", "PerModel", "open_data"]
 
@@ -28,7 +35,7 @@ class Feed:
     """Batches to iterate over once, and what they are.
 
     Attributes:
-        batches: The batches.
+        batches: The batches, those of the own share.
         n_batches: How many; None if unknown.
         description: What they come from.
         order: "random" or "as given".
@@ -36,6 +43,8 @@ class Feed:
         check: What the batches read so far tell of the order; None for a random one.
         paired: Whether each model has inputs of its own.
         replacement: Whether a sample may come several times in one pass.
+        split_over: Processes that a loader gives different samples, each a part of them.
+        drawn_by: The same for the same random order of a loader, as far as its sampler tells.
     """
 
     batches: Iterator[Batch]
@@ -46,6 +55,8 @@ class Feed:
     check: OrderCheck | None
     paired: bool = False
     replacement: bool = False
+    split_over: int = 1
+    drawn_by: str = ""
 
 
 def open_data(
@@ -56,6 +67,7 @@ def open_data(
     shuffle: bool | None = None,
     seed: int = 0,
     models: Sequence[str] = (),
+    share: Share | None = None,
     max_batches: int | None = None,
     raw: bool = False,
 ) -> Feed:
@@ -76,17 +88,20 @@ def open_data(
             batch from another is lost to estimates from batches.
         seed: Seed of the order.
         models: Names that a mapping must have.
-        max_batches: Read no more than so many batches. Default: all.
+        share: Batches that are read, of the same data in all processes. Default: all of them.
+        max_batches: Read no more than so many batches, all shares together. Default: all.
         raw: Batches may be anything; see ``as_batch``.
 
     Raises:
         ValueError: Empty data, no positive batch size or number of passes, x and y of different
             lengths, paired data that do not belong together (loaders that each draw a random order
-            of their own among them), a second stream of inputs or a mask in place of labels, or an
-            order wanted that the data cannot have.
+            of their own among them), a second stream of inputs or a mask in place of labels, an
+            order wanted that the data cannot have, or a share of a loader that already gives each
+            process other samples.
         TypeError: ``data`` is nothing of the above, or ``seed`` no integer.
     """
     _check_numbers(batch_size, passes, seed, max_batches)
+    share = share or Share()
     streams, pair = _streams(data, models, raw)
     sources = [indexed(stream) for stream in streams]
     found = [source for source in sources if source is not None]
@@ -95,17 +110,18 @@ def open_data(
             "data: streams of several models must all come in batches, or all as samples by number"
         )
     if found:
-        feed = _open_indexed(found, pair, batch_size, passes, shuffle, seed)
+        feed = _open_indexed(found, pair, batch_size, passes, shuffle, seed, share)
     else:
         for stream in streams:
             _check_batched(stream, passes, shuffle)
         _check_orders(streams)
-        feed = _open_batched(streams, pair, passes)
+        feed = _open_batched(streams, pair, passes, share)
     feed = replace(feed, paired=bool(_by_model(data, models)))
     if max_batches is None:
         return feed
-    known = max_batches if feed.n_batches is None else min(feed.n_batches, max_batches)
-    return replace(feed, batches=islice(feed.batches, max_batches), n_batches=known)
+    most = len(share.numbers(after=0, until=max_batches))
+    known = most if feed.n_batches is None else min(feed.n_batches, most)
+    return replace(feed, batches=islice(feed.batches, most), n_batches=known)
 
 
 def _check_numbers(batch_size: int | None, passes: int, seed: int, max_batches: int | None) -> None:
@@ -148,6 +164,7 @@ def _open_indexed(
     passes: int,
     shuffle: bool | None,
     seed: int,
+    share: Share,
 ) -> Feed:
     n = sources[0].n
     if n == 0:
@@ -164,17 +181,18 @@ def _open_indexed(
     generator = torch.Generator().manual_seed(seed)
 
     def batches() -> Iterator[Batch]:
-        number = 0
-        for _ in range(passes):
+        for done in range(0, passes * len(sizes), len(sizes)):
             order = torch.arange(n) if check else torch.randperm(n, generator=generator)
             rows = order.split(sizes)  # type: ignore[no-untyped-call]
-            for items in zip(*(source.read(rows) for source in sources), strict=True):
+            numbers = share.numbers(after=done, until=done + len(rows))
+            own = [rows[number - done] for number in numbers]
+            read = zip(*(source.read(own) for source in sources), strict=True)
+            for number, items in zip(numbers, read, strict=True):
                 yield _checked(pair(items, number), check)
-                number += 1
 
     return Feed(
         batches=batches(),
-        n_batches=passes * len(sizes),
+        n_batches=len(share.numbers(after=0, until=passes * len(sizes))),
         description=" and ".join(dict.fromkeys(source.description for source in sources)),
         order="as given" if check else "random",
         batch_size=max(sizes),
@@ -194,32 +212,45 @@ def _even_sizes(n: int) -> list[int]:
     return [n // count + (i < n % count) for i in range(count)]
 
 
-def _open_batched(streams: Sequence[Any], pair: Pair, passes: int) -> Feed:
+def _open_batched(streams: Sequence[Any], pair: Pair, passes: int, share: Share) -> Feed:
+    split_over = max(map(processes_of, streams))
+    if share.size > 1 and split_over > 1:
+        raise ValueError(
+            "data: expected the same loader in every process, of which each reads its share of the "
+            f"batches, got one whose DistributedSampler gives {split_over} processes different "
+            "samples, some of them twice; leave the sampler out (shuffle=True may stay)"
+        )
     lengths = [_length(stream) for stream in streams]
     known = [length for length in lengths if length is not None]
     check = None if all(map(draws_random_order, streams)) else OrderCheck()
 
     def batches() -> Iterator[Batch]:
-        number = 0
-        for _ in range(passes):
-            for items in zip_longest(*streams, fillvalue=_END):
+        number = share.rank
+        for turn in range(passes):
+            # Where there are several passes, lengths are known.
+            after = turn * min(known) if turn else 0
+            shared = (share.of(stream, after=after) for stream in streams)
+            for items in zip_longest(*shared, fillvalue=_END):
                 if _END in map(_identity, items):
                     raise ValueError(
                         f"data: a model's stream ended before the others, after {number} batches"
                     )
-                if number == 0:
+                if number == share.rank:
                     _check_first(streams, items)
                 yield _checked(pair(items, number), check)
-                number += 1
+                number += share.size
 
+    n_batches = passes * min(known) if len(known) == len(lengths) else None
     return Feed(
         batches=batches(),
-        n_batches=passes * min(known) if len(known) == len(lengths) else None,
+        n_batches=None if n_batches is None else len(share.numbers(after=0, until=n_batches)),
         description=" and ".join(dict.fromkeys(type(stream).__name__ for stream in streams)),
         order="as given" if check else "random",
         batch_size=None,
         check=check,
         replacement=any(map(draws_with_replacement, streams)),
+        split_over=split_over,
+        drawn_by=" ".join(map(drawn_by, streams)).strip(),
     )
 
 

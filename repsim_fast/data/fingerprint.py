@@ -41,7 +41,7 @@ class Fingerprint:
 
     def __init__(self) -> None:
         self._known = True
-        self._order = 0
+        self._batches: dict[int, int] = {}  # digest of each that counts, by its number
         self._smallest: list[int] = []
         self._looked_at: list[int] = []  # digests of the samples of a batch that may be counted
         self.latest = ""
@@ -63,17 +63,33 @@ class Fingerprint:
         self.latest = f"{own:016x}" if parts else ""
         self._looked_at = digests.tolist()
 
-    def count(self) -> None:
-        """Take the batch that was looked at as the next one."""
+    def count(self, number: int | None = None) -> None:
+        """Take the batch that was looked at, by default as the next one."""
         self._known = self._known and bool(self.latest)
-        self._order = _then(self._order, int(self.latest or "0", 16))
+        number = len(self._batches) if number is None else number
+        self._batches[number] = int(self.latest or "0", 16)
         self._smallest = sorted({*self._smallest, *(d % _WORD for d in self._looked_at)})[:_KEPT]
+
+    @classmethod
+    def joined(cls, parts: Iterable[Fingerprint]) -> Fingerprint:
+        """What one would be that had taken the batches of all, by their numbers."""
+        whole = Fingerprint()
+        for part in parts:
+            whole._known = whole._known and part._known
+            whole._batches.update(part._batches)
+            whole._smallest = sorted({*whole._smallest, *part._smallest})[:_KEPT]
+        return whole
 
     @property
     def order(self) -> str:
         """The same for the same batches in the same order only; empty where that is not known, as
         of sparse inputs."""
-        return f"{self._order:016x}" if self._smallest and self._known else ""
+        if not (self._smallest and self._known):
+            return ""
+        order = 0
+        for number in sorted(self._batches):
+            order = _then(order, self._batches[number])
+        return f"{order:016x}"
 
     @property
     def samples(self) -> tuple[str, ...]:

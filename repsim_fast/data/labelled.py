@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .loaded import LoadedBatches
 from .mixed import Mixed
-from .samples import Samples, check_types
+from .samples import Samples, check_range, check_types
 
 LabelledImages = Samples | LoadedBatches | Mixed
 """In memory, in batches of their own, or two streams of these."""
@@ -26,7 +26,7 @@ def labelled(data: Any, name: str = "data") -> LabelledImages:
 
     Raises:
         TypeError: Anything else.
-        ValueError: No samples, or not one label for each image.
+        ValueError: No samples, not one label for each image, or float images of another range.
     """
     if isinstance(data, Samples | LoadedBatches | Mixed):
         return data
@@ -108,4 +108,5 @@ def _in_memory(images: Any, labels: Any, name: str) -> Samples:
             f"{name} must hold tensors, got {type(images).__name__} and {type(labels).__name__}"
         )
     check_types(name, images, labels)
+    check_range(name, images)
     return Samples(images, labels)

@@ -16,7 +16,7 @@ from repsim_fast._core.randomness import private_rng
 
 from .batches import open_data
 from .labels import check_fit, classes_of
-from .samples import Samples, check_types, placed
+from .samples import Samples, check_range, check_types, placed
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class LoadedBatches:
                     f"{type(batch.x).__name__} and {type(batch.y).__name__}"
                 )
             check_types(f"{self.name}: batch {number}", batch.x, batch.y)
+            if number == 0:  # a look at each would have a GPU wait
+                check_range(f"{self.name}: batch 0", batch.x)
             if self.n_classes is not None:
                 check_fit(f"{self.name}: batch {number}", batch.y, self.n_classes)
             yield placed(batch.x, batch.y, device)

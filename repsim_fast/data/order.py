@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +62,16 @@ class OrderCheck:
         for name, part in _contents(x).items():
             self._inputs.setdefault(name, _Sketches()).add(part.detach())
 
+    @classmethod
+    def joined(cls, parts: Sequence[OrderCheck]) -> OrderCheck:
+        """What one would be that had looked at the batches of all, of each part one in turn."""
+        whole = cls()
+        whole._labels = _in_turn([part._labels for part in parts])
+        for name in dict.fromkeys(name for part in parts for name in part._inputs):
+            sketches = [part._inputs[name] for part in parts if name in part._inputs]
+            whole._inputs[name] = _Sketches.joined(sketches)
+        return whole
+
     @property
     def sorted_by(self) -> str | None:
         """ "labels" or "samples" where they are visibly sorted, otherwise None."""
@@ -106,9 +117,25 @@ class _Sketches:
             found = found[:, :-1]
         self._distributions.append(found.cpu())
 
+    @classmethod
+    def joined(cls, parts: Sequence[_Sketches]) -> _Sketches:
+        whole = cls()
+        sizes = {part._size for part in parts if part._distributions}
+        sums = [part._sums for part in parts if part._sums is not None]
+        same = len(sizes) <= 1 and len(sums) == len(parts)
+        whole._sums = _in_turn(sums) if same else None
+        whole._distributions = _in_turn([part._distributions for part in parts])
+        return whole
+
     def differ(self) -> bool:
         """Whether batches differ by more than chance."""
         return any(map(_inputs_differ, filter(None, (self._sums, self._distributions))))
+
+
+def _in_turn(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """The first of each, then the second of each, and so on."""
+    turns = itertools.zip_longest(*parts)
+    return [tensor for turn in turns for tensor in turn if tensor is not None]
 
 
 def _inputs_differ(batches: list[Tensor]) -> bool:

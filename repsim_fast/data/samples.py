@@ -15,6 +15,9 @@ from repsim_fast._core.processes import Processes
 from .labels import check_fit, check_labels, classes_of, placed_labels
 
 _LOOKED_AT = 100
+# Images in [0, 1], also with features injected or normalised by mean and deviation, stay far below;
+# those in [0, 16], as scikit-learn's digits, or [0, 255] do not.
+_WIDEST = 10.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Samples:
 
         Of the images some, evenly spaced, are looked at: all of them may be many gigabytes.
         """
-        some = self.images[:: max(1, len(self.images) // _LOOKED_AT)]
+        some = _some(self.images)
         labels = placed_labels(self.labels, self.labels.device)
         sums = [zlib.crc32(_bytes(part)) for part in (labels, some)]
         shape, dtype = tuple(self.images.shape[1:]), str(self.images.dtype).removeprefix("torch.")
@@ -143,3 +146,26 @@ def check_types(name: str, images: Tensor, labels: Tensor) -> None:
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"{name}: images must be uint8 or floating point, got {images.dtype}")
     check_labels(name, labels, len(images) if images.ndim else 0)
+
+
+def check_range(name: str, images: Tensor) -> None:
+    """Float images that can be meant to lie in [0, 1]; some, evenly spaced, are looked at.
+
+    Values somewhat outside, as of injected features, are left to what the images are for.
+
+    Raises:
+        ValueError: They lie in another range, such as 0 to 255.
+    """
+    some = _some(images)
+    if not some.is_floating_point() or not some.numel():
+        return
+    low, high = (float(value) for value in some.aminmax())
+    if max(-low, high) > _WIDEST:
+        raise ValueError(
+            f"{name}: floating point images must lie in [0, 1], got values in [{low:g}, {high:g}]: "
+            "divide by the largest possible value, or give uint8 images (0 to 255)"
+        )
+
+
+def _some(images: Tensor) -> Tensor:
+    return images[:: max(1, len(images) // _LOOKED_AT)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from torch.utils.data import (
@@ -29,6 +30,26 @@ def draws_with_replacement(data: Any) -> bool:
     """Whether ``data`` is a loader that reads samples several times in one pass."""
     sampler = _sampler(data)
     return type(sampler) in _RANDOM and bool(getattr(sampler, "replacement", False))
+
+
+def drawn_by(data: Any) -> str:
+    """The same for two loaders only if what their samplers draw from is the same, as far as they
+    tell; empty for other data."""
+    sampler = _sampler(data)
+    generator = getattr(sampler, "generator", None)
+    own = [getattr(sampler, name, None) for name in ("indices", "weights")]
+    if generator is None and own == [None, None]:
+        return ""
+    state = b"" if generator is None else generator.get_state().numpy().tobytes()
+    numbers = [None if some is None else [float(value) for value in some] for some in own]
+    return hashlib.sha256(state + repr(numbers).encode()).hexdigest()[:16]
+
+
+def processes_of(data: Any) -> int:
+    """Of a loader with torch's ``DistributedSampler`` the number of processes that it gives
+    different samples; 1 for other data."""
+    sampler = _sampler(data)
+    return int(sampler.num_replicas) if isinstance(sampler, DistributedSampler) else 1
 
 
 def draw_the_same_order(first: Any, second: Any) -> bool:

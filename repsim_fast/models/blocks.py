@@ -6,6 +6,8 @@ pass can be captured by name and holds what it computed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 
@@ -62,8 +64,12 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
-def initialise(model: nn.Module) -> None:
+def initialise(model: nn.Module, hidden: Sequence[nn.Linear] = ()) -> None:
     """Draw convolutions from He's normal distribution (fan out) and zero the classifier's bias.
+
+    Args:
+        model: A network.
+        hidden: Linear layers with a ReLU behind, which are drawn likewise, from their fan in.
 
     References:
         He et al., "Delving deep into rectifiers", section 2.2, 2015.
@@ -73,3 +79,5 @@ def initialise(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
+    for layer in hidden:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

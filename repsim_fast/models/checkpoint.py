@@ -62,7 +62,7 @@ def save_checkpoint(
     stays whole until the new one is.
 
     Args:
-        path: file to write, by habit *.safetensors.
+        path: file to write, by habit `*.safetensors`.
         model: what `build(name, num_classes=num_classes, in_channels=in_channels)` returned.
         name: name of its architecture.
         num_classes: its number of outputs.

@@ -13,6 +13,8 @@ from repsim_fast._core.suggestions import did_you_mean
 from .cifar_resnet import CifarResNet
 from .external import build_timm, build_torchvision
 from .preact_resnet import PreActResNet18
+from .verifiable_cnn import LargeCNN, SmallCNN
+from .vgg import VGG16
 from .wide_resnet import WideResNet
 
 # Name as shown to users, its pattern, and a constructor from (match, classes, channels).
@@ -26,6 +28,12 @@ _NETWORKS: list[tuple[str, str, Callable[[re.Match[str], int, int], nn.Module]]]
         lambda m, n, c: PreActResNet18(n, c, int(m[1])),
     ),
     ("wrn-D-K", r"wrn-(\d+)-(\d+)", lambda m, n, c: WideResNet(int(m[1]), int(m[2]), n, c)),
+    ("vgg-16", "vgg-16", lambda m, n, c: VGG16(n, c)),
+    ("vgg-16-wW", r"vgg-16-w(\d+)", lambda m, n, c: VGG16(n, c, int(m[1]))),
+    ("cnn-small", "cnn-small", lambda m, n, c: SmallCNN(n, c)),
+    ("cnn-small-wW", r"cnn-small-w(\d+)", lambda m, n, c: SmallCNN(n, c, int(m[1]))),
+    ("cnn-large", "cnn-large", lambda m, n, c: LargeCNN(n, c)),
+    ("cnn-large-wW", r"cnn-large-w(\d+)", lambda m, n, c: LargeCNN(n, c, int(m[1]))),
     ("torchvision:NAME", "torchvision:(.+)", lambda m, n, c: build_torchvision(m[1], n, c)),
     ("timm:NAME", "timm:(.+)", lambda m, n, c: build_timm(m[1], n, c)),
 ]
@@ -44,8 +52,8 @@ def build(
 ) -> nn.Module:
     """Build an untrained network, on the CPU and in training mode.
 
-    Images go in as they are, in [0, 1], not normalised by mean and standard deviation. Global
-    average pooling at the end lets the networks of this package take any image size.
+    Images go in as they are, in [0, 1], not normalised by mean and standard deviation.
+    Pooling before the linear layers lets the networks of this package take any image size.
 
     Args:
         name: without regard to case, one of
@@ -54,6 +62,10 @@ def build(
             "preactresnet-18": pre-activation ResNet-18 for CIFAR, 64 wide at the beginning;
             "preactresnet-18-wW": the same W wide, "preactresnet-18-w16" for one;
             "wrn-D-K": wide residual network, "wrn-28-10" for one, D = 6n + 4;
+            "vgg-16": VGG-16 with batch norm for CIFAR, 64 wide at the beginning;
+            "cnn-small", "cnn-large": two and four convolutions without norms, for verified bounds,
+                16 and 32 wide at the beginning;
+            "vgg-16-wW", "cnn-small-wW", "cnn-large-wW": the same W wide;
             "torchvision:NAME", "timm:NAME": a classifier of those packages, without weights.
         num_classes: number of outputs, at least 1.
         in_channels: channels of the images, at least 1.

@@ -10,6 +10,7 @@ from repsim_fast.ops.gram.centered_gram import (
     resolve_precision,
 )
 from repsim_fast.ops.gram.cross_gram import cross_gram
+from repsim_fast.ops.norm.batch_norm_relu import batch_norm_relu
 from repsim_fast.ops.pgd.arguments import NORMS, ORDERS, Bounds, Norm, Order
 from repsim_fast.ops.pgd.pgd_l1_step import (
     pgd_l1_step,
@@ -46,6 +47,7 @@ __all__ = [
     "Order",
     "Precision",
     "Scalar",
+    "batch_norm_relu",
     "batched_eigh",
     "batched_nuclear_norm",
     "batched_svd",

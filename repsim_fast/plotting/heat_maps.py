@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colorbar import make_axes
 from matplotlib.figure import Figure
 
-from repsim_fast.plotting.sheet import Sheet, Sides
+from repsim_fast.plotting.sheet import Sheet, Sides, labels_that_fit
+from repsim_fast.plotting.stages import stages_by_name
 from repsim_fast.plotting.style import (
     Colours,
     NotebookFigure,
@@ -30,6 +34,8 @@ Matrix: TypeAlias = npt.NDArray[np.float64]
 
 _TITLE = 0.4  # inches above the panels
 _NO_TITLE = 0.05
+_MOST_NAMES = 24  # along a side; stages stand for more
+_LARGEST_STAGE = 8.0  # points
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +71,18 @@ def plot_heat_maps(
     title: str | None = None,
     theme: Theme = "light",
     colormap: str = "magma",
+    vmin: float | None = None,
+    vmax: float | None = None,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Heat maps side by side, all on one colour scale.
 
     Rows run upwards and columns to the right. Values outside of the limits are not changed: they
     take the colour of the end of the scale, and the scale says how far they go. Cells without a
-    value are grey.
+    value are grey. Along sides of more than 24 layers stand their stages where names tell them,
+    so that a figure is read at the width of a page.
 
     Args:
         maps: What to draw.
@@ -82,21 +93,32 @@ def plot_heat_maps(
         title: Heading of the figure.
         theme: "light" or "dark" background.
         colormap: Name of a matplotlib colour map.
+        vmin, vmax: Ends of the scale in place of those of ``limits``.
+        figsize: Width and height of the figure in inches in place of those that labels need.
+        ax: Draw one map into these axes, with a colour bar beside them, and return their figure.
         path: Also write the figure to this file, in the format of its suffix.
 
     Returns:
         A ``matplotlib.figure.Figure``, to be saved or drawn on; pyplot knows nothing of it.
 
     Raises:
-        ValueError: No map, an unknown theme, or a suffix matplotlib cannot write.
+        ValueError: No map, an unknown theme, a suffix matplotlib cannot write, or ``ax`` for
+            several panels or with ``figsize``.
         OSError: The place cannot be written to.
     """
     colours = colours_of(theme)
     if not maps:
         raise ValueError("maps must be at least one, got none")
+    limits = (limits[0] if vmin is None else vmin, limits[1] if vmax is None else vmax)
     maps, label = [_plain(one) for one in maps], plain(label)
-    sides = [Sides(one.rows, one.columns) for one in maps]
-    sheet = Sheet(sides, min(columns, len(maps)), repeats=2 if standard_error else 1)
+    if ax is not None:
+        if len(maps) > 1 or standard_error or figsize is not None:
+            raise ValueError("ax: expected one map, without standard_error and figsize")
+        _draw_into(ax, maps[0], colormap, limits, label, title, colours)
+        return finish(_figure_of(ax), path)
+    sides, staged = _sides(maps)
+    repeats = 2 if standard_error else 1
+    sheet = Sheet(sides, min(columns, len(maps)), repeats=repeats, staged=staged)
     height = sheet.height + (_TITLE if title else _NO_TITLE)
     figure = NotebookFigure(figsize=(sheet.width, height), facecolor=colours.background)
     if title:
@@ -107,7 +129,65 @@ def plot_heat_maps(
         largest = max((float(np.nanmax(e)) for e in errors if np.isfinite(e).any()), default=1.0)
         scale, of = (0.0, largest or 1.0), f"standard error of {label}"
         _draw(figure, sheet, 1, maps, errors, "viridis", scale, of, colours)
+    if figsize is not None:
+        figure.set_size_inches(figsize)
     return finish(figure, path)
+
+
+def _sides(maps: Sequence[HeatMap]) -> tuple[list[Sides], bool]:
+    """What stands along the sides of each map, and whether it is stages in place of names."""
+    names = {tuple(side) for one in maps for side in (one.rows, one.columns)}
+    stages = {side: stages_by_name(side) for side in names}
+    long = [side for side in names if len(side) > _MOST_NAMES]
+    staged = bool(long) and all(stages[side] for side in long)
+
+    def written(side: Sequence[str]) -> Sequence[str]:
+        return (stages[tuple(side)] if staged else None) or side
+
+    return [Sides(written(one.rows), written(one.columns)) for one in maps], staged
+
+
+def _figure_of(ax: Axes) -> Figure:
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise ValueError("ax: expected axes of a figure, got some of none")
+    return figure
+
+
+def _draw_into(
+    ax: Axes,
+    one: HeatMap,
+    colormap: str,
+    limits: tuple[float, float],
+    label: str,
+    title: str | None,
+    colours: Colours,
+) -> None:
+    image = _image(ax, one.value, colormap, limits, colours)
+    bar, _ = make_axes(ax)
+    place = ax.get_window_extent()
+    figure = _figure_of(ax)
+    cell = min(place.height / len(one.rows), place.width / len(one.columns)) / figure.dpi
+    (sides,), staged = _sides([one])
+    every, size = labels_that_fit(cell)
+    _label_sides(ax, one, sides, (every, min(size, _LARGEST_STAGE)), staged, colours)
+    _head(ax, title or one.title, one.note, colours)
+    known, missing = one.value[np.isfinite(one.value)], bool(np.isnan(one.value).any())
+    _colour_bar(bar, image, label, limits, known, missing, colours)
+
+
+def _image(
+    ax: Axes, value: Matrix, colormap: str, limits: tuple[float, float], colours: Colours
+) -> Any:
+    return ax.imshow(
+        np.ma.masked_invalid(value),
+        cmap=mpl.colormaps[colormap].with_extremes(bad=colours.unknown),
+        vmin=limits[0],
+        vmax=limits[1],
+        origin="lower",
+        interpolation="nearest",
+        aspect="auto",
+    )
 
 
 def _error(one: HeatMap) -> Matrix:
@@ -150,20 +230,12 @@ def _draw(
     colours: Colours,
 ) -> None:
     """One panel for each map, and a colour bar for all of them."""
-    cmap = mpl.colormaps[colormap].with_extremes(bad=colours.unknown)
     image: Any = None
     for number, (one, value) in enumerate(zip(maps, values, strict=True)):
         ax = _add_axes(figure, sheet.panel(number, repeat))
-        image = ax.imshow(
-            np.ma.masked_invalid(value),
-            cmap=cmap,
-            vmin=limits[0],
-            vmax=limits[1],
-            origin="lower",
-            interpolation="nearest",
-            aspect="auto",
-        )
-        _label_sides(ax, one, sheet, colours)
+        image = _image(ax, value, colormap, limits, colours)
+        labels = sheet.every, sheet.text_size
+        _label_sides(ax, one, sheet.panels[number], labels, sheet.staged, colours)
         _head(ax, one.title, one.note if repeat == 0 else "", colours)
     known = np.concatenate([value[np.isfinite(value)] for value in values])
     missing = any(np.isnan(value).any() for value in values)
@@ -183,16 +255,47 @@ def _height_above(ax: Axes, inches: float) -> float:
     return 1 + inches * ax.figure.dpi / ax.get_window_extent().height
 
 
-def _label_sides(ax: Axes, one: HeatMap, sheet: Sheet, colours: Colours) -> None:
-    for axis, names in ((ax.xaxis, one.columns), (ax.yaxis, one.rows)):
-        chosen = range(0, len(names), sheet.every)
-        axis.set_ticks(chosen, [names[i] for i in chosen], fontsize=sheet.text_size)
+def _label_sides(
+    ax: Axes,
+    one: HeatMap,
+    sides: Sides,
+    labels: tuple[int, float],
+    staged: bool,
+    colours: Colours,
+) -> None:
+    every, size = labels
+    for axis, names in ((ax.xaxis, sides.columns), (ax.yaxis, sides.rows)):
+        if staged:
+            _write_stages(ax, axis, names, size, colours)
+        else:
+            chosen = range(0, len(names), every)
+            axis.set_ticks(chosen, [names[i] for i in chosen], fontsize=size)
     ax.tick_params(axis="x", rotation=90)
     style_ticks(ax, colours, length=2, pad=2)
     for spine in ax.spines.values():
         spine.set_color(colours.faint)
     ax.set_ylabel(one.row_label, color=colours.text, fontsize=9)
     ax.set_xlabel(one.column_label, color=colours.text, fontsize=9)
+
+
+def _write_stages(
+    ax: Axes, axis: Axis, names: Sequence[str], size: float, colours: Colours
+) -> None:
+    """A label in the middle of each stage that has room for one, lines between them."""
+    place = ax.get_window_extent()
+    pixels = (place.width if axis is ax.xaxis else place.height) / len(names)
+    line = ax.axvline if axis is ax.xaxis else ax.axhline
+    ticks, start, end_of_last = [], 0, -np.inf
+    for name, run in groupby(names):
+        stop = start + len(list(run))
+        middle, needed = (start + stop - 1) / 2, size * _figure_of(ax).dpi / 72
+        if middle - end_of_last > 1.1 * needed / pixels:
+            ticks.append((middle, name))
+            end_of_last = middle
+        if start:
+            line(start - 0.5, color=colours.background, linewidth=0.6)
+        start = stop
+    axis.set_ticks([at for at, _ in ticks], [name for _, name in ticks], fontsize=size)
 
 
 def _colour_bar(

@@ -13,6 +13,9 @@ _SMALLEST_TEXT = 6.0  # points; smaller labels cannot be read on paper
 _LARGEST_TEXT = 9.0
 _CELL = 0.125  # wanted side of a cell: one line of the smallest text, in inches like all below
 _LARGEST_PANEL = {1: 8.0, 2: 6.5}  # by panels in a row; more of them: 5.5
+# With stages along the sides: small enough that labels are read at the width of a README or a
+# page.
+_STAGED_PANEL = {1: 4.5, 2: 2.9}  # more of them: 2.3
 _SMALLEST_PANEL = 2.6
 _ABOVE, _BESIDE, _GAP, _BAR, _BAR_LABELS = 0.5, 0.3, 0.25, 0.16, 0.75
 
@@ -22,6 +25,13 @@ class Sides(NamedTuple):
 
     rows: Sequence[str]
     columns: Sequence[str]
+
+
+def labels_that_fit(cell: float) -> tuple[int, float]:
+    """Which names are written along cells of a size in inches, every first, second, ... one, and
+    in what size."""
+    every = math.ceil((_SMALLEST_TEXT + 1) / (cell * _POINTS))
+    return every, float(np.clip(0.8 * cell * _POINTS * every, _SMALLEST_TEXT, _LARGEST_TEXT))
 
 
 class Sheet:
@@ -34,23 +44,30 @@ class Sheet:
         panels: Names along the sides of each panel.
         n_columns: Panels in a row.
         repeats: How often all panels are there, one block below the other.
+        staged: Whether the names are those of stages, each for several rows or columns.
 
     Attributes:
         width, height: Size of the sheet in inches.
         every: Which names are written: every first, second, ... one.
         text_size: Size of the names in points.
+        staged: As given.
     """
 
-    def __init__(self, panels: Sequence[Sides], n_columns: int, *, repeats: int) -> None:
+    def __init__(
+        self, panels: Sequence[Sides], n_columns: int, *, repeats: int, staged: bool = False
+    ) -> None:
         self.panels = panels
         self.n_columns = n_columns
         self.repeats = repeats
         most = max(len(names) for sides in panels for names in sides)
         largest = _LARGEST_PANEL.get(n_columns, 5.5)
         self.cell = float(np.clip(_CELL, _SMALLEST_PANEL / most, largest / most))
-        self.every = math.ceil((_SMALLEST_TEXT + 1) / (self.cell * _POINTS))
-        pitch = self.cell * _POINTS * self.every
-        self.text_size = float(np.clip(0.8 * pitch, _SMALLEST_TEXT, _LARGEST_TEXT))
+        self.staged = staged
+        if staged:
+            self.cell = _STAGED_PANEL.get(n_columns, 2.3) / most
+        self.every, self.text_size = labels_that_fit(self.cell)
+        if staged:
+            self.every, self.text_size = 1, _LARGEST_TEXT - 1
         rows = [panels[i : i + n_columns] for i in range(0, len(panels), n_columns)]
         self._left = [
             _BESIDE + max(self._length(p.rows) for p in panels[column::n_columns])

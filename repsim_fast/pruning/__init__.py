@@ -1,9 +1,20 @@
 """Weights taken out of a network: masks, what chooses them, and what is left."""
 
-from .dense import apply
+from .dense import apply, put, unmasked
 from .learned import learned_scores
-from .magnitude import prune
+from .magnitude import hold_zeros, prune
 from .remaining import LayerReport, Report, report
 from .schedules import sparsities
 
-__all__ = ["LayerReport", "Report", "apply", "learned_scores", "prune", "report", "sparsities"]
+__all__ = [
+    "LayerReport",
+    "Report",
+    "apply",
+    "hold_zeros",
+    "learned_scores",
+    "prune",
+    "put",
+    "report",
+    "sparsities",
+    "unmasked",
+]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from repsim_fast._core.model_state import unwrap
 
@@ -44,3 +49,42 @@ def apply(model: nn.Module) -> dict[str, Tensor]:
                 del state[inner]
             state[f"{prefix}weight"] = weight_of(module).detach().clone()
     return state
+
+
+def unmasked(model: nn.Module) -> nn.Module:
+    """A copy without masks, pruned weights 0 in it; the model itself where there are none.
+
+    Raises:
+        ValueError: A masked layer with another parametrised tensor.
+    """
+    inner = unwrap(model)
+    if not any(is_masked(module) for module in inner.modules()):
+        return inner
+    dense = copy.deepcopy(inner)
+    for name, module in list(dense.named_modules()):
+        if not is_masked(module):
+            continue
+        if parametrize.is_parametrized(module, "bias"):
+            raise ValueError(f"model: layer {name!r} has parametrisations beside its mask")
+        weight = weight_of(module).detach().clone()
+        # Not by remove_parametrizations, which would change the class that copies share.
+        module.__class__ = parametrize.type_before_parametrizations(module)
+        del module.parametrizations
+        module.weight = nn.Parameter(weight)
+    return dense
+
+
+@torch.no_grad()
+def put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy a dense state dict into a pruned model, whose masks stay and hold."""
+    inner = unwrap(model)
+    own = inner.state_dict()
+    masked = {name for name, module in inner.named_modules() if is_masked(module)}
+    for key, value in state.items():
+        name = key.rpartition(".")[0]
+        if key.endswith("weight") and name in masked:
+            layer = inner.get_submodule(name)
+            own[f"{key[: -len('weight')]}{_UNDERNEATH}original"].copy_(value)
+            own[f"{key[: -len('weight')]}{_UNDERNEATH}original"].copy_(weight_of(layer))
+        else:
+            own[key].copy_(value)

@@ -19,6 +19,36 @@ Scope = Literal["layer", "global"]
 
 
 @torch.no_grad()
+def hold_zeros(model: nn.Module, *, layers: Collection[str] | None = None) -> None:
+    """Mask the weights that are 0, so that a pruned network that was saved dense stays pruned.
+
+    Args:
+        model: As for ``prune``, without masks.
+        layers: Names of the layers; default: all linear and convolutional ones.
+
+    Raises:
+        TypeError, ValueError: As ``prune``, or no weight that is 0.
+
+    Example:
+        >>> import torch
+        >>> from repsim_fast import pruning
+        >>> layer = torch.nn.Linear(4, 1, bias=False)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[3.0, 0.0, 2.0, 0.0]]))
+        >>> pruning.hold_zeros(layer)
+        >>> pruning.report(layer).sparsity
+        0.5
+    """
+    picked = chosen(model, layers)
+    if masked := masked_layers(model):
+        raise ValueError(f"model is pruned already (layer {next(iter(masked))!r})")
+    check_maskable(model, picked)
+    masks = [weight_of(layer) != 0 for layer in picked.values()]
+    if all(bool(keep.all()) for keep in masks):
+        raise ValueError("model: expected weights that are 0, got none in a layer to mask")
+    put_on(picked, masks)
+
+
+@torch.no_grad()
 def prune(
     model: nn.Module,
     sparsity: float,

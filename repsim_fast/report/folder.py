@@ -1,4 +1,4 @@
-"""A folder with everything about one comparison: report, pictures, table and the result itself."""
+"""A folder with everything about one comparison: report, figures, table and the result itself."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
 from repsim_fast.comparison.grid import plot_grids
+from repsim_fast.comparison.overview import MODELS_OF_A_SHEET, plot_overview
 from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.comparison.storage import FILE_NAME as RESULT
 from repsim_fast.report.names import file_names
 from repsim_fast.report.page import write_report
 from repsim_fast.report.swap import changed_as_one, check, finish
 
-RESULT = "result.safetensors"
 TABLE = "similarities.csv"
 REPORT = "report.html"
 ALL_HEAT_MAPS = "heatmaps.png"
@@ -26,23 +27,26 @@ def write_folder(
     folder: str | os.PathLike[str],
     result: SimilarityResult,
     *,
+    figures: bool = True,
     minus_chance: bool = False,
     outdated: Sequence[str] = (),
     **report: Any,
 ) -> Path:
     """Write a comparison to ``folder``, over one that was there.
 
-    ``report.html``, ``heatmaps.png`` with all heat maps and one PNG for each of them,
-    ``similarities.csv`` with a line for each pair of layers, and ``result.safetensors``, which
-    ``SimilarityResult.load`` reads. The folder changes as one: all is written beside first, and
-    what an earlier comparison left there goes with it. ``manifest.json``, the last to come, lists
-    the files and their SHA-256.
+    ``report.html``, a page that shows any pair of models; ``heatmaps.png`` with all heat maps, of
+    more than three models with one cell a pair of models (:func:`write_figures` draws single
+    ones); ``similarities.csv`` with a line for each pair of layers; and ``result.safetensors``,
+    which ``SimilarityResult.load`` reads. The folder changes as one: all is written beside first,
+    and what an earlier comparison left there goes with it. ``manifest.json``, the last to come,
+    lists the files and their SHA-256.
 
     Args:
         folder: Made where it is missing.
         result: The comparison.
-        minus_chance: Draw heat maps of the values minus their chance levels as well, in the report
-            and as ``heatmaps-minus-chance.png``.
+        figures: Draw PNGs; the page draws itself.
+        minus_chance: Draw heat maps of the values minus their chance levels as well, of at most
+            three models, as ``heatmaps-minus-chance.png``.
         outdated: Names of further files that this comparison makes worthless.
         **report: Options of ``repsim_fast.report.write_report``.
 
@@ -50,20 +54,19 @@ def write_folder(
         The report's path.
 
     Raises:
+        ImportError: plotly or jinja2 is missing.
         ValueError: ``minus_chance`` without chance levels.
         OSError: The folder cannot be written to, or someone else is writing to it.
     """
     path = check_writable(folder)
+    if minus_chance:
+        result.between(0, 0).minus_chance()
     with only_writer(path), changed_as_one(path, outdated) as new:
         result.save(new / RESULT)
         result.to_csv(new / TABLE)
-        grids = result.grids()
-        plot_grids(grids, path=new / ALL_HEAT_MAPS)
-        if minus_chance:
-            plot_grids(grids, minus_chance=True, path=new / MINUS_CHANCE)
-        for name, grid in zip(_picture_names(result), grids, strict=True):
-            plot_grids([grid], path=new / name)
-        write_report(new / REPORT, result, minus_chance=minus_chance, **report)
+        if figures:
+            _write_sheets(new, result, minus_chance)
+        write_report(new / REPORT, result, **report)
     return path / REPORT
 
 
@@ -84,8 +87,38 @@ def load_folder(folder: str | os.PathLike[str]) -> SimilarityResult:
         return SimilarityResult.load(path / RESULT)
 
 
+def write_figures(folder: str | os.PathLike[str], result: SimilarityResult) -> list[Path]:
+    """Write a heat map (PNG) of each model and of each pair of models to ``folder``.
+
+    Args:
+        folder: Made where it is missing; files of the same names are written over.
+        result: The comparison.
+
+    Returns:
+        Their paths, such as ``cka-standard.png`` and ``cka-standard-robust.png``.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    place = check_writable(folder)
+    paths = [place / name for name in _picture_names(result)]
+    for path, grid in zip(paths, result.grids(), strict=True):
+        plot_grids([grid], path=path)
+    return paths
+
+
+def _write_sheets(folder: Path, result: SimilarityResult, minus_chance: bool) -> None:
+    if len(result.models) > MODELS_OF_A_SHEET:
+        plot_overview(result, path=folder / ALL_HEAT_MAPS)
+        return
+    grids = result.grids()
+    plot_grids(grids, path=folder / ALL_HEAT_MAPS)
+    if minus_chance:
+        plot_grids(grids, minus_chance=True, path=folder / MINUS_CHANCE)
+
+
 def _picture_names(result: SimilarityResult) -> list[str]:
-    """A file name for each grid, such as ``cka-standard.png`` and ``cka-standard-robust.png``."""
+    """A file name for each grid."""
     parts = [
         (result.measure, *dict.fromkeys((grid.row_model, grid.column_model)))
         for grid in result.grids()

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from repsim_fast._core.files import replacing
-from repsim_fast.comparison.grid import (
-    Grid,
-    is_distance,
-    measure_title,
-    plot_by_distance,
-    plot_grids,
-)
+from repsim_fast.comparison.grid import Grid, is_distance, measure_title
+from repsim_fast.comparison.overview import MODELS_OF_A_SHEET, means_along_depth
 from repsim_fast.comparison.result import SimilarityResult
-from repsim_fast.plotting import to_png
-from repsim_fast.report import html as _html
+from repsim_fast.report.explorer import explorer_data
+from repsim_fast.report.library import plotly_js, script_hash
+from repsim_fast.report.template import page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,30 +39,30 @@ def write_report(
     title: str = "How similar are these networks, layer by layer?",
     introduction: str = "",
     tables: Mapping[str, Table] | None = None,
-    standard_error: bool = False,
-    minus_chance: bool = False,
 ) -> Path:
-    """Write a report that needs no network, no script and no other file.
+    """Write a page to explore comparisons with, which needs no network and no other file.
 
-    It shows the key figures, what was warned of, heat maps of all grids on one scale with an
-    explanation, similarity by distance between layers, the best match of each layer, and under
-    folds the settings, the versions and the timing. Light or dark follows the reader's system.
+    Heat maps of any two models: a hover says layers, value and interval, a drag zooms, switches
+    choose result (hence measure), models, values or their errors or values minus chance, and the
+    colour scale, a filter the layers. Beside them profiles along depth and by distance, with more
+    than two models an overview of them; below, key figures, what was warned of, settings, versions
+    and timing. It goes by keyboard, by screen reader and on a phone; light or dark follows the
+    reader's system. plotly.js, which the page holds, is 2.0 MB of it.
 
     Args:
         path: The HTML file to write.
-        results: One result, or several under headings.
+        results: One result, or several under headings, such as those of several measures.
         title: Heading of the page.
         introduction: What was compared and why, in plain text; blank lines part paragraphs.
         tables: Further tables by heading, such as accuracies, shown before the results: data
             frames or sequences of rows {column: value}.
-        standard_error: Show heat maps of the standard errors as well.
-        minus_chance: Show heat maps of the values minus their chance levels as well.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: There is no result, or none of its chance levels for ``minus_chance``.
+        ImportError: plotly or jinja2 is missing.
+        ValueError: There is no result.
         OSError: The place cannot be written to.
 
     Example:
@@ -83,36 +77,22 @@ def write_report(
     named = {"": results} if isinstance(results, SimilarityResult) else dict(results)
     if not named:
         raise ValueError("results must be at least one, got none")
-    now = datetime.now().astimezone()
-    body = [f"<header><h1>{_html.escape(title)}</h1>"]
-    body += [_html.paragraph(text, kind="lead") for text in introduction.split("\n\n") if text]
-    body.append("</header>")
-    for heading, rows in (tables or {}).items():
-        body += [f"<h2>{_html.escape(heading)}</h2>", _html.table(_rows(rows))]
-    for heading, result in named.items():
-        body += _section(
-            heading or "Similarity of layers",
-            result,
-            standard_error=standard_error,
-            minus_chance=minus_chance,
-        )
-    body.append(
-        f"<footer>Written {now:%Y-%m-%d %H:%M} by repsim_fast "
-        f"{_html.escape(str(next(iter(named.values())).versions.get('repsim_fast', '')))}.</footer>"
+    library = plotly_js()
+    text = page(
+        "page.html.jinja",
+        title=title,
+        introduction=[text for text in introduction.split("\n\n") if text],
+        tables={heading: _rows(rows) for heading, rows in (tables or {}).items()},
+        sections=[_section(heading, result) for heading, result in named.items()],
+        written=f"{datetime.now().astimezone():%Y-%m-%d %H:%M}",
+        version=next(iter(named.values())).versions.get("repsim_fast", ""),
+        library=library.packed,
+        scripts=lambda script: f"{library.hash} {script_hash(script.encode())}",
+        **explorer_data(named),
     )
-    text = _html.page(title, body)
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")
     return Path(path)
-
-
-def _basis(result: SimilarityResult) -> str:
-    data = result.settings.get("data")
-    return (
-        f"Based on {result.n_samples:,} samples in {result.n_batches} batches"
-        + (f". Data: {data}" if data else "")
-        + "."
-    )
 
 
 def _rows(table: Table) -> list[Mapping[str, Any]]:
@@ -127,73 +107,54 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _section(
-    heading: str, result: SimilarityResult, *, standard_error: bool, minus_chance: bool
-) -> list[str]:
+def _section(heading: str, result: SimilarityResult) -> dict[str, Any]:
+    """What the page says of a result beside its maps."""
     grids = result.grids()
-    matches = [grid for grid in grids if not grid.within]
-    seconds = {name: f"{value:.2f} s" for name, value in result.seconds.items()}
+    few = len(result.models) <= MODELS_OF_A_SHEET
     about = [text for text in result.about_values() if not text.startswith("no value")]
+    seconds = {name: f"{value:.2f} s" for name, value in result.seconds.items()}
+    name = measure_title(grids)
+    estimator = f"{name}, {_ESTIMATORS.get(result.estimator, result.estimator)}"
+    return {
+        "heading": heading or "Key figures",
+        "basis": _basis(result),
+        "estimator": f"{_sentence(estimator)}.",
+        "cards": [_card(grid) for grid in grids] if few else [],
+        "notes": [*(f"{_sentence(text)}." for text in about), *_undefined_layers(result)],
+        "how_to_read": _how_to_read(result),
+        "matrix": [] if few else _models_by_models(result),
+        "summary": result.summary(),
+        "ranges": [_range(grid) for grid in grids],
+        "settings": result.settings,
+        "versions": {**result.versions, **seconds},
+    }
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def _basis(result: SimilarityResult) -> str:
+    data = result.settings.get("data")
+    return (
+        f"Based on {result.n_samples:,} samples in {result.n_batches} batches"
+        + (f". Data: {data}" if data else "")
+        + "."
+    )
+
+
+def _models_by_models(result: SimilarityResult) -> list[dict[str, Any]]:
+    """Means over layers at the same relative depth, a row and a column for each model."""
+    corner = "mean at the same relative depth"
     return [
-        f"<h2>{_html.escape(heading)}</h2>",
-        _html.paragraph(_basis(result), kind="soft"),
-        _html.cards(map(_card, grids)),
-        *(_html.paragraph(f"{text[0].upper()}{text[1:]}.", kind="note") for text in about),
-        _heat_maps(grids, result.estimator, standard_error=standard_error),
-        _heat_maps(grids, result.estimator, minus_chance=True) if minus_chance else "",
-        _how_to_read(result),
-        _undefined_layers(result),
-        _by_distance([grid for grid in grids if grid.is_square]),
-        "<h3>In figures</h3>",
-        _html.table(result.summary()),
-        _html.table([_range(grid) for grid in grids]),
-        *(_html.details(f"Best match of each layer: {g.title}", _matches(g)) for g in matches),
-        _html.details("Settings", _html.pairs(result.settings)),
-        _html.details("Versions and timing", _html.pairs({**result.versions, **seconds})),
+        {corner: model} | dict(zip(result.models, map(float, row), strict=True))
+        for model, row in zip(result.models, means_along_depth(result), strict=True)
     ]
 
 
-def _heat_maps(
-    grids: Sequence[Grid],
-    estimator: str,
-    *,
-    standard_error: bool = False,
-    minus_chance: bool = False,
-) -> str:
-    name = measure_title(grids)
-    shown = [grid.minus_chance() for grid in grids] if minus_chance else grids
-    what = f"{name}, {_ESTIMATORS.get(estimator, estimator)}"
-    if minus_chance:
-        what = f"{name} minus its chance level, so that unrelated layers are 0"
-    figures = "; ".join(f"{grid.title} {grid.in_words(digits=2)}" for grid in shown)
-    return _pictures(
-        partial(
-            plot_grids,
-            grids,
-            standard_error=standard_error,
-            minus_chance=minus_chance,
-            columns=_columns_that_fit(grids),
-        ),
-        alt=f"Heat maps of {name}{' minus chance level' * minus_chance} between layers: {figures}",
-        caption=f"{what[0].upper()}{what[1:]}.",
-    )
-
-
-def _by_distance(grids: Sequence[Grid]) -> str:
-    if not grids:
-        return ""
-    return "<h3>Does similarity fall with distance?</h3>" + _pictures(
-        partial(plot_by_distance, grids),
-        alt=f"Mean {measure_title(grids)} against the number of layers between two layers",
-        caption="Mean over all pairs of layers that are so many positions apart. A steep line: "
-        "layers do different things. A flat one: they resemble one another far across the "
-        "network. Bands are one standard error either way.",
-    )
-
-
-def _undefined_layers(result: SimilarityResult) -> str:
+def _undefined_layers(result: SimilarityResult) -> list[str]:
     if not result.undefined_layers:
-        return ""
+        return []
     reasons = {
         (m, name): why for m, layers in result.undefined.items() for name, why in layers.items()
     }
@@ -201,15 +162,7 @@ def _undefined_layers(result: SimilarityResult) -> str:
         f"{layer} of {model}" + (f" ({reasons[model, layer]})" if (model, layer) in reasons else "")
         for model, layer in result.undefined_layers
     )
-    return _html.paragraph(
-        f"Similarity is undefined for these layers (grey): {layers}.", kind="note"
-    )
-
-
-def _columns_that_fit(grids: Sequence[Grid]) -> int:
-    """Heat maps side by side whose labels can still be read at the width of the page."""
-    most = max(max(grid.value.shape) for grid in grids)
-    return 3 if most <= 20 else 2 if most <= 40 else 1
+    return [f"Similarity is undefined for these layers (grey): {layers}."]
 
 
 def _card(grid: Grid) -> tuple[str, str, str]:
@@ -232,23 +185,7 @@ def _range(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _matches(grid: Grid) -> str:
-    known = [i for i in range(len(grid.rows)) if np.isfinite(grid.value[i]).any()]
-    best = [(i, int(np.nanargmax(grid.value[i]))) for i in known]
-    return _html.table(
-        [
-            {
-                grid.row_model: grid.rows[i],
-                f"most similar in {grid.column_model}": grid.columns[j],
-                "similarity": float(grid.value[i, j]),
-                "standard error": float(grid.standard_error[i, j]),
-            }
-            for i, j in best
-        ]
-    )
-
-
-def _how_to_read(result: SimilarityResult) -> str:
+def _how_to_read(result: SimilarityResult) -> list[str]:
     distance = is_distance(result.measure)
     alike, itself = ("dark", 0) if distance else ("bright", 1)
     known = np.zeros(1) if result.chance is None else result.chance[np.isfinite(result.chance)]
@@ -275,10 +212,4 @@ def _how_to_read(result: SimilarityResult) -> str:
             f"Between two models a {alike} diagonal means that they build up the same "
             "representation at the same depth."
         )
-    items = "".join(f"<li>{_html.escape(sentence)}</li>" for sentence in sentences)
-    return f"<h3>How to read this</h3><ul>{items}</ul>"
-
-
-def _pictures(plot: Callable[..., Figure], *, alt: str, caption: str) -> str:
-    light, dark = (to_png(plot(theme=theme), dpi=120) for theme in ("light", "dark"))
-    return _html.picture(light, dark, alt=alt, caption=caption)
+    return sentences

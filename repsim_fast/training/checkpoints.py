@@ -21,6 +21,7 @@ from repsim_fast._core import headers
 from repsim_fast._core.model_state import device_of, unwrap
 from repsim_fast._core.tensor_files import read_metadata, read_tensors, write_tensors
 from repsim_fast.models import save_checkpoint
+from repsim_fast.pruning import unmasked
 
 from . import optimizer_state
 from .history import Epoch, History
@@ -41,7 +42,9 @@ _EPOCH = headers.record(
 )
 _SCHEMA = headers.record(
     {
-        "settings": headers.record({"epochs": headers.whole(1)}),
+        "settings": headers.record(
+            {"epochs": headers.whole(1)}, {"evaluation": headers.named(headers.free)}
+        ),
         "history": headers.listed(_EPOCH),
         "answered": headers.truth,
         "optimizer": optimizer_state.SCHEMA,
@@ -54,13 +57,15 @@ _SCHEMA = headers.record(
 def save_weights(
     path: Path, model: nn.Module, architecture: Mapping[str, Any] | None, epoch: Epoch
 ) -> None:
-    """Weights for use; with an architecture, a file that ``models.load_checkpoint`` reads."""
+    """Weights for use; with an architecture, a file that ``models.load_checkpoint`` reads, of a
+    pruned model with zeros in place of masks.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     model = unwrap(model)  # the names of weights are not to say how it was run
     if architecture is None:
         _save(path, dict(model.state_dict()), {"epoch": json.dumps(epoch.entries())})
     else:
-        save_checkpoint(path, model, **architecture, epoch=epoch.entries())
+        save_checkpoint(path, unmasked(model), **architecture, epoch=epoch.entries())
 
 
 def save_state(path: Path, state: TrainingState, settings: Mapping[str, Any]) -> None:
@@ -141,16 +146,30 @@ def _check_same_settings(
     path: Path, before: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
     now = json.loads(json.dumps(dict(settings)))
-    differences = [
-        f"{name}: {before.get(name)!r} there, {now.get(name)!r} here"
-        for name in now | before
-        if before.get(name) != now.get(name)
-    ]
+    measured = (before.get("evaluation"), now.pop("evaluation", {}))
+    before = {name: value for name, value in before.items() if name != "evaluation"}
+    differences = _differences(before, now) + _measured_otherwise(*measured)
     if differences:
         raise ValueError(
             f"{path} belongs to a training with other settings ({'; '.join(differences)}): "
             "resume with the same ones or choose another checkpoint folder"
         )
+
+
+def _measured_otherwise(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    if before is None:  # a file of an earlier build does not say
+        return []
+    if before.get("detector") is None:  # one may come later
+        before = {**before, "detector": now.get("detector")}
+    return [f"evaluation {text}" for text in _differences(before, now)]
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name}: {before.get(name)!r} there, {now.get(name)!r} here"
+        for name in {**now, **before}
+        if before.get(name) != now.get(name)
+    ]
 
 
 def _passing(model: nn.Module) -> dict[str, Tensor]:

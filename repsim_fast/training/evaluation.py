@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import check_labels_below
 from repsim_fast._core.borrow import Model, borrow, call
-from repsim_fast._core.in_place import in_place, overwritable
 from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
 from repsim_fast._core.model_state import device_of
@@ -23,6 +22,8 @@ from repsim_fast.attacks.best_adversarial import fools
 from repsim_fast.data.labelled import labelled
 from repsim_fast.data.labels import classes_of
 from repsim_fast.data.samples import Samples
+
+from .faster_form import Form, faster_form, in_form
 
 Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
@@ -61,8 +62,8 @@ def evaluate(
     """Accuracy of ``model``, in eval mode, on clean images and on those of an attack.
 
     Robust accuracy counts the images that are classified correctly clean *and* attacked; an
-    output with a NaN is never correct. The model comes back as it was; layout of weights, ReLUs and
-    memory are meanwhile as in ``train``.
+    output with a NaN is never correct. The model comes back as it was; layout of weights, norms,
+    ReLUs and memory are meanwhile as in ``train``.
 
     Args:
         model: Maps images in [0, 1] to logits.
@@ -78,8 +79,8 @@ def evaluate(
             image included, the model gets right, (N,) bool; of one attack.
 
     Raises:
-        ValueError: No images, labels that are no class of the model, no attack in a mapping,
-            ``on_batch`` beside several, or what an attack raises.
+        ValueError: No images, float ones in 0 to 255, labels that are no class of the model, no
+            attack in a mapping, ``on_batch`` beside several, or what an attack raises.
     """
     held = labelled(data)
     where = _place(model) if device is None else torch.device(device)
@@ -144,8 +145,8 @@ def _fastest_form(
         return
     with fastest_layout(model, image) as layout:
         # To find out costs more than forward passes alone gain.
-        rectifiers = overwritable(model, laid_out(image, layout)) if attacks else []
-        with in_place(rectifiers):
+        form = faster_form(model, laid_out(image, layout), layout) if attacks else Form([], [])
+        with in_form(form):
             yield layout
 
 

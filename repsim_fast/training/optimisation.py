@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
 
-from repsim_fast._core.checks import check_autocast, check_choice
+from repsim_fast._core.checks import check_autocast, check_choice, check_number, check_whole
 
 from .frozen_norms import PARTS, FrozenPart
 from .optimizers import NAMES, OptimizerFactory
@@ -61,7 +60,7 @@ class Optimisation:
 
     Raises:
         ValueError: A value out of its range, or an option that the optimizer does not have.
-        TypeError: An optimizer that is neither a name nor callable.
+        TypeError: An optimizer that is neither a name nor callable, a value that is no number.
     """
 
     optimizer: str | OptimizerFactory = "sgd"
@@ -85,12 +84,12 @@ class Optimisation:
         for name in ("momentum", "beta2", "label_smoothing"):
             if not 0 <= (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {value}")
+        check_whole(awp_warmup=self.awp_warmup)
         for name in ("weight_decay", "awp", "awp_warmup"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise ValueError(f"{name} must be non-negative and finite, got {value}")
+            check_number(name, getattr(self, name))
         for name in ("rho", "max_grad_norm"):
-            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive, got {value}")
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, positive=True)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs momentum, got momentum=0")
         if self.awp and self.optimizer == "sam":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from repsim_fast._core.checks import check_number
 from repsim_fast.capture.kinds import layer_kind
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def build(model: nn.Module, lr: float, how: Optimisation) -> torch.optim.Optimiz
 
     Raises:
         TypeError: A factory that makes no optimizer.
-        ValueError: One that cannot be stepped without a closure or saved, or of other parameters.
+        ValueError: One that cannot be stepped without a closure or saved, of other parameters, or
+            with a rate out of range.
     """
     groups = parameter_groups(model, lr, how)
     match how.optimizer:
@@ -101,6 +103,8 @@ def _check(optimizer: object, model: nn.Module) -> None:
             "optimizer: the factory must make a torch.optim.Optimizer, got "
             f"{type(optimizer).__name__}"
         )
+    for number, group in enumerate(optimizer.param_groups):
+        check_number(f"optimizer: lr of parameter group {number}", float(group["lr"]))
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ValueError(

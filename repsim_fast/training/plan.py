@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import check_logits
 from repsim_fast._core.borrow import borrow
-from repsim_fast._core.checks import check_whole
+from repsim_fast._core.checks import check_number, check_whole
 from repsim_fast._core.model_state import unwrap
 from repsim_fast.attacks.losses import margin
 from repsim_fast.attacks.objective import InputGradient
@@ -23,6 +22,8 @@ from . import methods, optimizers
 from .methods import Method
 from .optimisation import Optimisation
 from .schedules import Schedule
+from .settings import Evaluation
+from .written import written
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Plan:
     """Method, length, rate and random numbers.
 
     Raises:
-        TypeError: Counts or a seed that are not whole numbers.
-        ValueError: Less than one epoch or image a batch, or a rate that is not positive.
+        TypeError: Counts or a seed that are not whole numbers, a rate that is no number.
+        ValueError: Less than one epoch or image a batch, or a rate that is not positive and finite.
     """
 
     method: Method
@@ -48,8 +49,7 @@ class Plan:
             raise ValueError(
                 f"epochs and batch_size must be at least 1, got {self.epochs}, {self.batch_size}"
             )
-        if not self.lr > 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
+        check_number("lr", self.lr, positive=True)
 
     def stream(self, epoch: int, number: int) -> int:
         """Seed of one of an epoch's random streams: 0 for the order, 1 + rank for the noise.
@@ -68,9 +68,10 @@ def described(
     method_options: Mapping[str, Any] | None,
     schedule: str | Schedule,
     augment: str | Augment | None,
+    evaluation: Evaluation,
 ) -> dict[str, Any]:
     """What a resumed training must have in common with this one, as JSON holds it."""
-    options = [f"{name}={_written(value)}" for name, value in (method_options or {}).items()]
+    options = [f"{name}={written(value)}" for name, value in (method_options or {}).items()]
     return {
         "method": ", ".join([plan.method.name, *options]),
         "epochs": plan.epochs,
@@ -83,20 +84,14 @@ def described(
         "freeze_batch_norm": how.freeze_batch_norm,
         "label_smoothing": how.label_smoothing,
         "max_grad_norm": how.max_grad_norm,
-        "regularisers": [_written(regulariser) for regulariser in how.regularisers],
+        "regularisers": [written(regulariser) for regulariser in how.regularisers],
         "awp": [how.awp, how.awp_warmup],
         "ema": how.ema,
         "autocast": str(how.autocast),
         "seed": plan.seed,
         "data": data.description,
+        "evaluation": evaluation.described(),
     }
-
-
-def _written(value: object) -> str:
-    """The value as another process writes it, too, in full."""
-    if isinstance(value, Tensor):
-        return repr(value.tolist())
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def build_method(method: str | Method, options: Mapping[str, Any] | None) -> Method:

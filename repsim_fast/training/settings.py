@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from repsim_fast.data.labelled import labelled
+
 from .evaluation import Attack, attacks_by_name
 from .named_sets import HELD_OUT, accuracy_name, check_names
 from .overfitting import OverfittingDetector
+from .written import in_full
 
 _ARCHITECTURE = {"name", "num_classes", "in_channels"}
 
@@ -108,6 +111,18 @@ class Evaluation:
         named = {HELD_OUT: images, **self.data} if self.data else images
         return replace(self, data=named, validation=0.0)
 
+    def described(self) -> dict[str, Any]:
+        """What a resumed training must have in common with it, as JSON holds it: the images that
+        ``validation`` asks for are held out by now."""
+        return {
+            "sets": [[name, labelled(data).description] for name, data in self.sets().items()],
+            "attacks": [[name, in_full(one)] for name, one in attacks_by_name(self.attack).items()],
+            "attacked": None if self.attacked is None else sorted(self.attacked),
+            "best": self.best,
+            "every": self.every,
+            "detector": None if self.detector is None else in_full(self.detector),
+        }
+
     def attacks_on(self, name: str) -> Mapping[str, Attack]:
         """Attacks on the set of that name."""
         chosen = self.attacked is None or name in self.attacked
@@ -135,7 +150,9 @@ class Saving:
             are files that ``models.load_checkpoint`` reads.
         resume: Go on from resume.safetensors, where there is one; on CPU the result is that of an
             uninterrupted training, bit for bit. False starts over, whatever lies there; None, the
-            default, starts where no unfinished training lies, and is an error where one does.
+            default, starts where no unfinished training lies, and is an error where one does. What
+            trains and what measures must be as before, but for the seeds of attacks, and a detector
+            may come later.
         log: JSON-lines file with one line an epoch.
         tensorboard: Folder for TensorBoard's event files.
 

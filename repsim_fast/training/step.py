@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.in_place import in_place, overwritable
+from repsim_fast._core.checks import check_number
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
+from repsim_fast._core.model_state import structure
 from repsim_fast._core.processes import Processes
 
 from .awp import perturbed_weights
+from .faster_form import Form, faster_form, in_form
 from .methods import Method, TrainingBatch
 from .optimisation import Optimisation
 from .sam import sharpest_weights
@@ -26,7 +28,12 @@ _ANY_LAYOUT = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step, and all it needs; ``example`` is an image, (1, ...)."""
+    """One optimizer step, and all it needs.
+
+    Attributes:
+        example: An image, (1, ...).
+        forms: The last form that was found for the model.
+    """
 
     state: TrainingState
     method: Method
@@ -34,6 +41,7 @@ class Step:
     device: torch.device
     group: Processes
     example: Tensor
+    forms: dict[Any, Form] = field(default_factory=dict, compare=False)
 
     @contextlib.contextmanager
     def fastest_form(self) -> Iterator[torch.memory_format]:
@@ -50,13 +58,21 @@ class Step:
         ):
             yield torch.preserve_format
             return
-        with fastest_layout(model, self.example, half=self.how.autocast is not None) as layout:
-            rectifiers = []
-            if not self.how.regularisers:
-                with self._precision():
-                    rectifiers = overwritable(model, laid_out(self.example, layout))
-            with in_place(rectifiers):
+        half = self.how.autocast is not None
+        with fastest_layout(model, self.example, half=half) as layout:
+            form = Form([], []) if self.how.regularisers else self._form(layout)
+            with in_form(form):
                 yield layout
+
+    def _form(self, layout: torch.memory_format) -> Form:
+        """What may run faster in this layout, looked for again where the model is another."""
+        model = self.state.model
+        key = structure(model), layout
+        if key not in self.forms:
+            self.forms.clear()
+            with self._precision():
+                self.forms[key] = faster_form(model, laid_out(self.example, layout), layout)
+        return self.forms[key]
 
     def __call__(self, batch: TrainingBatch, weight: float) -> tuple[Tensor, Tensor]:
         """Perturb, descend; gives the loss and the logits it was computed from.
@@ -104,7 +120,12 @@ class Step:
         return rate
 
     def set_rate(self, factor: float) -> None:
-        """Learning rates of the steps to come, each group's highest times ``factor``."""
+        """Learning rates of the steps to come, each group's highest times ``factor``.
+
+        Raises:
+            ValueError: A schedule's factor out of range.
+        """
+        check_number("factor of schedule", float(factor))
         groups = self.state.optimizer.param_groups
         for group, highest in zip(groups, self.state.rates, strict=True):
             group["lr"] = highest * factor
@@ -113,10 +134,12 @@ class Step:
     def _check(self, batch: TrainingBatch, named: Mapping[str, Sequence[Tensor]]) -> None:
         """Raise, in all processes alike, where one of them has a value that is not finite.
 
-        One wait for the device, however many tensors there are.
+        One wait for the device, however many tensors there are, while all is well.
         """
-        broken = self.group.sum(torch.stack([_broken(values) for values in named.values()]))
-        for what, count in zip(named, broken.tolist(), strict=True):
+        if not any(self._counts(named, order=2)):  # whose kernels are the fastest by far
+            return
+        # A sum of squares may also overflow, the largest size does not.
+        for what, count in zip(named, self._counts(named, order=torch.inf), strict=True):
             if not count:
                 continue
             at = batch.progress
@@ -124,6 +147,12 @@ class Step:
                 f"{what} is not finite in epoch {at.epoch}, batch {at.batch} (both from 0) of "
                 f"method {self.method.name!r}: lower lr (now {self.rate:g})"
             )
+
+    def _counts(self, named: Mapping[str, Sequence[Tensor]], order: float) -> list[float]:
+        """How many tensors of each name have a norm that is not finite, over all processes."""
+        counts = [_without_norm(values, order) for values in named.values()]
+        broken: list[float] = self.group.sum(torch.stack(counts)).tolist()
+        return broken
 
     def _worst_weights(
         self, batch: TrainingBatch, perturbed: Tensor
@@ -161,8 +190,8 @@ class Step:
         return torch.autocast(self.device.type, self.how.autocast)
 
 
-def _broken(values: Sequence[Tensor]) -> Tensor:
-    """How many of the tensors have a value that is not finite."""
+def _without_norm(values: Sequence[Tensor], order: float) -> Tensor:
+    """How many of the tensors have a norm that is not finite."""
     held = [value for value in values if value.numel()]
-    sizes = torch.stack(torch._foreach_norm(held, torch.inf))
+    sizes = torch.stack(torch._foreach_norm(held, order))
     return sizes.isfinite().logical_not().sum().double()

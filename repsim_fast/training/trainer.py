@@ -16,7 +16,7 @@ from torch import nn
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.locks import only_writer
-from repsim_fast._core.model_state import device_of, in_mode, usable_device
+from repsim_fast._core.model_state import device_of, in_mode, unwrap, usable_device
 from repsim_fast._core.precision import native_half
 from repsim_fast._core.processes import Processes, local_device, processes
 from repsim_fast.data import augmentation
@@ -25,6 +25,7 @@ from repsim_fast.data.labelled import LabelledImages, labelled
 from repsim_fast.data.loaded import LoadedBatches
 from repsim_fast.data.samples import Samples
 from repsim_fast.models.checkpoint import check_architecture, load_weights
+from repsim_fast.pruning import put, unmasked
 
 from . import checkpoints, schedules
 from .callback import OnEpoch
@@ -76,8 +77,9 @@ def train(
     """Train ``model`` in place; the same seed gives the same weights on CPU.
 
     Convolutional networks have their channels last meanwhile, where that is faster, and ReLUs
-    overwrite their input where a run of the model shows that nothing else reads it. On the CPU the
-    process keeps the memory that a step frees until the end.
+    overwrite their input where a run of the model shows that nothing else reads it. On the CPU
+    batch norms take the ReLU after them along (``ops.batch_norm_relu``), and the process keeps the
+    memory that a step frees until the end.
 
     Started by torchrun, the processes share each batch and average their gradients. Of a loader
     each goes through its own (with torch's ``DistributedSampler``, which is told the epoch), and
@@ -124,10 +126,10 @@ def train(
         History with one record an epoch.
 
     Raises:
-        ValueError: Unknown method or schedule, settings out of range, weights that cannot be
-            trained in their dtype, labels that are no class of the model, a loss that is not
-            finite, an architecture or ``init`` that is not the model's, a checkpoint of other
-            settings or architecture, an unfinished training in the folder.
+        ValueError: Unknown method or schedule, settings out of range, float images in 0 to 255,
+            weights that cannot be trained in their dtype, labels that are no class of the model, a
+            loss that is not finite, an architecture or ``init`` that is not the model's, a
+            checkpoint of other settings or architecture, an unfinished training in the folder.
         TypeError: Data that hold no tensors, labels that are no integers, counts that are not
             whole, a model to save or average whose state dict has more than tensors.
         OSError: The checkpoint folder cannot be written to, or another training writes there.
@@ -162,7 +164,7 @@ def train(
     if saving.folder is not None or how.ema is not None:
         check_holdable(model)
     if saving.architecture is not None:
-        check_architecture("architecture", model, saving.architecture)
+        check_architecture("architecture", unmasked(model), saving.architecture)
     where = _place(model, device)
     how = _with_precision(how, where)
     data = labelled(train_data, "train_data")
@@ -176,7 +178,9 @@ def train(
         check_classes(model, *labelled(images, f"evaluation data {name!r}").preview(where))
     digest = None if init is None else _begin_with(init, model, saving)
     state = TrainingState.begin(model, lr, how, where)
-    settings = described(plan, how, state.optimizer, data, method_options, schedule, augment)
+    settings = described(
+        plan, how, state.optimizer, data, method_options, schedule, augment, evaluation
+    )
     settings["init"] = digest
     group = processes(where)
     with _written_alone(saving, group):
@@ -216,7 +220,15 @@ def _with_precision(how: Optimisation, device: torch.device) -> Optimisation:
 
 def _begin_with(init: str | Path, model: nn.Module, saving: Saving) -> str:
     """Load the weights; gives their digest."""
-    weights = load_weights(init, model, architecture=saving.architecture)
+    dense, about = unmasked(model), saving.architecture
+    try:
+        weights = load_weights(init, dense, architecture=about)
+        if dense is not unwrap(model):  # the file has no masks, the model keeps its own
+            put(model, weights)
+    except ValueError:
+        if dense is unwrap(model):
+            raise
+        weights = load_weights(init, model, architecture=about)  # a file with masks
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())

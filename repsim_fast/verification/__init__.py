@@ -2,6 +2,7 @@
 
 from .accuracy import VerifiedAccuracy, verified_accuracy
 from .bounds import margin_bounds, output_bounds
+from .graph import Traced, trace
 from .smoothing import (
     ABSTAIN,
     Certificates,
@@ -15,11 +16,13 @@ __all__ = [
     "ABSTAIN",
     "Certificates",
     "CertifiedAccuracy",
+    "Traced",
     "VerifiedAccuracy",
     "certified_accuracy",
     "certify",
     "margin_bounds",
     "output_bounds",
     "predict",
+    "trace",
     "verified_accuracy",
 ]

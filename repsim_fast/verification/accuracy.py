@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -17,14 +18,14 @@ from repsim_fast._core.checks import check_choice
 from repsim_fast._core.files import replacing
 from repsim_fast._core.headers import listed, parsed, record, text, truth
 from repsim_fast._core.locks import only_writer
-from repsim_fast._core.model_state import device_of
+from repsim_fast._core.model_state import device_of, unwrap
 from repsim_fast.analysis.estimates import wilson_interval
-from repsim_fast.data.labelled import labelled
+from repsim_fast.data.labelled import LabelledImages, labelled
 from repsim_fast.data.labels import classes_of
 from repsim_fast.data.samples import Samples
 
 from .bounds import Method, margin_bounds
-from .graph import fingerprint
+from .graph import Traced, fingerprint, trace
 
 _FILE = record({"settings": text(), "right": listed(truth), "verified": listed(truth)})
 
@@ -78,7 +79,8 @@ def verified_accuracy(
         device: Where to compute; default: where the model is.
         progress: Show a progress bar.
         resume: A JSON file that keeps what is known of each image after each batch; one that
-            exists is gone on with, where weights, images and settings are the same.
+            exists is gone on with, where weights, images (of batches the first) and settings are
+            the same.
 
     Raises:
         ValueError: As ``output_bounds``; a file of another model, other images or settings.
@@ -96,15 +98,16 @@ def verified_accuracy(
     where = device_of(model) if device is None else torch.device(device)
     how: dict[str, Any] = {"method": method, "bounds": bounds}
     path = None if resume is None else Path(resume)
-    about = {"eps": eps, "data": held.description, "model": fingerprint(model)}
-    settings = json.dumps({**how, **about})
     total = len(held.labels) if isinstance(held, Samples) else None
     with contextlib.ExitStack() as stack:
         if path is not None:
             stack.enter_context(only_writer(path))
+        stack.enter_context(borrow(model, device=where, seed=0))
+        traced = trace(unwrap(model))
+        about = {"eps": eps, "data": _described(held), "model": fingerprint(traced)}
+        settings = json.dumps({**how, **about})
         right, verified = _known(path, settings)
         stack.enter_context(held.reading(where))
-        stack.enter_context(borrow(model, device=where, seed=0))
         stack.enter_context(torch.no_grad())
         bar = stack.enter_context(_bar(total, progress))
         n = 0
@@ -113,7 +116,7 @@ def verified_accuracy(
             if n + len(y) > len(right):
                 new = slice(len(right) - n, None)
                 images = x[new].to(model_dtype(model, x.dtype))
-                answers, proven = _verify(model, images, y[new], eps, chunk, **how)
+                answers, proven = _verify(traced, images, y[new], eps, chunk, **how)
                 right += answers
                 verified += proven
                 if path is not None:
@@ -128,14 +131,27 @@ def verified_accuracy(
     return VerifiedAccuracy(sum(right) / n, share, *wilson_interval(share, n), n)
 
 
+def _described(data: LabelledImages) -> str:
+    """What tells data from others: of batches also every number of the first."""
+    if isinstance(data, Samples):
+        return data.description
+    cpu = torch.device("cpu")
+    with data.reading(cpu):
+        first = next(iter(data.batches(1, cpu)), None)
+    digest = hashlib.sha256()
+    for part in first or ():
+        digest.update(part.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return f"{data.description}, first batch {digest.hexdigest()[:32]}"
+
+
 def _verify(
-    model: nn.Module, x: Tensor, y: Tensor, eps: float, chunk: int, **how: Any
+    traced: Traced, x: Tensor, y: Tensor, eps: float, chunk: int, **how: Any
 ) -> tuple[list[bool], list[bool]]:
     """Of each image whether it is right, and whether that is proven of its ball."""
-    right = model(x).argmax(1) == y
+    right = traced.model(x).argmax(1) == y
     proven = torch.zeros_like(right)
     if bool(right.any()):
-        margins = margin_bounds(model, x[right], y[right], eps, chunk=chunk, **how)
+        margins = margin_bounds(traced, x[right], y[right], eps, chunk=chunk, **how)
         others = torch.ones_like(margins, dtype=torch.bool).scatter_(
             1, y[right].unsqueeze(1), False
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,14 +23,15 @@ from .operations import (
     batch_norm,
     convolution,
     linear,
+    reshape,
     scaling,
     unweighted,
 )
 
 SUPPORTED = (
     "Linear, Conv2d (zero padding), BatchNorm in eval mode, ReLU, average and max pooling, "
-    "flatten, reshape, slices, padding with zeros, Dropout in eval mode, addition, and scaling by "
-    "constants"
+    "flatten, reshape, slices, permutations, sums, padding with zeros, Dropout in eval mode, "
+    "addition, and scaling by constants"
 )
 
 
@@ -51,33 +53,36 @@ class Value:
     example: Tensor
 
 
-def read(model: nn.Module, images: Tensor) -> list[Node]:
-    """The operations of ``model``, in eval mode, for images of this shape; the last is its output.
+@dataclass(frozen=True)
+class Traced:
+    """A model with its graph, which bounds of the same model need not find again.
+
+    Weights and statistics are the model's own, as they are when bounds are computed; layers, hooks,
+    device and dtype must stay what they were.
+
+    Attributes:
+        model: The model itself.
+        graph: The same model as torch.fx sees it.
+    """
+
+    model: nn.Module
+    graph: fx.GraphModule
+
+
+def trace(model: nn.Module) -> Traced:
+    """The graph of ``model`` in its present mode, for bounds of many batches.
 
     Raises:
-        ValueError: Something whose bounds are unknown, named; a model that cannot be traced.
+        TypeError: No module.
+        ValueError: A model that torch.fx cannot trace, or that has hooks.
+
+    Example:
+        >>> from repsim_fast.verification import output_bounds, trace
+        >>> traced = trace(nn.Sequential(nn.Linear(2, 3), nn.ReLU()).eval())
+        >>> low, high = output_bounds(traced, torch.rand(4, 2), 0.1)
     """
-    reader = _Reader(_traced(model))
-    reader.run(images[:1].detach().clone())
-    return reader.nodes
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A digest of what the model does: its graph, and every number of its weights and constants.
-
-    Raises:
-        ValueError: As `read`.
-    """
-    traced = _traced(model)
-    digest = hashlib.sha256(f"{model}\n{traced.code}".encode())
-    # Of the traced module, which holds the constants of a forward, too.
-    for name, value in traced.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:32]
-
-
-def _traced(model: nn.Module) -> fx.GraphModule:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a module, got {type(model).__name__}")
     for name, module in model.named_modules():
         # Which may change what goes in or comes out, and is none of what the graph shows.
         if module._forward_hooks or module._forward_pre_hooks:
@@ -85,11 +90,32 @@ def _traced(model: nn.Module) -> fx.GraphModule:
         if "forward" in vars(module):
             raise _unknown(f"the replaced forward of module {name!r} ({type(module).__name__})")
     try:
-        return fx.symbolic_trace(model)
+        return Traced(model, fx.symbolic_trace(model))
     except Exception as error:
         raise ValueError(
             f"model: expected one that torch.fx traces, without branches on values, got {error}"
         ) from error
+
+
+def read(traced: Traced, images: Tensor) -> list[Node]:
+    """The operations of a model, in eval mode, for images of this shape; the last is its output.
+
+    Raises:
+        ValueError: Something whose bounds are unknown, named.
+    """
+    reader = _Reader(traced.graph)
+    reader.run(images[:1].detach().clone())
+    return reader.nodes
+
+
+def fingerprint(traced: Traced) -> str:
+    """A digest of what a model does: its graph, and every number of its weights and constants."""
+    digest = hashlib.sha256(f"{traced.model}\n{traced.graph.code}".encode())
+    # Of the traced module, which holds the constants of a forward, too.
+    for name, value in traced.graph.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
 
 
 class _Reader(fx.Interpreter):
@@ -125,7 +151,8 @@ class _Reader(fx.Interpreter):
         if made is None:
             raise _unknown(f"module {target!r} ({type(module).__name__}), or of its hooks or mode")
         self._check_in_place(bool(getattr(module, "inplace", False)))
-        return self._add(made, args[:1], module(args[0].example.clone()))
+        # Not by a call: there are no hooks, or some that came later and are not to see an example.
+        return self._add(made, args[:1], module.forward(args[0].example.clone()))
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if not _holds_value((args, kwargs)):
@@ -146,7 +173,9 @@ class _Reader(fx.Interpreter):
         concrete, named = fx.node.map_aggregate((tuple(args), dict(kwargs)), _example)
         values = [a for a in args if isinstance(a, Value)]
         if len(values) == 2 and function in _SUMS and len(args) == 2 and not kwargs:
-            self._check_in_place(function in (operator.iadd, operator.isub))
+            if concrete[0].shape != concrete[1].shape:
+                raise _unknown(f"{name} of values of two shapes")
+            self._check_in_place(function in _IN_PLACE)
             sign = -1.0 if function in _MINUS else 1.0
             return self._add(Sum(sign), args, concrete[0] + sign * concrete[1])
         made = None
@@ -172,7 +201,7 @@ class _Reader(fx.Interpreter):
         views = {
             n.name for n in self.nodes if isinstance(n.operation, Affine) and not n.operation.terms
         }
-        shared = list(self._current.all_input_nodes)
+        shared = list(self._current.all_input_nodes)[:1]  # what is overwritten stands first
         for value in shared:
             if value.name in views:  # whose memory is that of what they show
                 shared += value.all_input_nodes
@@ -183,10 +212,23 @@ class _Reader(fx.Interpreter):
                 )
 
 
-_IN_PLACE = (Tensor.relu_, torch.relu_, operator.iadd, operator.isub, operator.imul)
-_PLUS = (operator.add, operator.iadd, torch.add, Tensor.add)
-_MINUS = (operator.sub, operator.isub, torch.sub, Tensor.sub)
+_IN_PLACE = (
+    Tensor.relu_, torch.relu_, operator.iadd, operator.isub, Tensor.add_, Tensor.sub_,
+    operator.imul, Tensor.mul_, operator.itruediv, Tensor.div_, Tensor.clamp_, Tensor.clamp_min_,
+)  # fmt: skip
+_PLUS = (operator.add, operator.iadd, torch.add, Tensor.add, Tensor.add_)
+_MINUS = (operator.sub, operator.isub, torch.sub, Tensor.sub, Tensor.sub_)
+_TIMES = (operator.mul, operator.imul, torch.mul, Tensor.mul, Tensor.mul_)
+_OVER = (operator.truediv, operator.itruediv, torch.div, Tensor.div, Tensor.div_)
 _SUMS = (*_PLUS, *_MINUS)
+_RELUS = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
+_CLAMPS = (
+    torch.clamp, Tensor.clamp, Tensor.clamp_, torch.clamp_min, Tensor.clamp_min, Tensor.clamp_min_,
+)  # fmt: skip
+_REARRANGED = (
+    torch.squeeze, Tensor.squeeze, torch.unsqueeze, Tensor.unsqueeze, torch.permute, Tensor.permute,
+    torch.transpose, Tensor.transpose, Tensor.contiguous,
+)  # fmt: skip
 
 
 def _unknown(what: str) -> ValueError:
@@ -248,8 +290,9 @@ def _of_module(module: nn.Module, x: Tensor) -> Operation | None:
 
 def _of_function(function: Any, args: Any, kwargs: Any) -> Operation | None:
     """What a function of one value does; ``args`` has the value and constants."""
+    names: tuple[str, ...]
     made: Operation | None = None
-    if function in _PLUS or function in _MINUS or function in (operator.mul, operator.truediv):
+    if function in (*_SUMS, *_TIMES, *_OVER):
         made = None if kwargs or len(args) != 2 else _with_constant(function, *args)
     elif not isinstance(args[0], Value):
         made = None
@@ -257,8 +300,15 @@ def _of_function(function: Any, args: Any, kwargs: Any) -> Operation | None:
         made = unweighted(lambda x: x[args[1]], 0)
     elif function is F.pad and _with_zeros(args[2:], kwargs):
         made = unweighted(lambda x: F.pad(x, *args[1:], **kwargs), 0)
-    elif function in (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_):
+    elif function in _RELUS or (function in _CLAMPS and _at_zero(args[1:], kwargs)):
         made = ReLU()
+    elif function in (operator.neg, torch.neg, Tensor.neg):
+        made = _with_constant(operator.mul, args[0], -1)
+    elif function in _REARRANGED:
+        made = _rearranged(lambda x: function(x, *args[1:], **kwargs), args[0].example)
+    elif function is F.batch_norm:
+        names = ("mean", "variance", "weight", "bias", "training", "momentum", "eps")
+        made = _bound(partial(_batch_norm, args[0].example.ndim), names, args, _renamed(kwargs))
     elif function is F.linear:
         made = _bound(linear, ("weight", "bias"), args, kwargs)
     elif function in (torch.conv2d, F.conv2d):
@@ -270,14 +320,15 @@ def _of_function(function: Any, args: Any, kwargs: Any) -> Operation | None:
     elif function is F.adaptive_avg_pool2d:
         terms = args[0].example[0, 0].numel()
         made = unweighted(lambda x: F.adaptive_avg_pool2d(x, *args[1:], **kwargs), terms)
-    elif getattr(function, "__name__", "") in ("max_pool2d", "boolean_dispatch", "fn"):
-        window = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-        made = _bound(_max_pool, window, args, kwargs) if function is F.max_pool2d else None
+    elif function in (F.max_pool2d, torch.max_pool2d):
+        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+        made = _bound(_max_pool, names, args, kwargs)
     elif function in (torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape, torch.reshape):
         made = _reshaped(lambda x: function(x, *args[1:], **kwargs), args[0].example)
-    elif function in (Tensor.mean, torch.mean) and not _over_batch(args, kwargs):
-        terms = args[0].example[0].numel()
-        made = unweighted(lambda x: torch.mean(x, *args[1:], **kwargs), terms)
+    elif function in (Tensor.mean, torch.mean, Tensor.sum, torch.sum):
+        if not _over_batch(args, kwargs):
+            terms = args[0].example[0].numel()
+            made = unweighted(lambda x: function(x, *args[1:], **kwargs), terms)
     elif function in (F.dropout, F.dropout2d) and not _bound(
         lambda p=0.5, training=True: training, ("p", "training"), args, kwargs
     ):
@@ -309,20 +360,53 @@ def _with_constant(function: Any, a: Any, b: Any) -> Operation | None:
         constant = torch.tensor(constant, dtype=like.dtype, device=like.device)
     else:
         return None
-    one = torch.ones((), dtype=like.dtype, device=like.device)
+    # A value may be repeated along a dimension, and its like is of one image.
+    shape = (like + constant).shape
+    n = shape.numel() // like.numel()
+    one = torch.ones(shape[1:] if n > 1 else (), dtype=like.dtype, device=like.device)
     if function in _PLUS:
-        return scaling(one, constant)
+        return scaling(one, constant, uses=n)
     if function in _MINUS:
-        return scaling(one, -constant) if first else scaling(-one, constant)
-    if function is operator.mul:
-        return scaling(constant, None)
-    return scaling(1 / constant, None) if first else None
+        return scaling(one, -constant, uses=n) if first else scaling(-one, constant, uses=n)
+    if function in _TIMES:
+        return scaling(constant, None, uses=n)
+    return scaling(1 / constant, None, uses=n) if first else None
 
 
 def _of_every_image(index: Any) -> bool:
-    """Whether an index takes the same slices of each image."""
-    slices = index if isinstance(index, tuple) else (index,)
-    return slices[0] == slice(None) and all(isinstance(s, slice) for s in slices)
+    """Whether an index takes the same places of each image."""
+    places = index if isinstance(index, tuple) else (index,)
+    return places[0] == slice(None) and all(isinstance(s, slice | int) for s in places)
+
+
+def _at_zero(args: Any, kwargs: Any) -> bool:
+    """Whether a clamp, of which this follows the value, is at 0 from below and at nothing above."""
+    least = kwargs.get("min", args[0] if args else None)
+    most = kwargs.get("max", args[1] if len(args) > 1 else None)
+    return isinstance(least, int | float) and least == 0 and most is None
+
+
+def _rearranged(function: Any, x: Tensor) -> Affine | None:
+    """The same numbers of each image in another order or shape; None where images are mixed."""
+    pair = (x, x + 1)
+    found = function(torch.cat(pair))
+    alone = [function(one) for one in pair]
+    apart = len(found) == 2 and all(map(torch.equal, found.split(1), alone))
+    return unweighted(function, 0) if apart else None
+
+
+def _batch_norm(
+    ndim: int, mean: Any = None, variance: Any = None, weight: Any = None, bias: Any = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Affine | None:  # fmt: skip
+    if training or mean is None or variance is None:
+        return None
+    return batch_norm(mean, variance, weight, bias, eps, ndim)
+
+
+def _renamed(kwargs: Any) -> dict[str, Any]:
+    names = {"running_mean": "mean", "running_var": "variance"}
+    return {names.get(name, name): value for name, value in kwargs.items()}
 
 
 def _with_zeros(args: Any, kwargs: Any) -> bool:
@@ -345,13 +429,16 @@ def _reshaped(function: Any, x: Tensor) -> Affine:
     shape = function(x).shape
     if shape[:1] != (1,):
         raise ValueError(f"model: a reshape to {tuple(shape)} mixes images of a batch")
-    return unweighted(lambda y: y.reshape(len(y), *shape[1:]), 0)
+    return reshape(shape[1:])
 
 
 def _max_pool(
     kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False,
-) -> MaxPool:  # fmt: skip
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> MaxPool | None:  # fmt: skip
+    if return_indices:
+        return None
+
     def pool(x: Tensor) -> tuple[Tensor, Tensor]:
         return F.max_pool2d(
             x, kernel_size, stride, padding, dilation, ceil_mode, return_indices=True

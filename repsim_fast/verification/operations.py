@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Place = tuple[int, int]
+"""Row and column in a channel's plane."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -27,6 +30,9 @@ class Affine:
         bias_magnitude: At least what is rounded in adding ``bias``.
         terms: Products in a sum of W x; 0 where nothing is computed.
         uses: Outputs that one input takes part in.
+        pullback: (y, shape of x for all samples) -> W^T y, where autograd's would compute more.
+        windowed: (a window of y, its origin) -> the part of W^T y that can differ from 0, and its
+            origin, either of which may lie beyond the edges; for values in planes.
     """
 
     linear: Callable[[Tensor], Tensor]
@@ -35,9 +41,13 @@ class Affine:
     uses: int
     bias: Tensor | None = None
     bias_magnitude: Tensor | None = None
+    pullback: Callable[[Tensor, tuple[int, ...]], Tensor] | None = None
+    windowed: Callable[[Tensor, Place], tuple[Tensor, Place]] | None = None
 
     def transposed(self, y: Tensor, shape: torch.Size) -> Tensor:
         """W^T y for ``y`` (N, *out) where inputs have ``shape``; differentiable."""
+        if self.pullback is not None:
+            return self.pullback(y, (len(y), *shape))
         like = torch.zeros(len(y), *shape, dtype=y.dtype, device=y.device)
         pullback = torch.func.vjp(self.linear, like)[1]
         (found,) = pullback(y)
@@ -75,12 +85,28 @@ def linear(weight: Tensor, bias: Tensor | None) -> Affine:
         uses=weight.shape[0],
         bias=bias,
         bias_magnitude=None if bias is None else bias.abs(),
+        pullback=lambda y, shape: y @ weight,
     )
 
 
 def convolution(weight: Tensor, bias: Tensor | None, **how: Any) -> Affine:
     """A convolution of images with zero padding."""
     shift = None if bias is None else bias[:, None, None]
+    stride, dilation = (_pair(how.get(name, 1)) for name in ("stride", "dilation"))
+    padding = how.get("padding", 0)
+    if isinstance(padding, str):
+        spans = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        before = (0, 0) if padding == "valid" else (spans[0] // 2, spans[1] // 2)
+    else:
+        before = _pair(padding)
+
+    def windowed(y: Tensor, origin: Place) -> tuple[Tensor, Place]:
+        x = F.conv_transpose2d(
+            y, weight, stride=stride, dilation=dilation, groups=how.get("groups", 1)
+        )
+        first, second = (o * s - p for o, s, p in zip(origin, stride, before, strict=True))
+        return x, (first, second)
+
     return Affine(
         lambda x: F.conv2d(x, weight, **how),
         lambda x: F.conv2d(x, weight.abs(), **how),
@@ -88,19 +114,39 @@ def convolution(weight: Tensor, bias: Tensor | None, **how: Any) -> Affine:
         uses=weight[:, 0].numel(),
         bias=shift,
         bias_magnitude=None if shift is None else shift.abs(),
+        windowed=windowed,
     )
 
 
-def scaling(scale: Tensor, shift: Tensor | None, rounded: Tensor | None = None) -> Affine:
-    """Elementwise scale * x + shift; ``rounded`` where adding rounds more than |shift|."""
+def scaling(
+    scale: Tensor, shift: Tensor | None, rounded: Tensor | None = None, uses: int = 1
+) -> Affine:
+    """Elementwise scale * x + shift; ``rounded`` where adding rounds more than |shift|.
+
+    ``uses`` is more than 1 where a value is repeated along dimensions of the constants.
+    """
+
+    def windowed(y: Tensor, origin: Place) -> tuple[Tensor, Place]:
+        return y * window(scale, origin, y.shape), origin
+
     return Affine(
         lambda x: x * scale,
         lambda x: x * scale.abs(),
         terms=1,
-        uses=1,
+        uses=uses,
         bias=shift,
         bias_magnitude=shift.abs() if rounded is None and shift is not None else rounded,
+        pullback=lambda y, shape: (y * scale).sum_to_size(shape),
+        windowed=windowed if uses == 1 else None,
     )
+
+
+def window(values: Tensor, origin: Place, shape: tuple[int, ...]) -> Tensor:
+    """The window of ``values`` that rows of ``shape`` are about; what is one for all stays so."""
+    for d in (1, 2):
+        if values.ndim >= d and values.shape[-d] > 1:
+            values = values.narrow(-d, origin[-d], shape[-d])
+    return values
 
 
 def batch_norm(
@@ -122,5 +168,18 @@ def batch_norm(
 
 
 def unweighted(function: Callable[[Tensor], Tensor], terms: int) -> Affine:
-    """A linear map without negative weights: a mean over places, a reshape (0 terms)."""
+    """A linear map without negative weights: a mean over places, a slice (0 terms)."""
     return Affine(function, function, terms=terms, uses=terms)
+
+
+def reshape(shape: torch.Size) -> Affine:
+    """The same numbers of each sample in another shape."""
+
+    def reshaped(x: Tensor) -> Tensor:
+        return x.reshape(len(x), *shape)
+
+    return Affine(reshaped, reshaped, terms=0, uses=0, pullback=lambda y, whole: y.reshape(whole))
+
+
+def _pair(value: int | tuple[int, ...]) -> Place:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])

@@ -7,12 +7,11 @@ from typing import Any
 from experiments.lab.report import Report
 from repsim_fast.analysis.estimates import Estimate, mean_over_seeds
 
-from ..overfitting_lab import OverfittingLab
+from ..overfitting_lab import UNKNOWN, OverfittingLab
 from ..recipes import Recipe
 from .along import of_seeds, scores_along, where
 
 FIGURES = ("gradient_cosine", "perturbation_cosine", "input_curvature", "selectivity")
-UNKNOWN = float("nan")
 
 
 def run(lab: OverfittingLab, report: Report) -> dict[str, Any]:

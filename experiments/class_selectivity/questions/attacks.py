@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from experiments.lab.figures import Figures, number
 from experiments.lab.report import Report
 from repsim_fast.analysis.gradients import jacobian_norms
 
 from ..recipes import PGD, Recipe
 from ..selectivity_lab import FGSM, SelectivityLab
-from .common import Figures, findings, number, over_alphas, write
+from .common import findings, over_alphas, write
 
 JACOBIAN = "log norm of Jacobian"
 
@@ -40,7 +41,7 @@ def _jacobian(lab: SelectivityLab, recipe: Recipe) -> float:
         return float(norms.log().mean())
 
     settings = [preset.test_images, preset.gradient_images]
-    found = lab.kept(recipe, "jacobian", settings, measure)
+    found = lab.networks.measured(recipe, "jacobian", settings, measure)
     return math.nan if found is None else float(found)
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from experiments.lab.figures import Figures, mean_of, minus, number
 from experiments.lab.report import Report
-from repsim_fast.analysis.estimates import Estimate, difference, mean_over_seeds, ratio
+from repsim_fast.analysis.estimates import ratio
 from repsim_fast.analysis.selectivity import selectivity
 
 from ..recipes import Recipe
 from ..selectivity_lab import SelectivityLab
 
-UNKNOWN = float("nan")
 ZERO = "0"
-
-Figures = Mapping[str, Estimate]
-"""Numbers of one network by name."""
 
 
 def of_all_alphas(lab: SelectivityLab) -> list[Recipe]:
@@ -33,7 +30,9 @@ def layers_selectivity(lab: SelectivityLab, recipe: Recipe) -> dict[str, float]:
         batch = lab.preset.compare_batch
         return selectivity(lab.model_of(recipe), lab.images(), batch_size=batch).layers
 
-    found: dict[str, float] = lab.kept(recipe, "selectivity", lab.preset.test_images, measure)
+    found: dict[str, float] = lab.networks.measured(
+        recipe, "selectivity", lab.preset.test_images, measure
+    )
     return found
 
 
@@ -41,11 +40,6 @@ def mean_selectivity(lab: SelectivityLab, recipe: Recipe) -> float:
     """Mean over layers of the mean over their units."""
     layers = layers_selectivity(lab, recipe)
     return sum(layers.values()) / len(layers)
-
-
-def number(value: float) -> Estimate:
-    """A number whose error is that over seeds alone."""
-    return Estimate(value, UNKNOWN)
 
 
 def over_alphas(
@@ -62,21 +56,6 @@ def over_alphas(
             for recipe in lab.of_alpha(alpha)
         ]
         for alpha in lab.preset.alphas
-    }
-
-
-def mean_of(networks: Sequence[Figures]) -> dict[str, Estimate]:
-    """Means over seeds."""
-    return {name: mean_over_seeds([own[name] for own in networks]) for name in networks[0]}
-
-
-def minus(networks: Sequence[Figures], others: Sequence[Figures]) -> dict[str, Estimate]:
-    """Difference of figures of the same seeds, its error that over seeds."""
-    return {
-        name: mean_over_seeds(
-            [difference(a[name], b[name]) for a, b in zip(networks, others, strict=True)]
-        )
-        for name in networks[0]
     }
 
 

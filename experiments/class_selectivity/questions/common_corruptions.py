@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from experiments.lab.figures import Figures, number
 from experiments.lab.report import Report
 from repsim_fast.analysis.estimates import Estimate, over_seeds, ratio
 
 from ..recipes import Recipe
 from ..selectivity_lab import SelectivityLab
-from .common import Figures, findings, number, over_alphas, write
+from .common import findings, over_alphas, write
 
 
 def average(lab: SelectivityLab, recipe: Recipe) -> Figures:

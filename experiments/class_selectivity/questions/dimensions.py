@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.lab.figures import Figures, minus, number
 from experiments.lab.report import Report
 from repsim_fast.analysis.dimensionality import Dimensions, dimensionality
 from repsim_fast.analysis.estimates import over_seeds
 
 from ..recipes import Recipe
 from ..selectivity_lab import SEVERITY, SelectivityLab
-from .common import Figures, findings, minus, number, over_alphas, write
+from .common import findings, over_alphas, write
 
 CLEAN, CORRUPTED, ADVERSARIAL = "clean", "change, corrupted", "change, adversarial"
 GAIN = "adversarial minus corrupted"
@@ -49,7 +50,7 @@ def measured(lab: SelectivityLab, recipe: Recipe) -> Layers:
 
     settings = [preset.test_images, preset.radii, preset.neighbours, SEVERITY, GROUPS,
                 preset.corruptions]  # fmt: skip
-    found: Layers = lab.kept(recipe, "dimensions", settings, measure)
+    found: Layers = lab.networks.measured(recipe, "dimensions", settings, measure)
     return found
 
 

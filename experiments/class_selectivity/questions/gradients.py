@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments.lab.figures import Figures, number
 from experiments.lab.report import Report
 from repsim_fast.analysis.gradients import input_unit_gradients, variability
 
 from ..recipes import Recipe
 from ..selectivity_lab import SelectivityLab
-from .common import Figures, findings, number, over_alphas, write
+from .common import findings, over_alphas, write
 
 ACROSS = ("across samples", "across units")
 
@@ -23,7 +24,7 @@ def _of_network(lab: SelectivityLab, recipe: Recipe) -> Figures:
         return [list(variability(own)) for own in found.values()]
 
     settings = [preset.test_images, preset.gradient_images, preset.gradient_units]
-    layers = lab.kept(recipe, "gradients", settings, measure)
+    layers = lab.networks.measured(recipe, "gradients", settings, measure)
     known = [[v for v in values if v is not None] for values in zip(*layers, strict=True)]
     return {
         name: number(sum(own) / len(own) if own else float("nan"))

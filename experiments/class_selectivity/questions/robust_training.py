@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments.lab.figures import Figures, mean_of, minus, number
 from experiments.lab.report import Report
 from repsim_fast.analysis.estimates import over_seeds
 
 from ..recipes import MIXED, PGD, STANDARD, Recipe
 from ..selectivity_lab import SelectivityLab
-from .common import (
-    Figures,
-    layers_selectivity,
-    mean_of,
-    mean_selectivity,
-    minus,
-    number,
-    of_all_alphas,
-)
+from .common import layers_selectivity, mean_selectivity, of_all_alphas
 from .common_corruptions import average
 
 

@@ -8,11 +8,13 @@ from torch import nn
 
 from experiments.catastrophic_overfitting.overfitting_lab import OverfittingLab
 from experiments.catastrophic_overfitting.presets import PRESETS
+from experiments.catastrophic_overfitting.questions import similarity
 from experiments.catastrophic_overfitting.recipes import Filtered, Recipe, method_of
 from experiments.catastrophic_overfitting.regimes import collapse, is_collapsed, regimes
-from experiments.catastrophic_overfitting.units import dimensions, participation_ratio
+from repsim_fast import models
 from repsim_fast.analysis.estimates import Estimate
-from repsim_fast.data.interventions import dct_carriers, low_pass
+from repsim_fast.analysis.selectivity import class_selectivity
+from repsim_fast.data.interventions import dct_carriers, inject, low_pass
 from repsim_fast.training.methods import Progress, TrainingBatch
 
 
@@ -64,29 +66,6 @@ def test_the_collapse_is_where_it_stays(along, at):
     assert collapse(along, 10) == at
 
 
-def test_dimensions_of_planted_spectra():
-    x = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0))
-    q, _ = torch.linalg.qr(x - x.mean(0))  # white
-    assert participation_ratio(q) == pytest.approx(6, rel=1e-6)
-    assert participation_ratio(q[:, :1] * torch.ones(4)) == pytest.approx(1, rel=1e-6)
-    assert participation_ratio(q * torch.tensor([1, 1, 1, 0, 0, 0.0]) + 5) == pytest.approx(3)
-    wide = q[:50] @ torch.randn(6, 300, generator=torch.Generator().manual_seed(1))
-    assert participation_ratio(wide) == pytest.approx(participation_ratio(wide.T.T.double()))
-    assert math.isnan(participation_ratio(torch.ones(5, 3)))
-
-
-def test_dimensions_leave_the_model_as_it_was():
-    model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2))
-    found = dimensions(
-        model, torch.rand(10, 1, 2, 2), lambda _, m: isinstance(m, (nn.Conv2d, nn.Linear))
-    )
-    assert list(found) == ["0", "3"]
-    assert found["0"] == pytest.approx(1, rel=1e-4)  # three channels of one
-    assert model.training
-    assert model[1].num_batches_tracked == 0
-    assert not model[0]._forward_hooks
-
-
 class ByFeature(nn.Module):
     """Looks at the carriers, or at nothing."""
 
@@ -113,6 +92,39 @@ def test_scores_tell_what_a_planted_network_goes_by(tmp_path, monkeypatch):
     monkeypatch.setattr(lab.networks, "load", lambda *_: blind)
     found = lab.scores(lab.recipe(eps=5.0, beta=250.0))
     assert all(e.value < 0.2 for e in found.values())
+
+
+def test_units_are_those_of_the_layers_on_images_with_the_feature(tmp_path, monkeypatch):
+    lab = OverfittingLab(PRESETS["smoke"], tmp_path, progress=False)
+    monkeypatch.setattr(lab.networks, "train", lambda recipe: None)
+    model = models.build("wrn-10-1", num_classes=10, in_channels=1, seed=0)
+    monkeypatch.setattr(lab.networks, "load", lambda *_: model)
+    found = lab.units(lab.recipe(), 2, 60.0)
+    x, y = inject(lab.test_data, 60 / 255, lab.carriers)
+    with torch.no_grad():
+        logits = model.eval()(x).double()
+    variances = torch.linalg.eigvalsh(logits.T.cov())
+    ratio = float(variances.sum() ** 2 / variances.square().sum())
+    assert found["dimensions"]["fc"].value == pytest.approx(ratio, rel=1e-4)
+    assert 0 < found["dimensions"]["fc"].standard_error < ratio
+    with torch.no_grad():
+        block = model.get_submodule("stage1.0")
+        relu1 = block.relu1(block.bn1(model.conv1(x)))
+    index = float(class_selectivity(relu1, y).mean())
+    assert found["selectivity"]["stage1.0.relu1"].value == pytest.approx(index, rel=1e-4)
+    assert math.isnan(found["selectivity"]["stage1.0.relu1"].standard_error)
+
+
+def test_a_network_that_seeds_share_counts_once():
+    def of_seed(seed, value):
+        views = {"before": (recipe(seed=seed), 2), "pgd": (recipe(seed=0), 2)}
+        units = {"before": Estimate(value, 0.1), "pgd": Estimate(3.0, 0.2)}
+        by_kind = {view: {"dimensions": {"fc": one}} for view, one in units.items()}
+        return similarity._Seed(seed, (2, 4), True, views, None, by_kind)
+
+    found = similarity._units([of_seed(0, 1.0), of_seed(1, 2.0)], "dimensions")
+    assert found["before"]["fc"] == Estimate(1.5, pytest.approx(0.5))
+    assert found["pgd"]["fc"] == Estimate(3.0, 0.2)
 
 
 def recipe(**changes):

@@ -1,7 +1,6 @@
 """The experiment end to end, tiny; its refusals; its README."""
 
 import dataclasses
-import json
 
 import pytest
 import torch
@@ -10,7 +9,8 @@ from experiments.catastrophic_overfitting import presets
 from experiments.catastrophic_overfitting.experiment import EXPERIMENT
 from experiments.catastrophic_overfitting.overfitting_lab import OverfittingLab
 from experiments.catastrophic_overfitting.questions import QUESTIONS
-from experiments.lab import command, readme
+from experiments.lab import command
+from python_tests.support import experiment_runs
 from python_tests.support.op_tester import devices
 
 TINY = dataclasses.replace(
@@ -33,9 +33,7 @@ TINY = dataclasses.replace(
 
 
 def run(monkeypatch, tmp_path, *arguments, preset=TINY):
-    monkeypatch.setitem(presets.PRESETS, "smoke", preset)
-    places = ["--work", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
-    return command.main(EXPERIMENT, [*places, "--quiet", *arguments])
+    return experiment_runs.run(EXPERIMENT, preset, monkeypatch, tmp_path, *arguments)
 
 
 @pytest.mark.parametrize("device", devices())
@@ -48,21 +46,11 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     }
     assert run(monkeypatch, tmp_path, preset=preset) == 0
     results = tmp_path / "results" / "smoke"
-    for question in QUESTIONS:
-        found = json.loads((results / f"{question}.json").read_text())
-        assert found["findings"]
-        assert {file.rpartition(".")[2] for file in found["files"]} == {"csv", "png"}
-        assert all((results / file).stat().st_size for file in found["files"])
-    rows = json.loads((results / "claims.json").read_text())
-    assert len(rows) == len(EXPERIMENT.claims)
-    assert {row["verdict"] for row in rows} <= {"holds", "does not", "not testable at this scale"}
-    assert all((results / claim.evidence).exists() for claim in EXPERIMENT.claims)
-    whole = json.loads((results / "run.json").read_text())
+    record = experiment_runs.answered(EXPERIMENT, results)
     # Were one not named before, a single process would train it while the others wait.
-    assert set(whole["networks"]) == named
+    assert set(record["networks"]) == named
     assert run(monkeypatch, tmp_path, "--only", "Q3", "--again", preset=preset) == 0
-    record = json.loads((results / "run.json").read_text())["questions"]
-    assert record["Q3"]["networks_trained"] == 0
+    assert experiment_runs.trained_again(results, "Q3") == 0
     assert EXPERIMENT.blocks["phase"]([results]).count("|") > 6
 
 
@@ -111,8 +99,4 @@ def test_grids_of_all_presets_are_sound(monkeypatch, tmp_path):
 
 
 def test_the_readme_has_the_figures_of_the_results():
-    text = (EXPERIMENT.folder / "README.md").read_text()
-    assert "<!-- phase smoke -->" in text
-    again = "python -m experiments.catastrophic_overfitting --readme"
-    results = EXPERIMENT.folder / "results"
-    assert readme.updated(text, results, EXPERIMENT.blocks) == text, again
+    experiment_runs.assert_readme_is_up_to_date(EXPERIMENT, "phase smoke", "| eps | beta 0")

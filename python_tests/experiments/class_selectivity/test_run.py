@@ -2,17 +2,19 @@
 
 import dataclasses
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from experiments.class_selectivity import presets, selectivity_lab
+from experiments.class_selectivity import corruptions, presets, selectivity_lab
 from experiments.class_selectivity.experiment import EXPERIMENT
 from experiments.class_selectivity.questions import QUESTIONS, common
 from experiments.class_selectivity.selectivity_lab import SelectivityLab
-from experiments.lab import command, readme
+from experiments.lab import command
 from experiments.lab.report import Report
+from python_tests.support import experiment_runs
 from python_tests.support.op_tester import devices
 from repsim_fast import models
 from repsim_fast.analysis.selectivity import class_selectivity
@@ -33,9 +35,7 @@ TINY = dataclasses.replace(
 
 
 def run(monkeypatch, tmp_path, *arguments, preset=TINY):
-    monkeypatch.setitem(presets.PRESETS, "smoke", preset)
-    places = ["--work", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
-    return command.main(EXPERIMENT, [*places, "--quiet", *arguments])
+    return experiment_runs.run(EXPERIMENT, preset, monkeypatch, tmp_path, *arguments)
 
 
 @pytest.mark.parametrize("device", devices())
@@ -45,19 +45,8 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     preset = dataclasses.replace(TINY, device=device, autocast="bfloat16", **sweep)
     assert run(monkeypatch, tmp_path, preset=preset) == 0
     results = tmp_path / "results" / "smoke"
-    for question in QUESTIONS:
-        found = json.loads((results / f"{question}.json").read_text())
-        assert found["findings"]
-        assert {file.rpartition(".")[2] for file in found["files"]} == {"csv", "png"}
-        assert all((results / file).stat().st_size for file in found["files"])
-    rows = json.loads((results / "claims.json").read_text())
-    assert len(rows) == len(EXPERIMENT.claims)
-    assert {row["verdict"] for row in rows} <= {"holds", "does not", "not testable at this scale"}
-    # Each claim's evidence is a file that a question wrote.
-    assert all((results / row["evidence"]).exists() for row in rows)
-    record = json.loads((results / "run.json").read_text())
+    record = experiment_runs.answered(EXPERIMENT, results)
     assert len(record["networks"]) == 11
-    assert set(record["questions"]) == set(QUESTIONS)
     log = next((tmp_path / "work" / "smoke" / "networks").glob("*standard--2*/log.jsonl"))
     assert 0 < json.loads(log.read_text().splitlines()[0])["selectivity"] < 1
     table = EXPERIMENT.blocks["alphas"]([results])
@@ -65,8 +54,7 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     # A second run trains and measures nothing.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.json")}
     assert run(monkeypatch, tmp_path, "--only", "Q4", "--again", preset=preset) == 0
-    record = json.loads((results / "run.json").read_text())["questions"]
-    assert record["Q4"]["networks_trained"] == 0
+    assert experiment_runs.trained_again(results, "Q4") == 0
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
@@ -155,8 +143,21 @@ def test_what_is_missing_is_said_before_anything_is_trained(monkeypatch):
         raise ImportError("pip install imagecorruptions-imaug")
 
     lab = SimpleNamespace(preset=TINY, test_data=range(60), corruption_kinds=missing)
-    with pytest.raises(ImportError, match="imagecorruptions"):
+    with pytest.raises(ImportError, match="imagecorruptions-imaug; --preset cpu-simple does witho"):
         selectivity_lab.check(lab)
+
+
+def test_the_preset_without_the_package_asks_for_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecorruptions", None)
+    asked = {name: presets.PRESETS[name].corruptions for name in ("cpu", presets.WITHOUT_PACKAGE)}
+    with pytest.raises(ImportError, match="pip install imagecorruptions-imaug"):
+        corruptions.kinds(asked.pop("cpu"))
+    (source,) = asked.values()
+    x = torch.rand(2, 3, 32, 32)
+    assert len(corruptions.kinds(source)) == 6
+    for kind in corruptions.kinds(source):
+        changed = [corruptions.corrupted(source, kind, s, x) for s in corruptions.SEVERITIES]
+        assert all(one.shape == x.shape and not torch.equal(one, x) for one in changed)
 
 
 def test_questions_are_those_of_the_claims():
@@ -171,10 +172,4 @@ def test_presets_have_what_claims_compare(name):
 
 
 def test_the_readme_has_the_figures_of_the_results():
-    text = (EXPERIMENT.folder / "README.md").read_text()
-    results = EXPERIMENT.folder / "results"
-    assert "<!-- alphas smoke -->" in text
-    again = "python -m experiments.class_selectivity --readme"
-    assert readme.updated(text, results, EXPERIMENT.blocks) == text, again
-    emptied = text.replace("\n| -2 |", "\n| of old |")
-    assert readme.updated(emptied, results, EXPERIMENT.blocks) == text
+    experiment_runs.assert_readme_is_up_to_date(EXPERIMENT, "alphas smoke", "\n| -2 |")

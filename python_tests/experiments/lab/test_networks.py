@@ -1,5 +1,6 @@
 """Networks are trained once, kept along the way, and resumed to the same weights."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -9,7 +10,7 @@ import torch
 from experiments.lab import networks, record
 from experiments.lab.networks import OutOfTime
 from python_tests.support import toy_experiment as toy
-from repsim_fast import models
+from repsim_fast import models, pruning
 from repsim_fast._core.locks import locked
 
 
@@ -59,6 +60,28 @@ def test_the_history_has_what_the_recipe_watches_and_the_experiment_adds(lab):
     assert [line["robust_accuracy"] is not None for line in lines] == [False, True, True]
     assert all(line["twice"] == 2 * line["loss"] for line in lines)
     assert networks.history(lab().recipe())[0]["clean_accuracy"] is None
+
+
+def test_what_is_measured_is_kept_beside_the_network(lab):
+    networks, recipe = lab().networks, lab().recipe(epochs=1)
+    asked = []
+
+    def measure():
+        asked.append(len(asked))
+        return {"share": 1 / 3, "unknown": float("nan")}
+
+    first = networks.measured(recipe, "figures", [3], measure)
+    assert first == {"share": pytest.approx(1 / 3, rel=1e-5), "unknown": None}
+    assert networks.trained == 1
+    again = lab().networks
+    assert again.measured(recipe, "figures", [3], measure) == first
+    assert again.trained == 0
+    assert recipe.name in again.seconds  # noted as used all the same
+    assert asked == [0]
+    for name, settings in (("figures", [4]), ("others", [3])):
+        again.measured(recipe, name, settings, measure)
+    assert asked == [0, 1, 2]
+    assert len(list((again.folder / recipe.name).glob("*-*.json"))) == 3
 
 
 def test_a_stopped_training_goes_on_to_the_same_network(lab, monkeypatch):
@@ -147,6 +170,77 @@ def test_processes_share_the_networks_of_a_folder(lab):
     one.share(recipes)
     assert list(one.seconds) == [recipes[1].name]
     assert not list(one.folder.rglob(".*"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pruned(toy.Recipe):
+    begins: toy.Recipe
+
+    @property
+    def after(self):
+        return (self.begins,)
+
+
+def pruning_networks(lab, masks, **options):
+    """Networks whose pruned recipes begin with another network and train it under masks."""
+    networks = lab(**options).networks
+    plan = networks.plan
+
+    def planned(recipe):
+        asked = plan(recipe)
+        if not isinstance(recipe, Pruned):
+            return asked
+        begin = networks.load(recipe.begins)
+        return dataclasses.replace(asked, model=begin, masks=masks)
+
+    networks.plan = planned
+    return networks
+
+
+def half(model):
+    """Masks that the training keeps."""
+    pruning.prune(model, 0.5)
+    return contextlib.nullcontext()
+
+
+@pytest.mark.parametrize("masks", [half, lambda model: pruning.learned_scores(model, 0.5)])
+def test_a_masked_network_is_kept_as_an_ordinary_one_and_resumed(lab, monkeypatch, masks):
+    clock = Clock(monkeypatch)
+    recipe = Pruned(**vars(lab().recipe(epochs=3)), begins=lab().recipe(epochs=1))
+    whole = pruning_networks(lab, masks, name="whole")
+    trained = whole.load(recipe)
+    left = pruning.report(trained)
+    assert all(layer.sparsity == pytest.approx(0.5, abs=0.02) for layer in left.layers)
+    assert not any("parametrizations" in name for name in trained.state_dict())
+    assert not same(trained, whole.load(recipe.begins))
+    stopped = pruning_networks(lab, masks, name="parts", deadline=16.0)
+    monkeypatch.setattr(stopped, "plan", slow(stopped.plan, clock, 6.0))
+    with pytest.raises(OutOfTime, match="stopped after 1 of 3 epochs"):
+        stopped.train(recipe)  # the network it begins with ends at 6, a second epoch would at 18
+    resumed = pruning_networks(lab, masks, name="parts")
+    assert same(resumed.load(recipe), trained)
+
+
+def test_processes_wait_for_the_networks_that_a_training_begins_with(lab, monkeypatch):
+    recipe = Pruned(**vars(lab().recipe(epochs=1)), begins=lab().recipe(epochs=1))
+    one, other = (pruning_networks(lab, half) for _ in range(2))
+    taken = one.folder / recipe.begins.name
+    taken.mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(taken / ".training.lock"))
+        naps = []
+
+        def nap(seconds):
+            naps.append(seconds)
+            if len(naps) == 2:  # the other process ends without having trained it
+                stack.close()
+
+        monkeypatch.setattr(networks.time, "sleep", nap)
+        other.share([recipe])
+    assert len(naps) == 2
+    assert list(other.seconds) == [recipe.begins.name, recipe.name]
+    one.share([recipe])
+    assert one.trained == 0
 
 
 def test_time_that_is_over_stops_before_the_next_network(lab, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.lab import command, readme
+from experiments.lab import command
 from experiments.lab.report import Report
 from experiments.robust_representations import presets, tables, take_away
 from experiments.robust_representations.experiment import EXPERIMENT
@@ -18,6 +18,7 @@ from experiments.robust_representations.questions import QUESTIONS, measures, po
 from experiments.robust_representations.recipes import in_steps
 from experiments.robust_representations.robust_lab import RobustLab
 from experiments.robust_representations.threats import threats_of
+from python_tests.support import experiment_runs
 from python_tests.support.image_files import encode, write_parquet
 from python_tests.support.op_tester import devices
 from repsim_fast import models
@@ -47,9 +48,7 @@ SCORES = {"clean": share(0.5, 10), "robust": share(0.3, 10)}
 
 
 def run(monkeypatch, tmp_path, *arguments, preset=TINY):
-    monkeypatch.setitem(presets.PRESETS, "smoke", preset)
-    places = ["--work", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
-    return command.main(EXPERIMENT, [*places, "--quiet", *arguments])
+    return experiment_runs.run(EXPERIMENT, preset, monkeypatch, tmp_path, *arguments)
 
 
 @pytest.mark.parametrize("device", devices())
@@ -59,17 +58,9 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     preset = dataclasses.replace(TINY, device=device, autocast="bfloat16")
     assert run(monkeypatch, tmp_path, preset=preset) == 0
     results = tmp_path / "results" / "smoke"
-    for question in QUESTIONS:
-        found = json.loads((results / f"{question}.json").read_text())
-        assert found["findings"]
-        assert {file.rpartition(".")[2] for file in found["files"]} == {"csv", "png"}
-        assert all((results / file).stat().st_size for file in found["files"])
-    verdicts = {row["verdict"] for row in json.loads((results / "claims.json").read_text())}
-    assert verdicts <= {"holds", "does not", "not testable at this scale"}
-    whole = json.loads((results / "run.json").read_text())
+    whole = experiment_runs.answered(EXPERIMENT, results)
     assert len(whole["networks"]) == 8
     record = whole["questions"]
-    assert set(record) == set(QUESTIONS)
     assert sum(one["networks_trained"] for one in record.values()) == 8
     assert all("cores" in one["machine"] for one in record.values())
     assert_errors_are_known(results)
@@ -82,9 +73,8 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     assert gap["published"]["value"] < 1e-6 < gap["correct"]["value"]
     # A second run trains nothing, and leaves the other answers in the record.
     assert run(monkeypatch, tmp_path, "--only", "Q7", "--again", preset=preset) == 0
-    record = json.loads((results / "run.json").read_text())["questions"]
-    assert record["Q7"]["networks_trained"] == 0
-    assert set(record) == set(QUESTIONS)
+    assert experiment_runs.trained_again(results, "Q7") == 0
+    experiment_runs.answered(EXPERIMENT, results)
 
 
 def test_a_pair_to_take_away(monkeypatch, tmp_path, capsys):
@@ -215,10 +205,6 @@ def test_questions_are_those_of_the_claims():
 
 
 def test_the_readme_has_the_figures_of_the_results():
-    text = (EXPERIMENT.folder / "README.md").read_text()
-    results = EXPERIMENT.folder / "results"
-    assert "<!-- structure digits -->" in text
-    again = "python -m experiments.robust_representations --readme"
-    assert readme.updated(text, results, EXPERIMENT.blocks) == text, again
-    emptied = text.replace("| mean off-diagonal |", "| of old |")
-    assert readme.updated(emptied, results, EXPERIMENT.blocks) == text
+    experiment_runs.assert_readme_is_up_to_date(
+        EXPERIMENT, "structure digits", "| mean off-diagonal |"
+    )

@@ -3,12 +3,13 @@ pairs of layers. The one who runs models knows only this, and no measure knows o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
+from repsim_fast._core.processes import Processes
 from repsim_fast.ops import Centering
 
 # Notes on chance levels that all accumulators share.
@@ -93,9 +94,10 @@ class Taker(Protocol):
     def repeat(self, layer: int, of: int) -> None:
         """Take for one layer the features that another one brought in this batch."""
 
-    def end_batch(self, n: int, *, of: int | None = None) -> None:
+    def end_batch(self, n: int, *, of: int | None = None, number: int | None = None) -> None:
         """Close a batch of n rows, of so many samples where that is another number: those of
-        positions or tokens. Raises NotFiniteError and then forgets the batch."""
+        positions or tokens; by default it has the number after that of the one before. Raises
+        NotFiniteError and then forgets the batch."""
 
 
 class Accumulator(Taker, Protocol):
@@ -108,6 +110,14 @@ class Accumulator(Taker, Protocol):
     def add_gram(self, layer: int, gram: Tensor, scale: Tensor) -> None:
         """Take for one layer the packed Gram (m,) of features one sample of which had a norm of
         ``scale`` (), which were there before."""
+
+    def pool(self, layers: Sequence[int], processes: Processes) -> None:
+        """Become in the first process, by what all others send it, what one would be that had been
+        given the batches of all, by their numbers; only there may it be asked afterwards.
+
+        ``layers`` are those of this one that it then has, as 0, 1, ...; a process that was given no
+        batch has as many of any number.
+        """
 
     def compute(self, *, bare: bool = False) -> Similarities:
         """Similarities of all pairs of layers, over the batches closed so far. ``bare``: only what

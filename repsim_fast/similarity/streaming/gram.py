@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from repsim_fast._core.processes import Processes
 from repsim_fast.ops import Precision
 from repsim_fast.similarity.base.accumulator import (
     BY_CONSTRUCTION,
@@ -53,14 +55,14 @@ class GramAccumulator(GramBuffer):
         self._rows_are_samples = True
         self._largest = torch.zeros(0)  # (L,) largest root mean square Gram entry of any batch
 
-    def end_batch(self, n: int, *, of: int | None = None) -> None:
+    def end_batch(self, n: int, *, of: int | None = None, number: int | None = None) -> None:
         """Add the HSIC of all pairs of layers; refuse the batch if a Gram is not finite."""
         hsic = self._cka.batch_hsic(self.grams, n=n)
         mean_square = hsic.diagonal() / (hsic_scale(n, self._cka.estimator) * self._width)
         finite = torch.isfinite(mean_square)
         if not bool(finite.all()):
             raise NotFiniteError((~finite).nonzero().flatten().tolist())
-        self._cka.add(hsic, n=n)
+        self._cka.add(hsic, n=n, number=number)
         if self.centering == "double":
             by_chance = n * self._hsic_by_chance(n)
             self._by_chance = by_chance + (0 if self._by_chance is None else self._by_chance)
@@ -68,6 +70,36 @@ class GramAccumulator(GramBuffer):
         self._largest = torch.maximum(self._largest, rms) if self._n_batches else rms
         self._n_batches += 1
         self._rows_are_samples &= of in (None, n)
+
+    def pool(self, layers: Sequence[int], processes: Processes) -> None:
+        """Add the sums of all processes, see `Accumulator.pool`."""
+        self._cka.pool(layers, processes)
+        chosen, size = torch.tensor(layers, dtype=torch.int64), len(layers)
+
+        def own(vector: Tensor) -> Tensor:
+            """A vector or matrix of the layers, to be sent; zeros where there was no batch."""
+            if not self._n_batches:
+                return torch.zeros(*[size] * vector.ndim, dtype=torch.float64).to(processes.device)
+            for dimension in range(vector.ndim):
+                vector = vector.index_select(dimension, chosen.to(vector.device))
+            return vector.to(processes.device, torch.float64)
+
+        self._largest = processes.largest(own(self._largest)).cpu()
+        if self.centering == "double":
+            by_chance = torch.zeros(0, 0) if self._by_chance is None else self._by_chance
+            self._by_chance = processes.sum(own(by_chance)).cpu()
+        scales = [self.scales[layer].cpu() for layer in layers] if self._n_batches else []
+        found = processes.gather(
+            (scales, self.products, self._rows_are_samples, self._n_batches, self._buffer.dtype)
+        )
+        # As in one process, the first sample of all tells how large features are.
+        self.scales = next(scales for scales, *_ in found if scales)
+        self.products = set().union(*(products for _, products, *_ in found))
+        self._rows_are_samples = all(rows for *_, rows, _, _ in found)
+        self._n_batches = sum(n_batches for *_, n_batches, _ in found)
+        self._size = size
+        for *_, dtype in found:
+            self._buffer = self._buffer.to(torch.promote_types(self._buffer.dtype, dtype))
 
     def _hsic_by_chance(self, n: int) -> Tensor:
         """Mean HSIC (L, L) of a batch over all orders of samples: tr K tr L / (n - 1), scaled.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import check_choice
+from repsim_fast._core.processes import Processes
 from repsim_fast.ops import MIN_SAMPLES, centered_gram
 from repsim_fast.similarity.base.estimator import CENTERING, ESTIMATORS, Estimator, hsic_scale
 from repsim_fast.similarity.base.factor import sample_gram
@@ -92,11 +94,12 @@ class MinibatchCKA:
         self.estimator: Estimator = estimator
         self.n_samples = 0
         self.n_batches = 0
-        # Weighted sums Σ n_b HSIC^b of groups of `_group_size` batches; the last may be partial.
-        self._groups: list[Tensor] = []
-        self._group_samples: list[int] = []
+        # Weighted sums Σ n_b HSIC^b of groups of `_group_size` batches of successive numbers, in
+        # ascending order, by the number of the group; some may be partial.
+        self._groups: dict[int, Tensor] = {}
+        self._group_samples: dict[int, int] = {}
         self._group_size = 1
-        self._in_last_group = 0
+        self._next = 0  # number of the next batch
 
     @classmethod
     def from_groups(
@@ -109,9 +112,10 @@ class MinibatchCKA:
     ) -> MinibatchCKA:
         """What had these groups of batches, as `compute` gives them; to be merged with others."""
         state = cls(estimator=estimator)
-        state._groups = list(hsic)
-        state._group_samples = list(group_samples)
-        state._group_size = state._in_last_group = max(1, round(n_batches / len(group_samples)))
+        state._groups = dict(enumerate(hsic))
+        state._group_samples = dict(enumerate(group_samples))
+        state._group_size = max(1, round(n_batches / len(group_samples)))
+        state._next = len(group_samples) * state._group_size
         state.n_samples, state.n_batches = sum(group_samples), n_batches
         return state
 
@@ -160,10 +164,9 @@ class MinibatchCKA:
                 f"grams: expected packed Grams (L, {size}) of {n} samples, "
                 f"got shape {tuple(grams.shape)}"
             )
-        if self._groups and self._groups[0].shape[0] != grams.shape[0]:
+        if self._size not in (None, grams.shape[0]):
             raise ValueError(
-                f"grams: expected {self._groups[0].shape[0]} representations as before, "
-                f"got {grams.shape[0]}"
+                f"grams: expected {self._size} representations as before, got {grams.shape[0]}"
             )
         product = centered_gram(grams, centering="none")
         if product.dtype == torch.float32 and not _exact(product.detach().diagonal(), grams):
@@ -175,32 +178,45 @@ class MinibatchCKA:
         hsic: Tensor,  # (L, L) float64
         *,
         n: int,
+        number: int | None = None,
     ) -> None:
         """Adds one batch of n samples by its HSIC, as `batch_hsic` returns it.
 
+        Args:
+            hsic: The batch's.
+            n: Its samples.
+            number: Its number among all batches, later than those before; batches of neighbouring
+                numbers are one group. Default: the next one.
+
         Raises:
-            ValueError: Not a square matrix, or of another size than earlier batches.
+            ValueError: Not a square matrix, or of another size than earlier batches, or a number
+                that is not later.
         """
-        size = self._groups[0].shape[0] if self._groups else hsic.shape[-1]
+        size = hsic.shape[-1] if self._size is None else self._size
         if hsic.shape != (size, size):
             raise ValueError(
                 f"hsic: expected a matrix ({size}, {size}), got shape {tuple(hsic.shape)}"
             )
-        self._add(hsic * n, n)
+        number = self._next if number is None else number
+        if number < self._next:
+            raise ValueError(f"number: expected at least {self._next}, got {number}")
+        while number // self._group_size >= MAX_GROUPS:
+            self._join_pairs()
+        group = number // self._group_size
+        if group in self._groups:
+            self._groups[group] += hsic * n
+            self._group_samples[group] += n
+        else:
+            self._groups[group] = hsic * n
+            self._group_samples[group] = n
+        self._next = number + 1
         self.n_samples += n
         self.n_batches += 1
 
-    def _add(self, weighted: Tensor, n: int) -> None:
-        if self._groups and self._in_last_group < self._group_size:
-            self._groups[-1] += weighted
-            self._group_samples[-1] += n
-            self._in_last_group += 1
-            return
-        if len(self._groups) == MAX_GROUPS:
-            self._join_pairs()
-        self._groups.append(weighted)
-        self._group_samples.append(n)
-        self._in_last_group = 1
+    @property
+    def _size(self) -> int | None:
+        """Number of representations; None before the first batch."""
+        return next((len(group) for group in self._groups.values()), None)
 
     def merge(self, other: MinibatchCKA) -> MinibatchCKA:
         """Adds what another accumulator has seen (other samples, the same representations).
@@ -218,21 +234,18 @@ class MinibatchCKA:
             raise ValueError(
                 f"other: expected estimator {self.estimator!r}, got {other.estimator!r}"
             )
-        if self._groups and other._groups and self._groups[0].shape != other._groups[0].shape:
-            raise ValueError(
-                f"other: expected {self._groups[0].shape[0]} representations, "
-                f"got {other._groups[0].shape[0]}"
-            )
+        if self._groups and other._groups and self._size != other._size:
+            raise ValueError(f"other: expected {self._size} representations, got {other._size}")
         other = other._copy()
         for small, large in ((self, other), (other, self)):
             while len(small._groups) > 1 and _typical(small) * 1.5 <= _typical(large):
                 small._join_pairs()
-        self._groups += other._groups
-        self._group_samples += other._group_samples
+        self._groups = _numbered(self._groups, other._groups)
+        self._group_samples = _numbered(self._group_samples, other._group_samples)
         self._group_size = max(self._group_size, other._group_size)
         while len(self._groups) > MAX_GROUPS:
             self._join_pairs()
-        self._in_last_group = self._group_size  # later batches open a group of their own
+        self._next = len(self._groups) * self._group_size
         self.n_samples += other.n_samples
         self.n_batches += other.n_batches
         return self
@@ -240,9 +253,39 @@ class MinibatchCKA:
     def _copy(self) -> MinibatchCKA:
         copy = MinibatchCKA(estimator=self.estimator)
         copy.__dict__.update(self.__dict__)
-        copy._groups = [group.clone() for group in self._groups]
-        copy._group_samples = list(self._group_samples)
+        copy._groups = {number: group.clone() for number, group in self._groups.items()}
+        copy._group_samples = dict(self._group_samples)
         return copy
+
+    def pool(self, rows: Sequence[int], processes: Processes) -> None:
+        """Makes this what one accumulator would be that had been given the batches of all
+        processes, which must have had different numbers.
+
+        Args:
+            rows: Which representations this process's groups have them in, in one order for all;
+                whatever they are where it has seen no batch.
+            processes: Who takes part, all of whom call this.
+        """
+        found = processes.gather((self._group_size, self._group_samples, self._next))
+        while self._group_size < max(size for size, _, _ in found):
+            self._join_pairs()
+        samples: dict[int, int] = {}
+        for size, some, _ in found:
+            for number, n in some.items():
+                group = number * size // self._group_size
+                samples[group] = samples.get(group, 0) + n
+        chosen = torch.tensor(rows, dtype=torch.int64)
+        for group in sorted(samples):
+            own = self._groups.get(group)
+            hsic = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=processes.device)
+            if own is not None:
+                hsic += own.to(hsic.device)[chosen[:, None], chosen[None, :]]
+            self._groups[group] = processes.sum(hsic).cpu()
+        self._groups = {group: self._groups[group] for group in sorted(samples)}
+        self._group_samples = {group: samples[group] for group in sorted(samples)}
+        self._next = max(following for _, _, following in found)
+        self.n_samples = sum(samples.values())
+        self.n_batches = sum(processes.gather(self.n_batches))
 
     def _join_pairs(self) -> None:
         self._groups = _sums_of_pairs(self._groups)
@@ -257,7 +300,7 @@ class MinibatchCKA:
         """
         if not self._groups:
             raise RuntimeError("MinibatchCKA: no batch has been added; call update() first")
-        return torch.stack(self._groups).sum(dim=0) / self.n_samples
+        return torch.stack(list(self._groups.values())).sum(dim=0) / self.n_samples
 
     def compute(self) -> CKAEstimate:
         """CKA and its standard error for every pair.
@@ -273,7 +316,7 @@ class MinibatchCKA:
         else:
             mean = torch.zeros_like(value)
             squares = torch.zeros_like(value)
-            for group in self._groups:
+            for group in self._groups.values():
                 # Deviations from the estimate, not the values themselves: their squares would
                 # cancel.
                 deviation = _cka(total - group) - value
@@ -286,8 +329,8 @@ class MinibatchCKA:
             error,
             self.n_samples,
             self.n_batches,
-            torch.stack(self._groups),
-            tuple(self._group_samples),
+            torch.stack(list(self._groups.values())),
+            tuple(self._group_samples.values()),
         )
 
 
@@ -301,9 +344,14 @@ def without_each_group(
     These are the replicates of a jackknife: the standard error of any smooth function of cells is
     √((G-1)/G Σ (fᵍ - f̄)²) over its values on them.
     """
-    left = hsic.sum(dim=0) - hsic
-    own = left.diagonal(dim1=1, dim2=2)
-    return _ratio(left[:, rows, columns], own[:, rows], own[:, columns])
+    own = _without_each(hsic.diagonal(dim1=1, dim2=2))
+    return _ratio(_without_each(hsic[:, rows, columns]), own[:, rows], own[:, columns])
+
+
+def _without_each(
+    sums: Tensor,  # (G, ...)
+) -> Tensor:
+    return sums.sum(dim=0) - sums
 
 
 def _cka(
@@ -335,17 +383,25 @@ def _near_one(own: Tensor) -> tuple[Tensor, Tensor]:
 
 def _typical(state: MinibatchCKA) -> int:
     """Samples of the middle one of the groups by size."""
-    sizes = sorted(state._group_samples)
+    sizes = sorted(state._group_samples.values())
     return sizes[(len(sizes) - 1) // 2] if sizes else 0
 
 
 Summand = TypeVar("Summand", Tensor, int)
 
 
-def _sums_of_pairs(parts: list[Summand]) -> list[Summand]:
-    """Sums of neighbours; the last one of an odd number stays alone."""
-    joined = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)]
-    return joined + parts[len(joined) * 2 :]
+def _sums_of_pairs(parts: dict[int, Summand]) -> dict[int, Summand]:
+    """Sums of neighbours by number, 2i and 2i + 1; one without a neighbour stays alone."""
+    joined: dict[int, Summand] = {}
+    for number, part in parts.items():
+        half = number // 2
+        joined[half] = joined[half] + part if half in joined else part
+    return joined
+
+
+def _numbered(ours: dict[int, Summand], theirs: dict[int, Summand]) -> dict[int, Summand]:
+    """Groups of both, one after the other, with successive numbers."""
+    return dict(enumerate(itertools.chain(ours.values(), theirs.values())))
 
 
 def _exact(

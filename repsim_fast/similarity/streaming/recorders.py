@@ -38,7 +38,7 @@ class GramRecorder(GramBuffer):
         """Of each layer its packed Gram (m,)."""
         return list(self.grams)
 
-    def end_batch(self, n: int, *, of: int | None = None) -> None:
+    def end_batch(self, n: int, *, of: int | None = None, number: int | None = None) -> None:
         """Refuse the batch if a Gram is not finite."""
         _check_finite(self.entries)
 
@@ -70,7 +70,7 @@ class FeatureRecorder:
         """Keep the features of another layer for this one too."""
         self._batch[layer] = self._batch[of]
 
-    def end_batch(self, n: int, *, of: int | None = None) -> None:
+    def end_batch(self, n: int, *, of: int | None = None, number: int | None = None) -> None:
         """Refuse the batch if something in it is not finite."""
         _check_finite(self.entries)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from repsim_fast._core.processes import Processes
 from repsim_fast.ops import Precision
 from repsim_fast.similarity.base.accumulator import (
     BY_CONSTRUCTION,
@@ -119,11 +120,13 @@ class SampleAccumulator:
         self._store = FeatureStore(memory=self._memory)
         self._batch: dict[int, Tensor] = {}
         self._batches: list[int] = []  # rows of each
+        self._numbers: list[int] = []  # of each, ascending
         self._rows_are_samples = True
 
     def use_samples_of(self, other: SampleAccumulator) -> None:
         """Work on the samples that another accumulator keeps."""
         self._store, self._batches = other._store, other._batches
+        self._numbers = other._numbers
         self._rows_are_samples = other._rows_are_samples
 
     def add(self, layer: int, features: Tensor) -> None:
@@ -138,7 +141,7 @@ class SampleAccumulator:
         """Raises TypeError: no Gram of a batch tells what all samples together have."""
         raise TypeError(f"{self.measure.info.name} takes features, got a Gram of layer {layer}")
 
-    def end_batch(self, n: int, *, of: int | None = None) -> None:
+    def end_batch(self, n: int, *, of: int | None = None, number: int | None = None) -> None:
         """Store the batch, unless something in it is not finite."""
         batch, self._batch = self._batch, {}
         bad = [layer for layer, features in batch.items() if not is_finite(features)]
@@ -147,7 +150,45 @@ class SampleAccumulator:
         for layer, features in batch.items():
             self._store.append(layer, features, copy=False)
         self._batches.append(n)
+        following = self._numbers[-1] + 1 if self._numbers else 0
+        self._numbers.append(following if number is None else number)
         self._rows_are_samples &= of in (None, n)
+
+    def pool(self, layers: Sequence[int], processes: Processes) -> None:
+        """Send the features of these layers to the first process, which stores all in the order of
+        the batches, see `Accumulator.pool`."""
+        found = processes.gather((self._numbers, self._batches, self._rows_are_samples))
+        rows = {n: r for some, sizes, _ in found for n, r in zip(some, sizes, strict=True)}
+        order = sorted(rows)
+        pooled = FeatureStore(memory=self._memory)
+        failure: Exception | None = None
+        for new, layer in enumerate(layers):
+            own: Sequence[Tensor] = ()
+            if self._batches:
+                own = torch.split(self._store.matrix(layer), self._batches)
+            came: dict[int, Tensor] = {}
+            following = iter(order)
+            awaited = next(following, None)
+            # One batch of each process at a time: a layer of all may exceed the memory.
+            for i in range(max(len(some) for some, *_ in found)):
+                part = own[i].cpu().clone() if i < len(own) else None
+                for rank, sent in enumerate(processes.gather_in_first(part)):
+                    if sent is not None:
+                        came[found[rank][0][i]] = sent.to(own[0].device) if own else sent
+                try:
+                    while awaited in came and failure is None:
+                        pooled.append(new, came.pop(awaited), copy=False)
+                        awaited = next(following, None)
+                except Exception as error:
+                    failure = error  # raised when all is taken, for which the others wait
+                if failure is not None:
+                    came.clear()
+        if failure is not None:
+            raise failure
+        self._store.close()
+        self._store, self._numbers = pooled, order
+        self._batches = [rows[number] for number in order]
+        self._rows_are_samples = all(are for *_, are in found)
 
     def compute(self, *, bare: bool = False) -> Similarities:
         """Values of all pairs; NaN for layers for which the measure is undefined.

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from repsim_fast._core.processes import Processes
 from repsim_fast.ops import Precision
 from repsim_fast.similarity.base.accumulator import Accumulator, Similarities
 from repsim_fast.similarity.base.measure import Measure
@@ -71,10 +72,17 @@ class Several:
         for one in self._fed:
             one.repeat(layer, of)
 
-    def end_batch(self, n: int, *, of: int | None = None) -> None:
+    def end_batch(self, n: int, *, of: int | None = None, number: int | None = None) -> None:
         """Close a batch in all."""
         for one in self._fed:
-            one.end_batch(n, of=of)
+            one.end_batch(n, of=of, number=number)
+
+    def pool(self, layers: Sequence[int], processes: Processes) -> None:
+        """Become in the first process what one would be that had been given all batches."""
+        # Other processes wait until all have sent, whatever became of one.
+        failures = [_pooled(one, layers, processes) for one in self._fed]
+        for failure in filter(None, failures):
+            raise failure
 
     def compute(self, *, bare: bool = False) -> Similarities:
         """Similarities of the first measure."""
@@ -85,3 +93,12 @@ class Several:
         for one in self._keeping[1:]:
             one.use_samples_of(self._keeping[0])
         return [one.compute(bare=bare) for one in self.members]
+
+
+def _pooled(one: Accumulator, layers: Sequence[int], processes: Processes) -> Exception | None:
+    """Why pooling failed, if it did."""
+    try:
+        one.pool(layers, processes)
+    except Exception as error:
+        return error
+    return None

@@ -13,6 +13,7 @@ from .free import free
 from .single_step import fgsm, gradalign, n_fgsm, rs_fgsm
 from .smoothing import smoothing
 from .trades import mart, trades
+from .verified import crown_ibp, ibp
 
 _METHODS: dict[str, Callable[..., Method]] = {
     "standard": standard,
@@ -26,7 +27,11 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "gradalign": gradalign,
     "noise": noise,
     "smoothing": smoothing,
+    "ibp": ibp,
+    "crown-ibp": crown_ibp,
 }
+# Factories that take a ramp themselves, in place of the one that a number stands for.
+_OWN_RAMPS = (ibp, crown_ibp)
 
 
 def available() -> list[str]:
@@ -48,7 +53,8 @@ def build(name: str, **options: Any) -> Method:
         raise ValueError(f"method must be one of {available()}, got {name!r}")
     factory = _METHODS[name]
     try:
-        if any(isinstance(value, Ramp) for value in options.values()):
+        ramps = any(isinstance(value, Ramp) for value in options.values())
+        if ramps and factory not in _OWN_RAMPS:
             return ramped(factory, options)
         return factory(**options)
     except TypeError as error:  # factories check the options that they hand on to an attack
@@ -62,9 +68,11 @@ __all__ = [
     "adversarial",
     "available",
     "build",
+    "crown_ibp",
     "fgsm",
     "free",
     "gradalign",
+    "ibp",
     "mart",
     "n_fgsm",
     "noise",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.checks import check_number
 from repsim_fast._core.memory_format import is_ours
 from repsim_fast.attacks import PGD
 
@@ -56,8 +57,7 @@ def noise(sigma: float = 0.25) -> Method:
     Args:
         sigma: Standard deviation in image units; noisy images are not clipped.
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
+    check_number("sigma", sigma, positive=True)
 
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         return batch.x + sigma * torch.randn(batch.x.shape, generator=batch.generator).to(batch.x)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.checks import check_number
 from repsim_fast.attacks import FGSM, NFGSM, RSFGSM
 from repsim_fast.training.regularisers import gradient_misalignment
 
@@ -63,6 +64,7 @@ def gradalign(eps: float = 8 / 255, *, weight: float | None = None, **options: A
         options: As for ``fgsm``.
     """
     weight = 0.02 * math.exp(255 * eps * math.log(10) / 8) if weight is None else weight
+    check_number("weight", weight)
     plain = fgsm(eps, **options)
 
     def loss(model: nn.Module, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:

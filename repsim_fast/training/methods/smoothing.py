@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from repsim_fast._core.borrow import call
-from repsim_fast._core.checks import check_choice
+from repsim_fast._core.checks import check_choice, check_number
 from repsim_fast.attacks.losses import divergence_of
 
 from .adversarial import noise
@@ -40,8 +40,7 @@ def smoothing(
         Sehwag et al., "HYDRA: pruning adversarially robust neural networks", 2020; Li et al.,
         "Certified adversarial robustness with additive noise", 2019.
     """
-    if not beta >= 0:
-        raise ValueError(f"beta must be non-negative, got {beta}")
+    check_number("beta", beta)
     check_choice("direction", direction, get_args(Direction))
     check_choice("classified", classified, get_args(Classified))
 

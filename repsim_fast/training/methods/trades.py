@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, nll_loss
 
 from repsim_fast._core.borrow import borrow, call
+from repsim_fast._core.checks import check_number
 from repsim_fast.attacks.execution.options import resolve
 from repsim_fast.attacks.losses import divergence, divergence_of
 from repsim_fast.attacks.pgd import NearbyStartPGD
@@ -39,6 +40,7 @@ def trades(
         step_size: Default eps / 4; published 0.007 and 0.003.
         options: Further settings of ``attacks.PGD``, such as ``norm``.
     """
+    check_number("beta", beta)
     step_size = eps / 4 if step_size is None else step_size
     settings = {"steps": steps, "step_size": step_size, **options}
     on_examples(NearbyStartPGD, eps, **settings)  # bad settings fail here
@@ -83,6 +85,7 @@ def mart(
         step_size: Default eps / 4.
         options: Further settings of ``attacks.PGD``, such as ``norm``.
     """
+    check_number("beta", beta)
     step_size = eps / 4 if step_size is None else step_size
     perturb = on_examples(NearbyStartPGD, eps, steps=steps, step_size=step_size, **options)
 

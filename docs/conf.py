@@ -1,0 +1,70 @@
+"""The documentation site: the pages of this folder, and the API from the docstrings.
+
+`make docs` builds it into out/docs; warnings are errors.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from repsim_fast import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+
+project = "repsim_fast"
+release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "repsim_fast"
+
+# The pages are written for a repository's browser: headings are what links go to.
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": False}
+# Docstrings put code into single backticks as often as into two.
+default_role = "code"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes of dataclasses are documented once, by the class
+napoleon_custom_sections = [
+    "Returns on call",
+    ("Raises on call", "params_style"),
+    ("Warns", "params_style"),
+]
+
+_OUTSIDE = re.compile(r"\[([^\]]+)\]\((\.\./[^)#]+)(#[^)]*)?\)")
+
+
+def _without_links_outside(app: Any, page: str, source: list[str]) -> None:
+    """What is in the repository and not on the site is named, not linked; it must exist."""
+    folder = (ROOT / "docs" / page).parent
+
+    def named(link: re.Match[str]) -> str:
+        text, path = link[1], link[2]
+        if not (folder / path).exists():
+            raise FileNotFoundError(f"{page}: {path} is linked and does not exist")
+        return f"`{(folder / path).resolve().relative_to(ROOT)}`" if "/" in text else text
+
+    source[0] = _OUTSIDE.sub(named, source[0])
+
+
+def _with_absolute_values(
+    app: Any, what: str, name: str, of: Any, options: Any, lines: Any
+) -> None:
+    """|x| is an absolute value, not a substitution, outside of code; sections are words alone."""
+    for i, line in enumerate(lines):
+        code = line.replace(" (on call):", " on call:").split("`")
+        code[::2] = [text.replace("|", r"\|") for text in code[::2]]
+        lines[i] = "`".join(code)
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _without_links_outside)
+    # Before napoleon, which makes reStructuredText of the sections.
+    app.connect("autodoc-process-docstring", _with_absolute_values, priority=400)

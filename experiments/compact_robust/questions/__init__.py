@@ -1,0 +1,15 @@
+"""The questions: each a function (lab, report) -> findings, under its number."""
+
+from experiments.lab.experiment import Question
+
+from . import filters, gap, objectives, representations, rounds, sparsities
+
+QUESTIONS = {
+    "Q1": Question("what is kept at each sparsity", sparsities.run, sparsities.recipes),
+    "Q2": Question("other objectives before and after", objectives.run, objectives.recipes),
+    "Q3": Question("learned scores against magnitude", gap.run, sparsities.recipes),
+    "Q4": Question("weights against filters", filters.run, filters.recipes),
+    "Q5": Question("one shot against iterative", rounds.run, rounds.recipes),
+    "Q6": Question("representations of pruned networks", representations.run,
+                   representations.recipes),
+}  # fmt: skip

@@ -1,0 +1,41 @@
+"""`repsim-fast report`: pages and figures of results that are there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from python_tests.comparison.made_result import make
+from python_tests.support.commands import Run
+
+
+def test_one_result_with_figures(run: Run, tmp_path: Path) -> None:
+    make((2, 2)).save(tmp_path / "result.safetensors")
+    out, figures = tmp_path / "page.html", tmp_path / "figures"
+    done = run("report", tmp_path, "--out", out, "--title", "A title", "--figures", figures)
+    assert done.exit_code == 0, done.output
+    assert f"Open {out} (2.0 MB)" in done.output
+    assert "A title" in out.read_text(encoding="utf-8")
+    assert {path.name for path in figures.iterdir()} == {"cka-a.png", "cka-b.png", "cka-a-b.png"}
+
+
+def test_several_measures(run: Run, tmp_path: Path) -> None:
+    made = make((2, 2))
+    files = [made.save(tmp_path / "one.safetensors")]
+    files.append(replace(made, measure="cca").save(tmp_path / "two.safetensors"))
+    done = run("report", *files, "--out", tmp_path / "page.html")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<h2>one</h2>" in text
+    assert "<h2>two</h2>" in text
+    again = run("report", files[0], files[0], "--out", tmp_path / "page.html")
+    assert again.exit_code == 1
+    assert "must be different files" in again.output
+
+
+def test_no_result(run: Run, tmp_path: Path) -> None:
+    done = run("report", tmp_path, "--out", tmp_path / "page.html")
+    assert done.exit_code == 1
+    assert "there is no file" in done.output
+    done = run("report", tmp_path, "--out", tmp_path / "page.txt")
+    assert "must be a name that ends in .html" in done.output

@@ -1,0 +1,66 @@
+"""What one does with a result: index, show, load."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import repsim_fast
+from python_tests.comparison.made_result import make
+from repsim_fast.report import write_folder
+
+
+def test_by_model_and_layer() -> None:
+    result = make((3, 2))
+    np.testing.assert_array_equal(result["a", "b"].value, result.between("a", "b").value)
+    assert result["a"].within
+    cell = result["a", 1]["layer2", "layer0"]
+    assert (cell.value, cell.standard_error) == (result.value[2, 3], 0.01)
+    assert result["a"][-1, 0].value == result.value[2, 0]
+    with pytest.raises(ValueError, match=r"'a' has no layer 'layr2'; did you mean layer2"):
+        result["a"]["layr2", 0]
+    with pytest.raises(ValueError, match="has 3 layers, got number 3"):
+        result["a"][3, 0]
+
+
+def test_notebooks_show_text_and_picture() -> None:
+    result = replace(make((2, 2)), models=("<b>", "a"))
+    html = result._repr_html_()
+    assert "&lt;b&gt;" in html
+    assert "<b>" not in html
+    assert "data:image/png;base64," in html
+
+
+def test_load_takes_a_file_or_a_folder(tmp_path: Path) -> None:
+    result = make((2,))
+    write_folder(tmp_path / "folder", result, figures=False)
+    for path in (tmp_path / "folder", result.save(tmp_path / "file.safetensors")):
+        np.testing.assert_array_equal(repsim_fast.load(path).value, result.value)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        repsim_fast.load(tmp_path)
+
+
+def test_writes_its_page(tmp_path: Path) -> None:
+    path = make((2,)).report(tmp_path / "page.html", title="A title")
+    assert "A title" in path.read_text(encoding="utf-8")
+
+
+def test_tables_have_errors_and_intervals() -> None:
+    made = make((3,))
+    result = replace(made, left_out=np.stack([made.value] * 4), group_samples=(25,) * 4)
+    table = result.to_dataframe()
+    low, high = result.interval()
+    np.testing.assert_array_equal(table["low"], low.ravel())
+    np.testing.assert_array_equal(table["high"], high.ravel())
+    np.testing.assert_array_equal(result["a"].to_dataframe("low"), low)
+    np.testing.assert_array_equal(result["a"].to_dataframe("standard_error"), made.standard_error)
+    with pytest.raises(ValueError, match="chance levels of within a are not known"):
+        result["a"].to_dataframe("chance")
+
+
+def test_many_models_are_one_map_of_models() -> None:
+    panels = [ax for ax in make((2,) * 5).plot().axes if ax.images]
+    assert [ax.images[0].get_array().shape for ax in panels] == [(5, 5)]

@@ -1,0 +1,61 @@
+"""A function in several processes that are one group of torch.distributed (gloo)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+_START = """
+import atexit, sys
+import torch, torch.distributed as dist
+torch.set_num_threads(1)
+rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
+atexit.register(dist.destroy_process_group)  # its threads must not outlive the interpreter
+"""
+
+
+class Ended(NamedTuple):
+    """How a process ended, and what it printed."""
+
+    code: int
+    output: str
+
+
+def launch(script: str, size: int, folder: Path, *, timeout: float = 250.0) -> list[Ended]:
+    """Run a script with ``rank``, ``size`` and ``folder`` in processes that all end with it.
+
+    Raises:
+        AssertionError: One is still running after ``timeout`` seconds.
+    """
+    path = folder / "script.py"
+    path.write_text(_START + script)
+    (folder / "meeting").unlink(missing_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(path), str(rank), str(size), str(folder)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    ended = []
+    try:
+        for rank, process in enumerate(processes):
+            try:
+                output, _ = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"process {rank} hangs") from None
+            ended.append(Ended(process.returncode, output))
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return ended

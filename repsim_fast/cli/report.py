@@ -1,0 +1,60 @@
+"""`repsim-fast report`: results as a page to explore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Results = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RESULT",
+        show_default=False,
+        help="Files of results, or folders that `repsim-fast compare` wrote; of several, such as "
+        "those of several measures, the page shows the one that is chosen.",
+    ),
+]
+Page = Annotated[Path, typer.Option("--out", metavar="FILE", help="The page (HTML).")]
+Title = Annotated[str | None, typer.Option(metavar="TEXT", help="Heading of the page.")]
+FiguresFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Also draw a heat map (PNG) of each model and pair of models there."
+    ),
+]
+
+
+def report(results: Results, out: Page, title: Title = None, figures: FiguresFolder = None) -> None:
+    """Write results as one page to explore, which needs no network and no other file.
+
+    \b
+    Examples:
+      repsim-fast report out/compare --out report.html
+      repsim-fast report cka/ procrustes/ --title "Two measures" --out report.html
+      repsim-fast report zoo/ --figures zoo/figures --out report.html
+    """
+    from repsim_fast.comparison.result import load
+    from repsim_fast.report import write_figures, write_report
+
+    from .options import check_out
+
+    check_out(out, ".html")
+    loaded = [load(path) for path in results]
+    names = [_name(path) for path in results]
+    headings = names if len(set(names)) == len(names) else [str(path) for path in results]
+    if len(set(headings)) < len(headings):
+        raise ValueError(f"RESULT must be different files, got {', '.join(headings)}")
+    shown = loaded[0] if len(loaded) == 1 else dict(zip(headings, loaded, strict=True))
+    page = write_report(out, shown, **({} if title is None else {"title": title}))
+    typer.echo(f"Open {page} ({page.stat().st_size / 1e6:.1f} MB).")
+    if figures is not None:
+        places = [figures] if len(loaded) == 1 else [figures / str(k) for k in range(len(loaded))]
+        for place, result in zip(places, loaded, strict=True):
+            typer.echo(f"{len(write_figures(place, result))} heat maps in {place}")
+
+
+def _name(path: Path) -> str:
+    place = path.resolve()
+    return place.name if place.is_dir() else place.stem

@@ -1,0 +1,122 @@
+"""Numbers of whole grids: how alike two models are, and how that falls with distance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repsim_fast.analysis.estimates import jackknife_error
+from repsim_fast.comparison.grid import Array, Grid, is_distance, measure_title
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from repsim_fast.comparison.result import SimilarityResult
+
+__all__ = ["MODELS_OF_A_SHEET", "along_depth", "by_distance", "means_along_depth", "plot_overview"]
+
+# More have more pairs than one can look at in a picture.
+MODELS_OF_A_SHEET = 3
+
+
+def _depth_path(rows: int, columns: int) -> tuple[Array, Array]:
+    """Pairs of layers at the same relative depth: numbers of rows and of columns.
+
+    Of models with as many layers these are the layers at the same position; of others each layer
+    of the deeper one, with the layer of the other one that is as far from the input.
+    """
+    steps = np.arange(max(rows, columns))
+
+    def positions(count: int) -> Array:
+        found: Array = np.rint(steps * (count - 1) / max(len(steps) - 1, 1)).astype(np.int64)
+        return found
+
+    return positions(rows), positions(columns)
+
+
+def along_depth(grid: Grid) -> tuple[float, float]:
+    """Mean over pairs of layers at the same relative depth, NaN left out, with its error.
+
+    NaN where nothing is known.
+    """
+    rows, columns = _depth_path(*grid.value.shape)
+    value, error = _with_error(grid, lambda cells: _mean(cells[..., rows, columns]))
+    return float(value), float(error)
+
+
+def by_distance(grid: Grid) -> tuple[Array, Array]:
+    """Mean over pairs of layers that are k positions apart, with its error, each (layers,).
+
+    Raises:
+        ValueError: The grid is not square.
+    """
+    if not grid.is_square:
+        raise ValueError(f"grid must have as many rows as columns, got {grid.value.shape}")
+    size = len(grid.rows)
+    apart = np.abs(np.subtract.outer(np.arange(size), np.arange(size))).ravel()
+    members = np.eye(size)[apart]  # (pairs, distances)
+
+    def mean(cells: Array) -> Array:
+        flat = cells.reshape(*cells.shape[:-2], size * size)
+        known = np.isfinite(flat)
+        with np.errstate(invalid="ignore"):
+            found: Array = (np.where(known, flat, 0) @ members) / (known @ members)
+        return found
+
+    return _with_error(grid, mean)
+
+
+def means_along_depth(result: SimilarityResult) -> Array:
+    """(models, models): means over layers at the same relative depth; NaN where not known."""
+    size = len(result.models)
+    found = np.full((size, size), np.nan)
+    for i in range(size):
+        for j in range(i, size):
+            rows, columns = _depth_path(len(result.layers[i]), len(result.layers[j]))
+            start = [sum(map(len, result.layers[:k])) for k in (i, j)]
+            found[i, j] = found[j, i] = _mean(result.value[start[0] + rows, start[1] + columns])
+    return found
+
+
+def plot_overview(
+    result: SimilarityResult, *, path: str | os.PathLike[str] | None = None, **options: Any
+) -> Figure:
+    """One heat map of all models against each other: means over layers at the same relative depth.
+
+    Args:
+        result: The comparison.
+        path: Also write the figure to this file.
+        **options: Of :func:`repsim_fast.plotting.plot_heat_maps`.
+
+    Raises:
+        ValueError: An option out of range.
+        OSError: The place cannot be written to.
+    """
+    from repsim_fast.plotting import HeatMap, plot_heat_maps
+
+    value = means_along_depth(result)
+    top = float(np.nanmax(value, initial=0.0)) or 1.0 if is_distance(result.measure) else 1.0
+    one = HeatMap(
+        value, result.models, result.models, note="mean over layers at the same relative depth"
+    )
+    label = f"mean {measure_title([result.between(0, 0)])}"
+    return plot_heat_maps([one], label=label, limits=(0.0, top), path=path, **options)
+
+
+def _with_error(grid: Grid, function: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """A function of (..., rows, columns) at the values, and its jackknife error."""
+    value = function(grid.value)
+    if grid.replicates is None:
+        return value, np.full_like(value, np.nan)
+    return value, np.asarray(jackknife_error(function(grid.replicates)))
+
+
+def _mean(cells: Array) -> Array:
+    """Over the last axis; NaN where nothing is known."""
+    known = np.isfinite(cells)
+    with np.errstate(invalid="ignore"):
+        mean: Array = np.where(known, cells, 0).sum(-1) / known.sum(-1)
+    return mean

@@ -1,0 +1,1 @@
+"""Norms of the channels of maps."""

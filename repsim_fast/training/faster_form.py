@@ -1,0 +1,47 @@
+"""What of a model may run faster for a while, with the same answers but for rounding."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast._core.borrow import Model
+from repsim_fast._core.in_place import Rectifier, in_place, overwritable
+
+from .fused_norms import Pair, fused, fusible
+
+
+class Form(NamedTuple):
+    """Norms to be fused with the ReLU after them, and ReLUs to overwrite their input."""
+
+    pairs: list[Pair]
+    rectifiers: list[Rectifier]
+
+
+def faster_form(model: Model, image: Tensor, layout: torch.memory_format) -> Form:
+    """The model's faster form, found by running it on an image, without a trace.
+
+    Args:
+        model: In the layout and the autocast state that it will run in; what is no module has none.
+        image: Of that layout, (1, ...).
+        layout: Of the images to come.
+    """
+    pairs: list[Pair] = []
+    device = image.device.type
+    # The operator takes no float16; ReLUs in place are the faster form then.
+    half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    if isinstance(model, nn.Module) and layout == torch.channels_last and not half:
+        pairs = fusible(model, image)
+    with fused(pairs):
+        return Form(pairs, overwritable(model, image))
+
+
+@contextlib.contextmanager
+def in_form(form: Form) -> Iterator[None]:
+    """Within, the model runs in this form."""
+    with fused(form.pairs), in_place(form.rectifiers):
+        yield
