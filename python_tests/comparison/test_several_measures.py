@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from python_tests.support.ranks import launch
 from repsim_fast import compare, record
 from repsim_fast.similarity import get_measure
 
@@ -101,3 +102,21 @@ def test_recordings(nets: dict[str, nn.Module], tmp_path: Path) -> None:
     for name, result in expected.items():
         np.testing.assert_allclose(alone[name].value, result.value, atol=1e-10)
         np.testing.assert_allclose(mixed[name].value, result.value, atol=1e-10)
+
+
+_SHARED = """
+from python_tests.support.shared_comparisons import *
+options = {"measure": ["cka", "rsa", "procrustes_similarity"], "batch_size": 8, "max_batches": 7}
+found = compare(network(0), images(90), process_group=dist.group.WORLD, **options)
+alone = compare(network(0), images(90), **options)
+for name, result in alone.items():
+    assert result.n_samples == found[name].n_samples == 56
+    assert abs(result.value - found[name].value).max() < 1e-12, name
+"""
+
+
+def test_processes_share_them(tmp_path: Path) -> None:
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("this torch has no gloo back end")
+    for code, output in launch(_SHARED, 2, tmp_path):
+        assert code == 0, output
