@@ -10,12 +10,18 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 _START = """
-import atexit, sys
+import os, sys
 import torch, torch.distributed as dist
 torch.set_num_threads(1)
 rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
-atexit.register(dist.destroy_process_group)  # its threads must not outlive the interpreter
+"""
+# Without what the interpreter does at its end, which gloo's threads do not always survive
+# ("terminate called without an active exception").
+_END = """
+dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)
 """
 
 
@@ -33,7 +39,7 @@ def launch(script: str, size: int, folder: Path, *, timeout: float = 250.0) -> l
         AssertionError: One is still running after ``timeout`` seconds.
     """
     path = folder / "script.py"
-    path.write_text(_START + script)
+    path.write_text(_START + script + _END)
     (folder / "meeting").unlink(missing_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     processes = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from repsim_fast.training import (
     evaluate,
     train,
 )
+from repsim_fast.training.faster_form import faster_form, in_form
 
 Build = Callable[..., nn.Module]
 Pair = tuple[Tensor, Tensor]
@@ -45,7 +47,10 @@ def test_batches_are_trained_on_in_the_order_given(small_net: Build, few: Pair) 
     net, other = small_net(), small_net()
     run(net, batches, epochs=2, lr=0.1, schedule="constant")
     optimizer = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    with fastest_layout(other, few[0]) as layout:  # to the last bit
+    with contextlib.ExitStack() as stack:  # to the last bit
+        layout = stack.enter_context(fastest_layout(other, few[0]))
+        image = laid_out(few[0][:1], layout)
+        stack.enter_context(in_form(faster_form(other, image, layout)))
         for x, y in 2 * batches:
             optimizer.zero_grad()
             nn.functional.cross_entropy(other(laid_out(x, layout)), y).backward()

@@ -47,7 +47,7 @@ def report(results: Results, out: Page, title: Title = None, figures: FiguresFol
     if len(set(headings)) < len(headings):
         raise ValueError(f"RESULT must be different files, got {', '.join(headings)}")
     shown = loaded[0] if len(loaded) == 1 else dict(zip(headings, loaded, strict=True))
-    page = write_report(out, shown, **({} if title is None else {"title": title}))
+    page = write_report(out, shown) if title is None else write_report(out, shown, title=title)
     typer.echo(f"Open {page} ({page.stat().st_size / 1e6:.1f} MB).")
     if figures is not None:
         places = [figures] if len(loaded) == 1 else [figures / str(k) for k in range(len(loaded))]

@@ -101,8 +101,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, 
         ValueError: not a checkpoint of this package, or weights that do not fit the architecture.
         ImportError: the package of a "torchvision:" or "timm:" architecture is missing.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint file {os.fspath(path)}")
+    _check_there(path)
     metadata, state = read_tensors(path)
     described = _header(path, metadata)
     with _bounded_by(path, state):
@@ -132,8 +131,7 @@ def load_weights(
         FileNotFoundError: no such file.
         ValueError: weights of another architecture, number of classes or dtype.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint file {os.fspath(path)}")
+    _check_there(path)
     metadata, state = read_tensors(path)
     own = unwrap(model).state_dict()
     wanted = {key: x.shape for key, x in own.items()}
@@ -191,12 +189,18 @@ def checkpoint_header(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: not a checkpoint of this package.
     """
+    _check_there(path)
     return _header(path, read_metadata(path))
 
 
 def has_header(path: str | os.PathLike[str]) -> bool:
     """Whether a safetensors file says that `save_checkpoint` wrote it."""
     return _HEADER in read_metadata(path)
+
+
+def _check_there(path: str | os.PathLike[str]) -> None:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint file {os.fspath(path)}")
 
 
 def _header(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict[str, Any]:
