@@ -63,8 +63,8 @@ def build(
             "preactresnet-18-wW": the same W wide, "preactresnet-18-w16" for one;
             "wrn-D-K": wide residual network, "wrn-28-10" for one, D = 6n + 4;
             "vgg-16": VGG-16 with batch norm for CIFAR, 64 wide at the beginning;
-            "cnn-small", "cnn-large": two and four convolutions without norms, for verified bounds,
-                16 and 32 wide at the beginning;
+            "cnn-small", "cnn-large": two and four convolutions without norms, 16
+            and 32 wide at the beginning, for verified bounds;
             "vgg-16-wW", "cnn-small-wW", "cnn-large-wW": the same W wide;
             "torchvision:NAME", "timm:NAME": a classifier of those packages, without weights.
         num_classes: number of outputs, at least 1.
