@@ -76,7 +76,9 @@ def _unpickled(path: str | os.PathLike[str]) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{os.fspath(path)}: {_why_not(error)}") from error
-    except (RuntimeError, EOFError, KeyError, AttributeError, UnicodeDecodeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # of any kind: damaged bytes are a program for the unpickler
         said = (str(error).splitlines() or [""])[0]
         why = (
             "it is a TorchScript archive; save model.state_dict()"
