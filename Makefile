@@ -43,9 +43,10 @@ docs: $(VENV)/.built  ## the documentation site in $(OUT)/docs; warnings are err
 	  $(BIN)/pip install -q sphinx myst-parser furo
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs $(OUT)/docs
 
+# One thread: networks this small gain nothing by more, and lose much beside other work.
 experiment-smoke: $(VENV)/.built  ## the experiments on digits, each in two minutes
 	for name in $(EXPERIMENTS); do \
-	  $(BIN)/python -m experiments.$$name --preset smoke --quiet \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m experiments.$$name --preset smoke --quiet \
 	    --work $(OUT)/$$name/work --results $(OUT)/$$name/results || exit; \
 	done
 

@@ -5,12 +5,12 @@
 
 g++ and clang++ under every name that they have on PATH, and g++ for aarch64, or clang++ without it;
 not $CXX, with which the package is built and which --quick asks, unless it is named or alone. CPU
-operators are compiled down to assembly, for some errors come no earlier (instructions that a
-function may not use); operators of CUDA tensors, and kernels with the runner that executes them
-on the CPU, are read only. Nothing is written. Operators of CUDA tensors need the CUDA runtime's
+kernels are compiled down to assembly, for some errors come no earlier (instructions that a function
+may not use); all else, and CUDA kernels with the runner that executes them on the CPU, is read
+only. Nothing is written. Operators of CUDA tensors need the CUDA runtime's
 headers (CUDA_HOME or nvcc on PATH) and are left out, by name, without them.
 
-A hundred seconds of one core for each compiler. `problems` is the quick check, with the headers of
+About a minute of one core for each compiler. `problems` is the quick check, with the headers of
 any torch.
 """
 
@@ -100,7 +100,7 @@ def package_commands(
     torch: Path, compiler: Sequence[str], *, assembly: bool
 ) -> list[tuple[list[str], Path]]:
     """For each source of the package, with the headers of this torch, a package's folder. CPU
-    operators are read only, or compiled down to assembly."""
+    kernels are read only, or compiled down to assembly."""
     # torch comes with a pybind11 of its own, which refuses to be included.
     headers = [Path(pybind11.get_include()), Path(sysconfig.get_path("include"))]
     headers += [torch / "include", torch / "include/torch/csrc/api/include"]
@@ -113,7 +113,7 @@ def package_commands(
     command = [*compiler, *FLAGS, *(f"-isystem{folder}" for folder in headers)]
     read, compiled = [*command, "-fsyntax-only"], [*command, "-S", "-o", os.devnull]
     return [
-        (compiled if assembly and CSRC / "cpu" in source.parents else read, source)
+        (compiled if assembly and source.stem.endswith("_kernels") else read, source)
         for source in sources(cuda is not None)
     ]
 
