@@ -189,7 +189,7 @@ def test_gpu_tensor_without_gpu_kernels_is_an_error(monkeypatch):
 def test_missing_core_says_how_to_build():
     script = (
         "import sys; sys.modules['repsim_fast._C'] = None\n"
-        "try:\n    import repsim_fast\n"
+        "try:\n    from repsim_fast import ops\n"
         "except ImportError as error:\n    print(error)"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
