@@ -14,12 +14,12 @@ from repsim_fast._core.checks import check_autocast
 from repsim_fast._core.model_state import device_of, usable_device
 from repsim_fast._core.processes import members as members_of
 from repsim_fast._core.signals import undisturbed
-from repsim_fast._core.versions import versions
 from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.engine import Engine
 from repsim_fast.comparison.identity import identify
 from repsim_fast.comparison.intake import TooFewRowsError
+from repsim_fast.comparison.outcome import Parts
 from repsim_fast.comparison.plan import (
     Forward,
     Member,
@@ -34,20 +34,17 @@ from repsim_fast.comparison.playback import (
     Playback,
     check_recordings,
     measure_for,
-    notes_with,
-    settings_with,
 )
 from repsim_fast.comparison.processes import Seen, Together, collect, same_everywhere
 from repsim_fast.comparison.recorded import check_arguments, check_data, compare_recordings
 from repsim_fast.comparison.recording import Recording
 from repsim_fast.comparison.result import SimilarityResult
-from repsim_fast.comparison.session import borrowed, labelled, notes_of, settings_of, shown
+from repsim_fast.comparison.session import borrowed, settings_of, shown
 from repsim_fast.data.batches import Feed, open_data
-from repsim_fast.data.order import OrderCheck
 from repsim_fast.data.share import Share
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
-from repsim_fast.similarity.base.accumulator import Accumulator, Similarities
+from repsim_fast.similarity.base.accumulator import Accumulator
 from repsim_fast.similarity.base.estimator import Estimator
 from repsim_fast.similarity.base.measure import options as options_of_measure
 from repsim_fast.similarity.streaming.samples import SampleMeasure
@@ -319,22 +316,20 @@ def compare(
             check_arguments(recordings, asked if data is not None else asked | opening)
             if data is not None:
                 feed = open_data(data, **opening)
-                check_data(
-                    recordings, feed, identify(ids, feed, **opening), ids=ids is not None, **opening
-                )
-            final = SimilarityResult(
-                **compare_recordings(
-                    recordings,
-                    measure=chosen,
-                    jackknife=jackknife,
-                    permutations=permutations,
-                    precision=precision,
-                    device=device,
-                    progress=progress and processes.first,
-                )
+                known = identify(ids, feed, **opening)
+                check_data(recordings, feed, known, ids=ids is not None, **opening)
+            fields = compare_recordings(
+                recordings,
+                measure=chosen,
+                jackknife=jackknife,
+                permutations=permutations,
+                precision=precision,
+                device=device,
+                progress=progress,
             )
-            final.warn(stacklevel=3)
-            return final
+            of_recordings = SimilarityResult(**fields)
+            of_recordings.warn(stacklevel=3)
+            return of_recordings
         share = Share(processes.rank, processes.size)
         feed = open_data(
             data,
@@ -354,8 +349,8 @@ def compare(
             capacity=plan.n_layers
             + sum(len(recording.layers) for recording in recordings.values()),
         )
-        name = " and ".join(several)
-        _check_fit(name, accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
+        named_so = " and ".join(several)
+        _check_fit(named_so, accumulator, plan, feed, passes=passes, cuda_graph=cuda_graph)
         if cuda_graph and processes.size > 1:
             raise ValueError("cuda_graph: expected False with a process_group, got True")
         if permutations and maps in ("positions", "tokens"):
@@ -365,12 +360,6 @@ def compare(
             )
         place = None if device is None else usable_device(device)
         computes_on = place or device_of(plan.runs[0].model)
-        before, playbacks = [], []
-        for position, (name, member) in enumerate(members.items()):
-            if isinstance(member, Recording):
-                playbacks.append(Playback(name, member, accumulator, computes_on))
-                earlier = list(members)[:position]
-                before.append(sum(run.name in earlier for run in plan.runs))
         engine = Engine(
             plan.runs,
             accumulator,
@@ -380,7 +369,7 @@ def compare(
             calls=calls,
             autocast=autocast,
             cuda_graph=cuda_graph,
-            playbacks=list(zip(before, playbacks, strict=True)),
+            playbacks=_playbacks(members, plan, accumulator, computes_on),
         )
         settings = settings_of(
             plan,
@@ -405,61 +394,27 @@ def compare(
             settings["ids"] = ids is not None
             check_recordings(recordings, chosen, accumulator, settings)
 
-        def results(*, bare: bool = False) -> list[SimilarityResult]:
-            each_once = passes == 1 and not feed.replacement
-            collected = collect(engine, accumulator, seen, together, each_once=each_once)
-
-            def make() -> list[SimilarityResult]:
-                if collected.failure is not None:
-                    raise collected.failure
-                check = collected.seen.check
-                notes = list(
-                    notes_of(
-                        (*collected.notes, *_of_share(feed), *notes_with(recordings)),
-                        collected.seen.dropped,
-                        sorted_by=_sorted_by(check, accumulator, collected.n_batches),
-                        replacement=feed.replacement,
-                        n_batches=collected.n_batches,
-                        estimator=accumulator.description,
-                        min_samples=accumulator.min_samples,
-                    )
-                )
-                rows = {n: run.kept for n, run in plan.run_of.items()}
-                rows |= {playback.name: playback.rows for playback in playbacks}
-                of_all = (
-                    settings_with(settings, recordings, tuple(members)) if recordings else settings
-                )
-                computed = _computed(accumulator, bare=bare)
-                measures = [chosen] if alone else several.values()
-                return [
-                    SimilarityResult(
-                        measure=one.info.name,
-                        estimator=description,
-                        settings={**of_all, **found.settings},
-                        versions=versions(),
-                        seconds={"total": perf_counter() - start, **engine.seconds},
-                        order_digest=collected.seen.prints.order,
-                        sample_digests=collected.seen.prints.samples,
-                        **labelled(found, {name: rows[name] for name in members}, notes),
-                    )
-                    for one, (description, found) in zip(measures, computed, strict=True)
-                ]
-
-            return together.of_first(make)
+        of_each = [chosen] if alone else list(several.values())
+        parts = Parts(
+            tuple(members), recordings, plan, feed, of_each, accumulator, engine, settings, start
+        )
 
         def result(*, bare: bool = False) -> Any:
-            made = results(bare=bare)
+            each_once = passes == 1 and not feed.replacement
+            collected = collect(engine, accumulator, seen, together, each_once=each_once)
+            made = together.of_first(lambda: parts.results(collected, bare=bare))
             return made[0] if alone else dict(zip(several, made, strict=True))
 
-        together.start(same_everywhere(settings, feed, data))
+        if processes.size > 1:
+            together.start(same_everywhere(settings, feed, data))
         with _partial_result_kept(engine, result, together):
             with borrowed((run.model for run in plan.runs), place, seed), engine:
                 _loop(engine, feed, seen, together, settings, progress=progress and processes.first)
-            of_each = results()
+            final: Any = result()
         if processes.first:
-            for one in of_each:
+            for one in [final] if alone else final.values():
                 one.warn(stacklevel=3)
-        return of_each[0] if alone else dict(zip(several, of_each, strict=True))
+        return final  # type: ignore[no-any-return]
 
 
 def _first(measures: Mapping[str, Measure[Any]]) -> Measure[Any]:
@@ -480,12 +435,17 @@ def _alone(
     return found
 
 
-def _computed(accumulator: Accumulator, *, bare: bool) -> list[tuple[str, Similarities]]:
-    """Of each measure how it was estimated, and its values."""
-    if isinstance(accumulator, Several):
-        descriptions = [one.description for one in accumulator.members]
-        return list(zip(descriptions, accumulator.compute_all(bare=bare), strict=True))
-    return [(accumulator.description, accumulator.compute(bare=bare))]
+def _playbacks(
+    members: Mapping[str, Any], plan: Plan, accumulator: Accumulator, place: torch.device
+) -> list[tuple[int, Playback]]:
+    """Recordings among the members, and how many runs of models come before each."""
+    found = []
+    for position, (name, member) in enumerate(members.items()):
+        if isinstance(member, Recording):
+            earlier = list(members)[:position]
+            before = sum(run.name in earlier for run in plan.runs)
+            found.append((before, Playback(name, member, accumulator, place)))
+    return found
 
 
 def _all_given(forward: Any, n: int) -> bool:
@@ -573,15 +533,3 @@ def _loop(
         playback.finish(number + 1)
     if engine.n_batches == 0 and size == 1:
         raise diagnosis.no_batch(seen.dropped, engine.accumulator.min_samples)
-
-
-def _of_share(feed: Feed) -> list[str]:
-    """That the loader gives other processes other samples."""
-    return [diagnosis.of_one_process(feed.split_over)] if feed.split_over > 1 else []
-
-
-def _sorted_by(check: OrderCheck | None, accumulator: Accumulator, n_batches: int) -> str | None:
-    """What the data come sorted by, where that changes an estimate."""
-    if check is None or not accumulator.samples_may_return or n_batches < 2:
-        return None
-    return check.sorted_by

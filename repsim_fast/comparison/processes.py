@@ -78,13 +78,11 @@ class Together:
             self._tell(error)
 
     def start(self, what: Mapping[str, Any]) -> None:
-        """Begin with the batches, if all processes are to compare the same.
+        """Begin with the batches of several processes, if all are to compare the same.
 
         Raises:
             ValueError: They are not.
         """
-        if self.processes.size == 1:
-            return
         found = self.gather(dict(what))
         for rank, other in enumerate(found):
             for name, value in found[0].items():
