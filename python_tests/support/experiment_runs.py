@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from experiments.lab import command, readme
 from experiments.lab.experiment import Experiment
 from experiments.lab.presets import Preset
+from experiments.lab.report import Report
+from repsim_fast import models
 
 VERDICTS = {"holds", "does not", "not testable at this scale"}
 
@@ -50,6 +53,32 @@ def trained_again(results: Path, question: str) -> int:
     record = json.loads((results / "run.json").read_text())["questions"]
     trained: int = record[question]["networks_trained"]
     return trained
+
+
+def asked_of_each_question(
+    experiment: Experiment, lab: Any, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> Iterator[tuple[str, set[str], list[Any]]]:
+    """Of each question, run with untrained networks, the names of the networks that it asked for,
+    and the recipes that it had named before: were some missing, one process would train them while
+    the others have nothing to do."""
+    asked: set[str] = set()
+
+    def train(recipe: Any) -> None:
+        asked.add(recipe.name)
+        (lab.networks.folder / recipe.name).mkdir(parents=True, exist_ok=True)
+
+    def load(recipe: Any, epoch: int | None = None) -> Any:
+        train(recipe)
+        return models.build(recipe.architecture, num_classes=10, in_channels=1, seed=0)
+
+    monkeypatch.setattr(lab.networks, "load", load)
+    monkeypatch.setattr(lab.networks, "train", train)
+    for number, question in experiment.questions.items():
+        asked.clear()
+        lab.work = folder / number  # nothing is kept from the question before
+        lab.networks.folder = lab.work / "networks"
+        question.run(lab, Report(folder / "results", number))
+        yield number, set(asked), list(question.recipes(lab))
 
 
 def assert_readme_is_up_to_date(experiment: Experiment, block: str, figure: str) -> None:

@@ -13,10 +13,8 @@ from experiments.class_selectivity.experiment import EXPERIMENT
 from experiments.class_selectivity.questions import QUESTIONS, common
 from experiments.class_selectivity.selectivity_lab import SelectivityLab
 from experiments.lab import command
-from experiments.lab.report import Report
 from python_tests.support import experiment_runs
 from python_tests.support.op_tester import devices
-from repsim_fast import models
 from repsim_fast.analysis.selectivity import class_selectivity
 
 TINY = dataclasses.replace(
@@ -59,29 +57,12 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
 
 
 def test_the_networks_named_before_are_those_that_a_question_trains(monkeypatch, tmp_path):
-    """Were some missing, one process would train them while the others have nothing to do."""
     lab = SelectivityLab(TINY, tmp_path / "work", progress=False)
-    asked = {}
-
-    def train(recipe):
-        asked[recipe.name] = recipe
-        (lab.networks.folder / recipe.name).mkdir(parents=True, exist_ok=True)
-
-    def load(recipe, epoch=None):
-        train(recipe)
-        return models.build(recipe.architecture, num_classes=10, in_channels=1, seed=0)
-
-    monkeypatch.setattr(lab.networks, "load", load)
-    monkeypatch.setattr(lab.networks, "train", train)
-    for number, question in QUESTIONS.items():
-        asked.clear()
-        lab.work = tmp_path / number  # nothing is kept from the question before
-        lab.networks.folder = lab.work / "networks"
-        question.run(lab, Report(tmp_path / "results", number))
-        named = {recipe.name for recipe in question.recipes(lab)}
-        assert set(asked) <= named, number
+    asking = experiment_runs.asked_of_each_question(EXPERIMENT, lab, monkeypatch, tmp_path)
+    for number, asked, recipes in asking:
+        assert asked <= {recipe.name for recipe in recipes}, number
         first = {recipe.name for alpha in TINY.alphas for recipe in lab.of_alpha(alpha)}
-        assert number in ("Q6", "Q7") or set(asked) == first, number
+        assert number in ("Q6", "Q7") or asked == first, number
 
 
 def test_recipes_ask_for_what_they_say(tmp_path):

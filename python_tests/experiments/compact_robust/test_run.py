@@ -11,10 +11,9 @@ from experiments.compact_robust.experiment import EXPERIMENT
 from experiments.compact_robust.presets import Network
 from experiments.compact_robust.questions import QUESTIONS
 from experiments.lab import command
-from experiments.lab.report import Report
 from python_tests.support import experiment_runs
 from python_tests.support.op_tester import devices
-from repsim_fast import models, pruning
+from repsim_fast import pruning
 from repsim_fast.verification import certify, margin_bounds
 
 TINY = dataclasses.replace(
@@ -69,29 +68,13 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
 
 
 def test_the_networks_named_before_are_those_that_a_question_trains(monkeypatch, lab, tmp_path):
-    """Were some missing, one process would train them while the others have nothing to do."""
-    asked = {}
-
-    def train(recipe):
-        asked[recipe.name] = recipe
-        (lab.networks.folder / recipe.name).mkdir(parents=True, exist_ok=True)
-
-    def load(recipe, epoch=None):
-        train(recipe)
-        return models.build(recipe.architecture, num_classes=10, in_channels=1, seed=0)
-
-    monkeypatch.setattr(lab.networks, "load", load)
-    monkeypatch.setattr(lab.networks, "train", train)
-    for number, question in QUESTIONS.items():
-        asked.clear()
-        lab.work = tmp_path / number  # nothing is kept from the question before
-        lab.networks.folder = lab.work / "networks"
-        question.run(lab, Report(tmp_path / "results", number))
-        named = {recipe.name for recipe in question.recipes(lab)}
+    asking = experiment_runs.asked_of_each_question(EXPERIMENT, lab, monkeypatch, tmp_path)
+    for number, asked, recipes in asking:
+        named = {recipe.name for recipe in recipes}
         # Also asked for when a network that begins with them is trained.
-        earlier = {r.name for recipe in question.recipes(lab) for r in recipe.after}
-        assert set(asked) <= named | earlier, number
-        assert named <= set(asked) | earlier, number
+        earlier = {r.name for recipe in recipes for r in recipe.after}
+        assert asked <= named | earlier, number
+        assert named <= asked | earlier, number
 
 
 def test_stages_begin_with_each_other(lab):
