@@ -136,10 +136,14 @@ def test_layers_without_a_value_are_left_out() -> None:
         (lambda r: r.models_matrix().linkage("nearest"), "Invalid method"),
         (
             lambda r: replace(r, measure="procrustes_distance").models_matrix("network"),
-            "summary: expected another than 'network'",
+            "summary: expected another than 'network' for procrustes_distance",
+        ),
+        (
+            lambda r: replace(r, measure="cca").models_matrix("network"),
+            "summary: expected another than 'network' for cca: .* values of cka, cka_rbf",
         ),
     ],
-    ids=range(4),
+    ids=range(5),
 )
 def test_bad_arguments(result: SimilarityResult, call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -27,6 +27,8 @@ _LABELS = {
     "mean": "mean of all layers",
     "network": "angle between networks",
 }
+# Measures whose values are cosines between Grams of one layer each.
+_COSINES = ("cka", "cka_rbf", "rv_coefficient")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -199,10 +201,10 @@ def models_matrix(
     """See ``SimilarityResult.models_matrix``."""
     check_choice("summary", summary, SUMMARIES)
     distance = is_distance(measure)
-    if summary == "network" and distance:
+    if summary == "network" and measure not in _COSINES:
         raise ValueError(
-            f"summary: expected another than 'network' for {measure}, which is no similarity: the "
-            "angle is one between sums of layers, whose inner products similarities are"
+            f"summary: expected another than 'network' for {measure}: the angle is one between sums "
+            f"of layers' normalised Grams, whose cosines are values of {', '.join(_COSINES)} alone"
         )
     number = _SUMMARIES[summary]
     starts = np.cumsum([0, *map(len, layers)])

@@ -562,13 +562,14 @@ class SimilarityResult:
                 layers, or else over those of the same name. "best_match": mean over the layers of
                 each of the value of the layer most like it in the other, both ways; of few samples
                 larger than it should be, as every best of several. "mean": over all pairs of
-                layers. "network": a distance, the angle arccos(m_ab / √(m_aa m_bb)) of means over
-                all pairs of layers; of CKA that is the angle between the sums of the models'
-                normalised Grams, in which each layer counts alike, and 0 for models that are equal.
+                layers. "network", of CKA with any kernel: a distance, the angle
+                arccos(m_ab / √(m_aa m_bb)) of means over all pairs of layers, which is that between
+                the sums of the models' normalised Grams, in which each layer counts alike, and 0
+                for models that are equal.
 
         Raises:
             ValueError: No such summary, "same_layer" of models without layers in common, or
-                "network" of a distance.
+                "network" of another measure.
 
         Example:
             >>> import torch
