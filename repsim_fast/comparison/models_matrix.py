@@ -203,7 +203,7 @@ def models_matrix(
     distance = is_distance(measure)
     if summary == "network" and measure not in _COSINES:
         raise ValueError(
-            f"summary: expected another than 'network' for {measure}: the angle is one between sums "
+            f"summary: expected another than 'network' for {measure}: it is an angle between sums "
             f"of layers' normalised Grams, whose cosines are values of {', '.join(_COSINES)} alone"
         )
     number = _SUMMARIES[summary]
