@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 _START = """
 import os, sys
 import torch, torch.distributed as dist
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # as many as the test has
 rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
 """
@@ -41,7 +41,7 @@ def launch(script: str, size: int, folder: Path, *, timeout: float = 250.0) -> l
     path = folder / "script.py"
     path.write_text(_START + script + _END)
     (folder / "meeting").unlink(missing_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     processes = [
         subprocess.Popen(
             [sys.executable, str(path), str(rank), str(size), str(folder)],
