@@ -29,8 +29,8 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             program, *arguments = shlex.split(command)
             assert program == "repsim-fast"
             if "train" in arguments:  # of few images, for the sake of time
-                few = [] if "--limit" in arguments else ["--limit", 200]
-                arguments += map(str, ["--test-limit", 60, *few])
+                few = [] if "--limit" in arguments else ["--limit", 100]
+                arguments += map(str, ["--test-limit", 40, *few])
             if arguments[0] != "prune":  # which computes next to nothing
                 arguments += ["--threads", "1"]
             result = run_command(*arguments)

@@ -170,7 +170,10 @@ def test_the_networks_named_before_are_those_that_a_question_trains(monkeypatch,
     for name, fake in {"load": model, "history": history, "train": model}.items():
         monkeypatch.setattr(lab.networks, name, fake)
     monkeypatch.setattr(lab, "accuracy", lambda recipe, *_: (model(recipe), SCORES)[1])
+    monkeypatch.setattr(pooled, "GROUPS", 3)  # more cost time only
     for number, question in QUESTIONS.items():
+        if sweep and number not in ("Q4", "Q5", "Q6"):  # those that ask for networks of a sweep
+            continue
         asked.clear()
         lab.work = tmp_path / number  # nothing is kept from the question before
         question.run(lab, Report(tmp_path / "results", number))
