@@ -110,6 +110,22 @@ def test_memory_stays_bounded_over_many_batches():
     assert state.n_batches == len(every) + 1
 
 
+def test_many_representations_leave_fewer_groups(monkeypatch):
+    """Of neighbours, and the estimate is that of all batches."""
+    assert [minibatch.most_groups(size) for size in (1, 724, 1024, 3000)] == [64, 64, 32, 16]
+    monkeypatch.setattr(minibatch, "GROUPS_BYTES", 0)
+    state, other = MinibatchCKA(), MinibatchCKA()
+    hsics = list(torch.randn(40, 5, 5, dtype=torch.float64))
+    for hsic in hsics:
+        state.add(hsic @ hsic.T, n=8)
+        other.add(hsic @ hsic.T, n=8)
+    found = state.compute()
+    assert found.group_samples == (32,) * 10
+    expected = torch.stack([hsic @ hsic.T for hsic in hsics]).mean(dim=0)
+    assert torch.allclose(state.hsic(), expected)
+    assert (state.merge(other).n_batches, len(state._groups)) == (80, 10)
+
+
 def test_constant_layer_is_nan_and_spoils_no_other():
     state = MinibatchCKA()
     for _ in range(3):

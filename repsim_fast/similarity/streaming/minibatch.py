@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeVar
 
 import torch
@@ -17,13 +18,20 @@ from repsim_fast.ops import MIN_SAMPLES, centered_gram
 from repsim_fast.similarity.base.estimator import CENTERING, ESTIMATORS, Estimator, hsic_scale
 from repsim_fast.similarity.base.factor import sample_gram
 
-# Groups of batches kept for the jackknife: beyond this, neighbouring groups are joined, so that
-# memory stays bounded. With g groups the standard error itself is uncertain by about 1/√(2g).
-MAX_GROUPS = 64
+# Groups of batches kept for the jackknife: beyond these, neighbouring groups are joined, so that
+# memory stays bounded. With g groups the standard error itself is uncertain by about 1/√(2g), which
+# is 0.18 for the fewest that many representations leave.
+MAX_GROUPS, FEWEST_GROUPS = 64, 16
+GROUPS_BYTES = 256 << 20
 
 # Mean square entry of a Gram from which on float32 products have all their digits: what they lose
 # below the smallest normal number is less than what rounding loses.
 LEAST_SQUARE = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps
+
+
+def most_groups(size: int) -> int:
+    """Groups of batches that are kept of so many representations, float64 (size, size) each."""
+    return min(MAX_GROUPS, max(FEWEST_GROUPS, GROUPS_BYTES // (8 * size * size)))
 
 
 def least_entry(dtype: torch.dtype) -> float:
@@ -66,7 +74,9 @@ class MinibatchCKA:
     not depend on the batch size in expectation; the biased one does.
 
     The standard error is the jackknife over batches (leave one out; over at most 64 groups of
-    neighbouring batches of equal count when there are more).
+    neighbouring batches of equal count when there are more). The groups of more than 724
+    representations are fewer, 16 at least, so that they take 256 MiB: 32 of 1,024 (see
+    `most_groups`).
 
     Args:
         estimator: ``"unbiased"`` (HSIC₁, each batch at least 4 samples) or ``"biased"``.
@@ -200,7 +210,7 @@ class MinibatchCKA:
         number = self._next if number is None else number
         if number < self._next:
             raise ValueError(f"number: expected at least {self._next}, got {number}")
-        while number // self._group_size >= MAX_GROUPS:
+        while number // self._group_size >= most_groups(size):
             self._join_pairs()
         group = number // self._group_size
         if group in self._groups:
@@ -243,7 +253,7 @@ class MinibatchCKA:
         self._groups = _numbered(self._groups, other._groups)
         self._group_samples = _numbered(self._group_samples, other._group_samples)
         self._group_size = max(self._group_size, other._group_size)
-        while len(self._groups) > MAX_GROUPS:
+        while len(self._groups) > most_groups(self._size or 1):
             self._join_pairs()
         self._next = len(self._groups) * self._group_size
         self.n_samples += other.n_samples
@@ -300,7 +310,7 @@ class MinibatchCKA:
         """
         if not self._groups:
             raise RuntimeError("MinibatchCKA: no batch has been added; call update() first")
-        return torch.stack(list(self._groups.values())).sum(dim=0) / self.n_samples
+        return reduce(torch.add, self._groups.values()) / self.n_samples
 
     def compute(self) -> CKAEstimate:
         """CKA and its standard error for every pair.
