@@ -16,9 +16,11 @@ from urllib.parse import quote
 import torch
 from torch import nn
 
+from repsim_fast._core.processes import members
 from repsim_fast._core.scratch import Scratch
 from repsim_fast.capture import LayerSpec
 from repsim_fast.comparison.plan import Transform, choose_measure
+from repsim_fast.comparison.processes import Together
 from repsim_fast.comparison.record import RecordOptions, record
 from repsim_fast.comparison.recording import Recording
 from repsim_fast.comparison.recording_files import Stored
@@ -28,6 +30,7 @@ from repsim_fast.similarity.base.estimator import Estimator
 from repsim_fast.similarity.base.measure import options as options_of_measure
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from typing_extensions import Unpack
 
 __all__ = ["compare_zoo"]
@@ -51,6 +54,7 @@ def compare_zoo(
     permutations: int | None = None,
     stored: Stored | None = None,
     progress: bool = False,
+    process_group: ProcessGroup | None = None,
     **options: Unpack[RecordOptions],
 ) -> SimilarityResult:
     """Compare models that are loaded one after the other, each let go of before the next.
@@ -75,15 +79,23 @@ def compare_zoo(
         permutations: As for ``compare``.
         stored: Dtype in the files, as for ``record``.
         progress: Show progress bars.
+        process_group: Processes that share the models: each calls ``compare_zoo`` with the same zoo
+            and data, model i is recorded by the process of rank i modulo their number, the first
+            one compares, and all return the result of one process. The folder must be one that all
+            of them see. After a killed process the same call goes on where it was. A process that
+            is done waits for the others, for the group's timeout at most. Default: this process
+            alone.
         **options: Further options of ``record``: ``batch_size``, ``maps``, ``seed``, ``device`` ...
 
     Returns:
         The similarities of all pairs of layers of the models that did not fail.
 
     Raises:
-        ValueError: An empty zoo, or recordings that do not belong together.
+        ValueError: An empty zoo, recordings that do not belong together, processes without a
+            folder or with other zoos.
         TypeError: An entry of another type, or no data for a model.
         RuntimeError: Every model failed; the message has the first error of each.
+        OtherProcessError: Another process failed, or was killed.
 
     Example:
         >>> import torch
@@ -104,26 +116,14 @@ def compare_zoo(
     recorded: dict[str, Any] = {"keep": "features"} if of_all else {}
     if not of_all and "estimator" in options_of_measure(chosen):
         recorded["estimator"] = options_of_measure(chosen)["estimator"]
-    found: dict[str, Recording] = {}
-    failed: dict[str, str] = {}
-    with _place(folder) as place:
-        for name, entry in zoo.items():
-            made = _attempt(
-                entry,
-                data,
-                place / _folder_name(name),
-                name=name,
-                layers=layers.get(name) if isinstance(layers, Mapping) else layers,
-                inputs=inputs.get(name) if isinstance(inputs, Mapping) else inputs,
-                stored=stored,
-                progress=progress,
-                **recorded,
-                **options,
-            )
-            if isinstance(made, Recording):
-                found[name] = made
-            else:
-                failed[name] = made
+    processes = members(process_group)
+    if processes.size > 1 and folder is None:
+        raise ValueError("folder: expected one that all processes see, got None")
+    made: dict[str, Recording | str] = {}
+
+    def compared() -> SimilarityResult:
+        found = {name: one for name, one in made.items() if isinstance(one, Recording)}
+        failed = {name: one for name, one in made.items() if isinstance(one, str)}
         if not found:
             texts = "; ".join(f"{name!r}: {text}" for name, text in failed.items())
             raise RuntimeError(f"zoo: every model failed: {texts}")
@@ -137,19 +137,60 @@ def compare_zoo(
                 device=options.get("device"),
                 progress=progress,
             )
-    settings = dict(result.settings)
-    if folder is None:  # those that are gone
-        settings["recordings"] = {
-            name: path
-            for name, path in settings["recordings"].items()
-            if not Path(path).is_relative_to(place)
-        }
-    if failed:
-        settings["failed"] = failed
-    notes = [f"model {name!r} failed and is left out: {text}" for name, text in failed.items()]
-    result = replace(result, settings=settings, notes=(*notes, *result.notes))
-    result.warn(stacklevel=3)
+        settings = dict(result.settings)
+        if folder is None:  # those that are gone
+            settings["recordings"] = {
+                name: path
+                for name, path in settings["recordings"].items()
+                if not Path(path).is_relative_to(place)
+            }
+        if failed:
+            settings["failed"] = failed
+        notes = [f"model {name!r} failed and is left out: {text}" for name, text in failed.items()]
+        return replace(result, settings=settings, notes=(*notes, *result.notes))
+
+    with Together(processes) as together, _place(folder) as place:
+        _check_same_zoo(together.gather(list(zoo)))
+        for name in list(zoo)[processes.rank :: processes.size]:
+            made[name] = _attempt(
+                zoo[name],
+                data,
+                place / _folder_name(name),
+                name=name,
+                layers=layers.get(name) if isinstance(layers, Mapping) else layers,
+                inputs=inputs.get(name) if isinstance(inputs, Mapping) else inputs,
+                stored=stored,
+                progress=progress,
+                **recorded,
+                **options,
+            )
+        made = _joined(together.gather(_told(made)), list(zoo)) if processes.size > 1 else made
+        result = together.of_first(compared)
+    if processes.first:
+        result.warn(stacklevel=3)
     return result
+
+
+def _check_same_zoo(found: list[list[str]]) -> None:
+    for rank, names in enumerate(found):
+        if names != found[0]:
+            raise ValueError(
+                f"zoo: expected the same models in all processes, got {found[0]} in process 0 and "
+                f"{names} in process {rank}"
+            )
+
+
+def _told(made: Mapping[str, Recording | str]) -> dict[str, Path | str]:
+    """What other processes need of this one's: where recordings are, and why there is none."""
+    return {
+        n: one.path.absolute() if isinstance(one, Recording) else one for n, one in made.items()
+    }
+
+
+def _joined(told: list[dict[str, Path | str]], names: list[str]) -> dict[str, Recording | str]:
+    """What all processes made, in the order of the zoo."""
+    all_made = {name: one for some in told for name, one in some.items()}
+    return {n: one if isinstance(one := all_made[n], str) else Recording.open(one) for n in names}
 
 
 def _check_entry(name: object, entry: object, data: Any) -> None:
