@@ -241,8 +241,12 @@ def gradients_set_aside(models: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Device of the first parameter or buffer; the CPU for a model that has none."""
-    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    """Device of the first parameter or buffer that has values; the CPU for a model without.
+
+    Weights on the meta device are offloaded: hooks bring them, and inputs to where they are then.
+    """
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    first = next((tensor for tensor in tensors if not tensor.is_meta), None)
     return torch.device("cpu") if first is None else first.device
 
 
@@ -266,13 +270,13 @@ def placed(models: Iterable[nn.Module], device: torch.device | None) -> Iterator
     """Models on ``device`` inside (None: each where it is) and back home afterwards.
 
     Raises:
-        ValueError: A model to be moved has its parameters on several devices.
+        ValueError: A model to be moved has its parameters on several devices, or offloaded.
     """
     homes: list[tuple[nn.Module, torch.device]] = []
     if device is not None:
         for model in {id(m): m for m in models}.values():
             home = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
-            if len(home) > 1:
+            if len(home) > 1 or torch.device("meta") in home:
                 raise ValueError(
                     f"device={str(device)!r} cannot hold {type(model).__name__}, whose parameters "
                     f"are spread over {sorted(map(str, home))}; leave device=None"
