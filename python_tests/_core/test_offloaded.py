@@ -1,4 +1,4 @@
-"""Weights on the meta device, as offloading libraries leave them, which hooks bring for each call."""
+"""Weights on the meta device, as offloading libraries leave them; hooks bring them for a call."""
 
 from __future__ import annotations
 
