@@ -18,9 +18,12 @@ def test_measures_in_one_pass(run: Run, tmp_path: Path) -> None:
     names = ("resnet-8", "resnet-8")
     result = run("compare", *names, *FEW, "--measure", "CKA, rsa", "--maps", "pool", "--out", out)
     assert result.exit_code == 0, result.output
+    assert f"Open {out / 'report.html'}, which has a switch of measures" in result.output
+    page = (out / "report.html").read_text()
     for measure in ("cka", "rsa"):
+        assert f"<h2>{measure}</h2>" in page
         assert f"; {measure}:" in result.output
-        assert f"Open {out / measure / 'report.html'}" in result.output
+        assert not (out / measure / "report.html").exists()
         assert (out / measure / "heatmaps.png").exists()
         alone = tmp_path / measure
         one = run("compare", *names, *FEW, "--measure", measure, "--maps", "pool", "--out", alone)

@@ -156,3 +156,17 @@ def test_a_folder_has_one_writer(tmp_path: Path) -> None:
     with only_writer(tmp_path), pytest.raises(OSError, match="is being written by another run"):
         write_folder(tmp_path, called("a"))
     assert not list(tmp_path.iterdir())
+
+
+def test_several_results_share_a_page_and_have_a_folder_each(tmp_path: Path) -> None:
+    write_folder(tmp_path, make((1, 1)), figures=False)
+    results = {name: make((1, 1)) for name in ("one", "two")}
+    page = write_folder(tmp_path, results, figures=False)
+    assert page == tmp_path / "report.html"
+    assert all(f"<h2>{name}</h2>" in page.read_text() for name in results)
+    # What the one result left went with its page.
+    assert {p.name for p in tmp_path.iterdir()} >= {"one", "two", "report.html", "manifest.json"}
+    assert not (tmp_path / "result.safetensors").exists()
+    for name in results:
+        assert not (tmp_path / name / "report.html").exists()
+        assert load_folder(tmp_path / name).n_samples == results[name].n_samples

@@ -6,7 +6,7 @@ import contextlib
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -80,7 +80,7 @@ MeasureNames = Annotated[
     typer.Option(
         metavar="NAMES",
         help="Similarity measure, or several with commas between them, which are computed in one "
-        f"pass and have a folder each: {', '.join(measure_names())}.",
+        f"pass and share a page with a switch: {', '.join(measure_names())}.",
     ),
 ]
 Jackknife = Annotated[
@@ -305,20 +305,18 @@ def compare(
         if not group.first:
             return
         typer.echo("writing report")
-        reports = {
-            name: write_folder(
-                out if len(results) == 1 else out / name,
-                result,
-                figures=figures,
-                outdated=[PARTIAL],
-                minus_chance=minus_chance and result.chance is not None,
-                introduction=_introduction(attacks),
-                tables={"Models": zoo.about},
-            )
-            for name, result in results.items()
-        }
-    for name, result in results.items():
-        show(result, reports[name], figures=figures)
+        page = write_folder(
+            out,
+            results if len(results) > 1 else next(iter(results.values())),
+            figures=figures,
+            outdated=[PARTIAL],
+            minus_chance=minus_chance and any(r.chance is not None for r in results.values()),
+            introduction=_introduction(attacks),
+            tables={"Models": zoo.about},
+        )
+    for result in results.values():
+        show(result)
+    say_where(page, list(results), figures=figures)
     for result in results.values():
         if minus_chance and result.chance is None:
             raise ValueError(
@@ -327,16 +325,23 @@ def compare(
             )
 
 
-def show(result: SimilarityResult, report: Path, *, figures: bool = True) -> None:
-    """Print the key figures, and where the rest is."""
+def show(result: SimilarityResult) -> None:
+    """Print the key figures."""
     seconds = result.seconds["total"]
     typer.echo(f"\n{result.n_samples:,} images in {seconds:.1f} s; {result.measure}:\n")
     typer.echo(format_table(result.summary()))
     about = [_as_option(text) for text in (*result.about_values(), *_undefined(result))]
     typer.echo("".join(f"\n{text}" for text in about))
-    typer.echo(
-        f"\nOpen {report}; beside it are {'heat maps (PNG), ' * figures}table (CSV) and result."
-    )
+
+
+def say_where(page: Path, measures: Sequence[str], *, figures: bool = True) -> None:
+    """Say where the page is, and what is beside it."""
+    rest = f"{'heat maps (PNG), ' * figures}table (CSV) and result"
+    if len(measures) == 1:
+        typer.echo(f"\nOpen {page}; beside it are {rest}.")
+        return
+    folders = ", ".join(str(page.parent / name) for name in measures)
+    typer.echo(f"\nOpen {page}, which has a switch of measures; {rest} of each are in {folders}.")
 
 
 _FEW = "more samples than independent features"  # in errors of measures of few images

@@ -14,7 +14,7 @@ from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.report import load_folder
 from repsim_fast.report.folder import write_folder
 
-from .compare import Out, show
+from .compare import Out, say_where, show
 from .models import short_names
 from .options import Threads
 from .threads import choose_threads
@@ -54,4 +54,6 @@ def extend(result: Known, recordings: More, out: Out, threads: Threads = None) -
     for name, recording in zip(short_names(arguments), opened, strict=True):
         known = known.extend(recording, name=name, progress=sys.stderr.isatty())
     typer.echo("drawing heat maps and report")
-    show(known, write_folder(out, known))
+    page = write_folder(out, known)
+    show(known)
+    say_where(page, [known.measure])

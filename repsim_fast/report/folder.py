@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ MINUS_CHANCE = "heatmaps-minus-chance.png"
 
 def write_folder(
     folder: str | os.PathLike[str],
-    result: SimilarityResult,
+    results: SimilarityResult | Mapping[str, SimilarityResult],
     *,
     figures: bool = True,
     minus_chance: bool = False,
@@ -37,16 +37,18 @@ def write_folder(
     ``report.html``, a page that shows any pair of models; ``heatmaps.png`` with all heat maps, of
     more than three models with one cell a pair of models (:func:`write_figures` draws single
     ones); ``similarities.csv`` with a line for each pair of layers; and ``result.safetensors``,
-    which ``SimilarityResult.load`` reads. The folder changes as one: all is written beside first,
-    and what an earlier comparison left there goes with it. ``manifest.json``, the last to come,
-    lists the files and their SHA-256.
+    which ``SimilarityResult.load`` reads. Of several results, such as those of several measures,
+    the page has a switch, and all else is in a folder each, of the result's name. A folder changes
+    as one: all is written beside first, and what an earlier comparison left there goes with it.
+    ``manifest.json``, the last to come, lists the files and their SHA-256.
 
     Args:
         folder: Made where it is missing.
-        result: The comparison.
+        results: One result, or several by name.
         figures: Draw PNGs; the page draws itself.
         minus_chance: Draw heat maps of the values minus their chance levels as well, of at most
-            three models, as ``heatmaps-minus-chance.png``.
+            three models, as ``heatmaps-minus-chance.png``; of several results those that have
+            chance levels.
         outdated: Names of further files that this comparison makes worthless.
         **report: Options of ``repsim_fast.report.write_report``.
 
@@ -55,18 +57,23 @@ def write_folder(
 
     Raises:
         ImportError: plotly or jinja2 is missing.
-        ValueError: ``minus_chance`` without chance levels.
+        ValueError: ``minus_chance`` of one result without chance levels.
         OSError: The folder cannot be written to, or someone else is writing to it.
     """
     path = check_writable(folder)
-    if minus_chance:
-        result.between(0, 0).minus_chance()
+    if isinstance(results, SimilarityResult):
+        if minus_chance:
+            results.between(0, 0).minus_chance()
+        with only_writer(path), changed_as_one(path, outdated) as new:
+            _write_files(new, results, figures, minus_chance)
+            write_report(new / REPORT, results, **report)
+        return path / REPORT
+    for name, result in results.items():
+        place = check_writable(path / name)
+        with only_writer(place), changed_as_one(place, outdated) as new:
+            _write_files(new, result, figures, minus_chance and result.chance is not None)
     with only_writer(path), changed_as_one(path, outdated) as new:
-        result.save(new / RESULT)
-        result.to_csv(new / TABLE)
-        if figures:
-            _write_sheets(new, result, minus_chance)
-        write_report(new / REPORT, result, **report)
+        write_report(new / REPORT, results, **report)
     return path / REPORT
 
 
@@ -105,6 +112,14 @@ def write_figures(folder: str | os.PathLike[str], result: SimilarityResult) -> l
     for path, grid in zip(paths, result.grids(), strict=True):
         plot_grids([grid], path=path)
     return paths
+
+
+def _write_files(folder: Path, result: SimilarityResult, figures: bool, minus_chance: bool) -> None:
+    """All of a result but the page."""
+    result.save(folder / RESULT)
+    result.to_csv(folder / TABLE)
+    if figures:
+        _write_sheets(folder, result, minus_chance)
 
 
 def _write_sheets(folder: Path, result: SimilarityResult, minus_chance: bool) -> None:
