@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -70,6 +73,43 @@ def test_any_attack(run: Run, tmp_path: Path, options: tuple[object, ...], said:
     ],
 )
 def test_attacks_that_are_none(
+    run: Run, tmp_path: Path, options: tuple[object, ...], message: str
+) -> None:
+    result = run("compare", "resnet-8", *FEW, *options, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+@pytest.fixture
+def inverting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of the package of corruptions one that has a single one."""
+    package = SimpleNamespace(
+        get_corruption_names=lambda subset: ["fog"],
+        corrupt=lambda image, corruption_name, severity: 255 - image,
+    )
+    monkeypatch.setitem(sys.modules, "imagecorruptions", cast(ModuleType, package))
+
+
+@pytest.mark.usefixtures("inverting")
+def test_corruptions(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    corrupted = ("--size", 32, "--attack", "corruption:fog@5")
+    result = run("compare", "resnet-8", *FEW, *corrupted, "--out", out)
+    assert result.exit_code == 0, result.output
+    report = (out / "report.html").read_text().replace("&#39;", "'")
+    assert "Each model saw corrupted images: Corruption('fog', severity=5)" in report
+
+
+@pytest.mark.usefixtures("inverting")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--attack", "corruption:fgo"), "got 'fgo'; did you mean 'fog'"),
+        (("--attack", "corruption:fog@6"), "severity must be @1 to @5, got '@6'"),
+        (("--attack", "corruption:fog", "--eps", 0.1), "a severity (@1 to @5), not --eps"),
+    ],
+)
+def test_corruptions_that_are_none(
     run: Run, tmp_path: Path, options: tuple[object, ...], message: str
 ) -> None:
     result = run("compare", "resnet-8", *FEW, *options, "--out", tmp_path / "out")

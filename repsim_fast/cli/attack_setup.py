@@ -11,6 +11,7 @@ import typer
 
 from repsim_fast import attacks
 from repsim_fast._core.suggestions import did_you_mean
+from repsim_fast.attacks import corruptions
 from repsim_fast.training import Ramp
 
 from . import ramps
@@ -35,6 +36,8 @@ _TRANSFORMS: dict[str, Callable[..., Any]] = {
     "rotation": attacks.RotationTranslation,
     "snow": attacks.SnowAttack,
 }
+# How a common corruption is written; without a severity it is 3.
+CORRUPTION = "corruption:NAME@SEVERITY"
 ONE_STEP = ("fgsm", "rs-fgsm", "n-fgsm")
 _RESTARTED = ("pgd", "apgd", "apgd-dlr", "apgd-t")
 
@@ -151,10 +154,15 @@ def compared_attack(
     """One of all attacks there are, for what networks are to see in a comparison.
 
     Raises:
+        ImportError: The package of common corruptions is missing.
         ValueError: No such attack, or an option that it does not have.
     """
-    known = sorted((*ATTACKS, *_TRANSFORMS))
-    if (given := name.strip().lower()) not in known:
+    known = sorted((*ATTACKS, *_TRANSFORMS, CORRUPTION))
+    given = name.strip().lower()
+    kind, _, which = given.partition(":")
+    if kind == "corruption":
+        return _corruption(option, which, {"--eps": eps, "--attack-steps": steps}, seed)
+    if given not in known:
         near = did_you_mean(given, known)
         raise ValueError(
             f"{option} must be one of {', '.join(known)}, got {name!r}"
@@ -170,6 +178,24 @@ def compared_attack(
     if given == "rotation" and wanted:
         raise ValueError(f"{option}: rotation has no radius and no steps, got {wanted}")
     return _TRANSFORMS[given](seed=seed, **wanted)
+
+
+def _corruption(option: str, text: str, others: dict[str, Any], seed: int) -> attacks.Corruption:
+    """The common corruption that "fog" or "fog@5" means."""
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise ValueError(f"{option}: a corruption has a severity (@1 to @5), not {given[0]}")
+    name, at, severity = text.partition("@")
+    known = corruptions.names()
+    if name not in known:
+        near = did_you_mean(name, known)
+        raise ValueError(
+            f"{option} must be {CORRUPTION} with NAME one of {', '.join(known)}, got {name!r}"
+            + (f";{near}" if near else "")
+        )
+    if at and severity not in ("1", "2", "3", "4", "5"):
+        raise ValueError(f"{option}: severity must be @1 to @5, got {'@' + severity!r}")
+    return attacks.Corruption(name, severity=int(severity or 3), seed=seed)
 
 
 def build_attack(

@@ -17,6 +17,7 @@ from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.processes import local_device, processes
 from repsim_fast._core.signals import undisturbed
+from repsim_fast.attacks import Corruption
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.report.folder import write_folder
 from repsim_fast.report.library import plotly_js
@@ -173,7 +174,8 @@ Attack = Annotated[
     typer.Option(
         metavar="NAME",
         help="Show each model its own adversarial images: pgd, apgd, autoattack, fgsm, jpeg, snow, "
-        "rotation, ... (a wrong name lists all; default: images as they are).",
+        "rotation, ... (a wrong name lists all), or the images corrupted, such as "
+        "corruption:fog@5, severities 1 to 5 (default: images as they are).",
     ),
 ]
 AttackSteps = Annotated[
@@ -388,7 +390,11 @@ def attacks_on(networks: dict[str, Any], make: Callable[[], Any] | None) -> dict
 
 
 def _introduction(make: Callable[[], Any] | None) -> str:
-    return "" if make is None else f"Each model saw its own adversarial images: {make()!r}."
+    if make is None:
+        return ""
+    made = make()
+    shown = "corrupted images" if isinstance(made, Corruption) else "its own adversarial images"
+    return f"Each model saw {shown}: {made!r}."
 
 
 @contextlib.contextmanager
