@@ -40,7 +40,7 @@ def text(longest: int = LONGEST_TEXT) -> Schema:
     def check(value: Any, where: str) -> None:
         if not isinstance(value, str) or len(value) > longest:
             raise _wrong(where, f"a text of at most {longest} characters", value)
-        if any(0xD800 <= ord(c) < 0xE000 for c in value):
+        if not value.isascii() and any(0xD800 <= ord(c) < 0xE000 for c in value):
             raise _wrong(where, "a text of whole characters", ascii(value))
 
     return check

@@ -84,7 +84,8 @@ class Playback(Watch):
         place: Device on which the comparison computes; None for the CPU.
 
     Attributes:
-        rows: The accumulator's number of each layer, once the first batch is there.
+        rows: The accumulator's number of each layer, successive ones, once the first batch is
+            there.
     """
 
     def __init__(
@@ -128,22 +129,23 @@ class Playback(Watch):
         if not self.rows:
             numbers = new_rows(len(self.recording.layers))
             self.rows = dict(zip(self.recording.layers, numbers, strict=True))
-        entries = self.recording.entries(batch, part)
-        for position, (layer, entry) in enumerate(zip(self.rows, entries, strict=True)):
-            row = self.rows[layer]
-            here = entry if self._place is None else entry.to(self._place)
-            if self.recording.keep == "grams":
-                wanted = packed_size(rows, self._accumulator.centering or "none")
-                if entry.shape != (wanted,):
-                    got = tuple(entry.shape)
-                    raise self.damaged(number, layer, f"expected {wanted} numbers, got {got}")
-                self._accumulator.add_gram(row, here, self._scales[position])
-            else:
-                if entry.dim() != 2 or len(entry) != rows:
-                    got = tuple(entry.shape)
-                    raise self.damaged(number, layer, f"expected {rows} rows, got {got}")
-                # Cloned: at a file's odd addresses kernels round differently.
-                self._accumulator.add(row, here.clone() if here is entry else here)
+        if self.recording.keep == "grams":
+            grams = self.recording.grams(batch, part)
+            wanted = packed_size(rows, self._accumulator.centering or "none")
+            if grams.shape[1] != wanted:
+                what = f"expected {wanted} numbers, got {grams.shape[1]}"
+                raise self.damaged(number, next(iter(self.rows)), what)
+            here = grams if self._place is None else grams.to(self._place)
+            self._accumulator.add_grams(min(self.rows.values()), here, self._scales)
+            return rows
+        features = self.recording.features(batch, part)
+        for (layer, row), entry in zip(self.rows.items(), features, strict=True):
+            if entry.dim() != 2 or len(entry) != rows:
+                got = tuple(entry.shape)
+                raise self.damaged(number, layer, f"expected {rows} rows, got {got}")
+            # Cloned: at a file's odd addresses kernels round differently.
+            here = entry.clone() if self._place is None else entry.to(self._place, copy=True)
+            self._accumulator.add(row, here)
         return rows
 
     def damaged(self, number: int, layer: str, what: str) -> ValueError:

@@ -167,9 +167,13 @@ class Recording:
             for batch in mine:
                 yield batch, part
 
-    def entries(self, batch: RecordedBatch, part: Part) -> Iterator[Tensor]:
-        """Of each layer what was kept of a batch: a packed Gram (m,) or features (n, p)."""
-        return part.entries(batch.number, self._rows, self.keep)
+    def grams(self, batch: RecordedBatch, part: Part) -> Tensor:
+        """Packed Grams (layers, m) of a batch, where they are what was kept."""
+        return part.grams(batch.number, self._rows)
+
+    def features(self, batch: RecordedBatch, part: Part) -> Iterator[Tensor]:
+        """Of each layer the features (n, p) of a batch, where they are what was kept."""
+        return part.features(batch.number, self._rows)
 
     def scale(self, layer: int) -> Tensor:
         """Norm of one sample's features of a layer, in the dtype of its Gram."""

@@ -112,29 +112,33 @@ class Part(NamedTuple):
     header: dict[str, Any]
     tensors: MappedTensors
 
-    def entries(self, batch: int, rows: Sequence[int], keep: str) -> Iterator[Tensor]:
-        """What was kept of rows in the batch with this number, (m,) or (n, p) each.
+    def grams(self, batch: int, rows: Sequence[int]) -> Tensor:
+        """The packed Grams (k, m) of rows in the batch with this number.
 
         They lie in the file as they are, but for numbers of 16 bits that were chosen for it, which
         come as float32.
         """
-        grams: Tensor | None = self.tensors.get(f"{batch}") if keep == "grams" else None
-        if grams is not None and (grams.dim() != 2 or len(grams) <= max(rows)):
+        grams: Tensor = self.tensors.get(f"{batch}")
+        if grams.dim() != 2 or len(grams) <= max(rows):
             raise ValueError(f"{batch}: expected a Gram of each layer, got {tuple(grams.shape)}")
-        exponents: Tensor | None = None
-        if f"{batch}.exponents" in self.tensors.names:
-            exponents = self.tensors.get(f"{batch}.exponents").clone()
-            if exponents.dtype != torch.int16 or exponents.shape <= (max(rows),):
-                raise ValueError(f"{batch}.exponents: expected int16, one for each layer")
-        if grams is not None:
-            chosen = grams if len(rows) == len(grams) else grams[list(rows)]
-            if exponents is not None:
-                chosen = _expanded(chosen, exponents[list(rows)])
-            yield from chosen
-            return
+        exponents = self._exponents(batch, rows)
+        chosen = grams if len(rows) == len(grams) else grams[list(rows)]
+        return chosen if exponents is None else _expanded(chosen, exponents[list(rows)])
+
+    def features(self, batch: int, rows: Sequence[int]) -> Iterator[Tensor]:
+        """The features (n, p) of rows in the batch with this number, as `grams` has Grams."""
+        exponents = self._exponents(batch, rows)
         for row in rows:
             found = self.tensors.get(f"{batch}.{row}")
             yield found if exponents is None else _expanded(found[None], exponents[row, None])[0]
+
+    def _exponents(self, batch: int, rows: Sequence[int]) -> Tensor | None:
+        if f"{batch}.exponents" not in self.tensors.names:
+            return None
+        exponents: Tensor = self.tensors.get(f"{batch}.exponents").clone()
+        if exponents.dtype != torch.int16 or exponents.shape <= (max(rows),):
+            raise ValueError(f"{batch}.exponents: expected int16, one for each layer")
+        return exponents
 
 
 def part_path(folder: Path, number: int) -> Path:

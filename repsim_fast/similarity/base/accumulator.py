@@ -105,11 +105,11 @@ class Accumulator(Taker, Protocol):
 
     @property
     def centering(self) -> Centering | None:
-        """Of the packed Grams that ``add_gram`` takes in place of features; None: it takes none."""
+        """Of the packed Grams that ``add_grams`` takes instead of features; None: it takes none."""
 
-    def add_gram(self, layer: int, gram: Tensor, scale: Tensor) -> None:
-        """Take for one layer the packed Gram (m,) of features one sample of which had a norm of
-        ``scale`` (), which were there before."""
+    def add_grams(self, first: int, grams: Tensor, scales: Sequence[Tensor]) -> None:
+        """Take for layers from ``first`` on their packed Grams (k, m), of features one sample of
+        which had a norm of its scale () each, which were there before."""
 
     def pool(self, layers: Sequence[int], processes: Processes) -> None:
         """Become in the first process, by what all others send it, what one would be that had been

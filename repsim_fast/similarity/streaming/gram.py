@@ -51,18 +51,23 @@ class GramAccumulator(GramBuffer):
         # (L, L) of the biased form: Σ n HSIC of batches, on average over all orders of their
         # samples in one of two layers.
         self._by_chance: Tensor | None = None
+        self._product = torch.empty(0, 0)  # (L, L) of the latest batch
         self._n_batches = 0
         self._rows_are_samples = True
         self._largest = torch.zeros(0)  # (L,) largest root mean square Gram entry of any batch
 
     def end_batch(self, n: int, *, of: int | None = None, number: int | None = None) -> None:
         """Add the HSIC of all pairs of layers; refuse the batch if a Gram is not finite."""
-        hsic = self._cka.batch_hsic(self.grams, n=n)
-        mean_square = hsic.diagonal() / (hsic_scale(n, self._cka.estimator) * self._width)
+        grams, scale = self.grams, hsic_scale(n, self._cka.estimator)
+        if grams.dtype == torch.float32 and self._product.shape[0] != len(grams):
+            self._product = grams.new_empty(len(grams), len(grams))
+        out = self._product if grams.dtype == torch.float32 else None
+        product = self._cka.batch_product(grams, n=n, out=out)
+        mean_square = product.diagonal().double() / self._width
         finite = torch.isfinite(mean_square)
         if not bool(finite.all()):
             raise NotFiniteError((~finite).nonzero().flatten().tolist())
-        self._cka.add(hsic, n=n, number=number)
+        self._cka.add(product, n=n, number=number, scale=scale)
         if self.centering == "double":
             by_chance = n * self._hsic_by_chance(n)
             self._by_chance = by_chance + (0 if self._by_chance is None else self._by_chance)
@@ -112,24 +117,24 @@ class GramAccumulator(GramBuffer):
         traces = self._buffer[: self._size, diagonal].double().sum(dim=1)
         return torch.outer(traces, traces) * (hsic_scale(n, self._cka.estimator) / (n - 1))
 
-    def _chance(self, constant: Tensor) -> tuple[Tensor | None, str]:
+    def _chance(self, value: Tensor, constant: Tensor) -> tuple[Tensor | None, str]:
         """Chance level (L, L), and how it was found or why not."""
         if not self._rows_are_samples:
             return None, SEVERAL_ROWS
         if self._by_chance is None:
-            level, note = torch.zeros_like(self._cka.hsic()), BY_CONSTRUCTION
+            level, note = torch.zeros_like(value), BY_CONSTRUCTION
         else:
             sizes = (self._cka.hsic().diagonal() * self._cka.n_samples).sqrt()
             level, note = self._by_chance / torch.outer(sizes, sizes), EXACT
-        return _without_value(level, constant), note
+        return _drop(level, constant), note
 
     def compute(self, *, bare: bool = False) -> Similarities:
         """CKA and jackknife standard errors; NaN for constant layers."""
         cka = self._cka.compute()
         constant = self._constant_layers()
-        value = _without_value(cka.value, constant)
-        error = _without_value(cka.standard_error, constant)
-        chance, chance_note = self._chance(constant)
+        value = _drop(cka.value, constant)
+        error = _drop(cka.standard_error, constant)
+        chance, chance_note = self._chance(value, constant)
         one_batch = len(cka.group_samples) < 2
         unsure = ~value.diagonal().isnan() & error.diagonal().isnan() & (not one_batch)
         return Similarities(
@@ -158,12 +163,12 @@ class GramAccumulator(GramBuffer):
         return (self._largest <= resolution).nonzero().flatten()
 
 
-def _without_value(
+def _drop(
     matrix: Tensor,  # (L, L)
     layers: Tensor,
 ) -> Tensor:
-    """A copy with NaN in the rows and columns of some layers."""
-    matrix, layers = matrix.clone(), layers.to(matrix.device)
+    """Put NaN into the rows and columns of some layers."""
+    layers = layers.to(matrix.device)
     matrix[layers] = math.nan
     matrix[:, layers] = math.nan
     return matrix

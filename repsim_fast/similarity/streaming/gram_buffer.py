@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -103,23 +104,24 @@ class GramBuffer:
                 self._fit_buffer(self._width, self._buffer.dtype, self._buffer.device)
         self._rows[layer].copy_(self._rows[of])
 
-    def add_gram(
+    def add_grams(
         self,
-        layer: int,
-        gram: Tensor,  # (m,)
-        scale: Tensor,  # ()
+        first: int,
+        grams: Tensor,  # (k, m)
+        scales: Sequence[Tensor],  # k of ()
     ) -> None:
-        """Take a packed Gram that was taken before, of features one sample of which had a norm of
-        ``scale``."""
-        if layer >= self._size:
-            self.scales.append(scale)
-            self._size = layer + 1
-        device = self._buffer.device if self._width else gram.device
-        if len(gram) != self._width or layer >= len(self._rows):
-            self._fit_buffer(len(gram), gram.dtype, device)
-        elif gram.dtype == torch.float64 != self._buffer.dtype:
-            self._fit_buffer(self._width, gram.dtype, device)
-        self._rows[layer].copy_(gram)
+        """Take packed Grams that were taken before, of successive layers, of features one sample
+        of which had a norm of its scale."""
+        end = first + len(grams)
+        if end > self._size:
+            self.scales += scales[self._size - first :]
+            self._size = end
+        device = self._buffer.device if self._width else grams.device
+        if grams.shape[1] != self._width or end > len(self._rows):
+            self._fit_buffer(grams.shape[1], grams.dtype, device)
+        elif grams.dtype == torch.float64 != self._buffer.dtype:
+            self._fit_buffer(self._width, grams.dtype, device)
+        self._buffer[first:end].copy_(grams)
 
     def _serve(
         self, kind: tuple[int, torch.dtype, torch.device], layer: int, features: Tensor

@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import TypeVar
 
 import torch
@@ -23,6 +22,9 @@ from repsim_fast.similarity.base.factor import sample_gram
 # is 0.18 for the fewest that many representations leave.
 MAX_GROUPS, FEWEST_GROUPS = 64, 16
 GROUPS_BYTES = 256 << 20
+
+# Cells of a matrix that are worked on at a time: some such blocks of float64 fit in a core's cache.
+_BLOCK = 1 << 16
 
 # Mean square entry of a Gram from which on float32 products have all their digits: what they lose
 # below the smallest normal number is less than what rounding loses.
@@ -163,6 +165,17 @@ class MinibatchCKA:
         Arguments are those of `update`, and so are the errors but for those of single entries:
         a Gram that is not finite has no finite HSIC with itself, and one too small about 0.
         """
+        return self.batch_product(grams, n=n).double() * hsic_scale(n, self.estimator)
+
+    def batch_product(
+        self,
+        grams: Tensor,  # (L, m)
+        *,
+        n: int,
+        out: Tensor | None = None,  # (L, L) float32
+    ) -> Tensor:
+        """Inner products (L, L) of the Grams of one batch, float32 or float64: `batch_hsic` in
+        units of `hsic_scale`, in ``out`` or a tensor of its own."""
         least = max(2, MIN_SAMPLES[CENTERING[self.estimator]])
         if n < least:
             raise ValueError(
@@ -178,17 +191,18 @@ class MinibatchCKA:
             raise ValueError(
                 f"grams: expected {self._size} representations as before, got {grams.shape[0]}"
             )
-        product = centered_gram(grams, centering="none")
+        product = centered_gram(grams, centering="none", out=out)
         if product.dtype == torch.float32 and not _exact(product.detach().diagonal(), grams):
             product = sample_gram(grams)
-        return product.double() * hsic_scale(n, self.estimator)
+        return product
 
     def add(
         self,
-        hsic: Tensor,  # (L, L) float64
+        hsic: Tensor,  # (L, L)
         *,
         n: int,
         number: int | None = None,
+        scale: float = 1.0,
     ) -> None:
         """Adds one batch of n samples by its HSIC, as `batch_hsic` returns it.
 
@@ -197,6 +211,7 @@ class MinibatchCKA:
             n: Its samples.
             number: Its number among all batches, later than those before; batches of neighbouring
                 numbers are one group. Default: the next one.
+            scale: Unit of ``hsic``, which then may be float32.
 
         Raises:
             ValueError: Not a square matrix, or of another size than earlier batches, or a number
@@ -214,10 +229,10 @@ class MinibatchCKA:
             self._join_pairs()
         group = number // self._group_size
         if group in self._groups:
-            self._groups[group] += hsic * n
+            self._groups[group].add_(hsic, alpha=scale * n)
             self._group_samples[group] += n
         else:
-            self._groups[group] = hsic * n
+            self._groups[group] = hsic.double() * (scale * n)
             self._group_samples[group] = n
         self._next = number + 1
         self.n_samples += n
@@ -308,9 +323,17 @@ class MinibatchCKA:
         Raises:
             RuntimeError: No batch has been added.
         """
+        return self._sum() / self.n_samples
+
+    def _sum(self) -> Tensor:
+        """Σ n_b HSIC^b (L, L) of all batches."""
         if not self._groups:
             raise RuntimeError("MinibatchCKA: no batch has been added; call update() first")
-        return reduce(torch.add, self._groups.values()) / self.n_samples
+        first, *others = self._groups.values()
+        total = first.clone()
+        for group in others:
+            total += group
+        return total
 
     def compute(self) -> CKAEstimate:
         """CKA and its standard error for every pair.
@@ -318,28 +341,35 @@ class MinibatchCKA:
         Raises:
             RuntimeError: No batch has been added.
         """
-        total = self.hsic() * self.n_samples
-        value = _cka(total)
-        count = len(self._groups)
-        if count < 2:
-            error = torch.full_like(value, math.nan)
-        else:
-            mean = torch.zeros_like(value)
-            squares = torch.zeros_like(value)
-            for group in self._groups.values():
+        total = self._sum()
+        own = total.diagonal()
+        groups = list(self._groups.values())
+        left = [own - group.diagonal() for group in groups]
+        values, errors = [], []
+        # A block of rows after the other, so that what is in between stays in the cache.
+        step = max(1, _BLOCK // max(1, len(total)))
+        for start in range(0, max(1, len(total)), step):
+            block = slice(start, start + step)
+            value = _ratio(total[block], own[block], own)
+            values.append(value)
+            mean, squares = torch.zeros_like(value), torch.zeros_like(value)
+            for group, rest in zip(groups, left, strict=True):
                 # Deviations from the estimate, not the values themselves: their squares would
                 # cancel.
-                deviation = _cka(total - group) - value
-                mean += deviation / count
+                deviation = _ratio(total[block] - group[block], rest[block], rest) - value
+                mean += deviation / len(groups)
                 squares += deviation.square()
-            variance = (squares - count * mean.square()).clamp_min(0.0)
-            error = (variance * (count - 1) / count).sqrt()
+            variance = (squares - len(groups) * mean.square()).clamp_min(0.0)
+            errors.append((variance * (len(groups) - 1) / len(groups)).sqrt())
+        value, error = torch.cat(values), torch.cat(errors)
+        if len(groups) < 2:
+            error = torch.full_like(value, math.nan)
         return CKAEstimate(
             value,
             error,
             self.n_samples,
             self.n_batches,
-            torch.stack(list(self._groups.values())),
+            torch.stack(groups),
             tuple(self._group_samples.values()),
         )
 
@@ -362,13 +392,6 @@ def _without_each(
     sums: Tensor,  # (G, ...)
 ) -> Tensor:
     return sums.sum(dim=0) - sums
-
-
-def _cka(
-    hsic: Tensor,  # (L, L)
-) -> Tensor:
-    own = hsic.diagonal()
-    return _ratio(hsic, own, own)
 
 
 def _ratio(

@@ -137,9 +137,10 @@ class SampleAccumulator:
         """Keep the features of another layer for this one too."""
         self._batch[layer] = self._batch[of]
 
-    def add_gram(self, layer: int, gram: Tensor, scale: Tensor) -> None:
+    def add_grams(self, first: int, grams: Tensor, scales: Sequence[Tensor]) -> None:
         """Raises TypeError: no Gram of a batch tells what all samples together have."""
-        raise TypeError(f"{self.measure.info.name} takes features, got a Gram of layer {layer}")
+        name = self.measure.info.name
+        raise TypeError(f"{name} takes features, got Grams of layers from {first} on")
 
     def end_batch(self, n: int, *, of: int | None = None, number: int | None = None) -> None:
         """Store the batch, unless something in it is not finite."""

@@ -58,9 +58,9 @@ class Several:
 
     centering = None  # of Grams there is one measure, and no other could use them
 
-    def add_gram(self, layer: int, gram: Tensor, scale: Tensor) -> None:
+    def add_grams(self, first: int, grams: Tensor, scales: Sequence[Tensor]) -> None:
         """Raises TypeError: not all measures can use a Gram."""
-        raise TypeError(f"several measures take features, got a Gram of layer {layer}")
+        raise TypeError(f"several measures take features, got Grams of layers from {first} on")
 
     def add(self, layer: int, features: Tensor) -> None:
         """Take the features of one layer."""
