@@ -71,9 +71,11 @@ def said(arguments: list[str], environment: dict[str, str], before: str = "") ->
         (["--help"], {}, "Compare networks layer by layer."),
         (["--version"], {}, "(torch "),
         (["comapre"], {}, "'compare'"),
+        (["demo", "--help"], {}, "repsim-fast demo"),
+        (["report", "--help"], {}, "repsim-fast report"),
         ([], completing("repsim-fast com"), "compare"),
     ],
-    ids=["help", "version", "typing error", "completion"],
+    ids=["help", "version", "typing error", "help of demo", "help of report", "completion"],
 )
 def test_what_computes_nothing_does_without_torch(
     arguments: list[str], environment: dict[str, str], shown: str

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
 from repsim_fast._core.files import check_writable
-from repsim_fast._core.model_state import usable_device
-from repsim_fast._core.precision import native_half
-from repsim_fast.data import ImageData
+
+if TYPE_CHECKING:
+    import torch
+
+    from repsim_fast.data import ImageData
 
 
 def parse_channels(text: str | None) -> list[float] | None:
@@ -88,6 +89,10 @@ def choose_autocast(name: str | None, device: torch.device) -> torch.dtype | Non
     Raises:
         ValueError: It is none of those there are.
     """
+    import torch
+
+    from repsim_fast._core.precision import native_half
+
     if name == "auto":
         return native_half(device)
     choices = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -116,6 +121,10 @@ def choose_device(name: str | None) -> torch.device:
     Raises:
         RuntimeError: There is no such device.
     """
+    import torch
+
+    from repsim_fast._core.model_state import usable_device
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
