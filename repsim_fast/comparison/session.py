@@ -142,9 +142,7 @@ def labelled(
     first, second = np.ix_(order, order)
 
     def picked(values: Any) -> Any:
-        if values is None or order == list(range(values.shape[-1])):
-            return None if values is None else values.cpu().numpy()  # without a copy of much
-        return values.cpu().numpy()[..., first, second]
+        return None if values is None else values.cpu().numpy()[..., first, second]
 
     def by_layer(reasons: Mapping[int, str]) -> dict[str, dict[str, str]]:
         return {
