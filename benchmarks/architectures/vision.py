@@ -18,6 +18,7 @@ CLASSIFIERS = {
     "efficientnet_b0": 32,
     "googlenet": 32,
     "inception_v3": 75,
+    "maxvit_t": 224,
     "mnasnet0_5": 32,
     "mobilenet_v2": 32,
     "mobilenet_v3_small": 32,
