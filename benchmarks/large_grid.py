@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import resource
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 
 import torch
+from memory import peak_memory
 from timing import machine, machine_name, write_json
 from torch import Tensor
 
@@ -44,27 +42,6 @@ def fill(store: FeatureStore, layers: int, samples: int) -> None:
         for key, weights in maps.items():
             noise = torch.randn(BATCH, weights.shape[1], generator=generator)
             store.append(key, (x @ weights + 0.1 * noise + 0.3).relu_(), copy=False)
-
-
-@contextmanager
-def peak_memory() -> Iterator[list[float]]:
-    """Largest anonymous memory (GiB) while the block runs; mapped files do not count."""
-    peak, done = [0.0], threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            lines = Path("/proc/self/status").read_text().splitlines()
-            anonymous = next(int(x.split()[1]) for x in lines if x.startswith("RssAnon"))
-            peak[0] = max(peak[0], anonymous / 2**20)
-            sleep(0.05)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
 
 
 def reference(name: str, x: Tensor, y: Tensor) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -329,11 +329,7 @@ class MinibatchCKA:
         """Σ n_b HSIC^b (L, L) of all batches."""
         if not self._groups:
             raise RuntimeError("MinibatchCKA: no batch has been added; call update() first")
-        first, *others = self._groups.values()
-        total = first.clone()
-        for group in others:
-            total += group
-        return total
+        return _added(self._groups.values())
 
     def compute(self) -> CKAEstimate:
         """CKA and its standard error for every pair.
@@ -391,7 +387,17 @@ def without_each_group(
 def _without_each(
     sums: Tensor,  # (G, ...)
 ) -> Tensor:
-    return sums.sum(dim=0) - sums
+    # One after the other: the order of `sum` hangs on strides, and so would the last bit of a cell.
+    return _added(sums) - sums
+
+
+def _added(groups: Iterable[Tensor]) -> Tensor:
+    """Their sum, in their order; of at least one."""
+    first, *others = groups
+    total = first.clone()
+    for group in others:
+        total += group
+    return total
 
 
 def _ratio(
