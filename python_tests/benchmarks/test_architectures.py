@@ -39,7 +39,7 @@ def test_results_are_equal_and_failures_known() -> None:
     ran = [row for row in held if "max_error" in row]
     assert len(ran) >= 60
     assert [row["case"] for row in held if "failed" in row] == ["graphs: SchNet, molecules"]
-    # Of random images wide layers make rows at right angles: values are in the last digits of Grams.
+    # Of random images wide layers make rows at right angles: Grams have values in last digits.
     beyond = {row["name"]: row["max_error"] for row in ran if row["max_error"] > EQUAL}
     assert set(beyond) <= {"maxvit_t", "video.r2plus1d_18", "optical_flow.raft_small"}
     assert all(error < 20 * EQUAL for error in beyond.values())
