@@ -37,7 +37,7 @@ napoleon_custom_sections = [
     ("Warns", "params_style"),
 ]
 
-_OUTSIDE = re.compile(r"\[([^\]]+)\]\((\.\./[^)#]+)(#[^)]*)?\)")
+_OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./[^)#]+)(#[^)]*)?\)")  # links, no pictures
 
 
 def _without_links_outside(app: Any, page: str, source: list[str]) -> None:
