@@ -44,6 +44,14 @@ LAYERS_OF_TWO: dict[str, Any] = {  # encoder and decoder
     "decoder_start_token_id": 1,
 }
 EXPERTS = {**HEADS, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+WINDOWS = {
+    "image_size": 32,
+    "patch_size": 2,
+    "embed_dim": 16,
+    "depths": [1, 2],
+    "num_heads": [2, 4],
+    "window_size": 4,
+}
 PATCHES: dict[str, Any] = {
     **{k: SMALL[k] for k in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
     "intermediate_size": 48,
@@ -211,22 +219,8 @@ OF_IMAGES: dict[str, dict[str, Any]] = {
     "RegNet": {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1], "groups_width": 8},
     "ResNet": {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1]},
     "Segformer": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
-    "Swin": {
-        "image_size": 32,
-        "patch_size": 2,
-        "embed_dim": 16,
-        "depths": [1, 2],
-        "num_heads": [2, 4],
-        "window_size": 4,
-    },
-    "Swinv2": {
-        "image_size": 32,
-        "patch_size": 2,
-        "embed_dim": 16,
-        "depths": [1, 2],
-        "num_heads": [2, 4],
-        "window_size": 4,
-    },
+    "Swin": WINDOWS,
+    "Swinv2": WINDOWS,
     "ViT": PATCHES,
     "ViTMSN": PATCHES,
     "Yolos": {**PATCHES, "image_size": [32, 32], "num_detection_tokens": 4},
