@@ -10,19 +10,14 @@ import pytest
 import torch
 
 import repsim_fast
+from python_tests.support.forked import run_python
 from repsim_fast import build_info
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def setup(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "setup.py", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
+    return run_python(ROOT / "setup.py", *arguments, cwd=ROOT, env=environment)
 
 
 def test_build_info_says_what_was_built():
@@ -49,13 +44,7 @@ space = {{"__file__": "setup.py", "__name__": "__main__"}}
 exec(open("setup.py").read(), space)
 {after}
 """
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
+    return run_python(script, cwd=ROOT, env=environment)
 
 
 def test_forced_cuda_fails_loudly_without_a_compiler():
@@ -192,7 +181,7 @@ def test_missing_core_says_how_to_build():
         "try:\n    from repsim_fast import ops\n"
         "except ImportError as error:\n    print(error)"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    run = run_python(script)
     assert "pip install --no-build-isolation ." in run.stdout
 
 

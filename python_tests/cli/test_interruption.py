@@ -3,8 +3,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from torch import Tensor
 
 from python_tests.support.commands import TRAIN, Run
+from python_tests.support.forked import Forked
 from repsim_fast import SimilarityResult
 from repsim_fast._core.locks import only_writer
 from repsim_fast.data import ImageData
@@ -28,6 +27,17 @@ def _interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+# Signals that whoever runs the tests ignores (nohup) would be ignored in the command, too.
+_COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+from repsim_fast.cli import main
+main()
+"""
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
@@ -35,20 +45,15 @@ def test_interrupted_training_resumes(run: Run, tmp_path: Path, number: int, cod
     out, whole = tmp_path / "network.safetensors", tmp_path / "whole.safetensors"
     command = [*TRAIN, "--epochs", "40", "--limit", "32", "--test-limit", "10"]
     command += ["--device", "cpu"]  # to the bit, which convolutions on a GPU are not
-    process = subprocess.Popen(
-        [sys.executable, "-m", "repsim_fast", *command, "--out", str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # One that whoever runs the tests ignores (nohup) would be ignored there, too.
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
-    )
+    running = Forked(_COMMAND, *command, "--out", out)
     log, state = (out.with_suffix(".training") / n for n in ("log.jsonl", "resume.safetensors"))
-    while process.poll() is None and not state.exists():
+    while running.process.is_alive() and not state.exists():
         time.sleep(0.01)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
+    assert running.process.pid is not None
+    os.kill(running.process.pid, number)
+    ended = running.wait(60)
+    errors = ended.stderr
+    assert ended.returncode == code, errors
     assert "the same command with --resume goes on" in errors
     assert "Traceback" not in errors
     assert not out.exists()

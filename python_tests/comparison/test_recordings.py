@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from python_tests.support.forked import run_python
 from repsim_fast import Recording, SimilarityResult, compare, record
 from repsim_fast.comparison import recording_files
 from repsim_fast.comparison.recording_files import INDEX, part_path
@@ -532,8 +531,7 @@ record(Net(int(sys.argv[2])), x, sys.argv[1], name="m", batch_size=5, every=2)
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system knows no SIGKILL")
 def test_a_killed_recording_goes_on(tmp_path: Path) -> None:
     def run(folder: str, kill_at: int) -> int:
-        command = [sys.executable, "-c", _KILLED, str(tmp_path / folder), str(kill_at)]
-        return subprocess.run(command, check=False, timeout=300).returncode
+        return run_python(_KILLED, tmp_path / folder, kill_at).returncode
 
     # Passes of one batch begin with those by which layers' samples are found.
     assert run("x", 7) == -signal.SIGKILL

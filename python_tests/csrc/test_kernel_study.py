@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from benchmarks.gpu_summary import lines
 from benchmarks.kernels import operators
 from benchmarks.kernels.study import GRAM_ERROR, Kernels, finished, gram_runs
 from benchmarks.timing import machine
+from python_tests.support.forked import run_python
 from python_tests.support.op_tester import devices
 
 HERE = Path(__file__).resolve().parent
@@ -63,8 +62,9 @@ def test_single_passes_have_a_limit(kernels: Kernels, version: int, limit: int) 
 
 def rows_of(script: str, out: Path) -> list[dict[str, Any]]:
     """What a script writes without a GPU, and what it prints of it."""
-    command = [sys.executable, str(SCRIPTS / script), "--device", "cpu", "--out", str(out)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = run_python(SCRIPTS / script, "--device", "cpu", "--out", out)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout
     content = json.loads(out.read_text())
     assert content["machine"]["commit"]
     rows: list[dict[str, Any]] = content["rows"]
@@ -96,8 +96,7 @@ def test_every_path_is_checked_without_a_gpu(tmp_path: Path) -> None:
 
 
 def test_the_program_for_compute_sanitizer_is_right() -> None:
-    command = [sys.executable, str(HERE / "small_shapes.py"), "--device", "cpu"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = run_python(HERE / "small_shapes.py", "--device", "cpu").stdout
     assert printed.startswith("0 failures in ")
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from python_tests.support.forked import run_python
 from python_tests.support.level_results import features, results
 from python_tests.support.op_tester import relative_error
 from repsim_fast import build_info
@@ -22,13 +22,8 @@ LEVELS = ("baseline", "avx2", "avx512", "avx512_vnni")
 
 def in_a_process(level: str, out: Path) -> subprocess.CompletedProcess[str]:
     """The level is chosen once a process."""
-    return subprocess.run(
-        [sys.executable, "-m", "python_tests.support.level_results", str(out)],
-        cwd=ROOT,
-        env={**os.environ, "REPSIM_SIMD": level},
-        capture_output=True,
-        text=True,
-    )
+    script = ROOT / "python_tests" / "support" / "level_results.py"
+    return run_python(script, out, cwd=ROOT, env={"REPSIM_SIMD": level, "PYTHONPATH": str(ROOT)})
 
 
 @pytest.fixture(scope="module")

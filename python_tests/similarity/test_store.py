@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from python_tests.support.forked import run_python
 from repsim_fast.similarity import FeatureStore, grid
 
 
@@ -81,7 +80,7 @@ def test_files_of_a_killed_process_are_swept(tmp_path):
         "store = FeatureStore(memory=0, folder=sys.argv[1]); store.append(0, torch.ones(5, 5))\n"
         "os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    assert run_python(code, tmp_path).returncode == -9
     (left,) = tmp_path.rglob("*.npy")
     with FeatureStore(memory=0, folder=tmp_path) as store:
         filled(store)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from .forked import Forked
 
 ROOT = Path(__file__).parents[2]
 _START = """
@@ -38,30 +37,19 @@ def launch(script: str, size: int, folder: Path, *, timeout: float = 250.0) -> l
     Raises:
         AssertionError: One is still running after ``timeout`` seconds.
     """
-    path = folder / "script.py"
-    path.write_text(_START + script + _END)
     (folder / "meeting").unlink(missing_ok=True)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(path), str(rank), str(size), str(folder)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(size)
-    ]
+    environment = {"PYTHONPATH": str(ROOT)}
+    program = _START + script + _END
+    processes = [Forked(program, rank, size, folder, env=environment) for rank in range(size)]
     ended = []
     try:
         for rank, process in enumerate(processes):
             try:
-                output, _ = process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired:
+                done = process.wait(timeout)
+            except TimeoutError:
                 raise AssertionError(f"process {rank} hangs") from None
-            ended.append(Ended(process.returncode, output))
+            ended.append(Ended(done.returncode, done.stdout + done.stderr))
     finally:
         for process in processes:
-            process.kill()
-            process.wait()
+            process.end()
     return ended
