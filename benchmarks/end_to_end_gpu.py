@@ -76,6 +76,7 @@ class Settings:
     # Images by size of the batches. Activations of few are still in the cache when their Gram reads
     # them, but the GPU waits for Python more often.
     images: tuple[tuple[int, int], ...] = ((128, 10_000), (32, 2_500))
+    network: str = "resnet50"
     side: int = 224
     checked: int = 64  # images of the check, in two batches
     attacked: int = 64
@@ -87,7 +88,14 @@ class Settings:
 def small(device: str) -> Settings:
     return Settings(
         device,
-        **{"images": ((8, 16),), "side": 32, "checked": 16, "attacked": 2, "profiled": 1},
+        **{
+            "network": "resnet18",
+            "images": ((8, 16),),
+            "side": 32,
+            "checked": 16,
+            "attacked": 2,
+            "profiled": 1,
+        },
         **{"rounds": 1, "attack_rounds": 1},
     )
 
@@ -112,12 +120,12 @@ class Images:
 
 
 def networks(settings: Settings) -> list[nn.Module]:
-    """Two ResNet-50 in eval mode, their batch norms calibrated, for activations of usual size."""
+    """Two ResNets in eval mode, their batch norms calibrated, for activations of usual size."""
     models = []
     for seed in range(2):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = torchvision.models.resnet50(weights=None)
+            model = torchvision.models.get_model(settings.network, weights=None)
         model = model.to(settings.device, memory_format=torch.channels_last)
         (images,) = Images(settings, settings.checked, settings.checked)
         with torch.no_grad():

@@ -38,8 +38,9 @@ def train(
         OutOfTime: There is more to train.
         RuntimeError: A training failed.
     """
-    # Fresh processes: a fork would take over the locks of torch's threads.
-    context = multiprocessing.get_context("spawn")
+    # Forked from a fresh process: a fork of this one would take over the locks of torch's threads.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["numpy", "torch"])
     threads = max(1, torch.get_num_threads() // processes)
     work_of_one = (build, preset, work, list(recipes), deadline, threads)
     workers = [context.Process(target=_share, args=work_of_one) for _ in range(processes)]

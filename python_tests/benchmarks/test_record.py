@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from python_tests.support.forked import run_python
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 HERE, THERE = ({"processor": "one", "commit": commit} for commit in ("new", "old"))
@@ -28,17 +28,15 @@ def test_case(case, record):
 def run(folder: Path, seconds: float, *options: str) -> dict[str, Any]:
     """The results file after a run of the benchmark above."""
     (folder / "test_made_up.py").write_text(BENCHMARK.replace("SECONDS", str(seconds)))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider"]
+    command = ["-q", "-p", "conftest", "-p", "no:cacheprovider"]
     command += ["-c", os.devnull, f"--rootdir={folder}", "--record-to", str(folder / "out")]
     paths = os.pathsep.join([str(BENCHMARKS), os.environ.get("PYTHONPATH", ""), os.getcwd()])
-    result = subprocess.run(
-        [*command, "test_made_up.py", *options],
+    result = run_python(
+        "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))",
+        *command, "test_made_up.py", *options,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        env={"PYTHONPATH": paths},
+    )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     held: dict[str, Any] = json.loads((folder / "out" / "made_up.json").read_text())
     return held

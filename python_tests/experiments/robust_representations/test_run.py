@@ -170,7 +170,11 @@ def test_the_networks_named_before_are_those_that_a_question_trains(monkeypatch,
     for name, fake in {"load": model, "history": history, "train": model}.items():
         monkeypatch.setattr(lab.networks, name, fake)
     monkeypatch.setattr(lab, "accuracy", lambda recipe, *_: (model(recipe), SCORES)[1])
-    monkeypatch.setattr(pooled, "GROUPS", 3)  # more cost time only
+    # More, and pictures, cost time only.
+    monkeypatch.setattr(pooled, "GROUPS", 2)
+    monkeypatch.setattr(measures, "OTHERS", ("cca",))
+    monkeypatch.setattr(pooled, "MEASURES", {"cka": {}, "cca": {}})
+    monkeypatch.setattr(Report, "picture", lambda *_: None)
     for number, question in QUESTIONS.items():
         if sweep and number not in ("Q4", "Q5", "Q6"):  # those that ask for networks of a sweep
             continue
