@@ -88,15 +88,14 @@ class Settings:
 def small(device: str) -> Settings:
     return Settings(
         device,
-        **{
-            "network": "resnet18",
-            "images": ((8, 16),),
-            "side": 32,
-            "checked": 16,
-            "attacked": 2,
-            "profiled": 1,
-        },
-        **{"rounds": 1, "attack_rounds": 1},
+        network="resnet18",
+        images=((8, 16),),
+        side=32,
+        checked=16,
+        attacked=2,
+        profiled=1,
+        rounds=1,
+        attack_rounds=1,
     )
 
 
