@@ -9,16 +9,11 @@ from typing import Annotated
 import typer
 
 from repsim_fast._core.files import check_writable
-from repsim_fast.comparison.recording import Recording
-from repsim_fast.comparison.result import SimilarityResult
-from repsim_fast.report import load_folder
-from repsim_fast.report.folder import write_folder
 
-from .compare import Out, say_where, show
-from .models import short_names
 from .options import Threads
+from .run_options import Results
+from .shown import say_where, show
 from .threads import choose_threads
-from .zoo import expand
 
 Known = Annotated[
     Path,
@@ -38,7 +33,7 @@ More = Annotated[
 ]
 
 
-def extend(result: Known, recordings: More, out: Out, threads: Threads = None) -> None:
+def extend(result: Known, recordings: More, out: Results, threads: Threads = None) -> None:
     """Add models to a comparison of recordings, without running those that are there.
 
     \b
@@ -46,6 +41,14 @@ def extend(result: Known, recordings: More, out: Out, threads: Threads = None) -
       repsim-fast record new.safetensors --data digits --out recordings
       repsim-fast extend out/compare recordings/new --out out/extended
     """
+    from repsim_fast.comparison.recording import Recording
+    from repsim_fast.comparison.result import SimilarityResult
+    from repsim_fast.report import load_folder
+    from repsim_fast.report.folder import write_folder
+
+    from .models import short_names
+    from .zoo import expand
+
     choose_threads(threads)
     arguments = expand(recordings)
     opened = [Recording.open(argument) for argument in arguments]

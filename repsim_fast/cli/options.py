@@ -55,6 +55,7 @@ Size = Annotated[
         help="Bring all images to this size (default: as they are).",
     ),
 ]
+Split = Annotated[str, typer.Option(metavar="NAME", help="'test' or 'train' images.")]
 # Half of what torch takes, since seeds of several networks are this one plus their position.
 Seed = Annotated[
     int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of everything random.")
@@ -81,6 +82,15 @@ Autocast = Annotated[
         "bfloat16 where processor or GPU multiply it natively (default: none).",
     ),
 ]
+
+
+def typed_options(context: typer.Context) -> set[str]:
+    """Names of the options that stand on the command line."""
+    return {
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
 
 
 def choose_autocast(name: str | None, device: torch.device) -> torch.dtype | None:

@@ -12,8 +12,23 @@ import typer
 
 from repsim_fast._core.files import check_writable
 
-from .attack_setup import Norm, Radius
-from .compare import (
+from .attack_setup import Norm, Radius, attack_maker, attacks_on
+from .options import (
+    Autocast,
+    DataSpec,
+    Device,
+    Mean,
+    Seed,
+    Size,
+    Split,
+    Std,
+    Threads,
+    choose_autocast,
+    choose_device,
+    describe,
+    parse_channels,
+)
+from .run_options import (
     Attack,
     AttackSteps,
     BatchSize,
@@ -26,27 +41,8 @@ from .compare import (
     Passes,
     ProductPrecision,
     Shuffle,
-    Split,
-    attack_maker,
-    attacks_on,
-)
-from .models import open_models, short_names
-from .options import (
-    Autocast,
-    DataSpec,
-    Device,
-    Mean,
-    Seed,
-    Size,
-    Std,
-    Threads,
-    choose_autocast,
-    choose_device,
-    describe,
-    parse_channels,
 )
 from .threads import choose_threads
-from .zoo import echo_recording, expand, is_recording
 
 Out = Annotated[
     Path, typer.Option(metavar="DIR", help="Folder for the recordings, one folder each.")
@@ -122,6 +118,9 @@ def record(
     """
     from repsim_fast.comparison.record import record as record_model
     from repsim_fast.data import load
+
+    from .models import open_models, short_names
+    from .zoo import echo_recording, expand, is_recording
 
     where = choose_device(device)
     mixed = choose_autocast(autocast, where)
