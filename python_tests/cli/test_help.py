@@ -188,7 +188,7 @@ def test_what_computes_nothing_does_without_torch(
 
 
 def test_options_are_completed() -> None:
-    assert said([], completing("repsim-fast compare --ma")).split() == ["--maps"]
+    assert said([], completing("repsim-fast compare --min")).split() == ["--minus-chance"]
 
 
 def test_defaults_of_train_are_those_of_python() -> None:

@@ -22,7 +22,6 @@ from .errors import Interrupted
 from .options import (
     Autocast,
     Device,
-    MaybeData,
     Mean,
     Seed,
     Size,
@@ -43,6 +42,8 @@ from .run_options import (
     Layers,
     Limit,
     MapsForm,
+    Mask,
+    MaybeInputs,
     Models,
     Passes,
     ProductPrecision,
@@ -115,7 +116,7 @@ CudaGraph = Annotated[
 def compare(
     models: Models,
     out: Results,
-    data: MaybeData = None,
+    data: MaybeInputs = None,
     split: Split = "test",
     size: Size = None,
     limit: Limit = None,
@@ -123,6 +124,7 @@ def compare(
     std: Std = None,
     layers: Layers = None,
     maps: MapsForm = "flatten",
+    mask: Mask = None,
     channels: ChannelsPlace = None,
     calls: Calls = "all",
     measure: MeasureNames = "cka",
@@ -164,12 +166,12 @@ def compare(
     """
     from repsim_fast._core.processes import local_device, processes
     from repsim_fast.comparison.compare import compare as compare_models
-    from repsim_fast.data import load
     from repsim_fast.report.folder import write_folder
     from repsim_fast.report.library import plotly_js
     from repsim_fast.similarity import get_measure
 
-    from .models import open_published, size_for
+    from .inputs import load_inputs
+    from .models import open_published
     from .zoo import expand, open_zoo, say_what
 
     measures = [name.strip() for name in measure.split(",")]
@@ -191,8 +193,10 @@ def compare(
         published = open_published(arguments, given)
         images = None
         if data is not None:
-            size = size_for(published) if size is None else size
-            images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
+            images = load_inputs(
+                data, split, size=size, limit=limit, seed=seed, attack=attack, mean=mean,
+                published=published, progress=progress,
+            )  # fmt: skip
         zoo = open_zoo(arguments, images, seed=seed, given=given, published=published)
         on = "" if images is None else f" on {describe(images)}"
         if group.first:
@@ -206,6 +210,7 @@ def compare(
                 layers=layers,
                 # compare names those there are
                 maps=cast(Any, maps),
+                mask=mask,
                 channels=cast(Any, channels),
                 calls=cast(Any, calls),
                 measure=measures,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .options import IMAGES
+
 Models = Annotated[
     list[str],
     typer.Argument(
@@ -22,6 +24,22 @@ Models = Annotated[
     ),
 ]
 Results = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")]
+_INPUTS = typer.Option(
+    "--data",
+    metavar="SPEC",
+    show_default=False,
+    help=f"{IMAGES} Or FILE.npz or FILE.safetensors with arrays by the names of the network's "
+    "arguments, such as input_ids and attention_mask.",
+)
+InputsSpec = Annotated[str, _INPUTS]
+MaybeInputs = Annotated[str | None, _INPUTS]  # where there may be recordings alone
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Array of --data that says which tokens are real (default: attention_mask, if there).",
+    ),
+]
 Limit = Annotated[
     int | None,
     typer.Option(min=4, metavar="N", help="Use only N images, drawn at random."),
