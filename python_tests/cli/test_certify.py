@@ -106,7 +106,7 @@ def test_ctrl_c_says_what_takes_less(
     def interrupted(*_: object, **__: object) -> Certificates:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("repsim_fast.cli.certify.certificates_of", interrupted)
+    monkeypatch.setattr("repsim_fast.verification.certify", interrupted)
     result = run("certify", noisy, *FEW, "--out", tmp_path / "radii.json")
     assert result.exit_code == 130
     assert "a smaller --limit or fewer copies (--n) take less" in result.output

@@ -84,7 +84,7 @@ def test_an_unfinished_training_is_not_overwritten(
     assert run(*command).exit_code == 0, "a finished one may be done again"
 
     # One killed at any time since: in its epochs, or before its last lines wrote the checkpoint.
-    monkeypatch.setattr("repsim_fast.cli.train._save", lambda *_, **__: os.kill(os.getpid(), 2))
+    monkeypatch.setattr("repsim_fast.cli.train_run.save", lambda *_, **__: os.kill(os.getpid(), 2))
     assert run(*command, "--epochs", 2).exit_code == 130
     state = (tmp_path / "network.training" / "resume.safetensors").read_bytes()
     monkeypatch.undo()

@@ -94,13 +94,13 @@ def test_a_stopped_tuning_goes_on(
     paths = [tmp_path / "whole.safetensors", tmp_path / "resumed.safetensors"]
     options = ("--init", compact, *QUICK, "--epochs", 2)
     assert run("train", *options, "--out", paths[0]).exit_code == 0
-    from repsim_fast.cli import train as command
+    from repsim_fast.cli import train_run
 
     def stopped(*_: object) -> str:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "_epoch_line", stopped)
+        patch.setattr(train_run, "_epoch_line", stopped)
         assert run("train", *options, "--out", paths[1]).exit_code != 0
     result = run("train", *options, "--resume", "--out", paths[1])
     assert result.exit_code == 0, result.output

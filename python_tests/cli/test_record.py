@@ -61,6 +61,22 @@ def test_extend(run: Run, tmp_path: Path, networks: Path) -> None:
     assert "name: expected one that is not among" in again.output
 
 
+def test_extend_several_measures(run: Run, tmp_path: Path, networks: Path) -> None:
+    options = ("--keep", "features", "--layers", "fc")
+    assert run("record", networks, *options, "--out", tmp_path / "rec", *FEW).exit_code == 0
+    pgd, standard = tmp_path / "rec" / "pgd", tmp_path / "rec" / "standard"
+    measures = ("--measure", "cka,rsa", "--jackknife", 0, "--permutations", 0)
+    assert run("compare", pgd, *measures, "--out", tmp_path / "one").exit_code == 0
+    done = run("extend", tmp_path / "one", standard, "--out", tmp_path / "two")
+    assert done.exit_code == 0, done.output
+    assert "which has a switch of measures" in done.output
+    assert run("compare", pgd, standard, *measures, "--out", tmp_path / "want").exit_code == 0
+    for measure in ("cka", "rsa"):
+        got, want = (load_folder(tmp_path / name / measure) for name in ("two", "want"))
+        assert got.models == want.models == ("pgd", "standard")
+        np.testing.assert_allclose(got.value, want.value, atol=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:recordings of 'pgd' are stored in float16")
 def test_options_reach_the_recording(run: Run, tmp_path: Path, networks: Path) -> None:
     options = ["--keep", "features", "--stored", "float16", "--maps", "pool", "--layers", "stage*"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from python_tests.comparison.made_result import make
 from python_tests.support.commands import Run
+from repsim_fast.comparison.result import load
+from repsim_fast.report import load_folder
 
 
 def test_one_result_with_figures(run: Run, tmp_path: Path) -> None:
@@ -31,6 +36,26 @@ def test_several_measures(run: Run, tmp_path: Path) -> None:
     again = run("report", files[0], files[0], "--out", tmp_path / "page.html")
     assert again.exit_code == 1
     assert "must be different files" in again.output
+
+
+def test_a_folder_of_several_measures_stands_for_all(run: Run, tmp_path: Path) -> None:
+    made, both = make((2, 2)), tmp_path / "both"
+    for measure in ("rsa", "cca"):
+        replace(made, measure=measure).save(both / measure / "result.safetensors")
+    made.save(both / ".next" / "result.safetensors")  # of a change that has not come to pass
+    done = run("report", both, "--out", tmp_path / "page.html", "--figures", tmp_path / "figures")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.index("<h2>cca</h2>") < text.index("<h2>rsa</h2>")
+    assert text.count("<h2>") == 2
+    assert sorted(path.name for path in tmp_path.glob("figures/*/*-a-b.png")) == [
+        "cca-a-b.png",
+        "rsa-a-b.png",
+    ]
+    inside = f"but in {both / 'cca'}, {both / 'rsa'}, of a measure each: give one of them"
+    for loader in (load, load_folder):
+        with pytest.raises(FileNotFoundError, match=re.escape(inside)):
+            loader(both)
 
 
 def test_no_result(run: Run, tmp_path: Path) -> None:

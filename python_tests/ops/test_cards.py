@@ -37,7 +37,6 @@ def put_in(monkeypatch: pytest.MonkeyPatch, name: str, capability: tuple[int, in
     monkeypatch.setattr(extension, "cuda_missing", "")
     monkeypatch.setattr(cards._C, "build_info", lambda: {"cuda_architectures": DEFAULT})
     monkeypatch.setattr(cards, "card_missing", ASKED_ANEW)
-    monkeypatch.setattr(info, "card_missing", cards.card_missing)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: name)

@@ -7,17 +7,12 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import typer
-from torch import Tensor, nn
 
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.tensor_files import write_tensors
-from repsim_fast.analysis.estimates import wilson_interval
-from repsim_fast.data import ImageData
-from repsim_fast.training import Accuracy, evaluate
 
 from .attack_setup import (
     AttackNames,
@@ -29,21 +24,19 @@ from .attack_setup import (
     Out,
     Radius,
     Restarts,
-    Split,
     Steps,
     attack_names,
     build_attack,
     radius_of,
 )
 from .errors import Interrupted
-from .models import check_channels
-from .models import load as load_network
 from .options import (
     DataSpec,
     Device,
     Mean,
     Seed,
     Size,
+    Split,
     Std,
     Threads,
     check_out,
@@ -53,6 +46,13 @@ from .options import (
 )
 from .tables import format_table
 from .threads import choose_threads
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from repsim_fast.data import ImageData
+    from repsim_fast.training import Accuracy
 
 
 def attack(
@@ -89,6 +89,9 @@ def attack(
       repsim-fast attack robust.safetensors --data digits --attack fgsm,pgd,apgd --eps 0.1
     """
     from repsim_fast.data import load
+
+    from .models import check_channels
+    from .models import load as load_network
 
     if out is not None:
         check_out(out, ".safetensors")
@@ -131,6 +134,8 @@ def _attacked(
     keep: bool,
 ) -> tuple[Accuracy, list[tuple[Tensor, Tensor]]]:
     """Accuracies and, to ``keep``, each batch's adversarial images and which were withstood."""
+    from repsim_fast.training import evaluate
+
     found: list[tuple[Tensor, Tensor]] = []
 
     def keep_batch(adv: Tensor, right: Tensor) -> None:
@@ -153,6 +158,8 @@ def _attacked(
 
 def _rows(accuracy: Accuracy) -> list[dict[str, Any]]:
     """Those of the images as they are and under each attack."""
+    from repsim_fast.analysis.estimates import wilson_interval
+
     shares = {"as they are": accuracy.clean}
     for name, share in accuracy.under.items():
         shares["attacked" if len(accuracy.under) == 1 else name] = share
@@ -171,6 +178,8 @@ def _save(
     accuracy: Accuracy,
     about: dict[str, Any],
 ) -> None:
+    import torch
+
     tensors = {
         "images": torch.cat([batch for batch, _ in found]).contiguous(),
         "labels": images.labels.cpu().contiguous(),

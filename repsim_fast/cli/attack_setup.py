@@ -4,37 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from repsim_fast import attacks
+from repsim_fast._core.ramp import Ramp
 from repsim_fast._core.suggestions import did_you_mean
-from repsim_fast.attacks import corruptions
-from repsim_fast.training import Ramp
 
 from . import ramps
 
+if TYPE_CHECKING:
+    from repsim_fast.attacks import Corruption
+
 # Radii that papers on CIFAR-10 report.
 _RADIUS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
-ATTACKS: dict[str, Callable[..., Any]] = {
-    "pgd": attacks.PGD,
-    "fgsm": attacks.FGSM,
-    "rs-fgsm": attacks.RSFGSM,
-    "n-fgsm": attacks.NFGSM,
-    "mi-fgsm": attacks.MIFGSM,
-    "apgd": attacks.APGD,
-    "apgd-dlr": lambda eps, **options: attacks.APGD(eps, loss="dlr", **options),
-    "apgd-t": attacks.APGDTargeted,
-    "autoattack": attacks.AutoAttack,
+# Names of attacks, and of the classes of `repsim_fast.attacks` that they stand for.
+ATTACKS = {
+    "pgd": "PGD",
+    "fgsm": "FGSM",
+    "rs-fgsm": "RSFGSM",
+    "n-fgsm": "NFGSM",
+    "mi-fgsm": "MIFGSM",
+    "apgd": "APGD",
+    "apgd-dlr": "APGD",
+    "apgd-t": "APGDTargeted",
+    "autoattack": "AutoAttack",
 }
+# What such a name says of the attack besides.
+_SETTINGS = {"apgd-dlr": {"loss": "dlr"}}
 # Attacks that transform images, whose radii are of their own kinds.
-_TRANSFORMS: dict[str, Callable[..., Any]] = {
-    "gabor": attacks.GaborAttack,
-    "jpeg": attacks.JPEGAttack,
-    "rotation": attacks.RotationTranslation,
-    "snow": attacks.SnowAttack,
+_TRANSFORMS = {
+    "gabor": "GaborAttack",
+    "jpeg": "JPEGAttack",
+    "rotation": "RotationTranslation",
+    "snow": "SnowAttack",
 }
 # How a common corruption is written; without a severity it is 3.
 CORRUPTION = "corruption:NAME@SEVERITY"
@@ -113,7 +118,6 @@ Out = Annotated[
         help="Where to save the adversarial images, *.safetensors (default: nowhere).",
     ),
 ]
-Split = Annotated[str, typer.Option(metavar="NAME", help="'test' or 'train' images.")]
 Limit = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Use only N images, drawn at random."),
@@ -157,6 +161,8 @@ def compared_attack(
         ImportError: The package of common corruptions is missing.
         ValueError: No such attack, or an option that it does not have.
     """
+    from repsim_fast import attacks
+
     known = sorted((*ATTACKS, *_TRANSFORMS, CORRUPTION))
     given = name.strip().lower()
     kind, _, which = given.partition(":")
@@ -177,11 +183,35 @@ def compared_attack(
     wanted = {key: value for key, value in options.items() if value is not None}
     if given == "rotation" and wanted:
         raise ValueError(f"{option}: rotation has no radius and no steps, got {wanted}")
-    return _TRANSFORMS[given](seed=seed, **wanted)
+    return getattr(attacks, _TRANSFORMS[given])(seed=seed, **wanted)
 
 
-def _corruption(option: str, text: str, others: dict[str, Any], seed: int) -> attacks.Corruption:
+def attack_maker(
+    name: str | None, *, norm: str, eps: float | None, steps: int | None, seed: int
+) -> Callable[[], Any] | None:
+    """What makes the attack anew, each time from the same random start; None without one.
+
+    Raises:
+        ValueError: No such attack, or an option that it does not have.
+    """
+    if name is None:
+        return None
+    make = partial(compared_attack, "--attack", name, norm=norm, eps=eps, steps=steps, seed=seed)
+    make()  # which says what is wrong with it
+    return make
+
+
+def attacks_on(networks: dict[str, Any], make: Callable[[], Any] | None) -> dict[str, Any] | None:
+    """For each network the attack on it, from the same random start."""
+    if make is None or not networks:
+        return None
+    return {name: partial(make(), network) for name, network in networks.items()}
+
+
+def _corruption(option: str, text: str, others: dict[str, Any], seed: int) -> Corruption:
     """The common corruption that "fog" or "fog@5" means."""
+    from repsim_fast.attacks import Corruption, corruptions
+
     given = [name for name, value in others.items() if value is not None]
     if given:
         raise ValueError(f"{option}: a corruption has a severity (@1 to @5), not {given[0]}")
@@ -195,7 +225,7 @@ def _corruption(option: str, text: str, others: dict[str, Any], seed: int) -> at
         )
     if at and severity not in ("1", "2", "3", "4", "5"):
         raise ValueError(f"{option}: severity must be @1 to @5, got {'@' + severity!r}")
-    return attacks.Corruption(name, severity=int(severity or 3), seed=seed)
+    return Corruption(name, severity=int(severity or 3), seed=seed)
 
 
 def build_attack(
@@ -206,6 +236,8 @@ def build_attack(
     Raises:
         ValueError: An option that the attack does not have.
     """
+    from repsim_fast import attacks
+
     options: dict[str, Any] = {"norm": norm, "seed": seed}
     options["execution"] = "fast" if fast else "exact"
     if steps is not None:
@@ -216,4 +248,4 @@ def build_attack(
         if name not in _RESTARTED:
             raise ValueError(f"--restarts: only for {', '.join(_RESTARTED)}, got {name!r}")
         options["restarts"] = restarts
-    return ATTACKS[name](eps, **options)
+    return getattr(attacks, ATTACKS[name])(eps, **_SETTINGS.get(name, {}), **options)

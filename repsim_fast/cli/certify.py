@@ -8,41 +8,42 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from torch import nn
 from tqdm import tqdm
 
 from repsim_fast._core.files import replacing
 from repsim_fast._core.locks import only_writer
-from repsim_fast.data import ImageData
-from repsim_fast.verification import Certificates, CertifiedAccuracy
-from repsim_fast.verification import certified_accuracy as accuracy_at
-from repsim_fast.verification import certify as certificates_of
 
 from . import certify_bounds as bounded
-from .attack_setup import Checkpoint, Limit, Split
+from .attack_setup import Checkpoint, Limit
 from .errors import Interrupted
-from .models import check_channels, load
 from .options import (
     DataSpec,
     Device,
     Mean,
     Seed,
     Size,
+    Split,
     Std,
     Threads,
     check_out,
     choose_device,
     describe,
     parse_channels,
+    typed_options,
 )
 from .ramps import number
 from .tables import format_table
 from .threads import choose_threads
-from .train_setup import typed_options
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from repsim_fast.data import ImageData
+    from repsim_fast.verification import Certificates, CertifiedAccuracy
 
 _COPIES = 1000
 Sigma = Annotated[
@@ -127,6 +128,9 @@ def certify(
           --resume known.json --out verified.json
     """
     from repsim_fast.data import load as load_images
+    from repsim_fast.verification import certified_accuracy as accuracy_at
+
+    from .models import check_channels, load
 
     bounded.check_typed(method, typed_options(context))
     at = _radii(radii)
@@ -188,6 +192,11 @@ def _certified(
     network: nn.Module, images: ImageData, device: torch.device, settings: dict[str, Any]
 ) -> Certificates:
     """The certificates of all images, a few at a time for the progress bar's sake."""
+    import torch
+
+    from repsim_fast.verification import Certificates
+    from repsim_fast.verification import certify as certificates_of
+
     # One stream of noise for all of them.
     generator = torch.Generator(device).manual_seed(settings["seed"])
     how = {**settings, "seed": generator}

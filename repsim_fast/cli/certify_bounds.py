@@ -7,19 +7,21 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 import typer
-from torch import nn
 
 from repsim_fast._core.files import replacing
-from repsim_fast.data import ImageData
-from repsim_fast.verification import verified_accuracy
 
 from . import ramps
 from .attack_setup import parse_radius
 from .errors import Interrupted
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from repsim_fast.data import ImageData
 
 IMAGES = 32
 CHUNK = 256
@@ -97,6 +99,8 @@ def verify(
     out: Path | None,
 ) -> None:
     """Verified accuracy on the screen and, with ``out``, in a file."""
+    from repsim_fast.verification import verified_accuracy
+
     settings = {**how, "batch_size": how["batch_size"] or IMAGES}
     typer.echo(
         f"verifying {about['checkpoint']} on {about['data']} by {how['method']} within linf "

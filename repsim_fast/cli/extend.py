@@ -9,23 +9,19 @@ from typing import Annotated
 import typer
 
 from repsim_fast._core.files import check_writable
-from repsim_fast.comparison.recording import Recording
-from repsim_fast.comparison.result import SimilarityResult
-from repsim_fast.report import load_folder
-from repsim_fast.report.folder import write_folder
 
-from .compare import Out, say_where, show
-from .models import short_names
 from .options import Threads
+from .run_options import Results
+from .shown import say_where, show
 from .threads import choose_threads
-from .zoo import expand
 
 Known = Annotated[
     Path,
     typer.Argument(
         metavar="RESULT",
         show_default=False,
-        help="A result of recordings: the folder that `repsim-fast compare` wrote, or its file.",
+        help="A result of recordings: the folder that `repsim-fast compare` wrote, of "
+        "one measure or several, or the file of one.",
     ),
 ]
 More = Annotated[
@@ -38,7 +34,7 @@ More = Annotated[
 ]
 
 
-def extend(result: Known, recordings: More, out: Out, threads: Threads = None) -> None:
+def extend(result: Known, recordings: More, out: Results, threads: Threads = None) -> None:
     """Add models to a comparison of recordings, without running those that are there.
 
     \b
@@ -46,14 +42,28 @@ def extend(result: Known, recordings: More, out: Out, threads: Threads = None) -
       repsim-fast record new.safetensors --data digits --out recordings
       repsim-fast extend out/compare recordings/new --out out/extended
     """
+    from repsim_fast.comparison.recording import Recording
+    from repsim_fast.comparison.result import SimilarityResult
+    from repsim_fast.comparison.storage import folders
+    from repsim_fast.report import load_folder
+    from repsim_fast.report.folder import write_folder
+
+    from .models import short_names
+    from .zoo import expand
+
     choose_threads(threads)
     arguments = expand(recordings)
     opened = [Recording.open(argument) for argument in arguments]
-    known = load_folder(result) if result.is_dir() else SimilarityResult.load(result)
+    if result.is_dir():
+        known = {folder.name: load_folder(folder) for folder in folders(result)}
+    else:
+        known = {result.name: SimilarityResult.load(result)}
     check_writable(out)
     for name, recording in zip(short_names(arguments), opened, strict=True):
-        known = known.extend(recording, name=name, progress=sys.stderr.isatty())
+        for measure, before in known.items():
+            known[measure] = before.extend(recording, name=name, progress=sys.stderr.isatty())
     typer.echo("drawing heat maps and report")
-    page = write_folder(out, known)
-    show(known)
-    say_where(page, [known.measure])
+    page = write_folder(out, known if len(known) > 1 else next(iter(known.values())))
+    for extended in known.values():
+        show(extended)
+    say_where(page, list(known))

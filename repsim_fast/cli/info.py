@@ -9,11 +9,9 @@ import platform
 import sys
 from collections.abc import Mapping
 
-import torch
 import typer
 
 import repsim_fast
-from repsim_fast.ops.cards import card_missing
 
 from .version import version_line
 
@@ -77,6 +75,8 @@ def _build(build: Mapping[str, str]) -> dict[str, str]:
 
 
 def _machine(build: Mapping[str, str]) -> dict[str, str]:
+    import torch
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     entries = {
         "system": f"{platform.system()} {platform.machine()}",
@@ -95,12 +95,18 @@ def _machine(build: Mapping[str, str]) -> dict[str, str]:
 
 
 def _no_gpu_reason() -> str:
+    import torch
+
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is a CPU-only build (see pytorch.org to get another)"
     return f"torch has CUDA {torch.version.cuda}, but finds no GPU and driver; all runs on the CPU"
 
 
 def _cuda_kernels(build: Mapping[str, str]) -> str:
+    import torch
+
+    from repsim_fast.ops.cards import card_missing
+
     if not build["cuda_missing"]:
         if not torch.cuda.is_available():
             return "built, loaded, without a GPU to run on"

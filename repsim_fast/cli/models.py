@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 from torch import nn
 
 from repsim_fast.data import ImageData
 from repsim_fast.models.named import SUFFIXES, Opened, brings_its_own, open_model
+
+if TYPE_CHECKING:
+    from .options import Inputs
 
 Normalisation = tuple["list[float] | None", "list[float] | None"]
 """Mean and standard deviation of each channel, from the command line."""
@@ -45,7 +48,7 @@ def size_for(published: Mapping[str, Opened]) -> int | None:
 
 def open_models(
     arguments: Sequence[str],
-    data: ImageData,
+    data: Inputs,
     *,
     seed: int,
     given: Normalisation = (None, None),
@@ -80,13 +83,14 @@ def open_models(
     return shown
 
 
-def _open(argument: str, data: ImageData, seed: int, given: Normalisation) -> Opened:
+def _open(argument: str, data: Inputs, seed: int, given: Normalisation) -> Opened:
     untrained = "=" not in argument and not is_checkpoint(argument)
     mean, std = (None, None) if is_checkpoint(argument) else given
+    images = data if untrained and isinstance(data, ImageData) else None
     return open_model(
         argument,
-        num_classes=len(data.classes) if untrained else None,
-        in_channels=data.images.shape[1] if untrained else None,
+        num_classes=None if images is None else len(images.classes),
+        in_channels=None if images is None else images.images.shape[1],
         mean=mean,
         std=std,
         seed=seed if untrained else None,
@@ -168,12 +172,14 @@ def load(argument: str, given: Normalisation = (None, None)) -> tuple[nn.Module,
     return model, about
 
 
-def check_channels(model: str, about: Mapping[str, Any], data: ImageData) -> None:
-    """Images of as many channels as the header says.
+def check_channels(model: str, about: Mapping[str, Any], data: Inputs) -> None:
+    """Images of as many channels as the header says; of arrays the network itself will say.
 
     Raises:
         ValueError: Others.
     """
+    if not isinstance(data, ImageData):
+        return
     channels = data.images.shape[1]
     if about.get("in_channels", channels) != channels:
         raise ValueError(

@@ -11,8 +11,12 @@ from repsim_fast._core.files import check_writable
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from repsim_fast.data import ImageData
+
+    Inputs = ImageData | dict[str, Tensor]
+    """What networks are run on: images, or arrays by the names of a network's arguments."""
 
 
 def parse_channels(text: str | None) -> list[float] | None:
@@ -37,15 +41,11 @@ Mean = Annotated[
     ),
 ]
 Std = Annotated[str | None, typer.Option(metavar="NUMBERS", help="Standard deviation, as --mean.")]
-_DATA = typer.Option(
-    "--data",
-    metavar="SPEC",
-    show_default=False,
-    help="Images: 'digits' (built in), a path with parquet files as on the Hugging Face hub, "
-    "'cifar10:PATH' (the folder torchvision downloads) or 'folder:PATH' (one folder a class).",
+IMAGES = (
+    "Images: 'digits' (built in), a path with parquet files as on the Hugging Face hub, "
+    "'cifar10:PATH' (the folder torchvision downloads) or 'folder:PATH' (one folder a class)."
 )
-DataSpec = Annotated[str, _DATA]
-MaybeData = Annotated[str | None, _DATA]  # where there may be recordings alone
+DataSpec = Annotated[str, typer.Option("--data", metavar="SPEC", show_default=False, help=IMAGES)]
 Size = Annotated[
     int | None,
     typer.Option(
@@ -55,6 +55,7 @@ Size = Annotated[
         help="Bring all images to this size (default: as they are).",
     ),
 ]
+Split = Annotated[str, typer.Option(metavar="NAME", help="'test' or 'train' images.")]
 # Half of what torch takes, since seeds of several networks are this one plus their position.
 Seed = Annotated[
     int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of everything random.")
@@ -81,6 +82,15 @@ Autocast = Annotated[
         "bfloat16 where processor or GPU multiply it natively (default: none).",
     ),
 ]
+
+
+def typed_options(context: typer.Context) -> set[str]:
+    """Names of the options that stand on the command line."""
+    return {
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
 
 
 def choose_autocast(name: str | None, device: torch.device) -> torch.dtype | None:
@@ -134,6 +144,8 @@ def choose_device(name: str | None) -> torch.device:
         raise RuntimeError(f"--device {name}: not usable here; there is {others}") from error
 
 
-def describe(images: ImageData) -> str:
-    """What images these are, in a few words."""
+def describe(images: Inputs) -> str:
+    """What images or arrays these are, in a few words."""
+    if isinstance(images, dict):
+        return f"{len(next(iter(images.values()))):,} samples of {', '.join(images)}"
     return repr(images).removeprefix("ImageData(").removesuffix(")")

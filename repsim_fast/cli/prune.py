@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from repsim_fast import pruning
 from repsim_fast._core.locks import only_writer
-from repsim_fast.models import save_checkpoint
 
 from .attack_setup import Checkpoint
-from .models import load
 from .options import check_out
 from .tables import format_table
+
+if TYPE_CHECKING:
+    from repsim_fast.pruning import Report
 
 Sparsity = Annotated[
     float, typer.Option(metavar="SHARE", help="Share of the weights to prune, in [0, 1).")
@@ -63,6 +63,11 @@ def prune(
       repsim-fast train --data digits --init compact.safetensors --method pgd --eps 0.15 \\
           --out tuned.safetensors
     """
+    from repsim_fast import pruning
+    from repsim_fast.models import save_checkpoint
+
+    from .models import load
+
     check_out(out, ".safetensors")
     with only_writer(out):
         network, header = load(checkpoint)
@@ -85,7 +90,7 @@ def _kept(header: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in header.items() if name not in _OF_DENSE}
 
 
-def _rows(left: pruning.Report) -> list[dict[str, Any]]:
+def _rows(left: Report) -> list[dict[str, Any]]:
     return [
         {
             "layer": layer.name,

@@ -7,7 +7,7 @@ import math
 
 import typer
 
-from repsim_fast.training import Ramp
+from repsim_fast._core.ramp import Ramp
 
 SYNTAX = "START..STOP@END or START..STOP@BEGIN-END"
 HELP = (

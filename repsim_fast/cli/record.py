@@ -12,32 +12,14 @@ import typer
 
 from repsim_fast._core.files import check_writable
 
-from .attack_setup import Norm, Radius
-from .compare import (
-    Attack,
-    AttackSteps,
-    BatchSize,
-    Calls,
-    ChannelsPlace,
-    Layers,
-    Limit,
-    MapsForm,
-    Models,
-    Passes,
-    ProductPrecision,
-    Shuffle,
-    Split,
-    attack_maker,
-    attacks_on,
-)
-from .models import open_models, short_names
+from .attack_setup import Norm, Radius, attack_maker, attacks_on
 from .options import (
     Autocast,
-    DataSpec,
     Device,
     Mean,
     Seed,
     Size,
+    Split,
     Std,
     Threads,
     choose_autocast,
@@ -45,8 +27,23 @@ from .options import (
     describe,
     parse_channels,
 )
+from .run_options import (
+    Attack,
+    AttackSteps,
+    BatchSize,
+    Calls,
+    ChannelsPlace,
+    InputsSpec,
+    Layers,
+    Limit,
+    MapsForm,
+    Mask,
+    Models,
+    Passes,
+    ProductPrecision,
+    Shuffle,
+)
 from .threads import choose_threads
-from .zoo import echo_recording, expand, is_recording
 
 Out = Annotated[
     Path, typer.Option(metavar="DIR", help="Folder for the recordings, one folder each.")
@@ -81,7 +78,7 @@ Every = Annotated[
 
 def record(
     models: Models,
-    data: DataSpec,
+    data: InputsSpec,
     out: Out,
     split: Split = "test",
     size: Size = None,
@@ -94,6 +91,7 @@ def record(
     every: Every = 16,
     layers: Layers = None,
     maps: MapsForm = "flatten",
+    mask: Mask = None,
     channels: ChannelsPlace = None,
     calls: Calls = "all",
     batch_size: BatchSize = None,
@@ -121,7 +119,10 @@ def record(
       repsim-fast compare recordings --out out/compare
     """
     from repsim_fast.comparison.record import record as record_model
-    from repsim_fast.data import load
+
+    from .inputs import load_inputs
+    from .models import open_models, short_names
+    from .zoo import echo_recording, expand, is_recording
 
     where = choose_device(device)
     mixed = choose_autocast(autocast, where)
@@ -133,7 +134,9 @@ def record(
     attack_of = attack_maker(attack, norm=norm, eps=eps, steps=attack_steps, seed=seed)
     check_writable(out)
     progress = sys.stderr.isatty()
-    images = load(data, split, size=size, limit=limit, seed=seed, progress=progress)
+    images = load_inputs(
+        data, split, size=size, limit=limit, seed=seed, attack=attack, mean=mean, progress=progress
+    )
     typer.echo(
         f"recording {len(arguments)} networks on {describe(images)}; device {where}, {threads_used}"
     )
@@ -158,6 +161,7 @@ def record(
             layers=layers,
             inputs=None if attacks is None else attacks[name],
             maps=cast(Any, maps),
+            mask=mask,
             channels=cast(Any, channels),
             calls=cast(Any, calls),
             batch_size=batch_size,

@@ -13,7 +13,8 @@ Results = Annotated[
         metavar="RESULT",
         show_default=False,
         help="Files of results, or folders that `repsim-fast compare` wrote; of several, such as "
-        "those of several measures, the page shows the one that is chosen.",
+        "those of several measures, the page shows the one that is chosen. A folder of several "
+        "measures stands for all of them.",
     ),
 ]
 Page = Annotated[Path, typer.Option("--out", metavar="FILE", help="The page (HTML).")]
@@ -36,14 +37,16 @@ def report(results: Results, out: Page, title: Title = None, figures: FiguresFol
       repsim-fast report zoo/ --figures zoo/figures --out report.html
     """
     from repsim_fast.comparison.result import load
+    from repsim_fast.comparison.storage import folders
     from repsim_fast.report import write_figures, write_report
 
     from .options import check_out
 
     check_out(out, ".html")
-    loaded = [load(path) for path in results]
-    names = [_name(path) for path in results]
-    headings = names if len(set(names)) == len(names) else [str(path) for path in results]
+    paths = [one for path in results for one in (folders(path) if path.is_dir() else [path])]
+    loaded = [load(path) for path in paths]
+    names = [_name(path) for path in paths]
+    headings = names if len(set(names)) == len(names) else [str(path) for path in paths]
     if len(set(headings)) < len(headings):
         raise ValueError(f"RESULT must be different files, got {', '.join(headings)}")
     shown = loaded[0] if len(loaded) == 1 else dict(zip(headings, loaded, strict=True))

@@ -6,8 +6,6 @@ import os
 import time
 from pathlib import Path
 
-import torch
-
 _SAMPLE_SECONDS = 0.25
 _STATISTICS = Path("/proc/stat")
 # Columns of a core's line in proc(5): user nice system idle iowait irq softirq ...
@@ -26,6 +24,8 @@ def choose_threads(threads: int | None) -> str:
         threads: The number wanted; None for as many as there are idle cores, at most torch's own
             choice, which is the number of cores or OMP_NUM_THREADS. That variable is obeyed.
     """
+    import torch
+
     most = torch.get_num_threads()
     if threads is None and "OMP_NUM_THREADS" not in os.environ:
         threads = min(most, idle_cores())

@@ -8,10 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from repsim_fast import models
-from repsim_fast.training import Optimisation, methods, recipes, schedules
-from repsim_fast.training.frozen_norms import PARTS
-from repsim_fast.training.optimizers import NAMES
+from repsim_fast._core import names
 
 from . import ramps
 from .attack_setup import ATTACKS, Norm, parse_radius, parse_varying_radius
@@ -23,7 +20,7 @@ ModelName = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help=f"Network: {', '.join(models.available())}. Capitals stand for numbers or names "
+        help=f"Network: {', '.join(names.NETWORKS)}. Capitals stand for numbers or names "
         "of your choice, as in wrn-28-10 or torchvision:resnet18. Not needed with --preset or "
         "--init.",
     ),
@@ -48,7 +45,7 @@ Preset = Annotated[
     typer.Option(
         metavar="NAME",
         help="Train by a published recipe for CIFAR-10, which sets network, method and "
-        f"schedule: {', '.join(recipes.available())}. Options given beside it count, but for "
+        f"schedule: {', '.join(names.RECIPES)}. Options given beside it count, but for "
         "those of the method, which are the recipe's.",
     ),
 ]
@@ -104,7 +101,7 @@ class MethodOptions:
         str,
         typer.Option(
             metavar="NAME",
-            help=f"How to train: {', '.join(methods.available())}. 'ibp' and 'crown-ibp' "
+            help=f"How to train: {', '.join(names.METHODS)}. 'ibp' and 'crown-ibp' "
             "train for verified bounds; of the others all but 'standard', 'noise' and 'smoothing' "
             "are adversarial.",
         ),
@@ -171,7 +168,7 @@ class CourseOptions:
         str,
         typer.Option(
             metavar="NAME",
-            help=f"Course of the learning rate: {', '.join(schedules.available())}.",
+            help=f"Course of the learning rate: {', '.join(names.SCHEDULES)}.",
         ),
     ] = "cosine"
     augment: Annotated[
@@ -190,22 +187,21 @@ class OptimisationOptions:
     optimizer: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help=f"Optimizer: {', '.join(NAMES)}; the two adams want --lr 0.001."
+            metavar="NAME",
+            help=f"Optimizer: {', '.join(names.OPTIMIZERS)}; the two adams want --lr 0.001.",
         ),
     ] = "sgd"
     momentum: Annotated[
         float, typer.Option(metavar="SHARE", help="Momentum of sgd and sam, beta_1 of adam(w).")
-    ] = Optimisation.momentum
+    ] = 0.9
     nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum.")] = False
-    beta2: Annotated[float, typer.Option(metavar="SHARE", help="beta_2 of adam and adamw.")] = (
-        Optimisation.beta2
-    )
+    beta2: Annotated[float, typer.Option(metavar="SHARE", help="beta_2 of adam and adamw.")] = 0.999
     rho: Annotated[
         float, typer.Option(metavar="RADIUS", help="How far sam perturbs the weights.")
-    ] = Optimisation.rho
+    ] = 0.05
     weight_decay: Annotated[
         float, typer.Option(metavar="WEIGHT", help="L2 penalty on the weights.")
-    ] = Optimisation.weight_decay
+    ] = 5e-4
     decay_norms_and_biases: Annotated[
         bool, typer.Option(help="Whether it is on normalisation layers and biases, too.")
     ] = True
@@ -222,7 +218,8 @@ class OptimisationOptions:
         typer.Option(
             "--freeze-bn",
             metavar="PART",
-            help=f"What of batch norms is not trained: {', '.join(PARTS)} (default: nothing).",
+            help=f"What of batch norms is not trained: {', '.join(names.FROZEN_PARTS)} (default: "
+            "nothing).",
         ),
     ] = None
     selectivity: Annotated[

@@ -13,8 +13,9 @@ import torch
 import typer
 
 from repsim_fast import models
+from repsim_fast._core.ramp import Ramp
 from repsim_fast.attacks import PGD
-from repsim_fast.training import Optimisation, Ramp, SelectivityRegulariser, methods, recipes
+from repsim_fast.training import Optimisation, SelectivityRegulariser, methods, recipes
 
 from . import ramps
 from .attack_setup import radius_of
@@ -112,15 +113,6 @@ def _of_the_measurement(method: MethodOptions) -> float:
     if isinstance(radius, Ramp):
         raise ValueError(f"--eps: the training has no radius to change, {ramps.shown(radius)}")
     return radius
-
-
-def typed_options(context: typer.Context) -> set[str]:
-    """Names of the options that stand on the command line."""
-    return {
-        name
-        for name in context.params
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    }
 
 
 def named(model: str | None, init: Path | None, preset: str | None) -> str | None:

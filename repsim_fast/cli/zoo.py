@@ -5,17 +5,19 @@ from __future__ import annotations
 import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 from torch import nn
 
 from repsim_fast.comparison.recording import Recording
 from repsim_fast.comparison.recording_files import INDEX
-from repsim_fast.data import ImageData
 from repsim_fast.models.named import Opened
 
 from .models import Normalisation, open_models, short_names
+
+if TYPE_CHECKING:
+    from .options import Inputs
 
 _CHECKPOINTS = "*.safetensors"
 
@@ -74,7 +76,7 @@ def _models_of(argument: str) -> list[str]:
 
 def open_zoo(
     arguments: Sequence[str],
-    images: ImageData | None,
+    images: Inputs | None,
     *,
     seed: int,
     given: Normalisation = (None, None),

@@ -770,7 +770,7 @@ def load(path: str | os.PathLike[str]) -> SimilarityResult:
     """The result of a file of ``SimilarityResult.save`` or of a folder of ``repsim-fast compare``.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file, or those of several measures in folders inside.
         ValueError: It is no such file, damaged, or of a later version of the format.
 
     Example:
@@ -781,7 +781,10 @@ def load(path: str | os.PathLike[str]) -> SimilarityResult:
         True
     """
     place = Path(path)
-    return SimilarityResult.load(place / storage.FILE_NAME if place.is_dir() else place)
+    if not place.is_dir():
+        return SimilarityResult.load(place)
+    storage.check_one(place)
+    return SimilarityResult.load(place / storage.FILE_NAME)
 
 
 def _merged_chance(

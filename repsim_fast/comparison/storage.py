@@ -67,6 +67,24 @@ def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> Path:
     return Path(path)
 
 
+def folders(place: Path) -> list[Path]:
+    """The folders of results that a folder stands for: itself, or those of each measure inside."""
+    if (place / FILE_NAME).is_file():
+        return [place]
+    inside = (file.parent for file in place.glob(f"*/{FILE_NAME}"))
+    # A name with a dot is one of files on their way to the folder.
+    return sorted(folder for folder in inside if not folder.name.startswith(".")) or [place]
+
+
+def check_one(place: Path) -> None:
+    """Raises FileNotFoundError where a folder has results of several measures, which it names."""
+    if (found := folders(place)) != [place]:
+        raise FileNotFoundError(
+            f"there is no {FILE_NAME} in {str(place)!r}, but in {', '.join(map(str, found))}, of a "
+            "measure each: give one of them"
+        )
+
+
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The fields that :func:`write` wrote, as far as the file's version has them.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from repsim_fast._core.names import NETWORKS, check_same
 from repsim_fast._core.suggestions import did_you_mean
 
 from .cifar_resnet import CifarResNet
@@ -37,6 +38,7 @@ _NETWORKS: list[tuple[str, str, Callable[[re.Match[str], int, int], nn.Module]]]
     ("torchvision:NAME", "torchvision:(.+)", lambda m, n, c: build_torchvision(m[1], n, c)),
     ("timm:NAME", "timm:(.+)", lambda m, n, c: build_timm(m[1], n, c)),
 ]
+check_same(NETWORKS, (name for name, _, _ in _NETWORKS))
 
 # Numbers filled in, for suggestions.
 _EXAMPLES = ("wrn-28-10", "resnet-20", "preactresnet-18-w16", "torchvision:resnet18")
@@ -44,7 +46,7 @@ _EXAMPLES = ("wrn-28-10", "resnet-20", "preactresnet-18-w16", "torchvision:resne
 
 def available() -> list[str]:
     """List the names `build` takes; capitals stand for a number or name of your choice."""
-    return [name for name, _, _ in _NETWORKS]
+    return list(NETWORKS)
 
 
 def build(

@@ -13,6 +13,7 @@ from repsim_fast.comparison.grid import plot_grids
 from repsim_fast.comparison.overview import MODELS_OF_A_SHEET, plot_overview
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.comparison.storage import FILE_NAME as RESULT
+from repsim_fast.comparison.storage import check_one
 from repsim_fast.report.names import file_names
 from repsim_fast.report.page import write_report
 from repsim_fast.report.swap import changed_as_one, check, finish
@@ -83,13 +84,14 @@ def load_folder(folder: str | os.PathLike[str]) -> SimilarityResult:
     A change that a kill interrupted between the first file and the last is finished first.
 
     Raises:
-        FileNotFoundError: There is no manifest.
+        FileNotFoundError: There is no manifest, or results of several measures in folders inside.
         ValueError: Files that are missing or other than the manifest says.
         OSError: Someone is writing to the folder.
     """
     path = Path(folder)
     with only_writer(path):
         finish(path)
+        check_one(path)
         check(path, RESULT)
         return SimilarityResult.load(path / RESULT)
 

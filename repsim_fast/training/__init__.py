@@ -1,5 +1,6 @@
 """Training of standard and robust networks."""
 
+from repsim_fast._core.ramp import Ramp
 from repsim_fast.analysis.selectivity import class_selectivity
 
 from . import methods, recipes, schedules
@@ -10,7 +11,6 @@ from .evaluation import Accuracy, evaluate
 from .history import Epoch, History
 from .optimisation import Optimisation
 from .overfitting import OverfittingDetector
-from .ramps import Ramp
 from .regularisers import SelectivityRegulariser
 from .settings import Evaluation, Saving
 from .trainer import train

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Literal
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # the base of all, also of the caller's own
 
 from repsim_fast._core.model_state import always_in_eval, parameters_frozen
-
-FrozenPart = Literal["statistics", "affine", "both"]
-PARTS = ("statistics", "affine", "both")
+from repsim_fast._core.names import FrozenPart
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 
 from repsim_fast._core.checks import check_autocast, check_choice, check_number, check_whole
+from repsim_fast._core.names import FROZEN_PARTS, OPTIMIZERS, FrozenPart
 
-from .frozen_norms import PARTS, FrozenPart
-from .optimizers import NAMES, OptimizerFactory
+from .optimizers import OptimizerFactory
 from .regularisers import Regulariser
 
 # Options that only some optimizers have.
@@ -97,15 +97,15 @@ class Optimisation:
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must lie in (0, 1), got {self.ema}")
         if self.freeze_batch_norm is not None:
-            check_choice("freeze_batch_norm", self.freeze_batch_norm, PARTS)
+            check_choice("freeze_batch_norm", self.freeze_batch_norm, FROZEN_PARTS)
         check_autocast(None if self.autocast == "auto" else self.autocast)
 
     def _check_optimizer(self) -> None:
         if isinstance(self.optimizer, str):
-            check_choice("optimizer", self.optimizer, NAMES)
+            check_choice("optimizer", self.optimizer, OPTIMIZERS)
         elif not callable(self.optimizer):
             raise TypeError(
-                f"optimizer must be one of {', '.join(NAMES)} or a callable that makes one of "
+                f"optimizer must be one of {', '.join(OPTIMIZERS)} or a callable that makes one of "
                 f"parameter groups, got {type(self.optimizer).__name__}"
             )
         usual = {field.name: field.default for field in fields(self)}

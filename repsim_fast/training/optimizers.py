@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Parameter groups -> optimizer."""
 
-NAMES = ("sgd", "adam", "adamw", "sam")
-
 
 def build(model: nn.Module, lr: float, how: Optimisation) -> torch.optim.Optimizer:
     """The optimizer of the model's parameters at its highest rate.

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from repsim_fast._core.names import RECIPES, check_same
+
 from . import schedules
 from .optimisation import Optimisation
 
@@ -151,6 +153,7 @@ _RECIPES: dict[str, PublishedRecipe] = {
         },
     ),
 }
+check_same(RECIPES, _RECIPES)
 
 
 def available() -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from repsim_fast._core.names import SCHEDULES, check_same
+
 Schedule = Callable[[float], float]
 
 
@@ -34,6 +36,7 @@ _SCHEDULES: dict[str, Schedule] = {
     "cyclic": cyclic,
     "step": step,
 }
+check_same(SCHEDULES, _SCHEDULES)
 
 
 def available() -> list[str]:

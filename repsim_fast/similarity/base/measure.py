@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from repsim_fast._core.names import MEASURES
 from repsim_fast._core.precision import full_precision
 from repsim_fast._core.suggestions import did_you_mean
 from repsim_fast.ops import Precision
@@ -258,14 +259,16 @@ _REGISTER: dict[str, type[Measure[Any]]] = {}
 
 
 def register(measure: MeasureClass) -> MeasureClass:
-    """Class decorator that makes a measure known by its name."""
+    """Class decorator that makes a measure known by its name, which `_core.names` lists."""
+    if measure.info.name not in MEASURES:
+        raise RuntimeError(f"{measure.info.name}: expected among MEASURES of _core/names.py")
     _REGISTER[measure.info.name] = measure
     return measure
 
 
 def measure_names() -> tuple[str, ...]:
     """Names of all measures, similarities first, each kind in alphabetical order."""
-    return tuple(sorted(_REGISTER, key=lambda n: (_REGISTER[n].info.kind == "distance", n)))
+    return MEASURES
 
 
 def measure_info(name: str) -> Info:

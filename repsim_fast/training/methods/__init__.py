@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from repsim_fast.training.ramps import Ramp, ramped
+from repsim_fast._core.names import METHODS, check_same
+from repsim_fast._core.ramp import Ramp
+from repsim_fast.training.ramps import ramped
 
 from .adversarial import adversarial, noise, pgd, standard
 from .base import Method, Progress, TrainingBatch
@@ -30,6 +32,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "ibp": ibp,
     "crown-ibp": crown_ibp,
 }
+check_same(METHODS, _METHODS)
 # Factories that take a ramp themselves, in place of the one that a number stands for.
 _OWN_RAMPS = (ibp, crown_ibp)
 

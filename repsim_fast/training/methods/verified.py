@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from repsim_fast._core.borrow import call
 from repsim_fast._core.model_state import evaluating, unwrap
-from repsim_fast.training.ramps import Ramp
+from repsim_fast._core.ramp import Ramp
 from repsim_fast.verification import Traced, margin_bounds, trace
 
 from .base import Method, TrainingBatch

@@ -1,0 +1,112 @@
+"""Tokens with a mask, and other arrays, as --data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from python_tests.support.commands import Run
+from python_tests.support.sentences import padded, sentences
+from repsim_fast import compare, models
+from repsim_fast.comparison.recording import Recording
+from repsim_fast.data import load_arrays
+from repsim_fast.report import load_folder
+
+CODE = "from python_tests.support.sentences import Encoder\n"
+HOW = ("--layers", "layers.*", "--layers", "norm", "--maps", "tokens", "--threads", 1)
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> str:
+    """Name of a transformer with weights, in code of one's own."""
+    path = tmp_path / "mine.py"
+    path.write_text(CODE)
+    weights = tmp_path / "weights.pt"
+    torch.save(models.load(f"{path}:Encoder", seed=3).state_dict(), weights)
+    return f"{path}:Encoder={weights}"
+
+
+def tokens(folder: Path, length: int, mask: str = "attention_mask") -> Path:
+    found = padded(sentences(40), length)
+    path = folder / f"{length}-{mask}.npz"
+    np.savez(path, **{"input_ids": found["input_ids"], mask: found["attention_mask"]})
+    return path
+
+
+def test_padding_says_nothing(run: Run, tmp_path: Path, net: str) -> None:
+    both = padded(sentences(40), 11)
+    wanted = compare(
+        [models.load(net)], both, layers=["layers.*", "norm"], maps="tokens", progress=False
+    )
+    for length in (11, 24):
+        out = tmp_path / f"out{length}"
+        done = run("compare", net, "--data", tokens(tmp_path, length), *HOW, "--out", out)
+        assert done.exit_code == 0, done.output
+        assert "40 samples of input_ids, attention_mask" in done.output
+        np.testing.assert_allclose(load_folder(out).value, wanted.value, atol=1e-6)
+
+
+def test_recorded(run: Run, tmp_path: Path, net: str) -> None:
+    data = ("--data", tokens(tmp_path, 11), "--limit", 30, "--mask", "attention_mask")
+    made = run("record", net, *data, *HOW, "--out", tmp_path / "rec")
+    assert made.exit_code == 0, made.output
+    (folder,) = (tmp_path / "rec").iterdir()
+    real = load_arrays(data[1], limit=30)["attention_mask"].sum()
+    assert Recording.open(folder).n_samples == int(real)
+    for name, command in {"played": (folder, "--threads", 1), "run": (net, *data, *HOW)}.items():
+        done = run("compare", *command, "--out", tmp_path / name)
+        assert done.exit_code == 0, done.output
+    played, again = (load_folder(tmp_path / name).value for name in ("played", "run"))
+    np.testing.assert_array_equal(played, again)
+
+
+def test_a_mask_by_another_name(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "theirs.py"
+    path.write_text(
+        f"{CODE}class Theirs(Encoder):\n"
+        "    def forward(self, input_ids, real):\n"
+        "        return super().forward(input_ids, real)\n"
+    )
+    data = tokens(tmp_path, 24, "real")
+    command = ("compare", f"{path}:Theirs", "--data", data, *HOW, "--out")
+    for name, mask in {"with": ("--mask", "real"), "without": ()}.items():
+        done = run(*command, tmp_path / name, *mask)
+        assert done.exit_code == 0, done.output
+    named, unnamed = (load_folder(tmp_path / name).value for name in ("with", "without"))
+    assert float(np.abs(named - unnamed).max()) > 1e-3
+    wrong = run(*command, tmp_path / "wrong", "--mask", "attention_mask")
+    assert wrong.exit_code == 1
+    assert "the model's inputs have no 'attention_mask'" in wrong.output
+
+
+def test_images_that_attack_saved(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    saved = tmp_path / "attacked.safetensors"
+    few = ("--data", "digits", "--limit", 40, "--threads", 1)
+    assert run("attack", checkpoints["pgd"], *few, "--steps", 1, "--out", saved).exit_code == 0
+    done = run(
+        "compare", *checkpoints.values(), "--data", saved, "--threads", 1, "--out", tmp_path / "out"
+    )
+    assert done.exit_code == 0, done.output
+    assert load_folder(tmp_path / "out").n_samples == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--size", 8), "--size: only for images, --data"),
+        (("--attack", "pgd"), "--attack: only for images, --data"),
+        (("--mean", "0.5", "--std", "0.5"), "--mean: normalises images (N, C, H, W)"),
+        (("--data", "none.npz"), "none.npz"),
+    ],
+)
+def test_bad_input(
+    run: Run, tmp_path: Path, net: str, options: tuple[object, ...], message: str
+) -> None:
+    out = tmp_path / "out"
+    done = run("compare", net, "--data", tokens(tmp_path, 11), *HOW, "--out", out, *options)
+    assert done.exit_code == 1
+    assert message in done.output
+    assert not (out / "report.html").exists()
