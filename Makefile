@@ -106,8 +106,8 @@ cuda-check:  ## compiles every kernel for two architectures; registers and spill
 cuda-check-all:  ## the same for all of them, some minutes
 	$(PYTHON) csrc/tests/cuda_check.py --all
 
-sanitize: $(VENV)/.installed  ## CUDA kernels on the CPU under address, undefined and thread sanitizers
-	$(BIN)/python csrc/tests/sanitize.py
+sanitize:  ## CUDA kernels on the CPU under address, undefined and thread sanitizers
+	$(PYTHON) csrc/tests/sanitize.py
 
 sanitize-cpu: $(VENV)/.installed  ## CPU operators under address and undefined sanitizers
 	bash python_tests/build/sanitize_cpu.sh $(VENV)

@@ -34,7 +34,7 @@ from python_tests.csrc.build_runner import runner_commands
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 FLAGS = [
-    *("-std=c++20", "-O2", "-fvisibility=hidden"),
+    *("-std=c++20", "-O1", "-fvisibility=hidden"),
     *("-Wall", "-Wextra", "-Wno-psabi", "-Werror"),
     *("-DTORCH_TARGET_VERSION=0x020b000000000000", "-DUSE_CUDA", "-DTORCH_EXTENSION_NAME=_C"),
     *(

@@ -129,7 +129,8 @@ def check(version: str, folder: Path) -> str:
     say = "import repsim_fast, torch; print(repsim_fast.build_info()['torch_built_with'],"
     say += " 'with', torch.__version__)"
     if version == OLDEST:
-        lines.append(run(suite, f"suite with torch {OWN}", work, work).splitlines()[-1])
+        # What it has is the same; that it loads and computes is what is in question.
+        lines.append(run(suite[:4], f"suite with torch {OWN}", work, work).splitlines()[-1])
         lines.append("built with " + run(["-c", say], "build_info", work, work).strip())
     return "; ".join(lines)
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # From the source archive to an installed package, as the README says, in an environment that has
-# nothing but torch; then `pip install` with build isolation. What a plain installation does without
-# is named. Slow (it compiles twice, and fetches torch once), hence a script of its own:
-# make wheel-check. Other versions of torch are for torch_versions.py.
+# nothing but torch; then what `pip install` with build isolation does before it compiles. What a plain
+# installation does without is named. Slow (it compiles), hence a script of its own: make wheel-check.
+# Other versions of torch are for torch_versions.py.
 set -euo pipefail
 
 builder=$(realpath "$1")/bin
@@ -37,7 +37,7 @@ grep "REPSIM_BUILD_EXTENSIONS=0 is for" "$work/said"
 echo "== the README's commands, torch $torch"
 "$python" -m venv "$work/env"
 env=$work/env/bin
-"$builder/python" python_tests/build/lend_torch.py "$work/env"
+"$builder/python" python_tests/build/lend_torch.py "$work/env" "$work/lent"
 awk '/environment of your own/ { found = 1 } found && /^```/ { if (inside) exit; inside = 1; next }
      inside' README.md >"$work/commands"
 cat "$work/commands"
@@ -79,10 +79,10 @@ mkdir tests && cp -r "$source/python_tests" "$source/pyproject.toml" tests/
 (cd tests && "$env/pytest" -q python_tests/ops/test_centered_gram.py \
   python_tests/similarity/test_cka.py python_tests/similarity/streaming/test_minibatch.py)
 
-echo "== pip install with build isolation, torch $torch in the build environment"
+echo "== pip install with build isolation, up to the compilation, torch $torch lent to it"
 "$env/pip" uninstall -q -y repsim_fast
 echo "torch==$torch" >constraints.txt
-PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-  "$env/pip" install -q --no-deps "$work"/repsim_fast-*.tar.gz
-"$env/repsim-fast" --version
+PIP_FIND_LINKS="$work/lent" PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+  "$env/pip" install --dry-run --no-deps "$work"/repsim_fast-*.tar.gz | tee isolated.txt
+grep "Would install repsim_fast-" isolated.txt
 echo "wheel check passed"

@@ -29,7 +29,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             program, *arguments = shlex.split(command)
             assert program == "repsim-fast"
             if "train" in arguments:  # of few images, for the sake of time
-                few = [] if "--limit" in arguments else ["--limit", 100]
+                few = [] if "--limit" in arguments else ["--limit", 50]
                 arguments += map(str, ["--test-limit", 40, *few])
             if arguments[0] != "prune":  # which computes next to nothing
                 arguments += ["--threads", "1"]
