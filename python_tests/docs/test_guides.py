@@ -13,12 +13,19 @@ from python_tests.support.commands import run_command
 from repsim_fast.cli.app import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDES = ("start",)
-BLOCK = re.compile(r"^```(python|text|sh|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+GUIDES = ("start", "certainty", "robust_networks", "transformers")
+BLOCK = re.compile(r"^```([a-z]+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-\d+)?")
 # Of numbers that hang on a training of seconds, which another processor rounds otherwise.
 CLOSE = 0.05
-FEW = {"train": ["--limit", 60, "--test-limit", 40], "record": ["--limit", 60]}
+# Appended to commands, for the sake of time; the last of an option counts.
+FEW = {
+    "train": ["--epochs", 1, "--limit", 60, "--test-limit", 20, "--threads", 1],
+    "attack": ["--limit", 10, "--threads", 1],
+    "certify": ["--limit", 5, "--threads", 1],
+    "compare": ["--limit", 100, "--threads", 1],
+    "record": ["--limit", 100, "--threads", 1],
+}
 
 
 @pytest.mark.parametrize("page", GUIDES)
@@ -29,13 +36,13 @@ def test_examples(
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
     printed = ""
-    for language, block in BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text()):
+    for language, block in blocks(page):
         if language == "python":
             exec(compile(block, f"docs/{page}.md", "exec"), scope)
             printed = capsys.readouterr().out
         elif language == "text":
             assert_like(printed, block)
-        else:
+        elif language in ("sh", "bash"):
             for command in block.replace("\\\n", " ").splitlines():
                 program, *arguments = shlex.split(command)
                 if language == "sh":
@@ -46,6 +53,20 @@ def test_examples(
             capsys.readouterr()
 
 
+@pytest.mark.parametrize(("page", "package"), [("transformers", "transformers")])
+def test_examples_with_other_packages(page: str, package: str) -> None:
+    pytest.importorskip(package)
+    found = [block for language, block in blocks(page) if language == "py"]
+    assert found
+    for block in found:
+        exec(compile(block, f"docs/{page}.md", "exec"), {})
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and text of the code of a page."""
+    return BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text())
+
+
 def assert_like(printed: str, shown: str) -> None:
     """The same words, and numbers close by."""
     assert NUMBER.sub("0", printed).split() == NUMBER.sub("0", shown).split(), printed
@@ -54,10 +75,7 @@ def assert_like(printed: str, shown: str) -> None:
 
 
 def run(arguments: list[str]) -> None:
-    """Of few images, for the sake of time."""
-    few = [] if "--limit" in arguments else FEW.get(arguments[0], [])
-    one = [] if arguments[0] in ("prune", "report", "info") else ["--threads", 1]
-    result = run_command(*arguments, *few, *one)
+    result = run_command(*arguments, *FEW.get(arguments[0], []))
     assert result.exit_code == 0, f"{arguments}\n{result.output}"
 
 
