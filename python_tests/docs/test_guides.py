@@ -13,7 +13,7 @@ from python_tests.support.commands import run_command
 from repsim_fast.cli.app import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDES = ("start", "certainty", "robust_networks", "transformers")
+GUIDES = ("start", "certainty", "robust_networks", "transformers", "zoos")
 BLOCK = re.compile(r"^```([a-z]+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-\d+)?")
 # Of numbers that hang on a training of seconds, which another processor rounds otherwise.
