@@ -13,7 +13,7 @@ from python_tests.support.commands import run_command
 from repsim_fast.cli.app import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDES = ("start", "certainty", "robust_networks", "transformers", "zoos")
+GUIDES = ("start", "certainty", "robust_networks", "transformers", "zoos", "tasks")
 BLOCK = re.compile(r"^```([a-z]+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-\d+)?")
 # Of numbers that hang on a training of seconds, which another processor rounds otherwise.
@@ -23,7 +23,7 @@ FEW = {
     "train": ["--epochs", 1, "--limit", 60, "--test-limit", 20, "--threads", 1],
     "attack": ["--limit", 10, "--threads", 1],
     "certify": ["--limit", 5, "--threads", 1],
-    "compare": ["--limit", 100, "--threads", 1],
+    "compare": ["--limit", 100, "--no-figures", "--threads", 1],
     "record": ["--limit", 100, "--threads", 1],
 }
 
