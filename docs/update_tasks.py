@@ -3,7 +3,7 @@
     python -m docs.update_tasks                      the table of docs/tasks.md
     python -m docs.update_tasks --run torchmetrics   that tool's code, where it is installed
 
-What was run is kept in tasks_run.json with a digest of the code: a change of it is not run any more.
+What was run is kept in tasks_run.json with a digest of the code; what has changed since is not run.
 """
 
 from __future__ import annotations
