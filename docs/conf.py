@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,24 @@ napoleon_custom_sections = [
     ("Warns", "params_style"),
 ]
 
+_INCLUDE = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
+_FROM_HERE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)]+)\)")
 _OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./[^)#]+)(#[^)]*)?\)")  # links, no pictures
+
+
+def _with_included(app: Any, page: str, source: list[str]) -> None:
+    """A file of the repository as a page: its links are from where the page is."""
+    folder = (ROOT / "docs" / page).parent
+
+    def included(directive: re.Match[str]) -> str:
+        file = (folder / directive[1]).resolve()
+        app.env.note_dependency(str(file))
+        return _FROM_HERE.sub(
+            lambda link: f"[{link[1]}]({os.path.relpath(file.parent / link[2], folder)})",
+            file.read_text(),
+        )
+
+    source[0] = _INCLUDE.sub(included, source[0])
 
 
 def _without_links_outside(app: Any, page: str, source: list[str]) -> None:
@@ -65,6 +83,7 @@ def _with_absolute_values(
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.connect("source-read", _with_included)
     app.connect("source-read", _without_links_outside)
     # Before napoleon, which makes reStructuredText of the sections.
     app.connect("autodoc-process-docstring", _with_absolute_values, priority=400)

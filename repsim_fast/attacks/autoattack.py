@@ -212,5 +212,6 @@ def _package() -> ModuleType:
         return package
     raise ImportError(
         "the stages 'fab-t' and 'square' need the pyautoattack package: pip install pyautoattack, "
-        "or choose stages=('apgd-ce', 'apgd-t')"
+        "or leave them out: stages=('apgd-ce', 'apgd-t') in Python, --attack apgd,apgd-t in the "
+        "terminal"
     )
