@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import hashlib
-import html
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -157,13 +155,9 @@ class SimilarityResult:
 
     def _repr_html_(self) -> str:
         """For notebooks: text and picture."""
-        from repsim_fast.plotting import to_png
+        from repsim_fast.plotting.style import to_html
 
-        picture = base64.b64encode(to_png(self.plot(), dpi=100)).decode("ascii")
-        return (
-            f"<pre>{html.escape(repr(self))}</pre>"
-            f'<img src="data:image/png;base64,{picture}" alt="heat map" style="max-width: 100%">'
-        )
+        return to_html(repr(self), self.plot())
 
     def __getitem__(self, models: str | int | tuple[str | int, str | int]) -> Grid:
         """``result[a, b]`` is ``result.between(a, b)``, ``result[a]`` model a with itself."""
