@@ -29,7 +29,7 @@ from repsim_fast.comparison.grid import (
     plot_grids,
 )
 from repsim_fast.comparison.models_matrix import ModelsMatrix, Summary, models_matrix
-from repsim_fast.comparison.overview import MODELS_OF_A_SHEET, plot_overview
+from repsim_fast.comparison.overview import MODELS_OF_A_SHEET, overview_in_words, plot_overview
 from repsim_fast.comparison.plan import Models
 from repsim_fast.comparison.recorded import compare_recordings, opened
 from repsim_fast.comparison.recording import Recording
@@ -148,9 +148,9 @@ class SimilarityResult:
             f"{self.n_batches} batches",
             f"  models: {models}",
         ]
-        lines += [f"  {grid.title}: {grid.in_words()}" for grid in self.grids()]
-        lines += [f"  {about}" for about in self.about_values()]
-        lines.append("  .plot()  [a, b]  .report(path)  .to_dataframe()  .save(path)")
+        lines += [f"  {text}" for text in (*overview_in_words(self), *self.about_values())]
+        of_models = ".models_matrix()  " if len(self.models) > MODELS_OF_A_SHEET else ""
+        lines.append(f"  .plot()  [a, b]  {of_models}.report(path)  .to_dataframe()  .save(path)")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
