@@ -21,6 +21,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "repsim_fast"
+html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["notebooks.css"]
 
