@@ -38,10 +38,11 @@ test: doctest  ## examples of the docstrings, then the test suite
 doctest: $(VENV)/.built  ## examples of the docstrings
 	$(PYTEST) --doctest-modules repsim_fast --ignore-glob='*/adapters/[lt]*.py'
 
-docs: $(VENV)/.built  ## the documentation site in $(OUT)/docs; warnings are errors
-	$(BIN)/python -c "import sphinx, myst_parser, furo" 2>/dev/null || \
-	  $(BIN)/pip install -q sphinx myst-parser furo
-	$(BIN)/python -m sphinx -b html -W --keep-going -q docs $(OUT)/docs
+# One thread: the notebooks' networks gain nothing by more.
+docs: $(VENV)/.built  ## the documentation site in $(OUT)/docs, notebooks run; warnings are errors
+	$(BIN)/python -c "import sphinx, myst_nb, furo" 2>/dev/null || \
+	  $(BIN)/pip install -q sphinx myst-nb furo
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W --keep-going -q docs $(OUT)/docs
 
 # One thread: networks this small gain nothing by more, and lose much beside other work.
 experiment-smoke: $(VENV)/.built  ## the experiments on digits, each in two minutes

@@ -1,4 +1,5 @@
-"""The documentation site: the pages of this folder, and the API from the docstrings.
+"""The documentation site: the pages of this folder, its notebooks, which are run, and the API from
+the docstrings.
 
 `make docs` builds it into out/docs; warnings are errors.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,22 @@ ROOT = Path(__file__).resolve().parents[1]
 
 project = "repsim_fast"
 release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "repsim_fast"
+html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["notebooks.css"]
 
 # The pages are written for a repository's browser: headings are what links go to.
 myst_heading_anchors = 3
+
+nb_execution_mode = "force"
+nb_execution_in_temp = True  # what notebooks write is no part of the site
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300  # seconds a cell, on a machine with other work
+nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -81,9 +92,22 @@ def _with_absolute_values(
         lines[i] = "`".join(code)
 
 
+def _with_download(app: Any, page: str, template: str, context: Any, doctree: Any) -> None:
+    """A notebook's page says where to have the notebook, with its outputs."""
+    if not page.startswith("notebooks/"):
+        return
+    executed = Path(app.outdir).parent / "jupyter_execute" / f"{page}.ipynb"
+    copied = Path(app.outdir) / f"{page}.ipynb"
+    copied.parent.mkdir(exist_ok=True)
+    shutil.copyfile(executed, copied)
+    link = f'<p>To run and to change: <a href="{copied.name}" download>{copied.name}</a></p>'
+    context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _with_included)
+    app.connect("html-page-context", _with_download)
     app.connect("source-read", _without_links_outside)
     # Before napoleon, which makes reStructuredText of the sections.
     app.connect("autodoc-process-docstring", _with_absolute_values, priority=400)

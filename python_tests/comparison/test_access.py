@@ -28,10 +28,16 @@ def test_by_model_and_layer() -> None:
 
 def test_notebooks_show_text_and_picture() -> None:
     result = replace(make((2, 2)), models=("<b>", "a"))
-    html = result._repr_html_()
-    assert "&lt;b&gt;" in html
-    assert "<b>" not in html
-    assert "data:image/png;base64," in html
+    for shown in (result, result["<b>", "a"], result.models_matrix()):
+        html = shown._repr_html_()
+        assert html is not None
+        assert "&lt;b&gt;" in html
+        assert "<b>" not in html
+        assert "data:image/png;base64," in html
+
+
+def test_notebooks_show_one_model_without_a_picture_of_models() -> None:
+    assert make((2,)).models_matrix()._repr_html_() is None
 
 
 def test_load_takes_a_file_or_a_folder(tmp_path: Path) -> None:
@@ -39,7 +45,7 @@ def test_load_takes_a_file_or_a_folder(tmp_path: Path) -> None:
     write_folder(tmp_path / "folder", result, figures=False)
     for path in (tmp_path / "folder", result.save(tmp_path / "file.safetensors")):
         np.testing.assert_array_equal(repsim_fast.load(path).value, result.value)
-    with pytest.raises(FileNotFoundError, match="there is no file"):
+    with pytest.raises(FileNotFoundError, match="but in .*folder"):
         repsim_fast.load(tmp_path)
 
 

@@ -14,6 +14,7 @@ from repsim_fast.comparison.overview import (
     along_depth,
     by_distance,
     means_along_depth,
+    overview_in_words,
     plot_overview,
 )
 
@@ -61,3 +62,24 @@ def test_models_by_models(tmp_path: Path) -> None:
     figure = plot_overview(result, path=tmp_path / "o.png")
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), matrix)
     assert (tmp_path / "o.png").is_file()
+
+
+def test_many_models_in_words() -> None:
+    result = a_result((2,) * 5)
+    means = means_along_depth(result)
+    apart = means[np.triu_indices(5, 1)]
+    (line,) = overview_in_words(result)
+    assert line.startswith("10 pairs of models")
+    assert f": {apart.min():.3f} (" in line
+    i, j = np.argwhere(np.triu(means, 1) == apart.max())[0]
+    assert line.endswith(f") to {apart.max():.3f} ({result.models[i]} / {result.models[j]})")
+    assert line in repr(result)
+    chance = np.full_like(result.value, 0.25)
+    assert overview_in_words(replace(result, chance=chance))[0].endswith(", by chance 0.250)")
+    assert len(overview_in_words(a_result())) == 6
+
+
+def test_many_models_without_values_in_words() -> None:
+    result = a_result((2,) * 4)
+    unknown = replace(result, value=np.full_like(result.value, np.nan))
+    assert overview_in_words(unknown)[0].endswith("no values")

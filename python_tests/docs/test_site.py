@@ -12,8 +12,9 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def test_every_page_is_on_the_site() -> None:
-    listed = re.findall(r"^([a-z_]+)$", (DOCS / "index.md").read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted({page.stem for page in DOCS.glob("*.md")} - {"index"})
+    listed = re.findall(r"^([a-z_/]+)$", (DOCS / "index.md").read_text(), re.MULTILINE)
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in DOCS.rglob("*.md")}
+    assert sorted(listed) == sorted(pages - {"index"})
 
 
 @pytest.mark.parametrize("page", ["index", "adapters"])

@@ -117,6 +117,12 @@ class Grid:
             f"{self.column_model} ({len(self.columns)} layers); {self.in_words()})"
         )
 
+    def _repr_html_(self) -> str:
+        """For notebooks: text and picture."""
+        from repsim_fast.plotting.style import to_html
+
+        return to_html(repr(self), self.plot())
+
     @property
     def title(self) -> str:
         """The models compared, as a heading."""

@@ -59,6 +59,14 @@ class ModelsMatrix:
         )
         return "\n".join([f"ModelsMatrix: {self.label}", *rows])
 
+    def _repr_html_(self) -> str | None:
+        """For notebooks: text and picture; None, for the text alone, where nothing can be drawn."""
+        from repsim_fast.plotting.style import to_html
+
+        if len(self.models) < 2 or np.isnan(self.value).any():
+            return None
+        return to_html(repr(self), self.plot())
+
     @property
     def label(self) -> str:
         """What the numbers are, spelt out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
 
     from repsim_fast.comparison.result import SimilarityResult
 
-__all__ = ["MODELS_OF_A_SHEET", "along_depth", "by_distance", "means_along_depth", "plot_overview"]
+__all__ = [
+    "MODELS_OF_A_SHEET",
+    "along_depth",
+    "by_distance",
+    "means_along_depth",
+    "overview_in_words",
+    "plot_overview",
+]
 
 # More have more pairs than one can look at in a picture.
 MODELS_OF_A_SHEET = 3
@@ -79,6 +87,26 @@ def means_along_depth(result: SimilarityResult) -> Array:
             start = [sum(map(len, result.layers[:k])) for k in (i, j)]
             found[i, j] = found[j, i] = _mean(result.value[start[0] + rows, start[1] + columns])
     return found
+
+
+def overview_in_words(result: SimilarityResult) -> list[str]:
+    """A line for each grid; of more models than fit on a sheet one, with the pairs at both ends."""
+    if len(result.models) <= MODELS_OF_A_SHEET:
+        return [f"{grid.title}: {grid.in_words()}" for grid in result.grids()]
+    means = means_along_depth(result)
+    levels = np.full_like(means, np.nan)
+    if result.chance is not None:
+        levels = means_along_depth(replace(result, value=result.chance))
+    pairs = [(i, j) for j in range(len(means)) for i in range(j)]
+    known = sorted((pair for pair in pairs if np.isfinite(means[pair])), key=lambda p: means[p])
+
+    def in_words(i: int, j: int) -> str:
+        chance = f", by chance {levels[i, j]:.3f}" if abs(levels[i, j]) >= 0.0005 else ""
+        return f"{means[i, j]:.3f} ({result.models[i]} / {result.models[j]}{chance})"
+
+    ends = " to ".join(in_words(*pair) for pair in known[:1] + known[-1:])
+    what = f"{len(pairs)} pairs of models, mean over layers at the same relative depth"
+    return [f"{what}: {ends or 'no values'}"]
 
 
 def plot_overview(

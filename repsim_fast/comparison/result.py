@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import hashlib
-import html
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +29,7 @@ from repsim_fast.comparison.grid import (
     plot_grids,
 )
 from repsim_fast.comparison.models_matrix import ModelsMatrix, Summary, models_matrix
-from repsim_fast.comparison.overview import MODELS_OF_A_SHEET, plot_overview
+from repsim_fast.comparison.overview import MODELS_OF_A_SHEET, overview_in_words, plot_overview
 from repsim_fast.comparison.plan import Models
 from repsim_fast.comparison.recorded import compare_recordings, opened
 from repsim_fast.comparison.recording import Recording
@@ -150,20 +148,16 @@ class SimilarityResult:
             f"{self.n_batches} batches",
             f"  models: {models}",
         ]
-        lines += [f"  {grid.title}: {grid.in_words()}" for grid in self.grids()]
-        lines += [f"  {about}" for about in self.about_values()]
-        lines.append("  .plot()  [a, b]  .report(path)  .to_dataframe()  .save(path)")
+        lines += [f"  {text}" for text in (*overview_in_words(self), *self.about_values())]
+        of_models = ".models_matrix()  " if len(self.models) > MODELS_OF_A_SHEET else ""
+        lines.append(f"  .plot()  [a, b]  {of_models}.report(path)  .to_dataframe()  .save(path)")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """For notebooks: text and picture."""
-        from repsim_fast.plotting import to_png
+        from repsim_fast.plotting.style import to_html
 
-        picture = base64.b64encode(to_png(self.plot(), dpi=100)).decode("ascii")
-        return (
-            f"<pre>{html.escape(repr(self))}</pre>"
-            f'<img src="data:image/png;base64,{picture}" alt="heat map" style="max-width: 100%">'
-        )
+        return to_html(repr(self), self.plot())
 
     def __getitem__(self, models: str | int | tuple[str | int, str | int]) -> Grid:
         """``result[a, b]`` is ``result.between(a, b)``, ``result[a]`` model a with itself."""

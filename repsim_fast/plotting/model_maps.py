@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ Array = npt.NDArray[np.float64]
 _ROW, _BESIDE, _LEAST, _LETTER = 0.28, 1.1, 2.6, 0.075
 # Models from which on cells have no number.
 _MOST_NUMBERS = 12
+# Points: size of names in the plane, and how far they are from their models.
+_NAME, _AWAY = 8.0, 4.0
 
 
 class Tree(NamedTuple):
@@ -135,16 +138,45 @@ def _draw_plane(
 ) -> None:
     """Models as points with their names; both axes on one scale."""
     ax.scatter(points[:, 0], points[:, 1], s=25, color="#c2410c", zorder=3)
-    for (x, y), name in zip(points, names, strict=True):
-        ax.annotate(
-            name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8, color=colours.text
-        )
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.2)
+    ax.apply_aspect()
+    places = ax.transData.transform(points) * 72 / ax.figure.dpi
+    for point, name, (right, up) in zip(points, names, _corners(places, names), strict=True):
+        ax.annotate(
+            name, point, xytext=(right * _AWAY, up * _AWAY), textcoords="offset points",
+            ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top",
+            fontsize=_NAME, color=colours.text,
+        )  # fmt: skip
     ax.set_title(
         f"plane with {100 * shown:.0f} % of squared distances", color=colours.text, fontsize=9
     )
     _style(ax, colours)
+
+
+def _corners(places: Array, names: Sequence[str]) -> list[tuple[int, int]]:
+    """On which side of its model (right, up) each name hides the least of the others.
+
+    Args:
+        places: (M, 2) of the models, in points.
+        names: Of the models.
+    """
+    lows, highs = places - _AWAY / 2, places + _AWAY / 2  # of what is there already
+    chosen = []
+    for place, name in zip(places, names, strict=True):
+        size = np.array([0.6 * _NAME * len(name), _NAME])
+        hidden = {}
+        for up, right in product((1, -1), repeat=2):
+            near = place + _AWAY * np.array([right, up])
+            far = near + size * [right, up]
+            low, high = np.minimum(near, far), np.maximum(near, far)
+            shared = np.maximum(np.minimum(high, highs) - np.maximum(low, lows), 0.0)
+            hidden[right, up] = shared.prod(axis=1).sum(), low, high
+        best = min(hidden, key=lambda corner: hidden[corner][0])
+        _, low, high = hidden[best]
+        lows, highs = np.vstack([lows, low]), np.vstack([highs, high])
+        chosen.append(best)
+    return chosen
 
 
 def _style(ax: Any, colours: Colours) -> None:

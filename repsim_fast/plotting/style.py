@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import os
 from typing import Any, Literal, NamedTuple
@@ -20,6 +22,7 @@ __all__ = [
     "finish",
     "plain",
     "style_ticks",
+    "to_html",
     "to_png",
 ]
 
@@ -80,6 +83,15 @@ def to_png(figure: Figure, *, dpi: int = 150) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
     return buffer.getvalue()
+
+
+def to_html(text: str, figure: Figure) -> str:
+    """What a notebook shows: a text as it is, long lines wrapped, and a picture below."""
+    picture = base64.b64encode(to_png(figure, dpi=100)).decode("ascii")
+    return (
+        f'<pre style="white-space: pre-wrap">{html.escape(text)}</pre>'
+        f'<img src="data:image/png;base64,{picture}" alt="heat map" style="max-width: 100%">'
+    )
 
 
 def finish(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from repsim_fast._core.batch_checks import check_labels_below
 from repsim_fast._core.borrow import Model, borrow, call
@@ -180,6 +181,4 @@ def evaluate_shared(
 
 
 def _bar(total: int | None, shown: bool) -> Any:
-    from tqdm.auto import tqdm
-
     return tqdm(total=total, desc="evaluate", unit="img", disable=not shown, leave=False)

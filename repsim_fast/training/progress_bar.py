@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from torch import Tensor
+from tqdm import tqdm
 
 from .history import Epoch
 
@@ -24,8 +25,6 @@ class ProgressBar:
     """
 
     def __init__(self, name: str, epochs: int, done: int, batches: int, *, shown: bool) -> None:
-        from tqdm.auto import tqdm
-
         self._bar = tqdm(
             total=epochs * batches,
             initial=done * batches,

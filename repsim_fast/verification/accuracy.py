@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from repsim_fast._core.borrow import borrow, model_dtype
 from repsim_fast._core.checks import check_choice
@@ -181,6 +182,4 @@ def _keep(path: Path, settings: str, right: list[bool], verified: list[bool]) ->
 
 
 def _bar(total: int | None, shown: bool) -> Any:
-    from tqdm.auto import tqdm
-
     return tqdm(total=total, desc="verify", unit="img", disable=not shown, leave=False)
