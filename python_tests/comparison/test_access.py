@@ -45,7 +45,7 @@ def test_load_takes_a_file_or_a_folder(tmp_path: Path) -> None:
     write_folder(tmp_path / "folder", result, figures=False)
     for path in (tmp_path / "folder", result.save(tmp_path / "file.safetensors")):
         np.testing.assert_array_equal(repsim_fast.load(path).value, result.value)
-    with pytest.raises(FileNotFoundError, match="but in .*folder"):
+    with pytest.raises(FileNotFoundError, match=r"but in .*folder"):
         repsim_fast.load(tmp_path)
 
 
