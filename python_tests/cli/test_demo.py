@@ -14,15 +14,15 @@ from repsim_fast.models import load_checkpoint
 
 
 def test_robust_network_holds_where_the_standard_one_fails(tmp_path: Path) -> None:
-    """A shorter training than the command's, on all digits."""
+    """A shorter training than the command's, on two thirds of the digits."""
     lines: list[str] = []
     threads = torch.get_num_threads()
-    found = run_demo(tmp_path, epochs=10, say=lines.append)
+    found = run_demo(tmp_path, epochs=8, limit=800, say=lines.append)
     standard, robust = found.accuracy["standard"], found.accuracy["robust"]
     assert standard.clean > 0.95
     assert robust.clean > 0.9
     assert standard.robust < 0.15
-    assert robust.robust > 0.4
+    assert robust.robust > 0.3
     within, within_robust, between = (grid.mean_off_diagonal() for grid in found.result.grids())
     assert between < within < within_robust < 1
     assert torch.get_num_threads() == threads
@@ -36,7 +36,7 @@ def test_robust_network_holds_where_the_standard_one_fails(tmp_path: Path) -> No
     assert not re.search(r' (src|srcset|href)="(?!#)', report.partition("<script")[0])
     assert (tmp_path / "heatmaps.png").stat().st_size > 10_000
     for name in ("standard", "robust"):
-        assert load_checkpoint(tmp_path / f"{name}.safetensors")[1]["epochs"] == 10
+        assert load_checkpoint(tmp_path / f"{name}.safetensors")[1]["epochs"] == 8
 
 
 def test_command_prints_the_table(run: Run, tmp_path: Path) -> None:
