@@ -16,6 +16,7 @@ from repsim_fast._core.checks import check_autocast, check_choice, check_whole
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.model_state import check_hookable, device_of, unwrap, usable_device
+from repsim_fast._core.randomness import generator_states, set_generator_states
 from repsim_fast._core.signals import undisturbed
 from repsim_fast._core.versions import versions
 from repsim_fast.capture import ROOT, ChannelsOf, LayerSpec, Maps, MaskSpec, layer_kind
@@ -258,7 +259,7 @@ class _Session:
 
     def run(self, feed: Feed, *, progress: bool) -> None:
         """Run all batches that are not there yet; those that are done are kept, come what may."""
-        number = -1
+        number, done = -1, {number for number, _ in self.dropped}
         try:
             for number, batch in shown(feed, f"record {self.about['name']}", progress=progress):
                 self.identity.look(batch)
@@ -267,7 +268,7 @@ class _Session:
                         "data: expected inputs by which samples are known, got none of numbers "
                         "that can be read, as of sparse tensors; ids= gives them names"
                     )
-                if self.recorded and number <= self.batches[-1].number:
+                if number in self.recorded or number in done:
                     self._skip(batch, number)
                 else:
                     self._record(batch, number)
@@ -303,7 +304,8 @@ class _Session:
         entries = self.taker.entries
         rows = batch.n if self.engine.rows is None else self.engine.rows
         new = RecordedBatch(number, rows, batch.n, self.identity.latest)
-        self.writer.add(new, entries)
+        # Now: a batch that is interrupted may have drawn already.
+        self.writer.add(new, entries, generator_states(device_of(self.run_of_model.model)))
         self.batches.append(new)
 
     def _skip(self, batch: Batch, number: int) -> None:
@@ -322,7 +324,9 @@ class _Session:
         self.identity.count()
         if number == self.batches[-1].number:
             self.run_of_model.skipped.update(self.skipped)
-            _set_random(read_part(part_path(self.folder, len(self.writer.parts) - 1)).tensors)
+            set_generator_states(
+                read_part(part_path(self.folder, len(self.writer.parts) - 1)).random
+            )
 
     def _check_first(self, batch: RecordedBatch) -> None:
         """Raises ValueError unless the model makes of the first batch what was recorded of it."""
@@ -347,7 +351,7 @@ class _Session:
             "skipped": dict(run.skipped),
             "notes": self.engine.notes,
         }
-        self.writer.flush(progress, _random(device_of(run.model)))
+        self.writer.flush(progress)
         self._written = len(self.dropped)
 
     def finish(self, feed: Feed, seconds: Mapping[str, float]) -> None:
@@ -423,17 +427,3 @@ def _close(ours: Tensor, theirs: Tensor) -> bool:
     if ours.shape != theirs.shape:
         return False
     return float((ours - theirs).norm()) <= _SAME * float(theirs.norm())
-
-
-def _random(device: torch.device) -> dict[str, Tensor]:
-    """States of the generators that a model draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def _set_random(tensors: Any) -> None:
-    torch.set_rng_state(tensors.get("random.cpu").clone())
-    if "random.cuda" in tensors.names and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors.get("random.cuda").clone())
