@@ -49,8 +49,8 @@ def make(folder: Path) -> list[Kind]:
     """All formats, their files in ``folder``."""
     return [
         _result(folder),
-        _recording(folder, INDEX),
-        _recording(folder, "batches-00000.safetensors"),
+        _recording(folder, "index", INDEX),
+        _recording(folder, "batches", "batches-00000.safetensors"),
         _checkpoint(folder),
         _state(folder),
         _manifest(folder),
@@ -82,7 +82,7 @@ def _result(folder: Path) -> Kind:
     return Kind("result", contents, place, load, 4)
 
 
-def _recording(folder: Path, file: str) -> Kind:
+def _recording(folder: Path, what: str, file: str) -> Kind:
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     home = folder / f"recording of {file}"
     record(model, torch.rand(40, 6), home, name="m", stored="float16", batch_size=8, every=3)
@@ -95,7 +95,7 @@ def _recording(folder: Path, file: str) -> Kind:
             SimilarityResult.from_recordings([recording])
 
     place = home / file
-    return Kind(f"recording, {place.stem.split('-')[0]}", [place.read_bytes()], place, load, 2)
+    return Kind(f"recording, its {what}", [place.read_bytes()], place, load, 2)
 
 
 def _checkpoint(folder: Path) -> Kind:
