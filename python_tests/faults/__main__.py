@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[Callable[..., Row | list[Row]], int, int]] = {
     "comparing": (kills.comparing, 50, 3),
     "recording": (kills.recording, 60, 3),
     "zoo": (shared.zoo, 20, 1),
+    "shared": (shared.comparison, 20, 1),
     "attacking": (kills.attacking, 30, 2),
     "experiment": (kills.experiment, 30, 2),
     "disk": (disk.full, 24, 2),

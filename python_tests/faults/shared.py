@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -21,7 +22,8 @@ from python_tests.faults import counting
 from python_tests.faults.child import Child, Ended
 from python_tests.faults.counting import BATCH_SIZE, Counting
 from python_tests.faults.table import Row
-from repsim_fast import SimilarityResult, compare_zoo
+from repsim_fast import SimilarityResult, compare, compare_zoo
+from repsim_fast._core.tensor_files import read_metadata
 from repsim_fast.comparison.recording_files import unfinished_parts
 
 SIZE = 2
@@ -57,6 +59,22 @@ def zoo(folder: Path, kills: int, dice: random.Random) -> Row:
     return _killed(row, work, batches, _MODELS * _BATCHES, folder, kills, dice)
 
 
+def comparison(folder: Path, kills: int, dice: random.Random) -> Row:
+    def work(group: Any, kept: Path) -> SimilarityResult:
+        models, options = [_model(0), _model(1)], {"batch_size": BATCH_SIZE, "every": _EVERY}
+        return compare(models, _data(), process_group=group, resume=kept, **options)  # type: ignore[call-overload,no-any-return]
+
+    def batches(kept: Path) -> int:
+        headers = [json.loads(read_metadata(path)["sums"]) for path in kept.glob("sums*")]
+        return 2 * sum(len(header["batches"]) for header in headers)
+
+    row = Row(
+        "kill one of two processes at a comparison",
+        f"the other ends within {_SECONDS} s, the next start goes on; the same bits in the end",
+    )
+    return _killed(row, work, batches, 2 * _BATCHES, folder, kills, dice)
+
+
 def _killed(
     row: Row,
     work: Shared,
@@ -90,7 +108,8 @@ def _killed(
         before = batches(kept)
         passed.write_bytes(b"")
         again, _ = _pair(work, kept, folder)
-        # Whoever goes on runs the first batch once more, of each model; a zoo's are gone on with.
+        # Whoever goes on runs the first batch of each model once more: of a zoo each one, else two
+        # in each process.
         ran = len(passed.read_bytes())
         if any(one.code for one in again):
             fault = fault or f"the next start: {again}"
