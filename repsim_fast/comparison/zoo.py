@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from repsim_fast._core.processes import members
 from repsim_fast._core.scratch import Scratch
@@ -23,7 +24,7 @@ from repsim_fast.comparison.plan import Transform, choose_measure
 from repsim_fast.comparison.processes import Together
 from repsim_fast.comparison.record import RecordOptions, record
 from repsim_fast.comparison.recording import Recording
-from repsim_fast.comparison.recording_files import Stored
+from repsim_fast.comparison.recording_files import INDEX, Stored
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.similarity import Measure
 from repsim_fast.similarity.base.estimator import Estimator
@@ -78,7 +79,8 @@ def compare_zoo(
         jackknife: As for ``compare``.
         permutations: As for ``compare``.
         stored: Dtype in the files, as for ``record``.
-        progress: Show progress bars.
+        progress: Show progress bars, of models and of the batches of one; of several processes the
+            first one shows them.
         process_group: Processes that share the models: each calls ``compare_zoo`` with the same zoo
             and data, model i is recorded by the process of rank i modulo their number, the first
             one compares, and all return the result of one process. The folder must be one that all
@@ -151,20 +153,26 @@ def compare_zoo(
 
     with Together(processes) as together, _place(folder) as place:
         _check_same_zoo(together.gather(list(zoo)))
-        for name in list(zoo)[processes.rank :: processes.size]:
-            made[name] = _attempt(
-                zoo[name],
-                data,
-                place / _folder_name(name),
-                name=name,
-                layers=layers.get(name) if isinstance(layers, Mapping) else layers,
-                inputs=inputs.get(name) if isinstance(inputs, Mapping) else inputs,
-                stored=stored,
-                progress=progress,
-                **recorded,
-                **options,
-            )
-        made = _joined(together.gather(_told(made)), list(zoo)) if processes.size > 1 else made
+        progress = progress and processes.first
+        with tqdm(total=len(zoo), desc="zoo", unit="model", disable=not progress) as bar:
+            for name in list(zoo)[processes.rank :: processes.size]:
+                made[name] = _attempt(
+                    zoo[name],
+                    data,
+                    place / _folder_name(name),
+                    name=name,
+                    layers=layers.get(name) if isinstance(layers, Mapping) else layers,
+                    inputs=inputs.get(name) if isinstance(inputs, Mapping) else inputs,
+                    stored=stored,
+                    progress=progress,
+                    **recorded,
+                    **options,
+                )
+                if progress:
+                    bar.update(_n_done(zoo, made, place) - bar.n)
+            if processes.size > 1:
+                made = _joined(together.gather(_told(made)), list(zoo))
+            bar.update(len(zoo) - bar.n)
         result = together.of_first(compared)
     if processes.first:
         result.warn(stacklevel=3)
@@ -178,6 +186,12 @@ def _check_same_zoo(found: list[list[str]]) -> None:
                 f"zoo: expected the same models in all processes, got {found[0]} in process 0 and "
                 f"{names} in process {rank}"
             )
+
+
+def _n_done(zoo: Mapping[str, Entry], made: Mapping[str, object], place: Path) -> int:
+    """Models that this process is done with, or that another one has recorded."""
+    recorded = (name for name in zoo if (place / _folder_name(name) / INDEX).exists())
+    return len({*made, *recorded})
 
 
 def _told(made: Mapping[str, Recording | str]) -> dict[str, Path | str]:
