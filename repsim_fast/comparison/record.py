@@ -12,6 +12,7 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core import headers
 from repsim_fast._core.checks import check_autocast, check_choice, check_whole
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
@@ -173,7 +174,8 @@ def record(
             f"{precision!r}"
         )
     folder = Path(path)
-    name = folder.name if name is None else name
+    name = folder.resolve().name if name is None else name
+    headers.text()(name, "name")
     module = check_hookable(unwrap(check_hookable(model)))
     opening: dict[str, Any] = {
         "batch_size": batch_size, "passes": passes, "shuffle": shuffle, "seed": seed,
@@ -238,15 +240,15 @@ class _Session:
     ) -> None:
         self.folder, self.about, self.engine, self.run_of_model = folder, about, engine, run
         self.taker, self.identity = taker, identity
-        headers = unfinished_parts(folder)
-        for header in headers:
+        parts = unfinished_parts(folder)
+        for header in parts:
             _check_same(header["about"], about, folder)
-        self.batches = [batch for header in headers for batch in header["batches"]]
-        self.dropped = [tuple(entry) for header in headers for entry in header["dropped"]]
-        self.notes = [note for header in headers for note in header["notes"]]
+        self.batches = [batch for header in parts for batch in header["batches"]]
+        self.dropped = [tuple(entry) for header in parts for entry in header["dropped"]]
+        self.notes = [note for header in parts for note in header["notes"]]
         self.recorded = {batch.number: batch for batch in self.batches}
-        self.layers = headers[-1]["layers"] if headers else []
-        self.skipped = headers[-1]["skipped"] if headers else {}
+        self.layers = parts[-1]["layers"] if parts else []
+        self.skipped = parts[-1]["skipped"] if parts else {}
         self._written = len(self.dropped)
         self.writer = PartWriter(
             folder,
@@ -254,7 +256,7 @@ class _Session:
             keep=about["keep"],
             stored=about["stored"],
             every=every,
-            parts=[len(header["batches"]) for header in headers],
+            parts=[len(header["batches"]) for header in parts],
         )
 
     def run(self, feed: Feed, *, progress: bool) -> None:
