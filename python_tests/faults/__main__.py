@@ -36,7 +36,7 @@ KINDS: dict[str, tuple[Callable[..., Row | list[Row]], int, int]] = {
     "shared": (shared.comparison, 20, 1),
     "attacking": (kills.attacking, 30, 2),
     "experiment": (kills.experiment, 30, 2),
-    "disk": (disk.full, 24, 2),
+    "disk": (disk.full, 36, 3),
     "commands": (commands.fuzzed, 300, 10),
     "reports": (reports.hostile, 60, 2),
     "files": (files.changed, 50_000, 1_000),
