@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from python_tests.support.commands import Run
+from repsim_fast import Recording
 from repsim_fast.report.folder import load_folder
 
 COMMAND = ["compare", "resnet-8", "--data", "digits", "--limit", "64"]
@@ -36,6 +37,23 @@ def test_the_first_process_writes_the_result_of_one(run: Run, tmp_path: Path) ->
     np.testing.assert_allclose(shared.standard_error, alone.standard_error, rtol=0, atol=1e-6)
     assert shared.order_digest == alone.order_digest
     assert shared.settings["processes"] == 2
+
+
+@pytest.mark.skipif(
+    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+    reason="this torch has no gloo back end",
+)
+def test_networks_to_record_are_shared(tmp_path: Path) -> None:
+    names = ["resnet-8", "none.safetensors", "resnet-14", "resnet-20"]
+    command = ["record", *names, "--data", "digits", "--limit", "40", "--device", "cpu"]
+    code, output, errors = _launched(*command, "--out", tmp_path)
+    assert code == 1
+    assert errors.count("none: FileNotFoundError") == 1, errors
+    assert "1 of 4 failed: none; the others are recorded" in errors, errors
+    assert output.count("recording 4 networks") == output.count("2 processes") == 1, output
+    assert output.count("40 samples") == 3, output
+    made = [Recording.open(path).name for path in sorted(tmp_path.glob("resnet*"))]
+    assert made == ["resnet-14", "resnet-20", "resnet-8"]
 
 
 # Python runs it when it starts: the second process is killed in its third batch.
