@@ -33,16 +33,16 @@ BATCH, WIDTH = 128, 16
 
 def network(layers: int, seed: int) -> torch.nn.Module:
     """Linear layers that keep the size of what goes through them."""
-    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
     made = [torch.nn.Linear(WIDTH, WIDTH) for _ in range(layers)]
     for layer in made:
-        torch.nn.init.orthogonal_(layer.weight, generator=generator)
-        layer.weight.data += 0.05 * torch.randn(WIDTH, WIDTH, generator=generator)
+        torch.nn.init.orthogonal_(layer.weight)
+        layer.weight.data += 0.05 * torch.randn(WIDTH, WIDTH)
     return torch.nn.Sequential(*made).eval()
 
 
 def write(folder: Path, recordings: int, layers: int, samples: int) -> None:
-    """Record the networks."""
+    """Record the networks, but for those that are there."""
     data = torch.randn(samples, WIDTH, generator=torch.Generator().manual_seed(0))
     for seed in range(recordings):
         record(network(layers, seed), data, folder / f"net{seed:02d}", batch_size=BATCH)
@@ -118,7 +118,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
-    parser.add_argument("--folder", type=Path, help="keep the recordings here, or take these")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the recordings here, and take those there"
+    )
     parser.add_argument("--once", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
@@ -129,8 +131,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
-        if not any(folder.iterdir()):
-            write(folder, arguments.recordings, arguments.layers, arguments.samples)
+        write(folder, arguments.recordings, arguments.layers, arguments.samples)
+        if (there := len(opened(folder))) != arguments.recordings:
+            parser.error(f"--folder: expected {arguments.recordings} recordings, got {there}")
         found: dict[int, list[dict[str, float]]] = {count: [] for count in arguments.threads}
         for _ in range(arguments.rounds):
             for threads, rows in found.items():

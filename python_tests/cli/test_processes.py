@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from python_tests.support.commands import Run
+from repsim_fast import Recording
 from repsim_fast.report.folder import load_folder
 
 COMMAND = ["compare", "resnet-8", "--data", "digits", "--limit", "64"]
@@ -36,6 +37,71 @@ def test_the_first_process_writes_the_result_of_one(run: Run, tmp_path: Path) ->
     np.testing.assert_allclose(shared.standard_error, alone.standard_error, rtol=0, atol=1e-6)
     assert shared.order_digest == alone.order_digest
     assert shared.settings["processes"] == 2
+
+
+@pytest.mark.skipif(
+    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+    reason="this torch has no gloo back end",
+)
+def test_networks_to_record_are_shared(tmp_path: Path) -> None:
+    names = ["resnet-8", "none.safetensors", "resnet-14", "resnet-20"]
+    command = ["record", *names, "--data", "digits", "--limit", "40", "--device", "cpu"]
+    code, output, errors = _launched(*command, "--out", tmp_path)
+    assert code == 1
+    assert errors.count("none: FileNotFoundError") == 1, errors
+    assert "1 of 4 failed: none; the others are recorded" in errors, errors
+    assert output.count("recording 4 networks") == output.count("2 processes") == 1, output
+    assert output.count("40 samples") == 3, output
+    made = [Recording.open(path).name for path in sorted(tmp_path.glob("resnet*"))]
+    assert made == ["resnet-14", "resnet-20", "resnet-8"]
+
+
+# Python runs it when it starts: the second process is killed in its third batch.
+_KILLED = """
+import os, signal
+if os.environ.get("RANK") == "1" and not os.path.exists({there!r}):
+    import repsim_fast.comparison.engine as engine
+    step = engine.Engine.step
+    def dies(self, batch, number):
+        if number == 5:
+            open({there!r}, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        step(self, batch, number)
+    engine.Engine.step = dies
+"""
+
+
+@pytest.mark.skipif(
+    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+    reason="this torch has no gloo back end",
+)
+def test_after_a_killed_process_the_same_command_goes_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, hook = tmp_path / "out", tmp_path / "hook"
+    command: list[str | Path] = [*COMMAND, "--every", "1", "--out", out]
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(_KILLED.format(there=str(tmp_path / "killed")))
+    monkeypatch.setenv("PYTHONPATH", str(hook), prepend=os.pathsep)
+    code, _, errors = _launched(*command)
+    assert code == 1
+    assert (tmp_path / "killed").exists(), errors
+    sums = sorted((out / "sums").glob("sums*"))
+    assert [path.name for path in sums] == [f"sums-{rank}-of-2.safetensors" for rank in range(2)]
+    alone = run(*command)
+    assert alone.exit_code == 1
+    assert "has the sums of 2 processes, got 1" in alone.output
+    before = [path.stat().st_mtime_ns for path in sums]
+    wrong = run(*command, "--measure", "cca")
+    assert "--every: expected --measure cka" in wrong.output
+    assert [path.stat().st_mtime_ns for path in sums] == before
+    code, _, errors = _launched(*command)
+    assert code == 0, errors
+    assert not (out / "sums").exists()
+    assert run(*COMMAND, "--out", tmp_path / "one").exit_code == 0
+    want, found = load_folder(tmp_path / "one"), load_folder(out)
+    np.testing.assert_allclose(found.value, want.value, rtol=0, atol=1e-6)
+    assert found.order_digest == want.order_digest
 
 
 def _launched(*arguments: str | Path) -> tuple[int, str, str]:

@@ -434,9 +434,10 @@ class TestResuming:
 
             def forward(self, x: Tensor) -> Tensor:
                 self.passes += 1
+                noisy = x + torch.randn_like(x)  # drawn for nothing where the pass fails
                 if self.passes == self.fail_at:
                     raise RuntimeError("gone")
-                return self.layer(x + torch.randn_like(x))
+                return self.layer(noisy)
 
         model = Noisy(fail_at=4)
         options: dict[str, Any] = {**SETTINGS, "maps": lambda x: x.flatten(1)}
@@ -664,3 +665,17 @@ def _foreign(path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(3)}, path)
+
+
+def test_names(net_a: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    """One that no file can hold is refused before the first pass; the folder's name is one."""
+    for name in (3, "\ud800", "x" * 20_000):
+        model = Counted(net_a)
+        with pytest.raises(ValueError, match="name: expected a text"):
+            record(model, images, tmp_path / "x", name=name, **SETTINGS)  # type: ignore[arg-type]
+        assert model.passes == 0
+        with pytest.raises(ValueError, match="names: expected a text"):
+            compare(model, images, names=[name], **SETTINGS)  # type: ignore[call-overload]
+    assert record(net_a, images, tmp_path / "y" / "." / "z" / "..", **SETTINGS).name == "y"
+    assert compare(tmp_path / "y").models == ("y",)
+    assert SimilarityResult.from_recordings(str(tmp_path / "y")).models == ("y",)

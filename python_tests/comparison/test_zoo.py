@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import weakref
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from python_tests.comparison.test_recordings import SETTINGS, Counted, same
 from repsim_fast import Recording, compare, compare_zoo, record
+from repsim_fast.comparison import recording_files
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -68,7 +70,54 @@ def test_of_other_measures(net_a: nn.Module, net_b: nn.Module, images: Tensor) -
     same(compare(models, images, **options), compare_zoo(factories, images, **options))
 
 
+def _unwanted() -> nn.Module:
+    raise AssertionError("loaded for nothing")
+
+
+_TWO: Any = {"a": _unwanted, "b": _unwanted}
+
+
+def test_inputs_of_their_own(images: Tensor) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    data, ids = {"a": images, "b": images.flip(-1)}, [f"image {i}" for i in range(len(images))]
+    got = compare_zoo({"a": model, "b": lambda: model}, data, ids=ids, **SETTINGS)
+    same(compare({"a": model, "b": model}, data, ids=ids, **SETTINGS), got)
+
+
 class TestFailures:
+    def test_a_recording_of_other_batches_is_seen_after_one_model(
+        self, net_a: nn.Module, images: Tensor, tmp_path: Path
+    ) -> None:
+        other = record(net_a, images, tmp_path / "other", batch_size=5)
+        models = [Counted(net_a), Counted(net_a)]
+        zoo: dict[str, Any] = {"a": models[0], "b": models[1], "other": other}
+        with pytest.raises(ValueError, match=r"recording 'a' .* differ in batch_size"):
+            compare_zoo(zoo, images, **SETTINGS)
+        assert models[0].passes > 0
+        assert models[1].passes == 0
+
+    def test_a_full_disk_ends_it(
+        self, net_a: nn.Module, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, third = Counted(net_a), Counted(net_a)
+
+        def full(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, "cannot write: No space left on device")
+
+        def second() -> nn.Module:
+            monkeypatch.setattr(recording_files, "write_tensors", full)
+            return net_a
+
+        zoo: dict[str, Any] = {"first": first, "second": second, "third": third}
+        with pytest.raises(OSError, match="No space left"):
+            compare_zoo(zoo, images, tmp_path, **SETTINGS)
+        assert third.passes == 0
+        monkeypatch.undo()
+        passes = first.passes
+        result = compare_zoo({**zoo, "second": net_a}, images, tmp_path, **SETTINGS)
+        assert result.models == ("first", "second", "third")
+        assert first.passes == passes
+
     def test_the_others_are_kept_and_it_is_named(
         self, net_a: nn.Module, net_b: nn.Module, images: Tensor, tmp_path: Path
     ) -> None:
@@ -121,8 +170,20 @@ class TestFailures:
             (lambda x: compare_zoo({"a": 3}, x), TypeError, "zoo: .* for 'a', got int"),
             (lambda x: compare_zoo({1: nn.ReLU()}, x), TypeError, "zoo: expected names"),
             (lambda x: compare_zoo({"a": nn.ReLU()}), TypeError, "data is missing"),
+            (lambda x: compare_zoo({"\ud800": nn.ReLU()}, x), ValueError, "zoo: name: expected"),
+            (lambda x: compare_zoo(_TWO, x, layers={"c": "1"}), ValueError, "layers: no model is"),
+            (lambda x: compare_zoo(_TWO, x, inputs={"c": None}), ValueError, "inputs: no model"),
+            (lambda x: compare_zoo(_TWO, x, batchsize=8), TypeError, "argument 'batchsize'"),
+            (
+                lambda x: compare_zoo(_TWO, iter(x.split(8))),
+                ValueError,
+                "data: .* each of 2 models",
+            ),
+            (lambda x: compare_zoo(_TWO, {"a": x}), ValueError, "data: .* none for 'b'"),
+            (lambda x: compare_zoo(_TWO, x, device="vulkan"), RuntimeError, "device='vulkan'"),
+            (lambda x: compare_zoo(_TWO, x, __file__), OSError, "it is not a folder"),
         ],
-        ids=range(5),
+        ids=range(13),
     )
     def test_bad_zoos(
         self, images: Tensor, call: Callable[[Tensor], object], error: Any, message: str

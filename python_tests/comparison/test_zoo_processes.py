@@ -41,7 +41,7 @@ _WHOLE = (
     _ZOO
     + """
 result = compare_zoo({"none": failing, **zoo}, images(80), f"{folder}/zoo", batch_size=8,
-                     process_group=group)
+                     process_group=group, progress=True)
 result.save(f"{folder}/{rank}.safetensors")
 assert made == [i for i in range(5) if (i + 1) % size == rank], made
 
@@ -71,8 +71,9 @@ refused("RuntimeError" if rank == 0 else "OtherProcessError", "every model faile
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_result_is_that_of_one_process(size: int, tmp_path: Path) -> None:
-    for code, output in launch(_WHOLE, size, tmp_path):
+    for rank, (code, output) in enumerate(launch(_WHOLE, size, tmp_path)):
         assert code == 0, output
+        assert ("record m" in output) == ("zoo: 100%" in output) == (rank == 0), output
     one = compare_zoo({f"m{i}": network(i) for i in range(5)}, images(80), batch_size=8)
     for rank in range(size):
         found = SimilarityResult.load(tmp_path / f"{rank}.safetensors")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from python_tests.faults import commands, disk, files, kills, many, reports
+from python_tests.faults import commands, disk, files, kills, many, reports, shared
 from python_tests.faults.child import import_what_is_needed
 from python_tests.faults.table import Row, markdown
 from repsim_fast._core.versions import versions
@@ -31,9 +31,12 @@ from repsim_fast._core.versions import versions
 KINDS: dict[str, tuple[Callable[..., Row | list[Row]], int, int]] = {
     "training": (kills.training, 95, 4),
     "comparing": (kills.comparing, 50, 3),
+    "recording": (kills.recording, 60, 3),
+    "zoo": (shared.zoo, 20, 1),
+    "shared": (shared.comparison, 20, 1),
     "attacking": (kills.attacking, 30, 2),
     "experiment": (kills.experiment, 30, 2),
-    "disk": (disk.full, 24, 2),
+    "disk": (disk.full, 36, 3),
     "commands": (commands.fuzzed, 300, 10),
     "reports": (reports.hostile, 60, 2),
     "files": (files.changed, 50_000, 1_000),

@@ -29,6 +29,59 @@ class Ended:
     mebibytes: float
 
 
+class Child:
+    """A forked process at its work, of which it may use so many seconds of the processor."""
+
+    def __init__(self, work: Callable[[], int | None], log: Path, *, processor: int = 120) -> None:
+        sys.stdout.flush()
+        log.write_text("")  # nor may an earlier child's words stand for those of one that had none
+        self._log, self._processor, self._began = log, processor, time.monotonic()
+        # Signals wait until it has got as far as a new process would before its first line.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        self._number = os.fork()
+        if self._number == 0:
+            resource.setrlimit(resource.RLIMIT_CPU, (processor, processor))
+            _work(work, log)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        self._ended: Ended | None = None
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._began
+
+    def send(self, number: int) -> None:
+        """Send it a signal, unless it has been seen to have ended."""
+        if self._ended is None:
+            os.kill(self._number, number)
+
+    def ended(self) -> Ended | None:
+        """How it ended; None while it works."""
+        if self._ended is None:
+            done, status, usage = os.wait4(self._number, os.WNOHANG)
+            if done:
+                code = os.waitstatus_to_exitcode(status)
+                if code == -signal.SIGKILL and usage.ru_utime + usage.ru_stime >= self._processor:
+                    code = HUNG
+                memory = usage.ru_maxrss / 1024
+                self._ended = Ended(code, self.output, self.seconds, memory)
+        return self._ended
+
+    def hung(self) -> Ended:
+        """End it, if it has not ended by itself, as one that hangs."""
+        if self.ended() is None:
+            os.kill(self._number, signal.SIGKILL)
+            os.waitpid(self._number, 0)
+            self._ended = Ended(HUNG, self.output, self.seconds, 0.0)
+        assert self._ended is not None
+        return self._ended
+
+
 def run(
     work: Callable[[], int | None],
     log: Path,
@@ -43,35 +96,16 @@ def run(
     It may use so many seconds of the processor, which says more of a busy machine than the time on
     the wall; that is bounded for children that wait for ever.
     """
-    sys.stdout.flush()
-    log.write_text("")  # nor may an earlier child's words stand for those of one that had none
-    began = time.monotonic()
-    # Signals wait until the child has got as far as a new process would before its first line.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-    child = os.fork()
-    if child == 0:
-        resource.setrlimit(resource.RLIMIT_CPU, (processor, processor))
-        _work(work, log)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    child = Child(work, log, processor=processor)
     sent = False
-    while True:
-        done, status, usage = os.wait4(child, os.WNOHANG)
-        if done:
-            break
-        now = time.monotonic() - began
-        if number is not None and not sent and now >= after:
-            os.kill(child, number)
+    while (ended := child.ended()) is None:
+        if number is not None and not sent and child.seconds >= after:
+            child.send(number)
             sent = True
-        if now > limit:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return Ended(HUNG, log.read_text(errors="replace"), now, 0.0)
+        if child.seconds > limit:
+            return child.hung()
         time.sleep(0.001)
-    code = os.waitstatus_to_exitcode(status)
-    if code == -signal.SIGKILL and usage.ru_utime + usage.ru_stime >= processor:
-        code = HUNG
-    seconds = time.monotonic() - began
-    return Ended(code, log.read_text(errors="replace"), seconds, usage.ru_maxrss / 1024)
+    return ended
 
 
 def _work(work: Callable[[], int | None], log: Path) -> None:

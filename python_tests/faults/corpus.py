@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import pickle
 import warnings
 from collections.abc import Callable, Sequence
@@ -49,8 +51,9 @@ def make(folder: Path) -> list[Kind]:
     """All formats, their files in ``folder``."""
     return [
         _result(folder),
-        _recording(folder, INDEX),
-        _recording(folder, "batches-00000.safetensors"),
+        _recording(folder, "index", INDEX),
+        _recording(folder, "batches", "batches-00000.safetensors"),
+        _sums(folder),
         _checkpoint(folder),
         _state(folder),
         _manifest(folder),
@@ -82,7 +85,7 @@ def _result(folder: Path) -> Kind:
     return Kind("result", contents, place, load, 4)
 
 
-def _recording(folder: Path, file: str) -> Kind:
+def _recording(folder: Path, what: str, file: str) -> Kind:
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     home = folder / f"recording of {file}"
     record(model, torch.rand(40, 6), home, name="m", stored="float16", batch_size=8, every=3)
@@ -95,7 +98,31 @@ def _recording(folder: Path, file: str) -> Kind:
             SimilarityResult.from_recordings([recording])
 
     place = home / file
-    return Kind(f"recording, {place.stem.split('-')[0]}", [place.read_bytes()], place, load, 2)
+    return Kind(f"recording, its {what}", [place.read_bytes()], place, load, 2)
+
+
+def _sums(folder: Path) -> Kind:
+    place = folder / "sums" / "sums-0-of-1.safetensors"
+    model, data = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)), torch.rand(40, 6)
+
+    def load() -> None:
+        compare(model, data, batch_size=8, every=3, resume=place.parent)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        stopped = model.register_forward_hook(_stops_at(4))
+        load()
+    stopped.remove()
+    return Kind("sums of a comparison", [place.read_bytes()], place, load, 1)
+
+
+def _stops_at(number: int) -> Callable[..., None]:
+    numbers = itertools.count(1)
+
+    def hook(*_: Any) -> None:
+        if next(numbers) == number:
+            raise KeyboardInterrupt
+
+    return hook
 
 
 def _checkpoint(folder: Path) -> Kind:

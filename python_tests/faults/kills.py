@@ -1,23 +1,27 @@
-"""Kills at random moments of a training, a comparison, an attack and an experiment."""
+"""Kills at random moments of a training, a comparison, a recording, an attack, an experiment."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from experiments.lab import command as lab_command
 from experiments.lab import record
+from python_tests.faults import counting
 from python_tests.faults.child import Ended, command, run
 from python_tests.faults.table import Row
 from python_tests.support import toy_experiment
-from repsim_fast import SimilarityResult
+from repsim_fast import Recording, SimilarityResult
 from repsim_fast._core.tensor_files import read_tensors
+from repsim_fast.comparison.recording_files import unfinished_parts
 from repsim_fast.report import load_folder
 from repsim_fast.training.checkpoints import unfinished
 
@@ -142,6 +146,65 @@ def _whole(out: Path) -> str:
         if not 1 <= partial.n_batches <= 25:
             return f"a partial result of {partial.n_batches} batches"
     return f"files of no comparison: {extra}" if extra or not result.models else ""
+
+
+_EVERY, _BATCHES = 4, 20
+
+
+def recording(folder: Path, kills: int, dice: random.Random) -> Row:
+    """Each recording is killed and gone on with until it is done, and compared to a whole one."""
+    row = Row(
+        "kill while recording",
+        f"goes on, at most the {_EVERY} batches of a part lost; the same bits in the end",
+    )
+    passed, log = folder / "passed", folder / "log"
+    os.environ[counting.PASSED] = str(passed)
+
+    def work(out: Path) -> Callable[[], int | None]:
+        return command(
+            *("record", f"{counting.__file__}:Counting", "--data", "digits", "--split", "train"),
+            *("--batch-size", counting.BATCH_SIZE, "--limit", _BATCHES * counting.BATCH_SIZE),
+            *("--every", _EVERY, "--threads", 1, "--out", out),
+        )
+
+    whole = run(work(folder / "whole"), log)
+    assert whole.code == 0, whole.output
+    expected = _recorded(folder / "whole")
+    for number in _some(kills):
+        before = _batches(folder / "killed")
+        passed.write_bytes(b"")
+        after = dice.uniform(0.2, 1) * whole.seconds  # before, nothing has begun
+        ended = run(work(folder / "killed"), log, number=number, after=after)
+        row.count(*_verdict(partial(_went_on, folder / "killed", before, passed), ended, number))
+        if ended.code == 0:
+            if not _equal(_recorded(folder / "killed"), expected):
+                row.count("lost", "other bits after going on")
+            shutil.rmtree(folder / "killed")
+    ended = run(work(folder / "killed"), log)
+    if ended.code != 0 or not _equal(_recorded(folder / "killed"), expected):
+        row.count("lost", f"the last run: {ended.code} {ended.output[-300:]}")
+    return row
+
+
+def _went_on(out: Path, before: int, passed: Path) -> str:
+    """What is wrong with how many batches are kept: the last pass may not have come to its end, and
+    the first batch is run again."""
+    kept, ran = _batches(out), len(passed.read_bytes()) - (before > 0)
+    if kept < before or kept < before + ran - 1 - _EVERY:
+        return f"{before} batches before, {ran} run, {kept} kept"
+    return ""
+
+
+def _batches(out: Path) -> int:
+    """Batches of the one recording there, finished or not."""
+    return sum(len(p["batches"]) for path in out.glob("*/") for p in unfinished_parts(path))
+
+
+def _recorded(out: Path) -> dict[str, Any]:
+    (path,) = (path for path in out.iterdir() if path.is_dir())
+    found = Recording.open(path)
+    grams = {f"{batch.number}": found.grams(batch, part).clone() for batch, part in found.parts()}
+    return {**grams, "scales": found.scales}
 
 
 def attacking(folder: Path, kills: int, dice: random.Random) -> Row:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], x: Any) -> Any:
@@ -40,3 +41,10 @@ def to_device(x: Any, device: torch.device, *, copy: bool = False) -> Any:
         clone = getattr(x, "clone", None)
         return (clone() if copy and callable(clone) else x).to(device)
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=True, copy=copy), x)
+
+
+def readable(x: Tensor) -> bool:
+    """Whether it has numbers that can be looked at one by one."""
+    return not (
+        is_lazy(x) or x.is_quantized or x.is_nested or x.is_meta or x.layout != torch.strided
+    )

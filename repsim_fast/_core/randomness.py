@@ -7,9 +7,10 @@ import operator
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
+from torch import Tensor
 
 
 class Stream:
@@ -106,3 +107,25 @@ def _seeded(devices: torch.device | Iterable[torch.device], seed: int) -> Iterat
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """States of the global generators that a model on the device draws from, by kind of device."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_generator_states(states: Mapping[str, Tensor]) -> None:
+    """Go on drawing from states that :func:`generator_states` gave.
+
+    Raises:
+        ValueError: They are none.
+    """
+    try:
+        torch.set_rng_state(states["cpu"].clone())
+        if "cuda" in states and torch.cuda.is_available():
+            torch.cuda.set_rng_state(states["cuda"].clone())
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"random: expected states of generators ({error})") from error

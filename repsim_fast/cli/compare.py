@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from repsim_fast.comparison.result import SimilarityResult
 
 PARTIAL = "partial.safetensors"
+SUMS = "sums"
 
 
 MeasureNames = Annotated[
@@ -112,6 +114,18 @@ CudaGraph = Annotated[
     ),
 ]
 
+KeepEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--every",
+        min=1,
+        metavar="N",
+        help="Keep the sums over images in DIR/sums after every N batches, each process those of "
+        "its own: the same command goes on where it was killed; of cka only (default: not kept).",
+        show_default=False,
+    ),
+]
+
 
 def compare(
     models: Models,
@@ -143,6 +157,7 @@ def compare(
     autocast: Autocast = None,
     precision: ProductPrecision = None,
     cuda_graph: CudaGraph = False,
+    every: KeepEvery = None,
     seed: Seed = 0,
     device: Device = None,
     threads: Threads = None,
@@ -162,7 +177,7 @@ def compare(
           --layers 'stage*.relu2' --attack pgd --eps 8/255 --out out/attacked
       repsim-fast compare recordings --out out/compare
       torchrun --nproc-per-node 2 -m repsim_fast compare a.safetensors b.safetensors \\
-          --data digits --out out/compare
+          --data digits --every 50 --out out/compare
     """
     from repsim_fast._core.processes import local_device, processes
     from repsim_fast.comparison.compare import compare as compare_models
@@ -178,6 +193,8 @@ def compare(
     for name in measures:
         get_measure(name)
     attacks = attack_maker(attack, norm=norm, eps=eps, steps=attack_steps, seed=seed)
+    if every is not None and measures != ["cka"]:
+        raise ValueError(f"--every: expected --measure cka, whose sums are kept, got {measure!r}")
     if minus_chance and permutations == 0:
         raise ValueError("--minus-chance needs chance levels, got --permutations 0")
     where = local_device(choose_device(device))
@@ -229,6 +246,8 @@ def compare(
                 progress=progress,
                 seed=seed,
                 process_group=group.group,
+                resume=None if every is None else out / SUMS,
+                every=every or 1,
             )
         if not group.first:
             return
@@ -242,6 +261,7 @@ def compare(
             introduction=_introduction(attacks),
             tables={"Models": zoo.about},
         )
+        shutil.rmtree(out / SUMS, ignore_errors=True)  # of this comparison, which is there now
     for result in results.values():
         show(result)
     say_where(page, list(results), figures=figures)

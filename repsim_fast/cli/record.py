@@ -111,20 +111,22 @@ def record(
 
     `repsim-fast compare` takes recordings in place of networks, and gives the same numbers. A
     recording that was stopped goes on where it was when the same command is given again; one that
-    is finished is not made again.
+    is finished is not made again. Started by torchrun, processes share the networks.
 
     \b
     Examples:
       repsim-fast record 'runs/*.safetensors' --data digits --out recordings
       repsim-fast compare recordings --out out/compare
     """
+    from repsim_fast._core.processes import local_device, processes
     from repsim_fast.comparison.record import record as record_model
 
     from .inputs import load_inputs
     from .models import open_models, short_names
     from .zoo import echo_recording, expand, is_recording
 
-    where = choose_device(device)
+    where = local_device(choose_device(device))
+    group = processes(where)
     mixed = choose_autocast(autocast, where)
     threads_used = choose_threads(threads)
     arguments = expand(models)
@@ -133,13 +135,16 @@ def record(
     given = parse_channels(mean), parse_channels(std)
     attack_of = attack_maker(attack, norm=norm, eps=eps, steps=attack_steps, seed=seed)
     check_writable(out)
-    progress = sys.stderr.isatty()
+    progress = sys.stderr.isatty() and group.first
     images = load_inputs(
         data, split, size=size, limit=limit, seed=seed, attack=attack, mean=mean, progress=progress
     )
-    typer.echo(
-        f"recording {len(arguments)} networks on {describe(images)}; device {where}, {threads_used}"
-    )
+    if group.first:
+        shared = f", {group.size} processes" * (group.size > 1)
+        typer.echo(
+            f"recording {len(arguments)} networks on {describe(images)}; device {where}, "
+            f"{threads_used}{shared}"
+        )
     names = short_names(arguments)
 
     def record_one(position: int) -> None:
@@ -175,10 +180,13 @@ def record(
         )
         echo_recording(made)
 
-    if len(arguments) == 1:
+    if len(arguments) == 1 and group.size == 1:
         record_one(0)
         return
-    failed = [name for i, name in enumerate(names) if not _attempted(name, partial(record_one, i))]
+    own = range(group.rank, len(names), group.size)
+    failed = [names[i] for i in own if not _attempted(names[i], partial(record_one, i))]
+    # None ends before all have: torchrun would end the others with one that failed.
+    failed = [name for some in group.gather(failed) for name in some]
     if failed:
         raise ValueError(
             f"MODEL: {len(failed)} of {len(arguments)} failed: {', '.join(failed)}; the others are "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from time import perf_counter
@@ -40,7 +41,8 @@ from repsim_fast.comparison.recorded import check_arguments, check_data, compare
 from repsim_fast.comparison.recording import Recording
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.comparison.session import borrowed, settings_of, shown
-from repsim_fast.data.batches import Feed, open_data
+from repsim_fast.comparison.sums import Sums, kept_sums
+from repsim_fast.data.batches import Batch, Feed, open_data
 from repsim_fast.data.share import Share
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
@@ -83,6 +85,8 @@ class OptionsOfAny(TypedDict, total=False):
     progress: bool
     seed: int
     process_group: ProcessGroup | None
+    resume: str | os.PathLike[str] | None
+    every: int
 
 
 class Options(OptionsOfAny, total=False):
@@ -145,6 +149,8 @@ def compare(
     progress: bool = False,
     seed: int = 0,
     process_group: ProcessGroup | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    every: int = 16,
 ) -> SimilarityResult | dict[str, SimilarityResult]:
     """Similarity of every layer with every other layer, within and between models.
 
@@ -295,6 +301,13 @@ def compare(
                 f"process_group: expected models alone, got recordings {sorted(recordings)}, whose "
                 "forward passes are done: compare them in one process"
             )
+        if recordings and resume is not None:
+            raise ValueError(
+                f"resume: expected None with recordings {sorted(recordings)}, got {resume!r}: "
+                "record the other models as well, which goes on after a kill"
+            )
+        if resume is not None and cuda_graph:
+            raise ValueError("cuda_graph: expected False with resume, got True")
         if recordings and max_batches is not None:
             raise ValueError(f"max_batches: expected None with recordings, got {max_batches}")
         alone = not isinstance(measure, (list, tuple))
@@ -405,11 +418,17 @@ def compare(
             made = together.of_first(lambda: parts.results(collected, bare=bare))
             return made[0] if alone else dict(zip(several, made, strict=True))
 
+        about: dict[str, Any] = {}
+        if processes.size > 1 or resume is not None:
+            about = same_everywhere(settings, feed, data)
         if processes.size > 1:
-            together.start(same_everywhere(settings, feed, data))
+            together.start(about)
+        about |= {"measure": [repr(one) for one in of_each], "ids": ids is not None}
+        keeping = kept_sums(resume, processes, about, engine, accumulator, every=every)
         with _partial_result_kept(engine, result, together):
-            with borrowed((run.model for run in plan.runs), place, seed), engine:
-                _loop(engine, feed, seen, together, settings, progress=progress and processes.first)
+            with keeping as sums, borrowed((run.model for run in plan.runs), place, seed), engine:
+                shows = progress and processes.first
+                _loop(engine, feed, seen, together, settings, sums, progress=shows)
             final: Any = result()
         if processes.first:
             for one in [final] if alone else final.values():
@@ -508,6 +527,7 @@ def _loop(
     seen: Seen,
     together: Together,
     settings: Mapping[str, Any],
+    sums: Sums | None,
     *,
     progress: bool,
 ) -> None:
@@ -517,19 +537,37 @@ def _loop(
     for i, batch in shown(feed, "compare", progress=progress):
         number = rank + i * size
         seen.prints.look(batch)
-        if engine.is_too_small(batch):
-            seen.dropped.append(batch.n)
+        latest = seen.prints.latest
+        if sums is not None and sums.has(number):
+            few = sums.skip(batch, number, latest)
         else:
-            for playback in engine.playbacks:
-                playback.check(number, batch.n, seen.prints.latest, settings)
-            try:
-                engine.step(batch, number)
-                seen.prints.count(number)
-            except TooFewRowsError as error:
-                seen.dropped.append(error.rows)
+            few = _step(engine, batch, number, latest, settings)
+            if sums is not None:
+                sums.add(number, latest, few)
+        if few is None:
+            seen.prints.count(number)
+        else:
+            seen.dropped.append(few)
         together.end_batch()
+    if sums is not None:
+        sums.finish()
     together.end_batches()
     for playback in engine.playbacks:
         playback.finish(number + 1)
     if engine.n_batches == 0 and size == 1:
         raise diagnosis.no_batch(seen.dropped, engine.accumulator.min_samples)
+
+
+def _step(
+    engine: Engine, batch: Batch, number: int, digest: str, settings: Mapping[str, Any]
+) -> int | None:
+    """Run all models on a batch; its rows where they are too few for the measure."""
+    if engine.is_too_small(batch):
+        return batch.n
+    for playback in engine.playbacks:
+        playback.check(number, batch.n, digest, settings)
+    try:
+        engine.step(batch, number)
+    except TooFewRowsError as error:
+        return error.rows
+    return None

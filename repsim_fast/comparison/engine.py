@@ -89,6 +89,7 @@ class Engine:
         self._hooked = contextlib.ExitStack()  # captures that stay from batch to batch
         self._cuda_graph = cuda_graph
         self._replay: Replay | None = None
+        self._earlier_notes: Sequence[str] = ()
 
     @property
     def n_batches(self) -> int:
@@ -120,12 +121,16 @@ class Engine:
     @property
     def notes(self) -> list[str]:
         """What the caller of a comparison should be warned of."""
-        notes = []
+        notes = [*self._earlier_notes]
         for r, forms in zip(self.runs, self._forms, strict=True):
             own = left_out_by_default(r.model) if r.layers is None else []
             notes += [f"model {r.name!r}: {note}" for note in (*own, *forms.notes())]
             notes += [diagnosis.left_out(r)] if r.skipped else []
-        return notes
+        return list(dict.fromkeys(notes))
+
+    def go_on(self, n_batches: int, notes: Sequence[str]) -> None:
+        """After a first batch, be what had taken so many and noted this."""
+        self._intake.n_batches, self._earlier_notes = n_batches, notes
 
     def is_too_small(self, batch: Batch) -> bool:
         """Whether the batch has too few samples for the measure."""

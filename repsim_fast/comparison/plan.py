@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from repsim_fast._core import headers
 from repsim_fast._core.model_state import check_hookable, unwrap
 from repsim_fast.capture import LayerSpec, by_names, select_layers
 from repsim_fast.comparison.recording import Recording
@@ -21,6 +22,7 @@ Member: TypeAlias = "nn.Module | Recording"
 
 Models: TypeAlias = (
     "Sequence[Member | str | os.PathLike[str]] | Mapping[str, Member | str | os.PathLike[str]]"
+    " | os.PathLike[str]"
 )
 """Modules to run, and recordings or the paths of their folders."""
 
@@ -235,9 +237,9 @@ def _member(model: Any) -> Member:
 
 
 def _as_list(models: Any) -> list[Any]:
-    if isinstance(models, (nn.Module, Recording)):
+    if isinstance(models, (nn.Module, Recording, str, os.PathLike)):
         return [models]
-    if not isinstance(models, Iterable) or isinstance(models, (str, Tensor)):
+    if not isinstance(models, Iterable) or isinstance(models, Tensor):
         raise TypeError(
             "models must be a torch.nn.Module, or a sequence or mapping of them, "
             f"got {type(models).__name__}"
@@ -251,6 +253,8 @@ def _names(models: Sequence[Member], names: Sequence[str] | None) -> list[str]:
             raise ValueError(
                 f"names must be {len(models)} different ones, one for each model, got {names!r}"
             )
+        for name in names:
+            headers.text()(name, "names")
         return list(names)
     own = [m.name if isinstance(m, Recording) else type(m).__name__ for m in models]
     return [

@@ -12,10 +12,12 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core import headers
 from repsim_fast._core.checks import check_autocast, check_choice, check_whole
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.model_state import check_hookable, device_of, unwrap, usable_device
+from repsim_fast._core.randomness import generator_states, set_generator_states
 from repsim_fast._core.signals import undisturbed
 from repsim_fast._core.versions import versions
 from repsim_fast.capture import ROOT, ChannelsOf, LayerSpec, Maps, MaskSpec, layer_kind
@@ -172,7 +174,8 @@ def record(
             f"{precision!r}"
         )
     folder = Path(path)
-    name = folder.name if name is None else name
+    name = folder.resolve().name if name is None else name
+    headers.text()(name, "name")
     module = check_hookable(unwrap(check_hookable(model)))
     opening: dict[str, Any] = {
         "batch_size": batch_size, "passes": passes, "shuffle": shuffle, "seed": seed,
@@ -237,15 +240,15 @@ class _Session:
     ) -> None:
         self.folder, self.about, self.engine, self.run_of_model = folder, about, engine, run
         self.taker, self.identity = taker, identity
-        headers = unfinished_parts(folder)
-        for header in headers:
+        parts = unfinished_parts(folder)
+        for header in parts:
             _check_same(header["about"], about, folder)
-        self.batches = [batch for header in headers for batch in header["batches"]]
-        self.dropped = [tuple(entry) for header in headers for entry in header["dropped"]]
-        self.notes = [note for header in headers for note in header["notes"]]
+        self.batches = [batch for header in parts for batch in header["batches"]]
+        self.dropped = [tuple(entry) for header in parts for entry in header["dropped"]]
+        self.notes = [note for header in parts for note in header["notes"]]
         self.recorded = {batch.number: batch for batch in self.batches}
-        self.layers = headers[-1]["layers"] if headers else []
-        self.skipped = headers[-1]["skipped"] if headers else {}
+        self.layers = parts[-1]["layers"] if parts else []
+        self.skipped = parts[-1]["skipped"] if parts else {}
         self._written = len(self.dropped)
         self.writer = PartWriter(
             folder,
@@ -253,12 +256,12 @@ class _Session:
             keep=about["keep"],
             stored=about["stored"],
             every=every,
-            parts=[len(header["batches"]) for header in headers],
+            parts=[len(header["batches"]) for header in parts],
         )
 
     def run(self, feed: Feed, *, progress: bool) -> None:
         """Run all batches that are not there yet; those that are done are kept, come what may."""
-        number = -1
+        number, done = -1, {number for number, _ in self.dropped}
         try:
             for number, batch in shown(feed, f"record {self.about['name']}", progress=progress):
                 self.identity.look(batch)
@@ -267,7 +270,7 @@ class _Session:
                         "data: expected inputs by which samples are known, got none of numbers "
                         "that can be read, as of sparse tensors; ids= gives them names"
                     )
-                if self.recorded and number <= self.batches[-1].number:
+                if number in self.recorded or number in done:
                     self._skip(batch, number)
                 else:
                     self._record(batch, number)
@@ -303,7 +306,8 @@ class _Session:
         entries = self.taker.entries
         rows = batch.n if self.engine.rows is None else self.engine.rows
         new = RecordedBatch(number, rows, batch.n, self.identity.latest)
-        self.writer.add(new, entries)
+        # Now: a batch that is interrupted may have drawn already.
+        self.writer.add(new, entries, generator_states(device_of(self.run_of_model.model)))
         self.batches.append(new)
 
     def _skip(self, batch: Batch, number: int) -> None:
@@ -322,7 +326,9 @@ class _Session:
         self.identity.count()
         if number == self.batches[-1].number:
             self.run_of_model.skipped.update(self.skipped)
-            _set_random(read_part(part_path(self.folder, len(self.writer.parts) - 1)).tensors)
+            set_generator_states(
+                read_part(part_path(self.folder, len(self.writer.parts) - 1)).random
+            )
 
     def _check_first(self, batch: RecordedBatch) -> None:
         """Raises ValueError unless the model makes of the first batch what was recorded of it."""
@@ -347,7 +353,7 @@ class _Session:
             "skipped": dict(run.skipped),
             "notes": self.engine.notes,
         }
-        self.writer.flush(progress, _random(device_of(run.model)))
+        self.writer.flush(progress)
         self._written = len(self.dropped)
 
     def finish(self, feed: Feed, seconds: Mapping[str, float]) -> None:
@@ -423,17 +429,3 @@ def _close(ours: Tensor, theirs: Tensor) -> bool:
     if ours.shape != theirs.shape:
         return False
     return float((ours - theirs).norm()) <= _SAME * float(theirs.norm())
-
-
-def _random(device: torch.device) -> dict[str, Tensor]:
-    """States of the generators that a model draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def _set_random(tensors: Any) -> None:
-    torch.set_rng_state(tensors.get("random.cpu").clone())
-    if "random.cuda" in tensors.names and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors.get("random.cuda").clone())

@@ -48,6 +48,8 @@ def opened(recordings: Models | Member, names: Sequence[str] | None = None) -> d
         recordings = {name: _path(recording) for name, recording in recordings.items()}
     elif isinstance(recordings, Sequence) and not isinstance(recordings, str):
         recordings = [_path(recording) for recording in recordings]
+    else:
+        recordings = _path(recordings)
     members = named_members(recordings, names)
     found = {name: m for name, m in members.items() if isinstance(m, Recording)}
     if len(found) < len(members):

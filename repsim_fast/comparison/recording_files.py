@@ -112,6 +112,12 @@ class Part(NamedTuple):
     header: dict[str, Any]
     tensors: MappedTensors
 
+    @property
+    def random(self) -> dict[str, Tensor]:
+        """States of the random generators after the last batch."""
+        names = [name for name in self.tensors.names if name.startswith("random.")]
+        return {name.removeprefix("random."): self.tensors.get(name) for name in names}
+
     def grams(self, batch: int, rows: Sequence[int]) -> Tensor:
         """The packed Grams (k, m) of rows in the batch with this number.
 
@@ -236,59 +242,75 @@ class PartWriter:
         self._keep = keep
         self._stored = stored
         self._every = every
-        self._tensors: dict[str, Tensor] = {}
-        self._batches: list[RecordedBatch] = []
-        self._rounding: list[Tensor] = []  # (2, layers) squares of errors and of entries
+        self._held: list[_Held] = []
 
-    def add(self, batch: RecordedBatch, entries: Sequence[Tensor]) -> None:
-        """Take a copy of what is kept of a batch, one entry a row."""
-        number = batch.number
+    def add(
+        self, batch: RecordedBatch, entries: Sequence[Tensor], random: Mapping[str, Tensor]
+    ) -> None:
+        """Take a copy of what is kept of a batch, one entry a row, and the states of the random
+        generators after it."""
+        number, tensors = batch.number, dict[str, Tensor]()
         if self._keep == "grams":
             compact = [_compact(torch.stack([e.detach().cpu() for e in entries]), self._stored)]
-            self._tensors[f"{number}"] = compact[0].values
+            tensors[f"{number}"] = compact[0].values
         else:
             compact = [_compact(entry.detach().cpu()[None], self._stored) for entry in entries]
             for row, one in enumerate(compact):  # cloned: layers may share what they return
                 copy = one.values[0].clone(memory_format=torch.contiguous_format)
-                self._tensors[f"{number}.{row}"] = copy
+                tensors[f"{number}.{row}"] = copy
         if self._stored == "float16":
-            self._tensors[f"{number}.exponents"] = torch.cat([c.exponents for c in compact])
+            tensors[f"{number}.exponents"] = torch.cat([c.exponents for c in compact])
         sums = [torch.cat([c.errors for c in compact]), torch.cat([c.sizes for c in compact])]
-        self._rounding.append(torch.stack(sums))
-        self._batches.append(batch)
+        # At once: an interrupt comes before all of it or after.
+        self._held.append(_Held(batch, tensors, torch.stack(sums), random))
 
     @property
     def is_full(self) -> bool:
         """Whether it is time to write."""
-        held = sum(tensor.nbytes for tensor in self._tensors.values())
-        return len(self._batches) >= self._every or held >= _LARGEST_PART
+        held = sum(tensor.nbytes for one in self._held for tensor in one.tensors.values())
+        return len(self._held) >= self._every or held >= _LARGEST_PART
 
-    def flush(self, progress: Mapping[str, Any], random: Mapping[str, Tensor]) -> None:
+    def flush(self, progress: Mapping[str, Any]) -> None:
         """Write the batches that were added since the last time as a part, if there are any.
 
         Args:
             progress: Layers, those left out, batches dropped since then, notes.
-            random: States of the random generators after them.
 
         Raises:
             OSError: The place cannot be written to, or is full; the batches are still held.
         """
-        if not self._batches:
+        if not self._held:
             return
-        width = max(part.shape[1] for part in self._rounding)
-        rounding = torch.stack(
-            [torch.nn.functional.pad(p, (0, width - p.shape[1])) for p in self._rounding]
-        ).sum(dim=0)
-        header = {"about": self._about, "batches": self._batches, **progress}
+        width = max(one.rounding.shape[1] for one in self._held)
+        rounding = torch.stack([_padded(one.rounding, width) for one in self._held]).sum(dim=0)
+        batches = [one.batch for one in self._held]
         tensors = {
-            **self._tensors,
+            **{name: tensor for one in self._held for name, tensor in one.tensors.items()},
             "rounding": rounding,
-            **{f"random.{device}": state for device, state in random.items()},
+            **{f"random.{device}": state for device, state in self._held[-1].random.items()},
         }
+        header = {"about": self._about, "batches": batches, **progress}
         path = part_path(self._folder, len(self.parts))
         write_tensors(path, tensors, _metadata(_PART_FORMAT, header))
-        self.parts.append(len(self._batches))
-        self._tensors, self._batches, self._rounding = {}, [], []
+        count = len(batches)
+        # Without a call in between, before which an interrupt could come.
+        self.parts, self._held = [*self.parts, count], []
+
+
+class _Held(NamedTuple):
+    """A batch that is still to be written."""
+
+    batch: RecordedBatch
+    tensors: dict[str, Tensor]
+    rounding: Tensor  # (2, layers) squares of errors and of entries
+    random: Mapping[str, Tensor]
+
+
+def _padded(
+    sums: Tensor,  # (2, layers)
+    width: int,
+) -> Tensor:
+    return torch.nn.functional.pad(sums, (0, width - sums.shape[1]))
 
 
 def rounding_of(folder: Path, parts: int) -> Tensor:
@@ -297,8 +319,7 @@ def rounding_of(folder: Path, parts: int) -> Tensor:
     for number in range(parts):
         own = read_part(part_path(folder, number)).tensors.get("rounding").clone()
         width = max(total.shape[1], own.shape[1])
-        both = (total, own)
-        total = sum(torch.nn.functional.pad(p, (0, width - p.shape[1])) for p in both)  # type: ignore[assignment]
+        total = _padded(total, width) + _padded(own, width)
     return (total[0] / total[1].clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
 
 

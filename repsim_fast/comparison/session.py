@@ -46,7 +46,14 @@ def borrowed(models: Iterable[nn.Module], place: torch.device | None, seed: int)
 
 def shown(feed: Feed, title: str, *, progress: bool) -> Iterator[tuple[int, Batch]]:
     """Batches by number, with a bar of samples a second and the time left."""
-    with tqdm(total=feed.n_batches, desc=title, unit="batch", disable=not progress) as bar:
+    bar = tqdm(
+        total=feed.n_batches,
+        desc=title,
+        unit="batch",
+        leave=None,  # not below another bar
+        disable=not progress,
+    )
+    with bar:
         samples, start = 0, perf_counter()
         for number, batch in enumerate(feed.batches):
             yield number, batch

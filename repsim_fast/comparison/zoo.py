@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import hashlib
 import os
@@ -15,15 +16,20 @@ from urllib.parse import quote
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
+from repsim_fast._core import headers
+from repsim_fast._core.files import check_writable
+from repsim_fast._core.model_state import usable_device
 from repsim_fast._core.processes import members
 from repsim_fast._core.scratch import Scratch
 from repsim_fast.capture import LayerSpec
 from repsim_fast.comparison.plan import Transform, choose_measure
+from repsim_fast.comparison.playback import check_recordings
 from repsim_fast.comparison.processes import Together
 from repsim_fast.comparison.record import RecordOptions, record
 from repsim_fast.comparison.recording import Recording
-from repsim_fast.comparison.recording_files import Stored
+from repsim_fast.comparison.recording_files import INDEX, Stored
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.similarity import Measure
 from repsim_fast.similarity.base.estimator import Estimator
@@ -39,6 +45,8 @@ Entry: TypeAlias = "nn.Module | Callable[[], nn.Module] | Recording | str | os.P
 """A model, what makes or loads one when it is its turn, or a recording or its path."""
 
 _LONGEST_NAME = 80
+# Errors of a full disk; Windows has no quotas.
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def compare_zoo(
@@ -68,7 +76,7 @@ def compare_zoo(
     Args:
         zoo: By name a model, a callable without arguments that returns one, which is called when
             it is that model's turn, or a recording or the path of its folder.
-        data: As for ``compare``; may be left out of recordings alone.
+        data: As for ``compare``, read once for each model; may be left out of recordings alone.
         folder: Where recordings go, each in a folder of its model's name. Default: a temporary one,
             removed in the end.
         layers: As for ``compare``: one choice for all models, or a mapping by name.
@@ -78,7 +86,8 @@ def compare_zoo(
         jackknife: As for ``compare``.
         permutations: As for ``compare``.
         stored: Dtype in the files, as for ``record``.
-        progress: Show progress bars.
+        progress: Show progress bars, of models and of the batches of one; of several processes the
+            first one shows them.
         process_group: Processes that share the models: each calls ``compare_zoo`` with the same zoo
             and data, model i is recorded by the process of rank i modulo their number, the first
             one compares, and all return the result of one process. The folder must be one that all
@@ -92,7 +101,8 @@ def compare_zoo(
 
     Raises:
         ValueError: An empty zoo, recordings that do not belong together, processes without a
-            folder or with other zoos.
+            folder or with other zoos, data that can be read once alone.
+        OSError: The folder cannot be written to, or the disk is full; what is recorded stays.
         TypeError: An entry of another type, or no data for a model.
         RuntimeError: Every model failed; the message has the first error of each.
         OtherProcessError: Another process failed, or was killed.
@@ -111,8 +121,10 @@ def compare_zoo(
         raise ValueError("zoo: expected at least one model, got none")
     for name, entry in zoo.items():
         _check_entry(name, entry, data)
+    _check_options(zoo, data, {"layers": layers, "inputs": inputs}, options)
     chosen = choose_measure(measure, estimator)
-    of_all = chosen.accumulator().centering is None
+    accumulator = chosen.accumulator()
+    of_all = accumulator.centering is None
     recorded: dict[str, Any] = {"keep": "features"} if of_all else {}
     if not of_all and "estimator" in options_of_measure(chosen):
         recorded["estimator"] = options_of_measure(chosen)["estimator"]
@@ -151,20 +163,33 @@ def compare_zoo(
 
     with Together(processes) as together, _place(folder) as place:
         _check_same_zoo(together.gather(list(zoo)))
-        for name in list(zoo)[processes.rank :: processes.size]:
-            made[name] = _attempt(
-                zoo[name],
-                data,
-                place / _folder_name(name),
-                name=name,
-                layers=layers.get(name) if isinstance(layers, Mapping) else layers,
-                inputs=inputs.get(name) if isinstance(inputs, Mapping) else inputs,
-                stored=stored,
-                progress=progress,
-                **recorded,
-                **options,
-            )
-        made = _joined(together.gather(_told(made)), list(zoo)) if processes.size > 1 else made
+        progress = progress and processes.first
+        with tqdm(total=len(zoo), desc="zoo", unit="model", disable=not progress) as bar:
+            own = list(zoo)[processes.rank :: processes.size]
+            # Recordings first: what does not belong to them is seen after one model.
+            for name in sorted(own, key=lambda name: not _is_recording(zoo[name])):
+                made[name] = _attempt(
+                    zoo[name],
+                    _data_of(name, zoo, data),
+                    place / _folder_name(name),
+                    name=name,
+                    layers=layers.get(name) if isinstance(layers, Mapping) else layers,
+                    inputs=inputs.get(name) if isinstance(inputs, Mapping) else inputs,
+                    stored=stored,
+                    progress=progress,
+                    **recorded,
+                    **options,
+                )
+                two = {n: one for n, one in made.items() if isinstance(one, Recording)}
+                if name in two:
+                    first = next(iter(two))
+                    check_recordings({n: two[n] for n in (first, name)}, chosen, accumulator)
+                if progress:
+                    bar.update(_n_done(zoo, made, place) - bar.n)
+            made = {name: made[name] for name in zoo if name in made}
+            if processes.size > 1:
+                made = _joined(together.gather(_told(made)), list(zoo))
+            bar.update(len(zoo) - bar.n)
         result = together.of_first(compared)
     if processes.first:
         result.warn(stacklevel=3)
@@ -178,6 +203,12 @@ def _check_same_zoo(found: list[list[str]]) -> None:
                 f"zoo: expected the same models in all processes, got {found[0]} in process 0 and "
                 f"{names} in process {rank}"
             )
+
+
+def _n_done(zoo: Mapping[str, Entry], made: Mapping[str, object], place: Path) -> int:
+    """Models that this process is done with, or that another one has recorded."""
+    recorded = (name for name in zoo if (place / _folder_name(name) / INDEX).exists())
+    return len({*made, *recorded})
 
 
 def _told(made: Mapping[str, Recording | str]) -> dict[str, Path | str]:
@@ -196,7 +227,8 @@ def _joined(told: list[dict[str, Path | str]], names: list[str]) -> dict[str, Re
 def _check_entry(name: object, entry: object, data: Any) -> None:
     if not isinstance(name, str):
         raise TypeError(f"zoo: expected names of models, got {name!r}")
-    if isinstance(entry, (Recording, str, os.PathLike)):
+    headers.text()(name, "zoo: name")
+    if _is_recording(entry):
         return
     if not callable(entry):
         raise TypeError(
@@ -207,11 +239,56 @@ def _check_entry(name: object, entry: object, data: Any) -> None:
         raise TypeError(f"data is missing, on which to run {name!r}")
 
 
+def _is_recording(entry: object) -> bool:
+    return isinstance(entry, (Recording, str, os.PathLike))
+
+
+def _check_options(
+    zoo: Mapping[str, Entry],
+    data: Any,
+    by_model: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> None:
+    """Raises what would be the same for every model, before the first one is loaded."""
+    if unknown := sorted(options.keys() - RecordOptions.__annotations__.keys()):
+        raise TypeError(f"compare_zoo() got an unexpected keyword argument {unknown[0]!r}")
+    for argument, given in by_model.items():
+        strangers = [n for n in given if n not in zoo] if isinstance(given, Mapping) else []
+        if strangers:
+            raise ValueError(
+                f"{argument}: no model is named {strangers[0]!r}; there are {tuple(zoo)}"
+            )
+    run = [name for name, entry in zoo.items() if not _is_recording(entry)]
+    if isinstance(data, Iterator) and len(run) > 1:
+        raise ValueError(
+            f"data: expected data that can be read for each of {len(run)} models, got "
+            f"{type(data).__name__}: a list of batches, a loader or a data set can"
+        )
+    if _by_model(zoo, data) and (missing := [name for name in run if name not in data]):
+        raise ValueError(
+            f"data: a mapping must have the inputs of each model by its name, got none for "
+            f"{missing[0]!r}"
+        )
+    if options.get("device") is not None:
+        usable_device(options["device"])
+
+
+def _by_model(zoo: Mapping[str, Entry], data: Any) -> bool:
+    """Whether data are a mapping with inputs of their own for each model."""
+    return isinstance(data, Mapping) and bool(zoo.keys() & data.keys())
+
+
+def _data_of(name: str, zoo: Mapping[str, Entry], data: Any) -> Any:
+    return {name: data[name]} if _by_model(zoo, data) and name in data else data
+
+
 def _attempt(entry: Entry, data: Any, path: Path, **options: Any) -> Recording | str:
     """The recording of an entry, or why there is none: a text, as an error holds the model."""
     try:
         return _recorded(entry, data, path, **options)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise  # no fault of the model's, and the next one would have it, too
         return _short(error)
 
 
@@ -239,7 +316,7 @@ def _recorded(entry: Entry, data: Any, path: Path, **options: Any) -> Recording:
 def _place(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
     """The folder, or one for a while."""
     if folder is not None:
-        yield Path(folder)
+        yield check_writable(folder)
         return
     scratch = Scratch()
     try:

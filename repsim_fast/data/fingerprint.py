@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 
-from repsim_fast._core.nested import tensors_in
+from repsim_fast._core.nested import readable, tensors_in
 from repsim_fast.data.batches import Batch, PerModel
 
 # Numbers of a sample that are looked at, evenly spread, and samples that are kept: those of the
@@ -55,7 +54,7 @@ class Fingerprint:
         """See what the batch is, as ``latest``; ``count`` takes it as the next one."""
         x = next(iter(batch.x.values())) if isinstance(batch.x, PerModel) else batch.x
         digests = torch.zeros(batch.n, dtype=torch.int64)
-        parts = [t for t in tensors_in(x) if _readable(t) and t.ndim and len(t) == batch.n]
+        parts = [t for t in tensors_in(x) if readable(t) and t.ndim and len(t) == batch.n]
         for number, part in enumerate(parts):
             digests += (2 * number + 1) * _digests(part.detach())
         place = 2 * torch.arange(batch.n) + 1
@@ -128,8 +127,8 @@ def share_samples(ours: Iterable[str], theirs: Iterable[str]) -> bool:
 
 def digest_of(tensors: Iterable[Tensor]) -> str:
     """One digest of tensors, such as the weights of a model, by some numbers of each."""
-    readable = (t.detach() for t in tensors if _readable(t) and t.numel())
-    rows = [_real(_some(t.reshape(1, -1), 64))[0].double() for t in readable]
+    known = (t.detach() for t in tensors if readable(t) and t.numel())
+    rows = [_real(_some(t.reshape(1, -1), 64))[0].double() for t in known]
     if not rows:
         return ""
     # One copy from each device, and not one for each tensor.
@@ -158,10 +157,3 @@ def _some(rows: Tensor, numbers: int) -> Tensor:
 
 def _real(rows: Tensor) -> Tensor:
     return torch.view_as_real(rows).flatten(1) if rows.is_complex() else rows
-
-
-def _readable(x: Tensor) -> bool:
-    """Whether it has numbers that can be looked at one by one."""
-    return not (
-        is_lazy(x) or x.is_quantized or x.is_nested or x.is_meta or x.layout != torch.strided
-    )

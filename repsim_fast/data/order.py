@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.inputs import LABEL_NAMES
+from repsim_fast._core.nested import readable
 
 from .sketch import chunk_sums, distribution
 
@@ -60,6 +61,8 @@ class OrderCheck:
         if isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point():
             self._labels.append(y.detach().cpu())
         for name, part in _contents(x).items():
+            if not readable(part):
+                continue
             self._inputs.setdefault(name, _Sketches()).add(part.detach())
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -105,6 +105,38 @@ class GramAccumulator(GramBuffer):
         self._size = size
         for *_, dtype in found:
             self._buffer = self._buffer.to(torch.promote_types(self._buffer.dtype, dtype))
+
+    @property
+    def n_batches(self) -> int:
+        """Batches closed so far."""
+        return self._n_batches
+
+    def kept(self) -> dict[str, Tensor]:
+        """All that batches have added up to but for ``products``, for `go_on`; of one at least."""
+        by_chance = {} if self._by_chance is None else {"by_chance": self._by_chance.cpu()}
+        rows = torch.tensor(self._rows_are_samples)
+        return {**self._cka.kept(), **by_chance, "largest": self._largest.cpu(), "rows": rows}
+
+    def go_on(self, kept: Mapping[str, Tensor], products: Iterable[str]) -> None:
+        """Be what had added up to this, after a first batch, which is forgotten.
+
+        Raises:
+            ValueError: It is nothing that `kept` gave, or of other layers.
+        """
+        wanted = self.kept()
+        if missing := sorted(wanted.keys() - kept.keys()):
+            raise ValueError(f"{missing[0]}: expected sums over batches, got none")
+        size = len(self._largest)
+        for name, shape in (("largest", (size,)), ("by_chance", (size, size)), ("rows", ())):
+            if name in wanted and kept[name].shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {tuple(kept[name].shape)}")
+        self._cka.go_on(kept)
+        self._largest = kept["largest"].to(self._largest)
+        if self._by_chance is not None:
+            self._by_chance = kept["by_chance"].to(self._by_chance)
+        self._rows_are_samples = bool(kept["rows"])
+        self._n_batches = self._cka.n_batches
+        self.products |= set(products)
 
     def _hsic_by_chance(self, n: int) -> Tensor:
         """Mean HSIC (L, L) of a batch over all orders of samples: tr K tr L / (n - 1), scaled.

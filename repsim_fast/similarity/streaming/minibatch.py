@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -311,6 +311,44 @@ class MinibatchCKA:
         self._next = max(following for _, _, following in found)
         self.n_samples = sum(samples.values())
         self.n_batches = sum(processes.gather(self.n_batches))
+
+    def kept(self) -> dict[str, Tensor]:
+        """All that batches have added up to, for `go_on` of an accumulator like this one.
+
+        Raises:
+            RuntimeError: No batch has been added.
+        """
+        if not self._groups:
+            raise RuntimeError("MinibatchCKA: no batch has been added; call update() first")
+        return {
+            "hsic": torch.stack(list(self._groups.values())).cpu(),
+            "groups": torch.tensor([list(group) for group in self._group_samples.items()]),
+            "counts": torch.tensor([self._group_size, self._next, self.n_batches]),
+        }
+
+    def go_on(self, kept: Mapping[str, Tensor]) -> None:
+        """Be what had added up to this; of as many representations as there are now.
+
+        Raises:
+            ValueError: It is nothing that `kept` gave, or of other representations.
+        """
+        hsic, groups, counts = (kept[name] for name in ("hsic", "groups", "counts"))
+        size, number = self._size, len(groups)
+        if (
+            (hsic.dtype, groups.dtype, counts.dtype) != (torch.float64, torch.int64, torch.int64)
+            or (hsic.shape, groups.shape, counts.shape) != ((number, size, size), (number, 2), (3,))
+            or number == 0
+            or min(int(groups.min()), int(counts.min()) - 1) < 0
+        ):
+            raise ValueError(
+                f"hsic: expected sums of {size} representations, got shape {tuple(hsic.shape)}"
+            )
+        device = next(iter(self._groups.values())).device
+        numbers, samples = groups.unbind(1)
+        self._groups = dict(zip(numbers.tolist(), hsic.to(device), strict=True))
+        self._group_samples = dict(zip(numbers.tolist(), samples.tolist(), strict=True))
+        self._group_size, self._next, self.n_batches = counts.tolist()
+        self.n_samples = sum(self._group_samples.values())
 
     def _join_pairs(self) -> None:
         self._groups = _sums_of_pairs(self._groups)
