@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -135,8 +136,9 @@ def record(
     check_writable(out)
     progress = sys.stderr.isatty()
     images = load_inputs(
-        data, split, size=size, limit=limit, seed=seed, attack=attack, mean=mean, progress=progress
-    )
+        data, split, size=size, limit=limit, seed=seed, attack=attack, mean=mean,
+        networks={} if size is not None else _published(arguments), progress=progress,
+    )  # fmt: skip
     typer.echo(
         f"recording {len(arguments)} networks on {describe(images)}; device {where}, {threads_used}"
     )
@@ -184,6 +186,21 @@ def record(
             f"MODEL: {len(failed)} of {len(arguments)} failed: {', '.join(failed)}; the others are "
             f"recorded in {out}"
         )
+
+
+def _published(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What is known of those with published weights.
+
+    They are not kept, as no more than one is in memory at a time. One that cannot be opened is
+    named when it is to be run, so that the others go on.
+    """
+    from repsim_fast.models.named import brings_its_own, open_model
+
+    known = {}
+    for argument in filter(brings_its_own, arguments):
+        with contextlib.suppress(Exception):
+            known[argument] = open_model(argument).about
+    return known
 
 
 def _attempted(name: str, work: Callable[[], None]) -> bool:
