@@ -22,7 +22,7 @@ GPU_TESTS := kernels similarity attacks rest
 GPU_SANITIZERS := memcheck racecheck initcheck synccheck
 GPU_BENCHES := operators study paths steps svd attacks end-to-end
 
-.PHONY: demo test docs build lint lint-python lint-cpp format doctest bench bench-check experiment-smoke cuda-check cuda-check-all \
+.PHONY: demo test docs build lint lint-python lint-cpp format doctest bench bench-check bench-peers experiment-smoke cuda-check cuda-check-all \
         compiler-check test-levels faults \
         sanitize sanitize-cpu torch-check sdist wheel-check clean help \
         gpu gpu-build gpu-test gpu-sanitize gpu-bench gpu-learning gpu-experiment \
@@ -57,6 +57,10 @@ faults: $(VENV)/.built  ## kills, full disks, changed files, odd commands, threa
 
 bench: $(VENV)/.built  ## benchmarks; correctness is checked before anything is timed
 	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-json=$(OUT)/benchmarks.json
+
+# PEERS="--only layer_grid": options of that script.
+bench-peers: $(VENV)/.built  ## benchmarks beside other packages, which get an environment of their own
+	$(BIN)/python benchmarks/beside_peers.py --out $(OUT)/peers $(PEERS)
 
 bench-check: $(VENV)/.built  ## the benchmarks' checks of correctness, without their times
 	$(PYTEST) benchmarks

@@ -1,9 +1,8 @@
 """Other packages, for comparison where they are installed: none is needed.
 
-``pip install pytorch-cka torchmetrics rsatoolbox dcor`` gets those that the registry has. A
-``Peer`` computes a value that its package and this one define alike, from two NumPy matrices
-(n, p); the benchmark checks that before it times anything. A grid's error is recorded beside its
-time.
+``make bench-peers`` gets those that can be had (``beside_peers.py``). A ``Peer`` computes a value
+that its package and this one define alike, from two NumPy matrices (n, p); the benchmark checks
+that before it times anything. A grid's error is recorded beside its time.
 """
 
 from __future__ import annotations

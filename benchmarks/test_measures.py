@@ -154,7 +154,16 @@ def test_grid_within_a_model(benchmark, record, width):
     benchmark.pedantic(lambda: grid("cca", layers), rounds=1)
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "angular_procrustes_distance", "rsa"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *PLAIN,
+        "angular_procrustes_distance",
+        "rsa",
+        "distance_correlation",
+        "bias_corrected_distance_correlation",
+    ],
+)
 def test_single_pair(benchmark, record, name):
     """2000 x 512, nothing prepared: plain torch, and packages that compute the same."""
     x, y = features(SAMPLES, 512, 1), features(SAMPLES, 512, 2)

@@ -1,8 +1,9 @@
 """PGD-10 on a ResNet-18 for CIFAR, Linf 8/255: public tools' loops against each speed-up in turn.
 
 Peers: the loop of public tools that call `loss.backward()` and so compute every weight's gradient,
-the textbook loop with `autograd.grad`, and torchattacks where it is installed. All start at x and
-take the same steps. Correctness first: in float64 every form takes the textbook's steps.
+the textbook loop with `autograd.grad`, and torchattacks and foolbox where they are installed. All
+start at x and take the same steps. Correctness first: in float64 every form takes the textbook's
+steps.
 """
 
 from __future__ import annotations
@@ -105,6 +106,13 @@ def attacks() -> dict[str, Attack]:
         found["torchattacks"] = adapt(
             lambda m: torchattacks.PGD(m, eps=EPS, alpha=SIZE, steps=STEPS, random_start=False)
         )
+    if importlib.util.find_spec("foolbox"):
+        import foolbox
+
+        linf = foolbox.attacks.LinfPGD(abs_stepsize=SIZE, steps=STEPS, random_start=False)
+        found["foolbox"] = adapt(
+            lambda m: lambda x, y: linf.run(foolbox.PyTorchModel(m, (0, 1)), x, y, epsilon=EPS)
+        )
     found |= {name: ours(execution) for name, execution in SPEEDUPS.items()}
     return found
 
@@ -156,7 +164,7 @@ def test_pgd_end_to_end(benchmark, record, width, batch):
         name: lambda attack=attack: attack(model, x, y) for name, attack in found.items()
     }
     times = side_by_side(alternatives, rounds=ROUNDS, warmup=1)
-    peers = [name for name in times if name.startswith(("textbook", "torchattacks"))]
+    peers = [name for name in times if name.startswith(("textbook", "torchattacks", "foolbox"))]
     strongest = min(times[name].median for name in peers)
     for name, timing in times.items():
         record(

@@ -85,9 +85,9 @@ def test_weights_alone_say_how_to_name_them(run: Run, files: Path) -> None:
         assert f"ARCHITECTURE={files / name}" in result.output
 
 
-def test_published_weights_decide_the_size(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """A network with published weights, made up, and images of several sizes: MODEL and SPEC."""
     torchvision = pytest.importorskip("torchvision", exc_type=Exception)
     from PIL import Image
 
@@ -103,8 +103,14 @@ def test_published_weights_decide_the_size(
         Image.new("RGB", (30 + number, 40), (number * 30, 100, 250 - number)).save(
             folder / f"{number}.png"
         )
-    data = ("--data", f"folder:{tmp_path / 'images'}")
-    name = "torchvision:shufflenet_v2_x0_5@DEFAULT"
+    return "torchvision:shufflenet_v2_x0_5@DEFAULT", f"folder:{tmp_path / 'images'}"
+
+
+def test_published_weights_decide_the_size(
+    run: Run, tmp_path: Path, published: tuple[str, str]
+) -> None:
+    name, spec = published
+    data = ("--data", spec)
     options = ("--layers", "conv1", "--threads", 1, "--out", tmp_path / "out")
     result = run("compare", name, *data, *options)
     assert result.exit_code == 0, result.output
@@ -114,6 +120,45 @@ def test_published_weights_decide_the_size(
     assert "normalised: mean 0.485, 0.456, 0.406" in report
     result = run("compare", name, *data, *options, "--size", 64)
     assert "8 images 3x64x64" in result.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("record", "--layers", "conv1", "--out", "recordings"),
+        ("attack", "--attack", "fgsm", "--eps", "0.01"),
+        ("certify", "--n", "2", "--n0", "1", "--sigma", "0.1"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_they_decide_it_for_every_command(
+    run: Run, tmp_path: Path, published: tuple[str, str], command: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    name, spec = published
+    arguments = (command[0], name, "--data", spec, *command[1:], "--threads", 1)
+    result = run(*arguments, "--limit", 4)
+    assert result.exit_code == 0, result.output
+    assert result.output.count(f"images at 224 x 224, the size of {name}") == 1
+    assert "4 images 3x224x224" in result.output
+    if command[0] != "record":  # whose recording is of other images
+        result = run(*arguments, "--limit", 4, "--size", 64)
+        assert result.exit_code == 0, result.output
+        assert "the size of" not in result.output
+        assert "4 images 3x64x64" in result.output
+
+
+def test_one_that_cannot_be_had_does_not_hold_up_the_recording_of_others(
+    run: Run, tmp_path: Path, published: tuple[str, str]
+) -> None:
+    name, spec = published
+    out = tmp_path / "recordings"
+    options = ("--data", spec, "--limit", 4, "--layers", "conv1", "--threads", 1, "--out", out)
+    result = run("record", "torchvision:no_such_net@DEFAULT", name, *options)
+    assert result.exit_code == 1
+    assert "MODEL: 1 of 2 failed: torchvision:no_such_net@DEFAULT" in result.output
+    assert "4 images 3x224x224" in result.output
 
 
 def test_short_names_of_files() -> None:

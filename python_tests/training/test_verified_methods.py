@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -68,6 +69,18 @@ def test_linear_bounds_give_way_to_intervals(few: Pair) -> None:
     assert loss("crown-ibp", 0.0) < loss("crown-ibp", 0.25) < loss("crown-ibp", 0.5)
     assert loss("crown-ibp", 0.5) == loss("ibp", 0.5)
     assert loss("crown-ibp", 0.9, beta=1.0) == loss("crown-ibp", 0.0)
+
+
+def test_the_graph_is_found_once_an_epoch(few: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = Mock(wraps=torch.fx.symbolic_trace)
+    monkeypatch.setattr("torch.fx.symbolic_trace", traced)
+    options = {"eps": 0.1, "kappa": Ramp(0, 0)}
+    train(
+        dense(), few, method="crown-ibp", method_options=options, epochs=2, batch_size=16,
+        progress=False,
+    )  # fmt: skip
+    assert len(few[0]) > 16
+    assert traced.call_count == 2
 
 
 @pytest.mark.parametrize("name", ["ibp", "crown-ibp"])

@@ -1,5 +1,7 @@
 """Verified accuracy of data: what is counted, and going on after an interruption."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from torch import nn
@@ -33,6 +35,13 @@ def test_right_images_whose_margins_are_positive_count(model, data, tmp_path):
     assert found.low < found.verified < found.high
     assert verified_accuracy(model, data, 0.0).verified == 0.75
     assert verified_accuracy(model, data, 1.0).verified == 0
+
+
+def test_the_graph_is_found_once_for_all_batches(model, data, monkeypatch):
+    traced = Mock(wraps=torch.fx.symbolic_trace)
+    monkeypatch.setattr("torch.fx.symbolic_trace", traced)
+    verified_accuracy(model, data, 0.01, method="ibp", batch_size=4)
+    assert traced.call_count == 1
 
 
 def test_an_interrupted_run_goes_on(model, data, tmp_path, monkeypatch):

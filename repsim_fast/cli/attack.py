@@ -90,7 +90,7 @@ def attack(
     """
     from repsim_fast.data import load
 
-    from .models import check_channels
+    from .models import check_channels, size_for
     from .models import load as load_network
 
     if out is not None:
@@ -109,6 +109,7 @@ def attack(
         where, threads_used = choose_device(device), choose_threads(threads)
         network, header = load_network(checkpoint, (parse_channels(mean), parse_channels(std)))
         network.to(where)
+        size = size_for({checkpoint: header}) if size is None else size
         images = load(data, split, size=size, limit=limit, seed=seed, progress=sys.stderr.isatty())
         check_channels(checkpoint, header, images)
         typer.echo(

@@ -130,7 +130,7 @@ def certify(
     from repsim_fast.data import load as load_images
     from repsim_fast.verification import certified_accuracy as accuracy_at
 
-    from .models import check_channels, load
+    from .models import check_channels, load, size_for
 
     bounded.check_typed(method, typed_options(context))
     at = _radii(radii)
@@ -141,6 +141,7 @@ def certify(
         network, header = load(checkpoint, (parse_channels(mean), parse_channels(std)))
         radius = None if method == "smoothing" else bounded.radius_of(eps, header)
         noise = _sigma(sigma, header) if radius is None else 0.0
+        size = size_for({checkpoint: header}) if size is None else size
         images = load_images(
             data, split, size=size, limit=limit, seed=seed, progress=sys.stderr.isatty()
         )

@@ -212,7 +212,8 @@ def compare(
         if data is not None:
             images = load_inputs(
                 data, split, size=size, limit=limit, seed=seed, attack=attack, mean=mean,
-                published=published, progress=progress,
+                networks={name: known.about for name, known in published.items()},
+                progress=progress,
             )  # fmt: skip
         zoo = open_zoo(arguments, images, seed=seed, given=given, published=published)
         on = "" if images is None else f" on {describe(images)}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repsim_fast import data
 from repsim_fast.data.arrays import SUFFIXES
-from repsim_fast.models.named import Opened
 
 from .models import size_for
 
@@ -25,17 +24,20 @@ def load_inputs(
     seed: int,
     attack: str | None,
     mean: str | None,
-    published: Mapping[str, Opened] | None = None,
+    networks: Mapping[str, Mapping[str, Any]],
     progress: bool,
 ) -> Inputs:
-    """The data that --data names; images at the size that published networks want.
+    """The data that --data names; images at the size that published weights want.
+
+    Args:
+        networks: As for ``size_for``. The other arguments are options of the commands.
 
     Raises:
         ValueError: No such data, or an option that is of images alone beside arrays.
         FileNotFoundError: A file that is not there.
     """
     if Path(spec).suffix not in SUFFIXES:
-        size = size_for(published or {}) if size is None else size
+        size = size_for(networks) if size is None else size
         return data.load(spec, split, size=size, limit=limit, seed=seed, progress=progress)
     for option, value in (("--size", size), ("--attack", attack)):
         if value is not None:

@@ -36,13 +36,18 @@ def open_published(arguments: Sequence[str], given: Normalisation) -> dict[str, 
     }
 
 
-def size_for(published: Mapping[str, Opened]) -> int | None:
-    """The size of images that all published networks want, said; None where they want none."""
-    sizes = {opened.about["size"] for opened in published.values() if opened.about.get("size")}
+def size_for(networks: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """The size of images that those with published weights want, said; None where they want none.
+
+    Args:
+        networks: What is known of each, by its name of ``models.load``.
+    """
+    wanted = {name: about.get("size") for name, about in networks.items() if brings_its_own(name)}
+    sizes = {size for size in wanted.values() if size}
     if len(sizes) != 1:
         return None
     (size,) = sizes
-    typer.echo(f"images at {size} x {size}, the size of {', '.join(published)} (--size changes it)")
+    typer.echo(f"images at {size} x {size}, the size of {', '.join(wanted)} (--size changes it)")
     return int(size)
 
 

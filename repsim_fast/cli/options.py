@@ -52,7 +52,8 @@ Size = Annotated[
         min=1,
         max=2**14,
         metavar="PIXELS",
-        help="Bring all images to this size (default: as they are).",
+        help="Bring all images to this size (default: that of published weights, otherwise as they "
+        "are).",
     ),
 ]
 Split = Annotated[str, typer.Option(metavar="NAME", help="'test' or 'train' images.")]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -137,8 +138,9 @@ def record(
     check_writable(out)
     progress = sys.stderr.isatty() and group.first
     images = load_inputs(
-        data, split, size=size, limit=limit, seed=seed, attack=attack, mean=mean, progress=progress
-    )
+        data, split, size=size, limit=limit, seed=seed, attack=attack, mean=mean,
+        networks={} if size is not None else _published(arguments), progress=progress,
+    )  # fmt: skip
     if group.first:
         shared = f", {group.size} processes" * (group.size > 1)
         typer.echo(
@@ -192,6 +194,21 @@ def record(
             f"MODEL: {len(failed)} of {len(arguments)} failed: {', '.join(failed)}; the others are "
             f"recorded in {out}"
         )
+
+
+def _published(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What is known of those with published weights.
+
+    They are not kept, as no more than one is in memory at a time. One that cannot be opened is
+    named when it is to be run, so that the others go on.
+    """
+    from repsim_fast.models.named import brings_its_own, open_model
+
+    known = {}
+    for argument in filter(brings_its_own, arguments):
+        with contextlib.suppress(Exception):
+            known[argument] = open_model(argument).about
+    return known
 
 
 def _attempted(name: str, work: Callable[[], None]) -> bool:
