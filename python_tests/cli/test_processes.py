@@ -1,17 +1,21 @@
-"""`repsim-fast compare` in the processes that torchrun starts."""
+"""`repsim-fast compare` and `record` in processes as torchrun starts them."""
 
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 import torch
 
 from python_tests.support.commands import Run
+from python_tests.support.forked import Forked
 from repsim_fast import Recording
 from repsim_fast.report.folder import load_folder
 
@@ -46,8 +50,9 @@ def test_the_first_process_writes_the_result_of_one(run: Run, tmp_path: Path) ->
 def test_networks_to_record_are_shared(tmp_path: Path) -> None:
     names = ["resnet-8", "none.safetensors", "resnet-14", "resnet-20"]
     command = ["record", *names, "--data", "digits", "--limit", "40", "--device", "cpu"]
-    code, output, errors = _launched(*command, "--out", tmp_path)
-    assert code == 1
+    first, second = _together(*command, "--out", tmp_path)
+    assert (first.returncode, second.returncode) == (1, 1)
+    output, errors = first.stdout + second.stdout, first.stderr + second.stderr
     assert errors.count("none: FileNotFoundError") == 1, errors
     assert "1 of 4 failed: none; the others are recorded" in errors, errors
     assert output.count("recording 4 networks") == output.count("2 processes") == 1, output
@@ -56,15 +61,14 @@ def test_networks_to_record_are_shared(tmp_path: Path) -> None:
     assert made == ["resnet-14", "resnet-20", "resnet-8"]
 
 
-# Python runs it when it starts: the second process is killed in its third batch.
+# The second process is killed in its third batch.
 _KILLED = """
 import os, signal
-if os.environ.get("RANK") == "1" and not os.path.exists({there!r}):
+if os.environ["RANK"] == "1":
     import repsim_fast.comparison.engine as engine
     step = engine.Engine.step
     def dies(self, batch, number):
         if number == 5:
-            open({there!r}, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
         step(self, batch, number)
     engine.Engine.step = dies
@@ -75,17 +79,11 @@ if os.environ.get("RANK") == "1" and not os.path.exists({there!r}):
     not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
     reason="this torch has no gloo back end",
 )
-def test_after_a_killed_process_the_same_command_goes_on(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, hook = tmp_path / "out", tmp_path / "hook"
+def test_after_a_killed_process_the_same_command_goes_on(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
     command: list[str | Path] = [*COMMAND, "--every", "1", "--out", out]
-    hook.mkdir()
-    (hook / "sitecustomize.py").write_text(_KILLED.format(there=str(tmp_path / "killed")))
-    monkeypatch.setenv("PYTHONPATH", str(hook), prepend=os.pathsep)
-    code, _, errors = _launched(*command)
-    assert code == 1
-    assert (tmp_path / "killed").exists(), errors
+    first, second = _together(*command, before=_KILLED)
+    assert (first.returncode, second.returncode) == (1, -signal.SIGKILL), first.stderr
     sums = sorted((out / "sums").glob("sums*"))
     assert [path.name for path in sums] == [f"sums-{rank}-of-2.safetensors" for rank in range(2)]
     alone = run(*command)
@@ -95,13 +93,30 @@ def test_after_a_killed_process_the_same_command_goes_on(
     wrong = run(*command, "--measure", "cca")
     assert "--every: expected --measure cka" in wrong.output
     assert [path.stat().st_mtime_ns for path in sums] == before
-    code, _, errors = _launched(*command)
-    assert code == 0, errors
+    first, second = _together(*command)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert not (out / "sums").exists()
     assert run(*COMMAND, "--out", tmp_path / "one").exit_code == 0
     want, found = load_folder(tmp_path / "one"), load_folder(out)
     np.testing.assert_allclose(found.value, want.value, rtol=0, atol=1e-6)
     assert found.order_digest == want.order_digest
+
+
+def _together(*arguments: str | Path, before: str = "") -> list[CompletedProcess[str]]:
+    """The command in two processes with what torchrun tells them, after a program."""
+    with socket.socket() as any_free:
+        any_free.bind(("127.0.0.1", 0))
+        port = any_free.getsockname()[1]
+    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    program = f"{before}\nfrom repsim_fast.cli import main\nmain()"
+    running = [
+        Forked(program, *arguments, env={**told, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+    ]
+    try:
+        return [one.wait() for one in running]
+    finally:
+        for one in running:
+            one.end()
 
 
 def _launched(*arguments: str | Path) -> tuple[int, str, str]:
