@@ -13,24 +13,8 @@ from torch import Tensor, nn
 
 from python_tests.comparison.test_recordings import same
 from python_tests.support.ranks import launch
-from python_tests.support.shared_comparisons import Sometimes, images, network
+from python_tests.support.shared_comparisons import Sometimes, Stops, images, network
 from repsim_fast import SimilarityResult, compare, record
-
-
-class Stops(nn.Module):
-    """A model that draws random numbers, counts its passes, and fails in one of them."""
-
-    def __init__(self, inner: nn.Module, at: int | None = None, error: Any = RuntimeError) -> None:
-        super().__init__()
-        self.inner, self.passes, self.at, self.error = inner, 0, at, error
-
-    def forward(self, x: Tensor) -> Tensor:
-        noisy = x + torch.rand_like(x)
-        if len(x) > 4:  # more than those that tell where layers have their samples
-            self.passes += 1
-            if self.passes == self.at:
-                raise self.error("the machine is gone")
-        return self.inner(noisy)
 
 
 def pooled(x: Tensor) -> Tensor:
@@ -204,8 +188,7 @@ def test_a_damaged_file(damage: Callable[[bytes], bytes], tmp_path: Path) -> Non
 
 _SHARED = """
 import os, signal
-from python_tests.comparison.test_resuming import *
-group = dist.group.WORLD
+from python_tests.support.shared_comparisons import *
 
 class Dies(Stops):
     def forward(self, x):
@@ -213,10 +196,15 @@ class Dies(Stops):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(x)
 
-model = Dies(network(0))
-result = compare({"a": model, "b": network(1)}, images(16 * 24), process_group=group,
-                 resume=f"{folder}/sums", **OPTIONS)
+def run(**more):
+    model = Dies(network(0))
+    options = {"batch_size": 16, "maps": lambda x: x.flatten(1), **more}
+    models = {"a": model, "b": network(1)}
+    return model, compare(models, images(16 * 24), process_group=dist.group.WORLD, **options)
+
+model, result = run(resume=f"{folder}/sums", every=2)
 result.save(f"{folder}/{rank}.safetensors")
+run()[1].save(f"{folder}/{rank}-whole.safetensors")
 print("passes", model.passes)
 """
 
@@ -226,20 +214,12 @@ print("passes", model.passes)
     reason="this torch has no gloo back end",
 )
 def test_after_a_killed_process_the_next_start_goes_on(tmp_path: Path) -> None:
-    def results() -> list[SimilarityResult]:
-        return [SimilarityResult.load(tmp_path / f"{rank}.safetensors") for rank in range(2)]
-
-    sums = tmp_path / "sums"
-    assert [code for code, _ in launch(_SHARED, 2, tmp_path)] == [0, 0]
-    want = results()[0]
-    for path in sums.iterdir():
-        path.unlink()
     (tmp_path / "die").touch()
     first, second = launch(_SHARED, 2, tmp_path, timeout=100)
     assert second.code == -9
     assert first.code == 1
     assert "one was killed" in first.output
-    assert (sums / "sums-1-of-2.safetensors").exists()
+    assert (tmp_path / "sums" / "sums-1-of-2.safetensors").exists()
     (tmp_path / "die").unlink()
     # As many as before, or an error that says so; nothing is lost by it.
     for code, output in launch(_SHARED, 3, tmp_path):
@@ -250,7 +230,10 @@ def test_after_a_killed_process_the_next_start_goes_on(tmp_path: Path) -> None:
         # Of twelve; the first had ended with an error, the killed one had run five, four written.
         passes = int(output.split("passes ")[1])
         assert passes == 9 if rank else passes < 12, output
-    for found in results():
+        found, want = (
+            SimilarityResult.load(tmp_path / f"{rank}{which}.safetensors")
+            for which in ("", "-whole")
+        )
         np.testing.assert_array_equal(found.value, want.value)
         np.testing.assert_array_equal(found.standard_error, want.standard_error)
         assert found.order_digest == want.order_digest

@@ -39,6 +39,22 @@ class Sometimes(nn.Module):
         return self.always(flat) + (self.sometimes(flat) if flat[0, 0] > 0.3 else 0)
 
 
+class Stops(nn.Module):
+    """A model that draws random numbers, counts its passes, and fails in one of them."""
+
+    def __init__(self, inner: nn.Module, at: int | None = None, error: Any = RuntimeError) -> None:
+        super().__init__()
+        self.inner, self.passes, self.at, self.error = inner, 0, at, error
+
+    def forward(self, x: Tensor) -> Tensor:
+        noisy = x + torch.rand_like(x)
+        if len(x) > 4:  # more than those that tell where layers have their samples
+            self.passes += 1
+            if self.passes == self.at:
+                raise self.error("the machine is gone")
+        return self.inner(noisy)
+
+
 class Counted(Dataset[Tensor]):
     """Knows which samples were read."""
 
