@@ -427,6 +427,29 @@ class TestNames:
         with pytest.raises(ValueError, match="no roles"):  # a stream with other numbers
             Capture(net, "hidden_states.*")
 
+    def test_attention_of_weights_alone(self) -> None:
+        class OwnAttention(nn.Module):
+            def __init__(self, norm: bool) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.randn(WIDTH, WIDTH))
+                self.norm = nn.LayerNorm(WIDTH) if norm else nn.Identity()
+
+            def forward(self, x: Tensor) -> Tensor:
+                return (
+                    self.norm(x + x @ self.weight)
+                    if len(self.norm.state_dict())
+                    else x @ self.weight
+                )
+
+        net = Net()
+        for block in net.blocks:
+            block.attn = OwnAttention(norm=False)
+        check_added(roles(net, self.x), 2)
+        for block in net.blocks:
+            block.attn = OwnAttention(norm=True)  # and the sum: nothing is the output alone
+        with pytest.raises(ValueError, match="no roles"):
+            Capture(net, "hidden_states.*")
+
     def test_attention_alone_is_no_block(self) -> None:
         net = Net()
         net.blocks = nn.ModuleList(Block.Attention() for _ in range(2))

@@ -152,19 +152,23 @@ def _attention(block: nn.Module) -> nn.Module | None:
     return None if first is None else _last_projection(first)
 
 
-def _last_projection(attention: nn.Module) -> nn.Module:
+def _last_projection(attention: nn.Module) -> nn.Module | None:
     """What returns the output of an attention, which may be made of another one."""
+    inside = list(_parts_of(attention))
     # torch's own takes the weights of its projection without calling it.
-    if isinstance(attention, nn.MultiheadAttention):
-        return attention
-    last = [attention, *_parts_of(attention)][-1]
-    nested = last is not attention and layer_kind(last) == ATTENTION
-    return _last_projection(last) if nested else last
+    if isinstance(attention, nn.MultiheadAttention) or not inside:
+        return _alone(attention)
+    return _last_projection(inside[-1]) if layer_kind(inside[-1]) == ATTENTION else inside[-1]
 
 
 def _mlp(block: nn.Module) -> nn.Module | None:
     outside = [m for m in _parts_of(block) if layer_kind(m) != ATTENTION]
-    return outside[-1] if outside else None
+    return _alone(outside[-1]) if outside else None
+
+
+def _alone(module: nn.Module) -> nn.Module | None:
+    """A module as a whole, unless it holds a norm, with which it may hold the residual sum."""
+    return None if any(layer_kind(m) == "norm" for m in module.modules()) else module
 
 
 def _parts_of(module: nn.Module) -> Iterator[nn.Module]:
