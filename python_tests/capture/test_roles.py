@@ -450,6 +450,31 @@ class TestNames:
         with pytest.raises(ValueError, match="no roles"):
             Capture(net, "hidden_states.*")
 
+    def test_projections_that_return_something_else(self) -> None:
+        class Mixing(Block.Attention):
+            def __init__(self) -> None:
+                super().__init__()
+                self.heads = nn.Linear(2, 2)  # talking heads
+
+        class Modulated(Block):
+            def __init__(self) -> None:
+                super().__init__()
+                self.attn = Mixing()
+                self.scales = nn.Sequential(nn.SiLU(), nn.Linear(WIDTH, 6 * WIDTH))
+
+        net = Net()
+        net.blocks = nn.ModuleList(Modulated() for _ in range(2))
+        check_added(roles(net, self.x), 2)
+
+    def test_attention_whose_class_does_not_say_so(self) -> None:
+        class XCA(Block.Attention):
+            pass
+
+        net = Net()
+        for block in net.blocks:
+            block.attn = XCA()
+        check_added(roles(net, self.x), 2)
+
     def test_attention_alone_is_no_block(self) -> None:
         net = Net()
         net.blocks = nn.ModuleList(Block.Attention() for _ in range(2))

@@ -8,11 +8,14 @@ from typing import NamedTuple
 
 from torch import nn
 
-from repsim_fast.capture.kinds import layer_kind
+from repsim_fast.capture.kinds import layer_kind, widths
 
 HIDDEN_STATES, ATTENTION, MLP = "hidden_states", "attention", "mlp"
 
 _IS_ROLE = re.compile(rf"(.*\.)?({HIDDEN_STATES}|{ATTENTION}|{MLP})\.", re.IGNORECASE)
+
+# Names of attention whose class does not say that it is one.
+_ATTENTIONS = {"attn", "attention", "self_attn", "self_attention"}
 
 _LISTS = (nn.ModuleList, nn.Sequential)
 
@@ -148,22 +151,43 @@ def _is_block(module: nn.Module) -> bool:
 
 
 def _attention(block: nn.Module) -> nn.Module | None:
-    first = next((m for m in _parts_of(block) if layer_kind(m) == ATTENTION), None)
-    return None if first is None else _last_projection(first)
+    first = _first_attention(block)
+    return None if first is None else _last_projection(first, _width(block))
 
 
-def _last_projection(attention: nn.Module) -> nn.Module | None:
+def _mlp(block: nn.Module) -> nn.Module | None:
+    outside = [m for m, is_attention in _parts_of(block) if not is_attention]
+    return _last_of_width(outside, _width(block))
+
+
+def _last_projection(attention: nn.Module, width: object) -> nn.Module | None:
     """What returns the output of an attention, which may be made of another one."""
     inside = list(_parts_of(attention))
     # torch's own takes the weights of its projection without calling it.
     if isinstance(attention, nn.MultiheadAttention) or not inside:
         return _alone(attention)
-    return _last_projection(inside[-1]) if layer_kind(inside[-1]) == ATTENTION else inside[-1]
+    last, is_attention = inside[-1]
+    if is_attention:
+        return _last_projection(last, width)
+    return _last_of_width([m for m, is_attention in inside if not is_attention], width)
 
 
-def _mlp(block: nn.Module) -> nn.Module | None:
-    outside = [m for m in _parts_of(block) if layer_kind(m) != ATTENTION]
-    return _alone(outside[-1]) if outside else None
+def _last_of_width(projections: Sequence[nn.Module], width: object) -> nn.Module | None:
+    """The last one that returns as many features as the stream has: others mix heads, or give
+    scales and shifts."""
+    fitting = [m for m in projections if None in (width, out := widths(m)[1]) or out == width]
+    return _alone(fitting[-1]) if fitting else None
+
+
+def _width(block: nn.Module) -> object:
+    """Features of the stream: those that the first projection of attention takes, if it tells."""
+    module = _first_attention(block)
+    while module is not None and not isinstance(module, nn.MultiheadAttention):
+        first, is_attention = next(_parts_of(module), (None, False))
+        if not is_attention:
+            return None if first is None else widths(first)[0]
+        module = first
+    return None if module is None else module.embed_dim
 
 
 def _alone(module: nn.Module) -> nn.Module | None:
@@ -171,12 +195,18 @@ def _alone(module: nn.Module) -> nn.Module | None:
     return None if any(layer_kind(m) == "norm" for m in module.modules()) else module
 
 
-def _parts_of(module: nn.Module) -> Iterator[nn.Module]:
-    """Attention, projections (with the adapters that they may have) and mixtures of experts
-    inside, in the order of declaration, and nothing that is inside of them."""
-    for child in module.children():
-        is_part = layer_kind(child) in (ATTENTION, "linear", "conv")
-        if is_part or _OF_EXPERTS & child._modules.keys():
-            yield child
+def _first_attention(block: nn.Module) -> nn.Module | None:
+    return next((m for m, is_attention in _parts_of(block) if is_attention), None)
+
+
+def _parts_of(module: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
+    """Attention, projections (with the adapters that they may have) and mixtures of experts inside,
+    in the order of declaration, and nothing that is inside of them; whether each is attention."""
+    for name, child in module.named_children():
+        kind = layer_kind(child)
+        if kind == ATTENTION or (kind is None and name in _ATTENTIONS and list(child.children())):
+            yield child, True
+        elif kind in ("linear", "conv") or _OF_EXPERTS & child._modules.keys():
+            yield child, False
         else:
             yield from _parts_of(child)
