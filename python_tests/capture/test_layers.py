@@ -126,7 +126,7 @@ class TestListLayers:
         assert [layer.name for layer in table] == [
             "conv1", "bn1", "relu", "conv2", "bn2", "relu#2", "pool", "fc", ROOT,
         ]  # fmt: skip
-        assert table[0] == ("conv1", "Conv2d", "conv", (6, 4, 8, 8))
+        assert table[0] == ("conv1", "Conv2d", "conv", (6, 4, 8, 8), None)
         assert table[-1].kind is None
 
     def test_prints_as_a_table(self) -> None:

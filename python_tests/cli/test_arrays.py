@@ -49,6 +49,24 @@ def test_padding_says_nothing(run: Run, tmp_path: Path, net: str) -> None:
         np.testing.assert_allclose(load_folder(out).value, wanted.value, atol=1e-6)
 
 
+def test_layers_by_role(run: Run, tmp_path: Path, net: str) -> None:
+    how = ("--layers", "hidden_states.*", "--layers", "mlp.2", "--maps", "mean", "--threads", 1)
+    data = ("--data", tokens(tmp_path, 11))
+    done = run("compare", net, *data, *how, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    result = load_folder(tmp_path / "out")
+    (name,) = result.models
+    assert result[name, name].rows == (
+        "hidden_states.0",
+        "hidden_states.1",
+        "mlp.2",
+        "hidden_states.2",
+    )
+    wrong = run("compare", net, *data, "--layers", "mlp.9", "--out", tmp_path / "wrong")
+    assert wrong.exit_code != 0
+    assert "Its roles are hidden_states.0 to .2, attention.1 to .2, mlp.1 to .2" in wrong.output
+
+
 def test_recorded(run: Run, tmp_path: Path, net: str) -> None:
     data = ("--data", tokens(tmp_path, 11), "--limit", 30, "--mask", "attention_mask")
     made = run("record", net, *data, *HOW, "--out", tmp_path / "rec")

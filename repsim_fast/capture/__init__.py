@@ -11,6 +11,7 @@ from repsim_fast.capture.layers import (
     LayerTable,
     by_names,
     left_out_by_default,
+    modules_by_layer,
     select_layers,
 )
 from repsim_fast.capture.layout import ChannelsOf
@@ -35,6 +36,7 @@ __all__ = [
     "layer_kind",
     "left_out_by_default",
     "list_layers",
+    "modules_by_layer",
     "run",
     "select_layers",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from repsim_fast._core.inputs import run
 from repsim_fast._core.model_state import (
@@ -64,7 +66,10 @@ class Capture:
             ``"relu#2"`` is the second call alone), modules of the model, numbers among the layers
             of the default in order of declaration (-1: the last), or a callable
             ``(name, module) -> bool``.
-            ``"(model)"`` names the model's own output.
+            ``"(model)"`` names the model's own output. Of transformers also roles, which families
+            that name their layers differently have in common, blocks numbered from 1:
+            ``"hidden_states.3"``, the stream after block 3 (0: before the first), and what is added
+            to it in that block, ``"attention.3"`` and ``"mlp.3"``; see :func:`list_layers`.
             Default: every convolution, normalisation, activation, pooling, linear, recurrent and
             attention layer and every residual block, see :func:`layer_kind`; of a layer made of
             others, such as one with a low-rank adapter, the whole and not its parts. A warning
@@ -160,8 +165,7 @@ class Capture:
                 hooks.enter_context(self._forms.watching())
             hooks.callback(self.model.register_forward_pre_hook(self._start_pass).remove)
             for name, selected in self._selected.items():
-                hook = self._hook(name, selected)
-                hooks.callback(selected.module.register_forward_hook(hook).remove)
+                hooks.callback(_register(selected, self._hook(name, selected)).remove)
             self._hooks = hooks.pop_all()
         self.active = True
         return self
@@ -195,7 +199,7 @@ class Capture:
         self, name: str, selected: SelectedLayer
     ) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         counts, on_activation = self._counts, self._on_activation
-        time_first = _is_time_first(selected.module)
+        time_first = any(map(_is_time_first, (selected.module, selected.block)))
         wanted_calls = frozenset({1}) if self._first_only else selected.calls
 
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -232,7 +236,21 @@ class Capture:
         self.activations[name] = activation.clone()
 
 
-def _is_time_first(module: nn.Module) -> bool:
+def _register(
+    selected: SelectedLayer, hook: Callable[[nn.Module, tuple[Any, ...], Any], None]
+) -> RemovableHandle:
+    """Have a hook called with what a module returns or, as that, with what it is given."""
+    if not selected.given:
+        return selected.module.register_forward_hook(hook)
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        first = next(iter(inspect.signature(module.forward).parameters), None)
+        hook(module, args, [*args, kwargs.get(str(first)), *kwargs.values()])
+
+    return selected.module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _is_time_first(module: nn.Module | None) -> bool:
     """Whether a layer of torch's own returns (T, N, D) rather than (N, T, D)."""
     if isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
         module = module.self_attn
@@ -240,10 +258,11 @@ def _is_time_first(module: nn.Module) -> bool:
 
 
 def list_layers(model: nn.Module, example_input: Any = None) -> LayerTable:
-    """What there is to capture: name, type, kind and, given an example, output shape.
+    """What there is to capture: name, type, kind, role and, given an example, output shape.
 
     Layers whose kind is not None are those that :class:`Capture` and ``compare`` take by default,
-    without those inside a linear or convolutional layer, which are its parts.
+    without those inside a linear or convolutional layer, which are its parts. A role is another
+    name, the same in all families of transformers.
 
     Args:
         model: The model; comes back as it was, buffers and the global random state too.

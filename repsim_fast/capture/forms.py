@@ -19,7 +19,7 @@ from repsim_fast.capture.features import (
     real_tokens,
     samples_first,
 )
-from repsim_fast.capture.layers import named_layers
+from repsim_fast.capture.layers import modules_by_layer
 from repsim_fast.capture.layout import ChannelsOf, Layouts
 from repsim_fast.capture.masks import (
     MaskSpec,
@@ -87,7 +87,6 @@ class Forms:
         self.places = Places()
         self.n = 0
         self._model = model
-        self._modules = named_layers(model)
         self._mask_spec = mask
         self._mask: TokenMask | None = None  # of the present pass
         self._mask_like: dict[str, None] = {}  # names of inputs that may be masks and are not used
@@ -198,7 +197,8 @@ class Forms:
     def _find_channels(self, name: str, x: Tensor) -> Channels:
         found = self._asked
         if callable(found):
-            module = self._modules.get(name) or self._modules[name.rpartition("#")[0]]
+            modules = modules_by_layer(self._model)
+            module = modules.get(name) or modules[name.rpartition("#")[0]]
             found = found(name, module, x)
             if found not in ("first", "last", None):
                 raise ValueError(

@@ -152,10 +152,10 @@ def _inner(module: nn.Module) -> Iterator[nn.Module]:
 def _make(layer: nn.Module) -> tuple[object, ...]:
     """What tells projections of one make from others."""
     options = (getattr(layer, name, None) for name in ("kernel_size", "groups"))
-    return type(layer), *_widths(layer), *options
+    return type(layer), *widths(layer), *options
 
 
-def _widths(layer: nn.Module) -> tuple[object, object]:
+def widths(layer: nn.Module) -> tuple[object, object]:
     """Features that a projection takes and gives; None where they are not known."""
 
     def first_of(*names: str) -> object:
@@ -168,12 +168,12 @@ def _widths(layer: nn.Module) -> tuple[object, object]:
 
 def _with_low_rank_beside(projections: Sequence[nn.Module]) -> nn.Module | None:
     """The projection in -> out beside a chain in -> rank -> out of two others, if there is one."""
-    widths = [_widths(layer) for layer in projections]
-    for base, (n_in, n_out) in zip(projections, widths, strict=True):
+    pairs = [widths(layer) for layer in projections]
+    for base, (n_in, n_out) in zip(projections, pairs, strict=True):
         if not (isinstance(n_in, int) and isinstance(n_out, int)):
             continue
-        down = {rank for first, rank in widths if first == n_in and rank != n_out}
-        up = {rank for rank, last in widths if last == n_out and rank != n_in}
+        down = {rank for first, rank in pairs if first == n_in and rank != n_out}
+        up = {rank for rank, last in pairs if last == n_out and rank != n_in}
         if any(isinstance(rank, int) and rank < min(n_in, n_out) for rank in down & up):
             return base
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple, TypeAlias
 
@@ -12,30 +12,45 @@ import torch
 from torch import nn
 
 from repsim_fast.capture.kinds import has_unknown_weights, layer_kind, parts
+from repsim_fast.capture.roles import asks_for_role, find_roles, in_short, why_no_roles
 
 Layer: TypeAlias = "str | int | nn.Module"
 LayerSpec: TypeAlias = "Layer | Sequence[Layer] | Callable[[str, nn.Module], bool] | None"
-"""Names or ``fnmatch`` patterns, modules of the model, numbers among the layers of the default (-1
-the last), a predicate (name, module) -> bool, or None for the default."""
+"""Names, roles or ``fnmatch`` patterns of them, modules of the model, numbers among the layers of
+the default (-1 the last), a predicate (name, module) -> bool, or None for the default."""
 
 ROOT = "(model)"
 """Name of the model itself, whose output is that of the whole network."""
 
 
 class LayerInfo(NamedTuple):
-    """One layer that a model has: ``kind`` is None for layers outside the default selection."""
+    """One layer that a model has.
+
+    ``kind`` is None for layers outside the default selection, ``role`` for those that have none;
+    ``hidden_states.0``, what the first block is given, has a line of its own.
+    """
 
     name: str
     type: str
     kind: str | None
     shape: tuple[int, ...] | None = None
+    role: str | None = None
 
 
 class SelectedLayer(NamedTuple):
-    """A module to hook, and the numbers of its calls that count (None: all of them)."""
+    """A module to hook.
+
+    Attributes:
+        module: The module.
+        calls: Numbers of its calls that count; None: all of them.
+        given: Whether what it is given counts, and not what it returns.
+        block: The block of a transformer that it was chosen as a part of.
+    """
 
     module: nn.Module
     calls: frozenset[int] | None = None
+    given: bool = False
+    block: nn.Module | None = None
 
 
 class LayerTable(list[LayerInfo]):
@@ -48,9 +63,10 @@ class LayerTable(list[LayerInfo]):
         """Lines of aligned columns, at most ``limit`` layers of them."""
         shown = self if limit is None or len(self) <= limit else self[:limit]
         rows = [
-            (layer.name, layer.type, layer.kind or "-", _shape_text(layer.shape)) for layer in shown
+            (layer.name, layer.type, layer.kind or "-", _shape_text(layer.shape), layer.role or "")
+            for layer in shown
         ]
-        widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
         lines = [
             "  ".join(f"{cell:<{width}}" for cell, width in zip(row, [*widths, 0], strict=True))
             for row in rows
@@ -86,10 +102,22 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
 def layer_table(layers: dict[str, nn.Module]) -> LayerTable:
     """The layers as a table, without shapes."""
     default = _default_layers(layers)
-    return LayerTable(
-        LayerInfo(name, type(module).__name__, layer_kind(module) if name in default else None)
-        for name, module in layers.items()
-    )
+    roles = find_roles(layers)
+    returned = {place.layer: role for role, place in roles.items() if not place.given}
+    given = {place.layer: role for role, place in roles.items() if place.given}
+    table = LayerTable()
+    for name, module in layers.items():
+        if name in given:
+            table.append(LayerInfo(given[name], f"given to {name}", None, None, given[name]))
+        kind = layer_kind(module) if name in default else None
+        table.append(LayerInfo(name, type(module).__name__, kind, None, returned.get(name)))
+    return table
+
+
+def modules_by_layer(model: nn.Module) -> dict[str, nn.Module]:
+    """The module that is hooked for each name that a layer can have, without numbers of calls."""
+    found = named_layers(model)
+    return {role: place.module for role, place in find_roles(found).items()} | found
 
 
 def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, SelectedLayer]:
@@ -97,7 +125,8 @@ def select_layers(model: nn.Module, layers: LayerSpec = None) -> dict[str, Selec
 
     Patterns are matched against the whole name with ``fnmatch``, so ``*`` also crosses dots;
     :data:`ROOT` has to be asked for by its name. ``relu#2`` is the second call of ``relu`` alone.
-    Where nothing matches, case does not matter.
+    Where nothing matches, case does not matter. What is no module's name may be a role, see
+    :func:`~repsim_fast.capture.roles.find_roles`; those come after the modules.
 
     Raises:
         ValueError: Nothing matches, or one of the names or patterns matches nothing; the message
@@ -216,21 +245,35 @@ def _matching(
 ) -> dict[str, SelectedLayer]:
     calls: dict[str, frozenset[int] | None] = {}
     for pattern in patterns:
-        name, _, call = pattern.rpartition("#")
-        if name in found and call.isdecimal() and pattern not in found:
-            before = calls.get(name, frozenset())
-            calls[name] = None if before is None else before | {int(call)}
-            continue
-        # An exact name first: names may contain the characters that patterns use.
-        names = [pattern] if pattern in found else fnmatch.filter(inner, pattern)
-        if not names:
-            names = [n for n in inner if fnmatch.fnmatchcase(n.lower(), pattern.lower())]
+        names, call = _names_like(pattern, found, inner)
+        roles = {} if names else find_roles(found)
+        if roles:
+            names, call = _names_like(pattern, roles, roles)
         if not names:
             raise ValueError(f"layers: {_why_nothing_matches(found, pattern)}")
-        calls.update(dict.fromkeys(names))
-    return {
-        name: SelectedLayer(module, calls[name]) for name, module in found.items() if name in calls
-    }
+        for name in names:
+            before = calls.get(name, frozenset())
+            calls[name] = None if before is None or call is None else before | {call}
+    chosen = {name: SelectedLayer(found[name], calls[name]) for name in found if name in calls}
+    if len(chosen) < len(calls):
+        for name, role in find_roles(found).items():
+            if name in calls:
+                chosen[name] = SelectedLayer(role.module, calls[name], role.given, role.block)
+    return chosen
+
+
+def _names_like(
+    pattern: str, exact: Mapping[str, object], names: Iterable[str]
+) -> tuple[list[str], int | None]:
+    """Names that a pattern matches, and the number of the call if it says one."""
+    # An exact name first: names may contain the characters that patterns use.
+    if pattern in exact:
+        return [pattern], None
+    name, _, call = pattern.rpartition("#")
+    if name in exact and call.isdecimal():
+        return [name], int(call)
+    matching = fnmatch.filter(names, pattern)
+    return matching or [n for n in names if fnmatch.fnmatchcase(n.lower(), pattern.lower())], None
 
 
 def _why_nothing_matches(found: dict[str, nn.Module], pattern: str) -> str:
@@ -241,7 +284,12 @@ def _why_nothing_matches(found: dict[str, nn.Module], pattern: str) -> str:
             f"{pattern!r} is the module {first!r} under another name; "
             f"{first + '#2'!r} is its second call"
         )
-    near = difflib.get_close_matches(pattern, found, n=3, cutoff=0.5)
+    roles = find_roles(found)
+    near = difflib.get_close_matches(pattern, [*found, *roles], n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    if roles:
+        hint += f" Its roles are {in_short(roles)}."
+    elif asks_for_role(pattern):
+        hint += f" It has no roles of a transformer: {why_no_roles(found)}."
     table = layer_table(found).table(limit=60)
     return f"{pattern!r} matched no layer.{hint} The model has:\n{table}"

@@ -49,8 +49,8 @@ Layers = Annotated[
     typer.Option(
         metavar="PATTERN",
         help="Layers to compare, by name or pattern such as 'stage*.relu2'; may be given "
-        "several times (default: all convolutions, norms, activations, poolings, linear "
-        "layers and blocks).",
+        "several times; of transformers by role: 'hidden_states.*', 'attention.3', 'mlp.3' "
+        "(default: all convolutions, norms, activations, poolings, linear layers and blocks).",
     ),
 ]
 MapsForm = Annotated[

@@ -187,8 +187,9 @@ def compare(
             left out where all models are recordings; then arguments of running models stay at their
             defaults, and those of the recordings hold.
         layers: Layers of all models that are run: names, patterns or a predicate, as for
-            ``Capture``; or one such choice for each of them, as a sequence or a mapping by model
-            name. Default: all layers that :func:`~repsim_fast.capture.list_layers` gives a kind.
+            ``Capture``, such as ``"hidden_states.*"`` of transformers of any family; or one such
+            choice for each of them, as a sequence or a mapping by model name. Default: all layers
+            that :func:`~repsim_fast.capture.list_layers` gives a kind.
         measure: "cka", linear centred kernel alignment, in [0, 1] up to the noise of the estimate;
             1 means equal up to rotation and scale. Or any other of ``similarity.measure_names()``,
             or one with options, ``similarity.get_measure("svcca", components=20)``: these need all

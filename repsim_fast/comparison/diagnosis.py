@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.capture import Capture
+from repsim_fast.capture import Capture, modules_by_layer
 from repsim_fast.comparison.plan import Run
 from repsim_fast.similarity.base.accumulator import NotFiniteError
 
@@ -214,7 +214,7 @@ def _missing(run: Run) -> list[str]:
     """Layers that were asked for by their names and did not come."""
     asked = [run.layers] if isinstance(run.layers, str) else run.layers
     by_name = asked if isinstance(asked, (list, tuple)) else ()
-    modules = dict(run.model.named_modules()) if by_name else {}
+    modules = modules_by_layer(run.model) if by_name else {}
     labels = {name: name.removesuffix("#1") for name in by_name}
     return [
         name

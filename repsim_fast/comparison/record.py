@@ -20,7 +20,7 @@ from repsim_fast._core.model_state import check_hookable, device_of, unwrap, usa
 from repsim_fast._core.randomness import generator_states, set_generator_states
 from repsim_fast._core.signals import undisturbed
 from repsim_fast._core.versions import versions
-from repsim_fast.capture import ROOT, ChannelsOf, LayerSpec, Maps, MaskSpec, layer_kind
+from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec, layer_kind, modules_by_layer
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.engine import Engine
 from repsim_fast.comparison.identity import Identity, identify
@@ -360,7 +360,7 @@ class _Session:
         """Write the index."""
         run = self.run_of_model
         layers = sorted(run.rows, key=lambda layer: run.rows[layer])
-        modules = {**dict(run.model.named_modules()), ROOT: run.model}
+        modules = modules_by_layer(run.model)
         kinds = {layer: layer_kind(modules[layer.partition("#")[0]]) for layer in layers}
         scales = self.taker.scales or [torch.zeros(()) for _ in layers]
         header = {
