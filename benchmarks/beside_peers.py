@@ -160,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     failed = []
+    (out / "peers.json").unlink(missing_ok=True)  # what an unfinished run is without
     for name, command in {"agreement": [*PYTEST, *AGREEMENT], **runs}.items():
         print(f"== {name}", flush=True)
         (out / f"{name}.json").unlink(missing_ok=True)  # its rows would be taken for this run's

@@ -11,6 +11,7 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -116,3 +117,15 @@ def test_every_package_that_benchmarks_compare_with_is_asked_for() -> None:
                         imported.add(str(node.module).partition(".")[0])
     assert imported - {"torch"} == set(beside_peers.PEERS.values())
     assert set(beside_peers.UNPUBLISHED) < set(beside_peers.PEERS)
+
+
+def test_an_interrupted_run_says_nothing_of_packages(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(registry, "made-up", "SECONDS = 2")
+    run(tmp_path, monkeypatch, ["made-up"])
+    monkeypatch.setattr(beside_peers, "has", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, monkeypatch, ["made-up"])
+    assert (tmp_path / "out" / "made_up.json").exists()
+    assert not (tmp_path / "out" / "peers.json").exists()
