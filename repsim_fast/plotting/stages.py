@@ -25,13 +25,15 @@ def stages_by_name(names: Sequence[str]) -> tuple[str, ...] | None:
         ...                 "layer2.1.conv1", "fc"])
         ('stem', 'layer1', 'layer1', 'layer2', 'layer2', 'head')
         >>> stages_by_name(["0", "1", "2"])
+        >>> stages_by_name(["attention.1", "mlp.1", "attention.2", "mlp.2"])
     """
     paths = [tuple(name.split(".")) for name in names]
     labels = _parted(paths, 0)
     counts = {label: labels.count(label) for label in labels}
     stages = [label for label in counts if counts[label] > 1]
-    if len(stages) < 2:
-        return None
+    runs = [label for label, _ in groupby(labels)]
+    if len(stages) < 2 or any(runs.count(label) > 1 for label in stages):
+        return None  # what comes again and again, as attention in each block, is no stage
     first = min(labels.index(label) for label in stages)
     last = max(len(labels) - 1 - labels[::-1].index(label) for label in stages)
     found: list[str] = []
