@@ -7,8 +7,8 @@ g++ and clang++ under every name that they have on PATH, and g++ for aarch64, or
 not $CXX, with which the package is built and which --quick asks, unless it is named or alone. CPU
 kernels are compiled down to assembly, for some errors come no earlier (instructions that a function
 may not use); all else, and CUDA kernels with the runner that executes them on the CPU, is read
-only. Nothing is written. Operators of CUDA tensors need the CUDA runtime's
-headers (CUDA_HOME or nvcc on PATH) and are left out, by name, without them.
+only, the latter by native compilers. Nothing is written. Operators of CUDA tensors need the CUDA
+runtime's headers (CUDA_HOME or nvcc on PATH) and are left out, by name, without them.
 
 About a minute of one core for each compiler. `problems` is the quick check, with the headers of
 any torch.
@@ -33,6 +33,7 @@ from python_tests.csrc.build_runner import runner_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
+CROSS = "aarch64-linux-gnu"
 FLAGS = [
     *("-std=c++20", "-O1", "-fvisibility=hidden"),
     *("-Wall", "-Wextra", "-Wno-psabi", "-Werror"),
@@ -70,7 +71,7 @@ class Compiler(NamedTuple):
 
 def compilers(named: Sequence[str]) -> list[Compiler]:
     """Those that were named, or those of the description; each once, whatever its names."""
-    usual, cross = os.environ.get("CXX", "c++"), "aarch64-linux-gnu-g++"
+    usual, cross = os.environ.get("CXX", "c++"), f"{CROSS}-g++"
     versions = [*(f"g++-{v}" for v in range(11, 20)), *(f"clang++-{v}" for v in range(14, 25))]
     found: dict[Path, Compiler] = {}
     for name in named or [usual, "g++", "clang++", *versions, cross]:
@@ -85,7 +86,7 @@ def compilers(named: Sequence[str]) -> list[Compiler]:
     everything = [c for c in found.values() if c.command != (usual,)] or list(found.values())
     clang = next((c for c in everything if "clang" in c.version), None)
     if shutil.which(cross) is None and clang is not None:
-        target = "--target=aarch64-linux-gnu"
+        target = f"--target={CROSS}"
         everything.append(Compiler((*clang.command, target), f"{clang.version} for aarch64"))
     return everything
 
@@ -139,10 +140,11 @@ def main() -> int:
     failed = False
     for compiler in compilers(sys.argv[1:]):
         jobs = package_commands(Path(torch.__file__).parent, compiler.command, assembly=True)
-        runner = runner_commands(compiler.command)
-        threads = [CSRC / "tests" / f"{name}.cpp" for name in ("runner_threads", "sanitize_main")]
-        runner += [(source, runner[0][1]) for source in threads]
-        jobs += [([*command, "-Werror", "-fsyntax-only"], source) for source, command in runner]
+        if CROSS not in " ".join((*compiler.command, compiler.version)):
+            runner = runner_commands(compiler.command)
+            threads = [CSRC / "tests" / f"{n}.cpp" for n in ("runner_threads", "sanitize_main")]
+            runner += [(source, runner[0][1]) for source in threads]
+            jobs += [([*command, "-Werror", "-fsyntax-only"], source) for source, command in runner]
         found = run(jobs)
         said = f"{len(found)} FAILED" if found else "no warning"
         print(f"{compiler.version}: {len(jobs)} sources, {said}", flush=True)
