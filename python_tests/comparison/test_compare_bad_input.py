@@ -273,9 +273,11 @@ class TestArguments:
                 compare([good], data, passes=2)
 
     def test_models(self, good: nn.Module, x: Tensor) -> None:
-        for bad in (None, nn.Linear, "resnet18"):
+        for bad in (None, nn.Linear):
             with pytest.raises(TypeError, match=r"models must be a torch\.nn\.Module, or"):
                 compare(bad, x)
+        with pytest.raises(TypeError, match="got str 'resnet18', which is no folder of a record"):
+            compare("resnet18", x)
 
     def test_layers_and_inputs(self, good: nn.Module, x: Tensor) -> None:
         for bad in (3.5, True):
