@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from python_tests.support.commands import Run
 from repsim_fast import SimilarityResult, models
-from repsim_fast.cli.models import short_names
+from repsim_fast.cli.models import short_names, size_for
 
 FACTORY = """
 import torch
@@ -164,3 +164,24 @@ def test_one_that_cannot_be_had_does_not_hold_up_the_recording_of_others(
 def test_short_names_of_files() -> None:
     names = ["resnet-8=runs/a/best.pt", "wrn-10-1=runs/b/best.ckpt#ema", "hf:org/net", "resnet-8"]
     assert short_names(names) == ["best", "best.ckpt#ema", "net", "resnet-8"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted", "said"),
+    [
+        ((224, 224), 224, "images at 224 x 224, the size of timm:a@pretrained, timm:b@pretrained"),
+        ((224, 299), None, "images as they are: timm:a@pretrained wants 224 x 224, timm:b@pretr"),
+        ((None, 299), 299, "images at 299 x 299, the size of timm:b@pretrained (--size"),
+        ((None, None), None, ""),
+    ],
+)
+def test_the_size_of_several(
+    sizes: tuple[int | None, ...], wanted: int | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("timm:a@pretrained", "timm:b@pretrained")
+    networks = {name: {"size": size} for name, size in zip(names, sizes, strict=True)}
+    networks["resnet-8"] = {"size": 32}  # its weights are none that are published
+    assert size_for(networks) == wanted
+    assert capsys.readouterr().out.startswith(said)
+    assert size_for(networks, say=False) == wanted
+    assert capsys.readouterr().out == ""

@@ -213,7 +213,7 @@ def compare(
             images = load_inputs(
                 data, split, size=size, limit=limit, seed=seed, attack=attack, mean=mean,
                 networks={name: known.about for name, known in published.items()},
-                progress=progress,
+                say=group.first, progress=progress,
             )  # fmt: skip
         zoo = open_zoo(arguments, images, seed=seed, given=given, published=published)
         on = "" if images is None else f" on {describe(images)}"

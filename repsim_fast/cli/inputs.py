@@ -25,19 +25,20 @@ def load_inputs(
     attack: str | None,
     mean: str | None,
     networks: Mapping[str, Mapping[str, Any]],
+    say: bool,
     progress: bool,
 ) -> Inputs:
     """The data that --data names; images at the size that published weights want.
 
     Args:
-        networks: As for ``size_for``. The other arguments are options of the commands.
+        networks, say: As for ``size_for``. The other arguments are options of the commands.
 
     Raises:
         ValueError: No such data, or an option that is of images alone beside arrays.
         FileNotFoundError: A file that is not there.
     """
     if Path(spec).suffix not in SUFFIXES:
-        size = size_for(networks) if size is None else size
+        size = size_for(networks, say=say) if size is None else size
         return data.load(spec, split, size=size, limit=limit, seed=seed, progress=progress)
     for option, value in (("--size", size), ("--attack", attack)):
         if value is not None:

@@ -36,19 +36,28 @@ def open_published(arguments: Sequence[str], given: Normalisation) -> dict[str, 
     }
 
 
-def size_for(networks: Mapping[str, Mapping[str, Any]]) -> int | None:
-    """The size of images that those with published weights want, said; None where they want none.
+def size_for(networks: Mapping[str, Mapping[str, Any]], *, say: bool = True) -> int | None:
+    """The size of images that those with published weights want, said; None where they want none
+    or different ones, which is said, too.
 
     Args:
         networks: What is known of each, by its name of ``models.load``.
+        say: Of several processes one says it.
     """
-    wanted = {name: about.get("size") for name, about in networks.items() if brings_its_own(name)}
-    sizes = {size for size in wanted.values() if size}
-    if len(sizes) != 1:
+    of_each = {name: about.get("size") for name, about in networks.items() if brings_its_own(name)}
+    wanted = {name: int(size) for name, size in of_each.items() if size}
+    sizes = sorted(set(wanted.values()))
+    if not sizes:
         return None
-    (size,) = sizes
-    typer.echo(f"images at {size} x {size}, the size of {', '.join(wanted)} (--size changes it)")
-    return int(size)
+    if len(sizes) > 1:
+        text = "images as they are: " + ", ".join(f"{n} wants {s} x {s}" for n, s in wanted.items())
+        text += " (--size brings them to one size)"
+    else:
+        text = f"images at {sizes[0]} x {sizes[0]}, the size of {', '.join(wanted)}"
+        text += " (--size changes it)"
+    if say:
+        typer.echo(text)
+    return sizes[0] if len(sizes) == 1 else None
 
 
 def open_models(

@@ -139,7 +139,8 @@ def record(
     progress = sys.stderr.isatty() and group.first
     images = load_inputs(
         data, split, size=size, limit=limit, seed=seed, attack=attack, mean=mean,
-        networks={} if size is not None else _published(arguments), progress=progress,
+        networks={} if size is not None else _published(arguments), say=group.first,
+        progress=progress,
     )  # fmt: skip
     if group.first:
         shared = f", {group.size} processes" * (group.size > 1)
