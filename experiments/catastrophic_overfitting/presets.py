@@ -105,7 +105,7 @@ PRESETS = {
         attack_steps=20,
         restarts=1,
         alignment=0.36,
-        autocast="bfloat16",
+        autocast="auto",
         every=2,
         minutes=165,
     ),

@@ -96,7 +96,7 @@ PRESETS = {
         watched=256,
         robust="n-fgsm",
         schedule="cyclic",
-        autocast="bfloat16",
+        autocast="auto",
         minutes=170,
     ),
     "gpu": Preset(

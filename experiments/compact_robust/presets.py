@@ -155,7 +155,7 @@ PRESETS = {
         proven=200,
         draws=1000,
         carried=200,
-        autocast="bfloat16",
+        autocast="auto",
         minutes=165,
     ),
     # The published sizes, without their pseudo-labelled images; days of one device.

@@ -67,7 +67,8 @@ def _run(
         print(f"preset {preset.name!r} cannot run here: {error}", file=sys.stderr)
         return UNABLE
     print(
-        f"preset {preset.name}: {preset.architecture} on {preset.dataset}, {preset.device}; "
+        f"preset {preset.name}: {preset.architecture} on {preset.dataset}, {preset.device}, "
+        f"{_precision(preset)}; "
         f"{', '.join(options.only)}; about {preset.minutes} min for all questions"
     )
     results = options.results / name
@@ -91,6 +92,13 @@ def _run(
         print(f"{number} done in {seconds} s", flush=True)
     print((results / "claims.md").read_text())
     return 0
+
+
+def _precision(preset: Preset) -> str:
+    if preset.half is not None:
+        return str(preset.half).removeprefix("torch.")
+    slow = preset.autocast == "auto"
+    return "float32" + " (no native bfloat16 here: it takes longer)" * slow
 
 
 def _check_device(preset: Preset) -> None:

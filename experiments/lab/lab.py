@@ -158,11 +158,10 @@ class Lab(ABC, Generic[R, P]):
         return {"clean": share(clean, n), "robust": share(robust_share, n)}
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        preset = self.preset
-        if preset.autocast is None:
+        half = self.preset.half
+        if half is None:
             return contextlib.nullcontext()
-        where = torch.device(preset.device).type
-        return torch.autocast(where, getattr(torch, preset.autocast))
+        return torch.autocast(torch.device(self.preset.device).type, half)
 
     def _correct(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():

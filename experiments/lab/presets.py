@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
+from repsim_fast._core.precision import native_half
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
@@ -17,6 +21,8 @@ class Preset:
         epochs, batch_size, lr: Of every training.
         compare_batch: Images a Gram; a jackknife group is one batch.
         minutes: What it takes on the machine it is for.
+        autocast: Dtype of mixed precision, None for none; "auto" for bfloat16 where the device
+            multiplies it, since elsewhere that takes many times as long as float32.
         absolute: Whether the published absolute values may be expected (same network, same data).
     """
 
@@ -35,3 +41,10 @@ class Preset:
     autocast: str | None = None
     absolute: bool = False
     image_size: int | None = None
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The dtype of mixed precision on this machine."""
+        if self.autocast == "auto":
+            return native_half(torch.device(self.device))
+        return None if self.autocast is None else getattr(torch, self.autocast)

@@ -107,7 +107,9 @@ def usual_training(
     }
     if recipe.images is not None and recipe.images < len(data):
         data = data.subset(recipe.images)
-    precision = None if recipe.autocast is None else getattr(torch, recipe.autocast)
+    precision: Any = recipe.autocast
+    if precision not in (None, "auto"):
+        precision = getattr(torch, precision)
     usual = {
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,

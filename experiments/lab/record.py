@@ -41,6 +41,7 @@ class Record:
     def __init__(self, path: Path, preset: Preset, code: Path) -> None:
         self.path = path
         self.preset = plain(dataclasses.asdict(preset))
+        self.precision = str(preset.half or torch.float32).removeprefix("torch.")
         # Of the code as it is loaded, not as it may be when the question is answered.
         self.commit = commit(code)
         self.questions: dict[str, Any] = {}
@@ -62,7 +63,8 @@ class Record:
             figures: What answering took, besides trainings that were there already.
         """
         time = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        here = {"time": time, "machine": _machine(), "versions": _versions()}
+        machine = f"{_machine()}, {self.precision}"
+        here = {"time": time, "machine": machine, "versions": _versions()}
         self.questions[question] = {**here, **figures}
         self.questions = dict(sorted(self.questions.items()))
         self.networks = dict(sorted({**self.networks, **networks}.items()))

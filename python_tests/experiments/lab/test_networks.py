@@ -7,11 +7,12 @@ import json
 import pytest
 import torch
 
-from experiments.lab import networks, record
+from experiments.lab import networks, presets, record
 from experiments.lab.networks import OutOfTime
 from python_tests.support import toy_experiment as toy
 from repsim_fast import models, pruning
 from repsim_fast._core.locks import locked
+from repsim_fast.training import trainer
 
 
 @pytest.fixture
@@ -251,6 +252,30 @@ def test_time_that_is_over_stops_before_the_next_network(lab, monkeypatch):
     with pytest.raises(OutOfTime, match="stopped before wrn-10-1-standard-seed1"):
         late.share(recipes)
     late.share(recipes[:1])  # done is done
+
+
+@pytest.mark.parametrize("native", [None, torch.bfloat16])
+def test_precision_is_what_the_machine_multiplies(lab, monkeypatch, tmp_path, native):
+    """Emulated bfloat16 would take many times as long as float32."""
+    for module in (presets, trainer):
+        monkeypatch.setattr(module, "native_half", lambda device: native)
+    auto = dataclasses.replace(toy.PRESET, autocast="auto")
+    assert auto.half is native
+    assert record.Record(tmp_path / "run.json", auto, tmp_path).precision == (
+        "bfloat16" if native else "float32"
+    )
+    asked = toy.ToyLab(auto, tmp_path, progress=False)
+    seen = []
+
+    def watched(module, inputs, output):
+        seen.append(output.dtype)
+
+    plan = asked.networks.plan(asked.recipe())
+    plan.model.conv1.register_forward_hook(watched)
+    monkeypatch.setattr(asked.networks, "plan", lambda recipe: plan)
+    asked.networks.train(asked.recipe())
+    assert (native or torch.float32) in seen
+    assert (torch.bfloat16 in seen) == (native is not None)
 
 
 def test_recipes_differ_in_name_where_they_differ_at_all(lab):
