@@ -23,6 +23,7 @@ from .lab import Lab
 from .networks import OutOfTime
 from .options import chosen, parse
 from .presets import Preset
+from .recipes import Recipe
 from .record import Record
 from .report import Report
 
@@ -58,10 +59,15 @@ def _run(
     try:
         _check_device(preset)
         lab = experiment.lab(
-            preset, options.work / name, deadline=deadline, progress=not options.quiet
+            preset,
+            options.work / name,
+            cards=options.cards,
+            deadline=deadline,
+            progress=not options.quiet,
         )
         experiment.check(lab)
-        for folder in (options.work / name, options.results / name):
+        kept = [] if options.cards is None else [options.cards]
+        for folder in (options.work / name, options.results / name, *kept):
             stack.enter_context(only_writer(check_writable(folder)))
     except (ValueError, OSError, ImportError) as error:
         print(f"preset {preset.name!r} cannot run here: {error}", file=sys.stderr)
@@ -74,10 +80,13 @@ def _run(
     results = options.results / name
     record = Record(results / "run.json", preset, experiment.folder)
     if options.processes > 1:
-        recipes = [r for n in options.only for r in experiment.questions[n].recipes(lab)]
+        asked: dict[Recipe, list[side_by_side.Measure]] = {}
+        for question in map(experiment.questions.__getitem__, options.only):
+            for recipe in question.recipes(lab):
+                asked.setdefault(recipe, []).append(question.measure)
         side_by_side.train(
-            experiment.lab, preset, options.work / name, list(dict.fromkeys(recipes)),
-            processes=options.processes, deadline=deadline,
+            experiment.lab, preset, options.work / name, asked,
+            cards=options.cards, processes=options.processes, deadline=deadline,
         )  # fmt: skip
     for number in options.only:
         title = experiment.questions[number].title
@@ -114,7 +123,7 @@ def _answer(experiment: Experiment, lab: Lab[Any, Any], record: Record, number: 
     seconds = round(time.perf_counter() - began, 1)
     record.add(
         number,
-        lab.networks.seconds,
+        lab.networks.used,
         seconds=seconds,
         cpu_seconds=round(time.process_time() - worked, 1),
         networks_trained=lab.networks.trained - trained,

@@ -19,6 +19,10 @@ def _none(lab: Any) -> Sequence[Recipe]:
     return ()
 
 
+def _nothing(*_: Any) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Question:
     """A question, and how it is answered.
@@ -28,15 +32,14 @@ class Question:
         run: (lab, report) -> findings, as claims are judged by.
         recipes: (lab) -> of all the networks that it needs, for several processes to train at the
             same time before; those that are left out are trained when it is answered.
+        measure: (lab, recipe), a function of a module; what it measures of one network, which these
+            processes do as well. It is on the network's card before the weights can get lost.
     """
 
     title: str
     run: Callable[[Any, Report], Mapping[str, Any]]
     recipes: Callable[[Any], Sequence[Recipe]] = _none
-
-
-def _nothing(lab: Any) -> None:
-    pass
+    measure: Callable[[Any, Any], object] = _nothing
 
 
 @dataclass(frozen=True)

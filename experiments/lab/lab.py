@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from repsim_fast.analysis.estimates import Estimate, share
 from . import datasets
 from .comparisons import Comparison, LayerRule, compare_networks
 from .datasets import DataSet
-from .files import digest, write_text
+from .files import digest
 from .networks import Networks
 from .presets import Preset
 from .recipes import Recipe, Training
@@ -54,12 +53,18 @@ class Lab(ABC, Generic[R, P]):
     Args:
         preset: Sizes.
         work: Folder of checkpoints and comparisons; not for version control.
-        deadline: See ``Networks``.
+        cards, deadline: See ``Networks``.
         progress: Show progress bars.
     """
 
     def __init__(
-        self, preset: P, work: Path, *, deadline: float | None = None, progress: bool = True
+        self,
+        preset: P,
+        work: Path,
+        *,
+        cards: Path | None = None,
+        deadline: float | None = None,
+        progress: bool = True,
     ) -> None:
         self.preset = preset
         self.work = work
@@ -76,6 +81,7 @@ class Lab(ABC, Generic[R, P]):
             work / "networks",
             self.training,
             device=preset.device,
+            cards=cards,
             deadline=deadline,
             progress=progress,
         )
@@ -143,19 +149,22 @@ class Lab(ABC, Generic[R, P]):
         usual threat model.
         """
         threat = next(iter(self.threats)) if threat is None else threat
-        self.networks.train(recipe)
-        key = f"accuracy-{threat}-{strength:g}-{self.preset.test_images}.json"
-        path = self.networks.folder / recipe.name / key
-        if not path.exists():
-            model = self.networks.load(recipe)
-            attacked = self.examples(View("", recipe, threat=threat, strength=strength))
-            x, y = self.images()
-            right = self._correct(model, x, y)
-            robust = right & self._correct(model, attacked, y)
-            scores = [float(right.float().mean()), float(robust.float().mean()), len(y)]
-            write_text(path, json.dumps(scores))
-        clean, robust_share, n = json.loads(path.read_text())
-        return {"clean": share(clean, n), "robust": share(robust_share, n)}
+        held = self.networks.measured(
+            recipe,
+            "accuracy",
+            [threat, strength, self.preset.test_images, self.dataset.name],
+            lambda: self._accuracy(recipe, threat, strength),
+        )
+        return {name: share(value, held["images"]) for name, value in held["shares"].items()}
+
+    def _accuracy(self, recipe: R, threat: str, strength: float) -> dict[str, Any]:
+        model = self.networks.load(recipe)
+        attacked = self.examples(View("", recipe, threat=threat, strength=strength))
+        x, y = self.images()
+        right = self._correct(model, x, y)
+        robust = right & self._correct(model, attacked, y)
+        shares = {"clean": float(right.float().mean()), "robust": float(robust.float().mean())}
+        return {"shares": shares, "images": len(y)}
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         half = self.preset.half

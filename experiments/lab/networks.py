@@ -1,4 +1,9 @@
-"""Networks by recipe: trained once, kept by the recipe's hash, resumed where interrupted."""
+"""Networks by recipe: trained once, kept by the recipe's hash, resumed where interrupted.
+
+A network is its weights, and a card that says all that is known of it. Cards are small enough for
+version control: with them a run goes on on a machine that has no weights, which are trained anew
+where a question looks at the network itself.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +18,17 @@ from typing import Any, Generic, SupportsFloat, TypeVar
 from torch import nn
 
 from repsim_fast import models, pruning, training
-from repsim_fast._core import headers
 from repsim_fast._core.locks import Taken, locked
 
-from .files import digest, read_json, write_json, write_text
+from . import cards
+from .cards import Card
+from .files import digest, plain, write_text
+from .presets import mixed_precision
 from .recipes import Recipe, Training
-from .record import LAB, commit
+from .record import LAB, commit, machine
 
 R = TypeVar("R", bound=Recipe)
 
-_DONE = headers.record({"seconds": headers.number(0)}, {"commit": headers.text()})
 LATE = "the time is over"
 _PAUSE = 1.0  # seconds between looks at what another process trains
 
@@ -38,6 +44,7 @@ class Networks(Generic[R]):
         folder: Of the checkpoints; not for version control.
         plan: What a recipe asks for.
         device: Where networks are trained, and where `load` puts them.
+        cards: Folder of the networks' cards; default: beside the checkpoints.
         deadline: ``time.monotonic()`` at which training stops with `OutOfTime`, before an epoch
             that would not end in time.
         progress: Show progress bars.
@@ -49,74 +56,101 @@ class Networks(Generic[R]):
         plan: Callable[[R], Training],
         *,
         device: str,
+        cards: Path | None = None,
         deadline: float | None = None,
         progress: bool = True,
     ) -> None:
         self.folder = folder
         self.plan = plan
         self.device = device
+        self.cards = cards
         self.deadline = deadline
         self.progress = progress
         self.trained = 0
-        self.seconds: dict[str, float] = {}  # of the whole training of each network that was used
+        self.used: dict[str, Card] = {}  # of each network that was used, as it was at last
 
     def load(self, recipe: R, epoch: int | None = None) -> nn.Module:
-        """The network after an epoch that the recipe keeps, or the trained one."""
-        self.train(recipe)
+        """The network after an epoch that the recipe keeps, or the trained one.
+
+        Where its weights are not here they are trained anew; what was measured of others, which
+        may have been trained on another machine, then counts no more.
+        """
         whole = epoch is None or epoch == recipe.epochs
         name = "last.safetensors" if whole else _kept(int(epoch or 0))
-        model, _ = models.load_checkpoint(self.folder / recipe.name / name)
+        path = self.folder / recipe.name / name
+        if not path.exists():
+            self._card_of(recipe).unlink(missing_ok=True)
+        self.train(recipe)
+        model, _ = models.load_checkpoint(path)
         return model.to(self.device)
 
     def history(self, recipe: R) -> list[dict[str, Any]]:
         """What happened in each epoch, accuracies among it."""
-        self.train(recipe)
-        lines = (self.folder / recipe.name / "log.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        return self.train(recipe).history
 
     def measured(self, recipe: R, name: str, settings: Any, measure: Callable[[], Any]) -> Any:
-        """What is measured of a network, as JSON holds it, kept beside it: once for equal settings.
+        """What is measured of a network, as JSON holds it: once for equal settings.
 
         Args:
             name: Of the kind of measurement.
             settings: Plain data that tell this measurement from others of its kind.
             measure: Makes it, plain data; NaN comes out as None.
         """
-        self.train(recipe)
-        path = self.folder / recipe.name / f"{name}-{digest(settings)}.json"
-        if not path.exists():
-            write_json(path, measure())
-        return read_json(path)
+        key = f"{name}-{digest(settings)}"
+        card = self.train(recipe)
+        if key not in card.measured:
+            found = measure()
+            # Read again: `measure` may have trained anew, or measured something else.
+            card = self.train(recipe).with_measured(key, plain(settings), plain(found))
+            card.write(self._card_of(recipe))
+            self.used[recipe.name] = card
+        return card.measured[key]["value"]
 
-    def train(self, recipe: R) -> None:
-        """Train, or go on training, unless it is done already."""
-        folder = self.folder / recipe.name
-        done = folder / "done.json"
-        if done.exists():
-            self.seconds[recipe.name] = self._seconds(recipe, done)
-            return
-        self._check_time(f"before {recipe.name}")
-        write_text(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
-        history = self._trained(recipe, folder)
-        if history.stopped == LATE:
-            done_epochs = f"{len(history)} of {recipe.epochs} epochs"
-            raise OutOfTime(f"stopped after {done_epochs} of {recipe.name}")
-        self.trained += 1
-        # Of all epochs, also of those before an interruption.
-        self.seconds[recipe.name] = sum(epoch.seconds for epoch in history.epochs)
-        # Done first: were it the other way round, a kill in between would train all anew.
-        note = {"seconds": self.seconds[recipe.name], "commit": commit(LAB.parent)}
-        write_text(done, json.dumps(note))
-        (folder / "resume.safetensors").unlink(missing_ok=True)
+    def train(self, recipe: R) -> Card:
+        """Train, or go on training, unless it is done already; gives what is known of it."""
+        path = self._card_of(recipe)
+        card = cards.read(path)
+        if card is None:
+            self._check_time(f"before {recipe.name}")
+            folder = self.folder / recipe.name
+            if not self._finished(folder, path):
+                write_text(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
+                history = self._trained(recipe, folder)
+                if history.stopped == LATE:
+                    done_epochs = f"{len(history)} of {recipe.epochs} epochs"
+                    raise OutOfTime(f"stopped after {done_epochs} of {recipe.name}")
+                self.trained += 1
+            card = self._describe(recipe, folder)
+            # First: were it the other way round, a kill in between would train all anew.
+            card.write(path)
+            (folder / "resume.safetensors").unlink(missing_ok=True)
+            card = cards.read(path) or card  # as rounded, so that a resumed run has the same digits
+        self.used[recipe.name] = card
+        return card
 
-    def commit(self, recipe: R) -> str:
-        """The commit that finished the training, empty where it is not known."""
-        self.train(recipe)
-        done = self.folder / recipe.name / "done.json"
-        return str(headers.parsed(done.read_text(), _DONE, str(done)).get("commit", ""))
+    def _finished(self, folder: Path, card: Path) -> bool:
+        """Whether the training ended, of a network whose card was damaged."""
+        resumable = (folder / "resume.safetensors").exists()
+        return card.exists() and (folder / "last.safetensors").exists() and not resumable
 
-    def share(self, recipes: Iterable[R]) -> None:
+    def _describe(self, recipe: R, folder: Path) -> Card:
+        lines = (folder / "log.jsonl").read_text().splitlines()
+        history = [json.loads(line) for line in lines]
+        seconds = sum(line["seconds"] for line in history)
+        where = machine(mixed_precision(recipe.autocast, self.device))
+        return Card(dataclasses.asdict(recipe), seconds, commit(LAB.parent), where, history)
+
+    def _card_of(self, recipe: Recipe) -> Path:
+        if self.cards is None:
+            return self.folder / recipe.name / "card.json"
+        return self.cards / f"{recipe.name}.json"
+
+    def share(self, recipes: Iterable[R], then: Callable[[R], object] = lambda _: None) -> None:
         """Train what is neither done nor being trained by another process, in this order.
+
+        Args:
+            recipes: Of the networks.
+            then: What is done with each network by the process that has it in hand.
 
         Processes that do so with the same folder at the same time share the work. A training that
         begins with another network waits while a process has that in hand.
@@ -126,20 +160,19 @@ class Networks(Generic[R]):
         """
         left = list(recipes)
         while left:
-            waiting = [recipe for recipe in left if not self._shared(recipe)]
+            waiting = [recipe for recipe in left if not self._shared(recipe, then)]
             if len(waiting) == len(left):
                 time.sleep(_PAUSE)
             left = waiting
 
-    def _shared(self, recipe: Any) -> bool:
-        """Whether nothing is left to do here: trained, or in another process's hands."""
-        if self._is_done(recipe):
-            return True
-        self._check_time(f"before {recipe.name}")
-        for earlier in recipe.after:
-            self._shared(earlier)
-            if not self._is_done(earlier):
-                return False
+    def _shared(self, recipe: Any, then: Callable[[Any], object]) -> bool:
+        """Whether nothing is left to do here: done, or in another process's hands."""
+        if not self._is_trained(recipe):
+            self._check_time(f"before {recipe.name}")
+            for earlier in recipe.after:
+                self._shared(earlier, then)
+                if not self._is_trained(earlier):
+                    return False
         folder = self.folder / recipe.name
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -148,20 +181,11 @@ class Networks(Generic[R]):
             return True
         with lock:
             self.train(recipe)
+            then(recipe)
         return True
 
-    def _is_done(self, recipe: Recipe) -> bool:
-        return (self.folder / recipe.name / "done.json").exists()
-
-    def _seconds(self, recipe: R, done: Path) -> float:
-        """Of the whole training: as noted, or the log's where the note is damaged."""
-        try:
-            seconds: float = headers.parsed(done.read_text(), _DONE, str(done))["seconds"]
-        except ValueError:
-            lines = (done.parent / "log.jsonl").read_text().splitlines()
-            seconds = sum(json.loads(line)["seconds"] for line in lines)
-            write_text(done, json.dumps({"seconds": seconds}))
-        return seconds
+    def _is_trained(self, recipe: Recipe) -> bool:
+        return self._card_of(recipe).exists()
 
     def _trained(self, recipe: R, folder: Path) -> training.History:
         asked = self.plan(recipe)

@@ -74,6 +74,12 @@ def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--name", help="name of the results folder")
     folder = experiment.folder
     add("--work", type=Path, default=folder / "work", help="checkpoints and comparisons")
+    add(
+        "--cards",
+        type=Path,
+        help="keep what is known of networks there, not beside their "
+        "weights: small files with which another machine goes on without these",
+    )
     add("--results", type=Path, default=folder / "results")
     add("--readme", action="store_true", help="only write the README's tables from the results")
     add("--quiet", action="store_true", help="no progress bars")

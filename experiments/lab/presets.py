@@ -9,6 +9,13 @@ import torch
 from repsim_fast._core.precision import native_half
 
 
+def mixed_precision(autocast: str | None, device: str) -> torch.dtype | None:
+    """The dtype that a preset or a recipe asks for, on this machine."""
+    if autocast == "auto":
+        return native_half(torch.device(device))
+    return None if autocast is None else getattr(torch, autocast)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preset:
     """Sizes of a run; all that decides its numbers besides the code.
@@ -45,6 +52,4 @@ class Preset:
     @property
     def half(self) -> torch.dtype | None:
         """The dtype of mixed precision on this machine."""
-        if self.autocast == "auto":
-            return native_half(torch.device(self.device))
-        return None if self.autocast is None else getattr(torch, self.autocast)
+        return mixed_precision(self.autocast, self.device)

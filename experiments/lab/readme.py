@@ -55,9 +55,17 @@ def _run(folders: list[Path]) -> str:
     last = max(one["time"] for one in answers.values())
     return (
         f"{', '.join(answers)}: commit {record['commit']}, {last}; {where}; {with_}; "
+        f"{_elsewhere(answers)}"
         f"{len(record['networks'])} networks, whose training takes {training:.1f} minutes; "
         f"{answering:.1f} minutes of CPU time for this run, which trained {trained} of them.\n"
     )
+
+
+def _elsewhere(answers: Mapping[str, Any]) -> str:
+    """Where networks were trained that were measured already."""
+    machines = {place for one in answers.values() for place in one.get("trained_on", ())}
+    others = sorted(machines - {one["machine"] for one in answers.values()})
+    return f"networks trained on {' / '.join(others)}, too; " if others else ""
 
 
 def _claims(folders: list[Path]) -> str:

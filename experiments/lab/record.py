@@ -16,6 +16,7 @@ import torch
 from repsim_fast._core import headers
 from repsim_fast._core.versions import versions
 
+from .cards import Card
 from .files import plain, write_json
 from .presets import Preset
 
@@ -41,7 +42,7 @@ class Record:
     def __init__(self, path: Path, preset: Preset, code: Path) -> None:
         self.path = path
         self.preset = plain(dataclasses.asdict(preset))
-        self.precision = str(preset.half or torch.float32).removeprefix("torch.")
+        self.machine = machine(preset.half)
         # Of the code as it is loaded, not as it may be when the question is answered.
         self.commit = commit(code)
         self.questions: dict[str, Any] = {}
@@ -55,19 +56,20 @@ class Record:
         """Whether the question is answered by this very code, which is then a commit."""
         return bool(self.commit) and CHANGED not in self.commit and question in self.questions
 
-    def add(self, question: str, networks: Mapping[str, float], **figures: float) -> None:
+    def add(self, question: str, networks: Mapping[str, Card], **figures: float) -> None:
         """A question is answered.
 
         Args:
-            networks: Seconds of training of each network used so far, now or in an earlier run.
+            networks: All used so far, trained now or in an earlier run, here or elsewhere.
             figures: What answering took, besides trainings that were there already.
         """
         time = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        machine = f"{_machine()}, {self.precision}"
-        here = {"time": time, "machine": machine, "versions": _versions()}
-        self.questions[question] = {**here, **figures}
+        here = {"time": time, "machine": self.machine, "versions": _versions()}
+        trained_on = sorted({card.machine for card in networks.values()})
+        self.questions[question] = {**here, "trained_on": trained_on, **figures}
         self.questions = dict(sorted(self.questions.items()))
-        self.networks = dict(sorted({**self.networks, **networks}.items()))
+        seconds = {name: card.seconds for name, card in networks.items()}
+        self.networks = dict(sorted({**self.networks, **seconds}.items()))
         held = {
             "preset": self.preset,
             "commit": self.commit,
@@ -89,11 +91,13 @@ def _versions() -> str:
     return ", ".join(f"{name} {version}" for name, version in versions().items())
 
 
-def _machine() -> str:
+def machine(half: torch.dtype | None) -> str:
+    """Processor, cores, GPU and system, and the precision of products of networks."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
         f"{_cpu()}, {os.cpu_count()} cores ({torch.get_num_threads()} used), {gpu}, "
-        f"{platform.system()} {platform.machine()}"
+        f"{platform.system()} {platform.machine()}, "
+        f"{str(half or torch.float32).removeprefix('torch.')}"
     )
 
 

@@ -1,11 +1,12 @@
-"""Networks trained by several processes at the same time, each on its share of the cores."""
+"""Networks trained and measured by several processes at the same time, each on its share of the
+cores."""
 
 from __future__ import annotations
 
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,26 @@ from .recipes import Recipe
 
 _LATE = 75
 
+Measure = Callable[[Any, Any], object]
+"""(lab, recipe), see ``Question``."""
+
 
 def train(
     build: Callable[..., Lab[Any, Any]],
     preset: Preset,
     work: Path,
-    recipes: Sequence[Recipe],
+    asked: Mapping[Recipe, Sequence[Measure]],
     *,
     processes: int,
+    cards: Path | None = None,
     deadline: float | None,
 ) -> None:
-    """Train what is not done; a network is the work of one process.
+    """Train and measure what is not done; a network is the work of one process.
 
     Args:
         build: Class of the lab.
+        asked: The networks, each with what is measured of it.
+        cards: See ``Networks``.
         deadline: ``time.monotonic()`` after which no epoch ends.
 
     Raises:
@@ -42,7 +49,7 @@ def train(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["numpy", "torch"])
     threads = max(1, torch.get_num_threads() // processes)
-    work_of_one = (build, preset, work, list(recipes), deadline, threads)
+    work_of_one = (build, preset, work, dict(asked), cards, deadline, threads)
     workers = [context.Process(target=_share, args=work_of_one) for _ in range(processes)]
     try:
         for worker in workers:
@@ -65,15 +72,21 @@ def _share(
     build: Callable[..., Lab[Any, Any]],
     preset: Preset,
     work: Path,
-    recipes: Sequence[Recipe],
+    asked: Mapping[Recipe, Sequence[Measure]],
+    cards: Path | None,
     deadline: float | None,
     threads: int,
 ) -> None:
     torch.set_num_threads(threads)
-    lab = build(preset, work, deadline=deadline, progress=False)
+    lab = build(preset, work, cards=cards, deadline=deadline, progress=False)
     began = time.monotonic()
+
+    def measure(recipe: Recipe) -> None:
+        for one in asked.get(recipe, ()):
+            one(lab, recipe)
+
     try:
-        lab.networks.share(recipes)
+        lab.networks.share(asked, measure)
     except (OutOfTime, KeyboardInterrupt) as stop:
         print(f"{str(stop) or 'interrupted'} ({time.monotonic() - began:.0f} s)", flush=True)
         sys.exit(_LATE)

@@ -43,7 +43,7 @@ def write(lab: RobustLab, kind: str, seed: int, folder: Path) -> Path:
         attack=f"{threat.attack} { ({**threat.common, **threat.evaluate}) }",
         evaluated_images=len(lab.test_data),
         recipe=dataclasses.asdict(recipe),
-        commit=lab.networks.commit(recipe),
+        commit=lab.networks.train(recipe).commit,
     )
     return path
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments.lab import command, readme
+from experiments.lab import cards, command, readme
 from experiments.lab.experiment import Experiment
 from experiments.lab.presets import Preset
 from experiments.lab.report import Report
@@ -63,9 +63,11 @@ def asked_of_each_question(
     the others have nothing to do."""
     asked: set[str] = set()
 
-    def train(recipe: Any) -> None:
+    def train(recipe: Any) -> cards.Card:
         asked.add(recipe.name)
-        (lab.networks.folder / recipe.name).mkdir(parents=True, exist_ok=True)
+        folder = lab.networks.folder / recipe.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return cards.read(folder / "card.json") or cards.Card({}, 0.0, "", "", [])
 
     def load(recipe: Any, epoch: int | None = None) -> Any:
         train(recipe)

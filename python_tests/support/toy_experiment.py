@@ -113,7 +113,7 @@ def experiment(folder: Path, preset: Preset = PRESET) -> Experiment:
         presets={"smoke": preset, "gpu": dataclasses.replace(preset, device="cuda")},
         lab=ToyLab,
         questions={
-            "Q1": Question("structure", structure, recipes),
+            "Q1": Question("structure", structure, recipes, ToyLab.accuracy),
             "Q2": Question("history", history),
         },
         claims=[Claim("it rises", "made up", "gap > 0", "Q1", "Q1_accuracy.csv", judge_gap)],

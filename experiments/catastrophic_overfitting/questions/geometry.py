@@ -21,7 +21,7 @@ def run(lab: OverfittingLab, report: Report) -> dict[str, Any]:
         "fgsm, no feature": lab.recipe(beta=0.0),
         "pgd": lab.recipe("pgd"),
     }
-    along = {name: {e: lab.geometry(r, e) for e in lab.kept} for name, r in kinds.items()}
+    along = {name: geometry_along(lab, recipe) for name, recipe in kinds.items()}
     report.table(
         "along",
         [
@@ -55,6 +55,11 @@ def run(lab: OverfittingLab, report: Report) -> dict[str, Any]:
     last = along["pgd"][lab.kept[-1]]
     findings["pgd, last"] = {name: Estimate(last[name], UNKNOWN) for name in FIGURES}
     return findings
+
+
+def geometry_along(lab: OverfittingLab, recipe: Recipe) -> dict[int, dict[str, float]]:
+    """Figures by the number of epochs done."""
+    return {epoch: lab.geometry(recipe, epoch) for epoch in lab.kept}
 
 
 def recipes(lab: OverfittingLab) -> list[Recipe]:

@@ -42,18 +42,21 @@ def mean_selectivity(lab: SelectivityLab, recipe: Recipe) -> float:
     return sum(layers.values()) / len(layers)
 
 
+def of_network(lab: SelectivityLab, recipe: Recipe) -> Figures:
+    """What every question has of a network."""
+    return {
+        "selectivity": number(mean_selectivity(lab, recipe)),
+        "clean accuracy": lab.clean(recipe),
+    }
+
+
 def over_alphas(
     lab: SelectivityLab, measure: Callable[[Recipe], Figures]
 ) -> dict[str, list[Figures]]:
     """Figures of all networks, by alpha, one a seed; selectivity and accuracy are among them."""
     return {
         f"{alpha:g}": [
-            {
-                "selectivity": number(mean_selectivity(lab, recipe)),
-                "clean accuracy": lab.clean(recipe),
-                **measure(recipe),
-            }
-            for recipe in lab.of_alpha(alpha)
+            {**of_network(lab, recipe), **measure(recipe)} for recipe in lab.of_alpha(alpha)
         ]
         for alpha in lab.preset.alphas
     }

@@ -15,7 +15,8 @@ from .common import findings, over_alphas, write
 ACROSS = ("across samples", "across units")
 
 
-def _of_network(lab: SelectivityLab, recipe: Recipe) -> Figures:
+def of_network(lab: SelectivityLab, recipe: Recipe) -> Figures:
+    """Coefficients of variation, means over layers."""
     preset = lab.preset
 
     def measure() -> list[list[float]]:
@@ -34,7 +35,7 @@ def _of_network(lab: SelectivityLab, recipe: Recipe) -> Figures:
 
 def run(lab: SelectivityLab, report: Report) -> dict[str, Any]:
     """Coefficients of variation, means over layers, over alpha."""
-    found = over_alphas(lab, lambda recipe: _of_network(lab, recipe))
+    found = over_alphas(lab, lambda recipe: of_network(lab, recipe))
     write(
         report, "gradients", found, ACROSS, "Gradients of units in the input",
         ylabel="coefficient of variation",

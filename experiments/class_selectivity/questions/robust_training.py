@@ -25,7 +25,8 @@ def recipes(lab: SelectivityLab) -> list[Recipe]:
     return [*of_all_alphas(lab), *robust]
 
 
-def _of_network(lab: SelectivityLab, recipe: Recipe) -> Figures:
+def of_network(lab: SelectivityLab, recipe: Recipe) -> Figures:
+    """What is held against the training method."""
     return {
         "selectivity": number(mean_selectivity(lab, recipe)),
         "clean accuracy": lab.clean(recipe),
@@ -38,7 +39,7 @@ def run(lab: SelectivityLab, report: Report) -> dict[str, Any]:
     """Selectivity of networks made robust, whole and by layer."""
     standard, attacked, mixed = methods(lab)
     found = {
-        method: [_of_network(lab, recipe) for recipe in lab.of_method(method)]
+        method: [of_network(lab, recipe) for recipe in lab.of_method(method)]
         for method in (standard, attacked, mixed)
     }
     means = {method: mean_of(networks) for method, networks in found.items()}

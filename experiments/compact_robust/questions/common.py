@@ -34,6 +34,12 @@ def of_seeds(
     return [lab.pruned(one, sparsity, way) for one in dense] if sparsity else dense
 
 
+def measure(lab: CompactLab, recipe: Recipe) -> None:
+    """What tables have of a network."""
+    lab.accuracies(recipe)
+    lab.compact(recipe)
+
+
 def accuracies(lab: CompactLab, recipes: Sequence[Recipe]) -> list[Figures]:
     """Of each network."""
     return [lab.accuracies(recipe) for recipe in recipes]

@@ -140,7 +140,7 @@ def _units(lab: CompactLab, report: Report) -> dict[str, Any]:
     for kind, network in _networks(lab).items():
         by_seed = [_stages(lab, network, seed) for seed in lab.preset.seeds]
         found[kind] = {
-            stage: [_of_units(lab, stages[stage]) for stages in by_seed] for stage in by_seed[0]
+            stage: [units_of(lab, stages[stage]) for stages in by_seed] for stage in by_seed[0]
         }
     report.table(
         "units",
@@ -157,7 +157,7 @@ def _units(lab: CompactLab, report: Report) -> dict[str, Any]:
     }
 
 
-def _of_units(lab: CompactLab, recipe: Recipe) -> Figures:
+def units_of(lab: CompactLab, recipe: Recipe) -> Figures:
     """Means over the ReLUs."""
     preset = lab.preset
 

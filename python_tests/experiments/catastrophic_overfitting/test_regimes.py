@@ -11,6 +11,7 @@ from experiments.catastrophic_overfitting.presets import PRESETS
 from experiments.catastrophic_overfitting.questions import similarity
 from experiments.catastrophic_overfitting.recipes import Filtered, Recipe, method_of
 from experiments.catastrophic_overfitting.regimes import collapse, is_collapsed, regimes
+from experiments.lab.cards import Card
 from repsim_fast import models
 from repsim_fast.analysis.estimates import Estimate
 from repsim_fast.analysis.selectivity import class_selectivity
@@ -96,7 +97,7 @@ def test_scores_tell_what_a_planted_network_goes_by(tmp_path, monkeypatch):
 
 def test_units_are_those_of_the_layers_on_images_with_the_feature(tmp_path, monkeypatch):
     lab = OverfittingLab(PRESETS["smoke"], tmp_path, progress=False)
-    monkeypatch.setattr(lab.networks, "train", lambda recipe: None)
+    monkeypatch.setattr(lab.networks, "train", lambda recipe: Card({}, 0.0, "", "", []))
     model = models.build("wrn-10-1", num_classes=10, in_channels=1, seed=0)
     monkeypatch.setattr(lab.networks, "load", lambda *_: model)
     found = lab.units(lab.recipe(), 2, 60.0)

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from experiments.lab import record
+from experiments.lab.cards import Card
 from experiments.lab.record import CHANGED, Record
 from python_tests.support import toy_experiment as toy
 
@@ -15,12 +16,13 @@ def test_answers_at_other_settings_or_of_other_code_do_not_count(monkeypatch, tm
     monkeypatch.setattr(record, "commit", lambda code: "0123456789ab")
     first = Record(path, toy.PRESET, tmp_path)
     assert not first.has("Q1")
-    first.add("Q1", {"a network": 2.0}, seconds=1.0)
+    first.add("Q1", {"a network": Card({}, 2.0, "", "elsewhere", [])}, seconds=1.0)
     kept = Record(path, toy.PRESET, tmp_path)
     assert kept.has("Q1")
     assert not kept.has("Q2")
     assert kept.networks == {"a network": 2.0}
     assert "cores" in kept.questions["Q1"]["machine"]
+    assert kept.questions["Q1"]["trained_on"] == ["elsewhere"]
     assert not Record(path, dataclasses.replace(toy.PRESET, epochs=9), tmp_path).questions
     for other in ("0123456789ab" + CHANGED, "ba9876543210", ""):
         monkeypatch.setattr(record, "commit", lambda code, other=other: other)

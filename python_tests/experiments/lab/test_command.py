@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from experiments.lab import command, record
+from experiments.lab import command, readme, record
 from experiments.lab.threats import Threat
 from python_tests.support import toy_experiment as toy
 
@@ -92,6 +92,34 @@ def test_networks_trained_side_by_side_give_the_same_findings(run, tmp_path):
     trained = json.loads((second / "run.json").read_text())["questions"]["Q1"]["networks_trained"]
     assert trained == 0  # by the question: they were there
     assert run("--processes", "2", "--minutes", "0", work="three") == command.GO_ON
+
+
+def test_processes_measure_what_they_trained(run, tmp_path, monkeypatch):
+    def unasked(*_):
+        raise AssertionError("measured by the process that answers")
+
+    monkeypatch.setattr(toy.ToyLab, "_accuracy", unasked)
+    cards = tmp_path / "cards"
+    assert run("--only", "Q1", "--processes", "2", "--cards", str(cards)) == 0
+    held = [json.loads(path.read_text()) for path in cards.iterdir()]
+    assert len(held) == 2
+    assert all(key.startswith("accuracy-") for card in held for key in card["measured"])
+    assert all(card["measured"] for card in held)
+
+
+def test_cards_take_a_run_to_another_machine(run, tmp_path):
+    cards = ["--cards", str(tmp_path / "cards")]
+    run("--only", "Q2", *cards)
+    for path in (tmp_path / "cards").iterdir():
+        path.write_text(path.read_text().replace(record.machine(None), "a far machine"))
+    assert run("--only", "Q2", *cards, work="elsewhere", results="second") == 0
+    first, second = (tmp_path / name / "smoke" for name in ("results", "second"))
+    assert (first / "Q2.json").read_text() == (second / "Q2.json").read_text()
+    answer = json.loads((second / "run.json").read_text())["questions"]["Q2"]
+    assert answer["networks_trained"] == 0
+    assert answer["trained_on"] == ["a far machine"]
+    assert "networks trained on a far machine, too" in readme.BLOCKS["run"]([second])
+    assert "networks trained on" not in readme.BLOCKS["run"]([first])
 
 
 def test_a_failed_training_in_another_process_is_no_success(run):

@@ -44,8 +44,12 @@ def test_a_network_is_trained_once_and_kept_along_the_way(lab):
     again = lab().networks
     assert same(again.load(recipe), trained)
     assert again.trained == 0
-    assert again.seconds == first.seconds
-    assert again.commit(recipe) == record.commit(record.LAB.parent) != ""
+    assert again.used == first.used
+    card = again.used[recipe.name]
+    assert card.commit == record.commit(record.LAB.parent) != ""
+    assert card.machine == record.machine(None)
+    assert card.recipe == json.loads(json.dumps(dataclasses.asdict(recipe)))
+    assert card.seconds > 0
     begin = models.build("wrn-10-1", num_classes=10, in_channels=1, seed=recipe.seed)
     assert same(again.load(recipe, 0), begin)
     assert same(again.load(recipe, 2), trained)
@@ -59,7 +63,7 @@ def test_the_history_has_what_the_recipe_watches_and_the_experiment_adds(lab):
     lines = networks.history(lab().recipe(epochs=3, watch=2))
     assert [line["epoch"] for line in lines] == [0, 1, 2]
     assert [line["robust_accuracy"] is not None for line in lines] == [False, True, True]
-    assert all(line["twice"] == 2 * line["loss"] for line in lines)
+    assert all(line["twice"] == pytest.approx(2 * line["loss"], rel=1e-5) for line in lines)
     assert networks.history(lab().recipe())[0]["clean_accuracy"] is None
 
 
@@ -77,12 +81,50 @@ def test_what_is_measured_is_kept_beside_the_network(lab):
     again = lab().networks
     assert again.measured(recipe, "figures", [3], measure) == first
     assert again.trained == 0
-    assert recipe.name in again.seconds  # noted as used all the same
+    assert recipe.name in again.used  # noted as used all the same
     assert asked == [0]
     for name, settings in (("figures", [4]), ("others", [3])):
         again.measured(recipe, name, settings, measure)
     assert asked == [0, 1, 2]
-    assert len(list((again.folder / recipe.name).glob("*-*.json"))) == 3
+    measured = again.train(recipe).measured
+    assert [entry["settings"] for entry in measured.values()] == [[3], [4], [3]]
+    assert [name.partition("-")[0] for name in measured] == ["figures", "figures", "others"]
+
+
+def test_with_cards_another_machine_goes_on_without_weights(lab, tmp_path):
+    """What is known is not asked again; a network that is looked at is trained anew."""
+    cards = tmp_path / "cards"
+    first, recipe = lab(cards=cards).networks, lab().recipe(epochs=2, watch=1)
+    accuracy = lab(cards=cards).accuracy(recipe)
+    known = first.measured(recipe, "figures", [3], lambda: 1.0)
+    assert [path.name for path in cards.iterdir()] == [f"{recipe.name}.json"]
+    elsewhere = lab("elsewhere", cards=cards)
+    other = elsewhere.networks
+    assert other.measured(recipe, "figures", [3], lambda: 2.0) == known
+    assert elsewhere.accuracy(recipe) == accuracy
+    assert other.history(recipe) == first.history(recipe)
+    other.share([recipe])
+    assert other.trained == 0
+    assert not list(other.folder.rglob("*.*"))
+    other.load(recipe)
+    assert other.trained == 1
+    # Of other weights: it counts no more.
+    assert other.measured(recipe, "figures", [3], lambda: 2.0) == 2.0
+
+
+def test_a_measurement_that_trains_anew_counts_for_the_new_network(lab, tmp_path):
+    cards = tmp_path / "cards"
+    recipe = lab().recipe()
+    lab(cards=cards).networks.measured(recipe, "figures", [3], lambda: 1.0)
+    other = lab("elsewhere", cards=cards).networks
+
+    def measure():
+        other.load(recipe)
+        return 2.0
+
+    assert other.measured(recipe, "figures", [4], measure) == 2.0
+    measured = other.train(recipe).measured.values()
+    assert [entry["settings"] for entry in measured] == [[4]]
 
 
 def test_a_stopped_training_goes_on_to_the_same_network(lab, monkeypatch):
@@ -143,20 +185,18 @@ def test_a_network_that_is_stopped_for_another_reason_is_done(lab, monkeypatch):
     )
     recipe = lab().recipe(epochs=3)
     assert [line["twice"] for line in enough.history(recipe)] == [1.0]
-    assert (enough.folder / recipe.name / "done.json").exists()
+    assert (enough.folder / recipe.name / "card.json").exists()
 
 
-def test_a_note_that_was_damaged_is_made_anew(lab):
+@pytest.mark.parametrize("text", ["", "{}", '{"seconds": -1}'])
+def test_a_card_that_was_damaged_is_made_anew(lab, text):
     first = lab().networks
     recipe = lab().recipe(epochs=2)
-    first.train(recipe)
-    done = first.folder / recipe.name / "done.json"
-    done.write_text("")
+    card = first.train(recipe)
+    (first.folder / recipe.name / "card.json").write_text(text)
     again = lab().networks
-    again.train(recipe)
+    assert again.train(recipe) == card
     assert again.trained == 0
-    assert again.seconds[recipe.name] == pytest.approx(first.seconds[recipe.name])
-    assert json.loads(done.read_text()) == {"seconds": again.seconds[recipe.name]}
 
 
 def test_processes_share_the_networks_of_a_folder(lab):
@@ -167,9 +207,10 @@ def test_processes_share_the_networks_of_a_folder(lab):
     taken.mkdir(parents=True)
     with locked(taken / ".training.lock"):
         other.share(recipes)
-    assert list(other.seconds) == [recipes[0].name, recipes[2].name]
+    assert list(other.used) == [recipes[0].name, recipes[2].name]
     one.share(recipes)
-    assert list(one.seconds) == [recipes[1].name]
+    assert one.trained == 1
+    assert set(one.used) == {recipe.name for recipe in recipes}
     assert not list(one.folder.rglob(".*"))
 
 
@@ -239,7 +280,7 @@ def test_processes_wait_for_the_networks_that_a_training_begins_with(lab, monkey
         monkeypatch.setattr(networks.time, "sleep", nap)
         other.share([recipe])
     assert len(naps) == 2
-    assert list(other.seconds) == [recipe.begins.name, recipe.name]
+    assert list(other.used) == [recipe.begins.name, recipe.name]
     one.share([recipe])
     assert one.trained == 0
 
@@ -261,9 +302,8 @@ def test_precision_is_what_the_machine_multiplies(lab, monkeypatch, tmp_path, na
         monkeypatch.setattr(module, "native_half", lambda device: native)
     auto = dataclasses.replace(toy.PRESET, autocast="auto")
     assert auto.half is native
-    assert record.Record(tmp_path / "run.json", auto, tmp_path).precision == (
-        "bfloat16" if native else "float32"
-    )
+    machine = record.Record(tmp_path / "run.json", auto, tmp_path).machine
+    assert machine.endswith("bfloat16" if native else "float32")
     asked = toy.ToyLab(auto, tmp_path, progress=False)
     seen = []
 
