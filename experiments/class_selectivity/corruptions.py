@@ -1,11 +1,9 @@
-"""Corrupted images: of plain torch at any size, of the package, or as they were published."""
+"""Corrupted images, made: of plain torch at any size, or of the package."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,8 +12,6 @@ from repsim_fast.attacks.corruptions import Corruption
 from repsim_fast.attacks.corruptions import names as corruption_names
 
 SEVERITIES = (1, 2, 3, 4, 5)
-# Of CIFAR-10-C: as many images for each severity, one severity after the other.
-PUBLISHED_FOLDER, PUBLISHED_IMAGES = "CIFAR-10-C", 10_000
 
 
 def _noise(x: Tensor, severity: int, generator: torch.Generator) -> Tensor:
@@ -71,31 +67,6 @@ def corrupted(source: str, kind: str, severity: int, x: Tensor) -> Tensor:
         return images
     generator = torch.Generator().manual_seed(severity)
     return SIMPLE[kind](x, severity, generator).clamp(0, 1)
-
-
-def published_kinds(folder: Path) -> tuple[str, ...]:
-    """Kinds of which there are files in a folder of CIFAR-10-C; none if it is not there."""
-    names = sorted(path.stem for path in folder.glob("*.npy"))
-    return tuple(name for name in names if name != "labels")
-
-
-def published(folder: Path, kind: str, severity: int, n: int) -> tuple[Tensor, Tensor]:
-    """The first n images of a kind and severity in [0, 1], and their labels.
-
-    Raises:
-        ValueError: Files of another shape than the published ones.
-    """
-    images = np.load(folder / f"{kind}.npy", mmap_mode="r")
-    labels = np.load(folder / "labels.npy", mmap_mode="r")
-    wanted = (len(SEVERITIES) * PUBLISHED_IMAGES, 32, 32, 3)
-    if images.shape != wanted or labels.shape != wanted[:1]:
-        raise ValueError(
-            f"{folder}: expected {kind}.npy {wanted} and labels.npy {wanted[:1]}, got "
-            f"{images.shape} and {labels.shape}"
-        )
-    part = slice(first := (severity - 1) * PUBLISHED_IMAGES, first + min(n, PUBLISHED_IMAGES))
-    x = torch.from_numpy(np.array(images[part])).permute(0, 3, 1, 2).float() / 255
-    return x, torch.from_numpy(np.array(labels[part], dtype=np.int64))
 
 
 def blend(of_kinds: Sequence[Tensor]) -> Tensor:

@@ -18,8 +18,8 @@ class Preset(presets.Preset):
         low, high: Two of them that claims compare with 0 and with each other.
         swept_seeds: Seeds of the other ones; None for all.
         radii: Multiples of the radius at which networks are attacked.
-        corruptions: "simple" or "package", see ``corruptions``; published files of CIFAR-10-C,
-            where they are beside the data, take its place in question 2.
+        corruptions: "simple" or "package", see ``corruptions``; published images, where they
+            are beside the data, take its place in question 2.
         robust: How networks of question 6 are trained against attacks: "pgd" or "n-fgsm".
         neighbours: Images of the two-NN estimate.
         gradient_images, gradient_units: Images, and units a layer, of gradients.

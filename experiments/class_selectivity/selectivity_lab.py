@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from repsim_fast.analysis.units import is_relu
 from repsim_fast.data import augmentation
 from repsim_fast.training import Diagnostics, Evaluation, Optimisation, SelectivityRegulariser
 
-from . import corruptions, presets
+from . import corruptions, presets, published
 from .mixing import mixed_chains
 from .presets import Preset
+from .published import Published
 from .recipes import MIXED, PGD, STANDARD, Recipe, method_of
 
 FGSM = "fgsm"
@@ -128,18 +130,18 @@ class SelectivityLab(Lab[Recipe, Preset]):
     @property
     def corruption_source(self) -> str:
         """Where corrupted images of question 2 come from."""
-        folder = self._published
-        there = self.dataset.name == "cifar10" and corruptions.published_kinds(folder)
-        return PUBLISHED if there else self.preset.corruptions
+        return self.preset.corruptions if self.published is None else PUBLISHED
 
-    @property
-    def _published(self) -> Path:
-        return datasets.data_root() / corruptions.PUBLISHED_FOLDER
+    @functools.cached_property
+    def published(self) -> Published | None:
+        """Published images of question 2, of the size of the preset's."""
+        found = published.find(self.dataset.name, datasets.data_root())
+        return found if found and found.size == self.test_data.images.shape[-1] else None
 
     def corruption_kinds(self) -> tuple[str, ...]:
         """Their kinds."""
-        if self.corruption_source == PUBLISHED:
-            return corruptions.published_kinds(self._published)
+        if self.published is not None:
+            return self.published.kinds
         return corruptions.kinds(self.preset.corruptions)
 
     def corrupted(self, kind: str, severity: int) -> tuple[Tensor, Tensor]:
@@ -147,8 +149,8 @@ class SelectivityLab(Lab[Recipe, Preset]):
         key = kind, severity
         if key not in self._corrupted:
             x, y = self.images()
-            if self.corruption_source == PUBLISHED:
-                x, y = corruptions.published(self._published, kind, severity, len(x))
+            if self.published is not None:
+                x, y = self.published.images(kind, severity, len(x))
             else:
                 x = corruptions.corrupted(self.preset.corruptions, kind, severity, x)
             self._corrupted[key] = (x * 255).round().byte(), y

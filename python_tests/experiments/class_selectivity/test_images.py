@@ -1,10 +1,13 @@
 """Corrupted and mixed images."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from experiments.class_selectivity import corruptions
+from experiments.class_selectivity import corruptions, published
 from experiments.class_selectivity.mixing import OPERATIONS, mixed_chains
 from repsim_fast.data import augmentation
 
@@ -29,19 +32,47 @@ def test_a_blend_has_all_kinds():
     assert corruptions.blend(kinds)[:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
-def test_published_files(monkeypatch, tmp_path):
-    monkeypatch.setattr(corruptions, "PUBLISHED_IMAGES", 4)
+def test_published_arrays(monkeypatch, tmp_path):
+    monkeypatch.setattr(published, "CIFAR_IMAGES", 4)
+    assert published.find("cifar10", tmp_path) is None
+    folder = tmp_path / "CIFAR-10-C"
+    folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
-    np.save(tmp_path / "fog.npy", pixels)
-    np.save(tmp_path / "labels.npy", np.tile(np.arange(4, dtype=np.uint8), 5))
-    assert corruptions.published_kinds(tmp_path) == ("fog",)
-    assert corruptions.published_kinds(tmp_path / "nowhere") == ()
-    x, y = corruptions.published(tmp_path, "fog", 3, 2)
+    np.save(folder / "fog.npy", pixels)
+    np.save(folder / "labels.npy", np.tile(np.arange(4, dtype=np.uint8), 5))
+    found = published.find("cifar10", tmp_path)
+    assert found.kinds == ("fog",)
+    x, y = found.images("fog", 3, 2)
     assert np.array_equal((x * 255).round().byte().permute(0, 2, 3, 1).numpy(), pixels[8:10])
     assert y.tolist() == [0, 1]
-    np.save(tmp_path / "fog.npy", pixels[:5])
+    np.save(folder / "fog.npy", pixels[:5])
     with pytest.raises(ValueError, match=r"expected fog.npy \(20, 32, 32, 3\)"):
-        corruptions.published(tmp_path, "fog", 1, 2)
+        found.images("fog", 1, 2)
+
+
+def test_published_folders(monkeypatch, tmp_path):
+    """Labels are the places of the sorted identifiers; all kinds give the same images."""
+    monkeypatch.setattr(published, "TINY_CLASSES", 3)
+    root = tmp_path / "Tiny-ImageNet-C"
+    for kind, severity in itertools.product(("fog", "snow"), corruptions.SEVERITIES):
+        for label, name in enumerate(("n01", "n02", "n10")):
+            folder = root / kind / f"{severity}" / name
+            folder.mkdir(parents=True)
+            for image in range(2):
+                grey = 80 * label + 10 * image + severity
+                Image.new("RGB", (64, 64), (grey, grey, grey)).save(folder / f"val_{image}.JPEG")
+    (root / "unfinished" / "1").mkdir(parents=True)
+    found = published.find("tiny-imagenet-20k", tmp_path)
+    assert found.kinds == ("fog", "snow")
+    x, y = found.images("fog", 2, 6)
+    assert y.tolist() == [0, 0, 1, 1, 2, 2]
+    greys = (255 * x[:, 0, 0, 0]).round().tolist()
+    assert greys == [2, 12, 82, 92, 162, 172]
+    assert torch.equal(found.images("snow", 2, 4)[0], found.images("fog", 2, 4)[0])
+    monkeypatch.setattr(published, "TINY_CLASSES", 200)
+    with pytest.raises(ValueError, match=r"2: expected 200 classes of images .*got 3 of"):
+        found.images("fog", 2, 4)
+    assert published.find("digits", tmp_path) is None
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
