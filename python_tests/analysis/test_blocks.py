@@ -75,7 +75,7 @@ def test_p_values_of_decay_alone_are_those_of_chance():
     for layers, samples in ((13, 20), (13, 200), (20, 20), (20, 200)):
         for decay in (np.exp(-apart(layers) / (layers / 4)), 1 - 0.8 * apart(layers) / layers):
             p_values += [
-                find_blocks(features(decay, samples, generator), surrogates=99, seed=seed).p_value
+                find_blocks(features(decay, samples, generator), surrogates=39, seed=seed).p_value
                 for seed in range(50)
             ]
     assert len(p_values) == 400
