@@ -31,7 +31,8 @@ def arguments(model: nn.Module, x: Any) -> Any:
 
     Labels, texts and numbers of samples that it does not have are left out. Where it has none of
     the names, as a network of images whose batches say "image", the one input that is left is its
-    first argument. Anything else is the model's own to refuse.
+    first argument, or of a network with a single argument the one that has images (N, C, H, W).
+    Anything else is the model's own to refuse.
     """
     if not isinstance(x, Mapping):
         return x
@@ -45,6 +46,9 @@ def arguments(model: nn.Module, x: Any) -> Any:
         one.name for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)
     }
     kept = {name: value for name, value in x.items() if name in known or not _is_extra(name, value)}
+    if len(kept) > 1 and len(known) == 1 and not kept.keys() & known:
+        images = {k: v for k, v in kept.items() if isinstance(v, Tensor) and v.ndim == 4}
+        kept = images if len(images) == 1 else kept
     if len(kept) != 1 or kept.keys() & known:
         return kept or x
     (inner,) = kept.values()

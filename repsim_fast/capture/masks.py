@@ -89,7 +89,11 @@ def find_mask(inputs: Any, spec: MaskSpec) -> TokenMask | None:
             raise ValueError(f"mask: the model's inputs have no {spec!r}; they are {there}")
         return None
     if not isinstance(mask, Tensor):
-        raise TypeError(f"mask: expected a tensor (N, T), got {type(mask).__name__}")
+        ragged = isinstance(mask, list) and len({*map(len, mask)}) > 1
+        raise TypeError(
+            f"mask: expected a tensor (N, T), got {type(mask).__name__}"
+            + (" of rows of different lengths: pad them (tokenizer(..., padding=True))" * ragged)
+        )
     if mask.ndim != 2:
         raise ValueError(
             f"mask: expected {name} to have shape (N, T), got {tuple(mask.shape)}; give "

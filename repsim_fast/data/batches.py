@@ -306,13 +306,7 @@ def _check_batched(data: Any, passes: int, shuffle: bool | None) -> None:
     if not isinstance(data, Iterable) or isinstance(data, (Mapping, str)):
         raise TypeError(
             "data must be ImageData, a tensor or array, a tuple (x, y), a Dataset, a DataLoader or "
-            f"an iterable of batches, got {kind}"
-            + (
-                ": a mapping has tensors or arrays of the same samples by the names of a model's "
-                "arguments, or the data of each model by its name"
-                if isinstance(data, Mapping)
-                else ""
-            )
+            f"an iterable of batches, got {kind}{_instead_of(data)}"
         )
     if passes > 1 and not draws_random_order(data):
         raise ValueError(
@@ -324,6 +318,21 @@ def _check_batched(data: Any, passes: int, shuffle: bool | None) -> None:
             f"shuffle=True needs samples that can be read in any order, and a {kind} gives its own "
             "batches; pass the data set itself or a DataLoader with shuffle=True"
         )
+
+
+def _instead_of(data: Any) -> str:
+    """What someone may have meant by data that are none."""
+    if isinstance(data, str):
+        return f": repsim_fast.data.load({data!r}) reads a data set by its name or path"
+    if not isinstance(data, Mapping):
+        return ""
+    parts = [key for key, value in data.items() if indexed(value) is not None]
+    if parts and len(parts) == len(data) and not any(isinstance(data[k], Tensor) for k in parts):
+        return f": choose one of its parts, such as data[{parts[0]!r}]"
+    return (
+        ": a mapping has tensors or arrays of the same samples by the names of a model's "
+        "arguments, or the data of each model by its name"
+    )
 
 
 def _as_paired(names: Sequence[str], items: Sequence[Any], number: int, raw: bool) -> Batch:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from .collating import collate
 from .image_data import ImageData
 from .items import with_tensors
 
@@ -120,5 +121,6 @@ def _loader(data: Any, batches: Sequence[Tensor]) -> DataLoader[Any]:
     return DataLoader(
         data,
         batch_sampler=[rows.tolist() for rows in batches],
+        collate_fn=collate,
         generator=torch.Generator().manual_seed(0),
     )

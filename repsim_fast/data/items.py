@@ -64,6 +64,8 @@ def as_batch(item: Any, number: int, *, raw: bool = False) -> Batch:
     if raw:
         return Batch(item, _labels_of(item), _count(item, number), item)
     if isinstance(item, Mapping):
+        if any(_is_single(item.get(name)) for name in LABEL_NAMES):
+            raise _single_sample(number)
         return Batch(item, _labels_within(item), _count(item, number), item)
     if (images := _images(item)) is not None:
         return Batch(*images, item)
@@ -71,11 +73,8 @@ def as_batch(item: Any, number: int, *, raw: bool = False) -> Batch:
     if not parts:
         raise TypeError(f"data: batch {number} is empty; it must be x or (x, y)")
     x, y = parts[0], _numbers(parts[1]) if len(parts) > 1 else None
-    if isinstance(y, int) or (isinstance(y, Tensor) and y.ndim == 0):
-        raise ValueError(
-            f"data: item {number} is a single sample with its label, and batches are wanted; wrap "
-            "the data in torch.utils.data.DataLoader(data, batch_size=...)"
-        )
+    if _is_single(y):
+        raise _single_sample(number)
     images = _images(x)
     if images is None and not isinstance(x, (Tensor, Mapping)):
         raise _not_understood(item, number)
@@ -89,6 +88,18 @@ def as_batch(item: Any, number: int, *, raw: bool = False) -> Batch:
         # Of one shape with the first they may all be samples, or all inputs.
         _check_rest(part, n, number, alike=isinstance(x, Tensor) and x.ndim < 2)
     return Batch(x, y, n, item)
+
+
+def _is_single(y: Any) -> bool:
+    """Whether a label is that of one sample."""
+    return isinstance(y, (int, str)) or (isinstance(y, Tensor) and y.ndim == 0)
+
+
+def _single_sample(number: int) -> ValueError:
+    return ValueError(
+        f"data: item {number} is a single sample with its label, and batches are wanted; wrap "
+        "the data in torch.utils.data.DataLoader(data, batch_size=...)"
+    )
 
 
 FORWARD = "forward=lambda model, batch: ... says what a model is to be run on"
