@@ -113,6 +113,39 @@ def test_torchvision_weights(tmp_path: Path):
         assert torch.equal(found(x), net(x))
 
 
+def test_encoders_without_a_classifier(tmp_path: Path):
+    vision = pytest.importorskip("torchvision", reason="it is optional", exc_type=ImportError)
+    for name in ("resnet18", "vit_b_32", "mobilenet_v3_small"):
+        net = vision.models.get_model(name, num_classes=3).eval()
+        heads = ("fc", "heads", "classifier")
+        state = {key: x for key, x in net.state_dict().items() if not key.startswith(heads)}
+        torch.save({"state_dict": prefixed("encoder.", state)}, tmp_path / "encoder.pt")
+        opened = open_model(f"torchvision:{name}={tmp_path / 'encoder.pt'}")
+        assert opened.about["num_classes"] == 0
+        assert "without a classifier" in opened.about["weights"]
+        assert opened.model(torch.rand(2, 3, 224, 224)).shape[1] > 500  # features, no classes
+    del state["features.0.0.weight"]
+    torch.save(state, tmp_path / "torn.pt")
+    with pytest.raises(ValueError, match=r"missing: features\.0\.0\.weight"):
+        models.load(f"torchvision:{name}={tmp_path / 'torn.pt'}")
+
+
+def test_encoders_of_timm(tmp_path: Path):
+    timm = pytest.importorskip("timm", reason="it is optional and not installed")
+    net = timm.create_model("resnet18", num_classes=0, in_chans=1).eval()
+    torch.save(net.state_dict(), tmp_path / "encoder.pt")
+    x = torch.rand(2, 1, 64, 64)
+    assert torch.equal(models.load(f"timm:resnet18={tmp_path / 'encoder.pt'}")(x), net(x))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_pointers_in_place_of_weights(tmp_path: Path, suffix: str):
+    path = tmp_path / f"w{suffix}"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(ValueError, match="git lfs pull"):
+        models.load(f"resnet-8={path}")
+
+
 def test_several_that_fit_are_asked_for(tmp_path: Path):
     other = trained()
     with torch.no_grad():
@@ -331,6 +364,30 @@ def test_factories_that_are_none(factory: str, name: str, error: Any, message: s
         models.load(f"{factory}:{name}")
 
 
+LIGHTNING = """
+import torch
+
+class Lit(torch.nn.Sequential):
+    def __init__(self, width=4, depth=1, lr=0.1):
+        super().__init__(*(torch.nn.Linear(width, width) for _ in range(depth)))
+
+def needs(width):
+    return Lit(width)
+"""
+
+
+@pytest.mark.parametrize("name", ["Lit", "needs"])
+def test_factories_take_what_a_lightning_checkpoint_says(tmp_path: Path, name: str):
+    (tmp_path / "lit.py").write_text(LIGHTNING)
+    net = torch.nn.Sequential(torch.nn.Linear(7, 7))
+    settings = {"width": 7, "unknown": "word"}
+    content = {"state_dict": net.state_dict(), "hyper_parameters": settings}
+    torch.save(content, tmp_path / "run.ckpt")
+    found = models.load(f"{tmp_path}/lit.py:{name}={tmp_path}/run.ckpt")
+    x = torch.rand(2, 7)
+    assert torch.equal(found(x), net(x))
+
+
 def test_no_such_file_of_code():
     with pytest.raises(FileNotFoundError, match="no Python file"):
         models.load("nothing.py:net")
@@ -418,6 +475,17 @@ def test_hugging_face_folders(tmp_path: Path):
     found = models.load(f"hf:{tmp_path}")
     x = torch.rand(2, 3, 16, 16)
     assert torch.allclose(found(x).logits, net((x - 0.4) / 0.2).logits, atol=1e-5)
+
+
+def test_no_such_hugging_face_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    transformers = pytest.importorskip("transformers", reason="it is optional and not installed")
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError("cannot be reached\nand more")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", unreachable)
+    with pytest.raises(OSError, match=r"nothing: there is no such folder, .*cannot be reached$"):
+        models.load(f"hf:{tmp_path}/nothing")
 
 
 def test_options_that_do_not_fit():

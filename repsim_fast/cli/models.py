@@ -183,6 +183,8 @@ def load(argument: str, given: Normalisation = (None, None)) -> tuple[nn.Module,
         raise ValueError(
             f"{argument} is untrained; trained networks are FILE.safetensors or {argument}=FILE"
         )
+    if about.get("num_classes") == 0:
+        raise ValueError(f"{argument} has no classifier: {about['weights']}")
     return model, about
 
 

@@ -3,6 +3,7 @@ weights that a name after `@` asks for, which alone is ever fetched."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -95,6 +96,26 @@ def load_timm(name: str, tag: str) -> tuple[nn.Module, Preprocessing, str]:
     config: dict[str, Any] = timm.data.resolve_data_config({}, model=model)
     prepared = Preprocessing(tuple(config["mean"]), tuple(config["std"]), config["input_size"][-1])
     return model, prepared, f"pretrained weights of timm ({name})"
+
+
+def take_out_classifier(model: nn.Module, missing: Sequence[str]) -> bool:
+    """Make a network of torchvision or timm return features, where weights are missing that are
+    all of its classifier and no others; whether they are.
+
+    Args:
+        model: Changed in place.
+        missing: Names of the weights that a file lacks.
+    """
+    if callable(reset := getattr(model, "reset_classifier", None)):  # timm
+        reset(0)
+        return not set(missing) & set(model.state_dict())
+    name = missing[0].partition(".")[0]
+    with_weights = [child for child, part in model.named_children() if part.state_dict()]
+    head = getattr(model, name)
+    if name != with_weights[-1] or {f"{name}.{key}" for key in head.state_dict()} != set(missing):
+        return False
+    setattr(model, name, nn.Identity())
+    return True
 
 
 def _torchvision(name: str) -> tuple[Any, str]:

@@ -29,11 +29,15 @@ class MisfitError(ValueError):
 
     Attributes:
         shapes: Of the nearest one, the shapes (wanted, got) of weights of another shape.
+        missing: Of the nearest one, the weights that it lacks.
+        unexpected: Whether it has some that the network lacks.
     """
 
-    def __init__(self, message: str, shapes: Mapping[str, tuple[torch.Size, torch.Size]]) -> None:
+    def __init__(self, message: str, nearest: Fit | None = None) -> None:
         super().__init__(message)
-        self.shapes = shapes
+        self.shapes = {} if nearest is None else nearest.shapes
+        self.missing = [] if nearest is None else nearest.missing
+        self.unexpected = nearest is not None and bool(nearest.unexpected)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Fit:
         state: Weights by the network's names.
         mean, std: Of the normalisation before the network, where the file has it.
         left: Other tensors of the state dict.
+        headless: Whether the network's classifier was taken out, which the file lacks.
     """
 
     label: str
@@ -55,6 +60,7 @@ class Fit:
     mean: Tensor | None = None
     std: Tensor | None = None
     left: list[str] = field(default_factory=list)
+    headless: bool = False
 
     @property
     def fits(self) -> bool:
@@ -194,14 +200,10 @@ def _misfit(what: str, states: States, found: list[Fit]) -> MisfitError:
         some = [f"{name} {tuple(x.shape)}" for name, x in state.items()]
         raise MisfitError(
             f"{what}: none of the file's names are those of the network; {where or 'it'} has "
-            f"{len(state)} tensors, {_some(some)}",
-            {},
+            f"{len(state)} tensors, {_some(some)}"
         )
     best = max(found, key=lambda one: len(one.state) - len(one.shapes) - len(one.unexpected))
-    return MisfitError(
-        f"{what}: the weights do not fit; {best.problems} (tried: {tried})",
-        best.shapes,
-    )
+    return MisfitError(f"{what}: the weights do not fit; {best.problems} (tried: {tried})", best)
 
 
 def _some(names: list[str]) -> str:

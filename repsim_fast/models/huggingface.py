@@ -33,7 +33,14 @@ def load_huggingface(name: str) -> tuple[nn.Module, Preprocessing, str]:
     local = Path(name).expanduser()
     where = str(local) if local.is_dir() else name
     options = {"local_files_only": local.is_dir()}
-    config = transformers.AutoConfig.from_pretrained(where, **options)
+    try:
+        config = transformers.AutoConfig.from_pretrained(where, **options)
+    except OSError as error:
+        if local.is_dir():
+            raise
+        raise OSError(
+            f"hf:{name}: there is no such folder, and from the hub: {str(error).splitlines()[0]}"
+        ) from error
     named = getattr(config, "architectures", None) or [""]
     kind = getattr(transformers, named[0], transformers.AutoModel)
     model: nn.Module = kind.from_pretrained(where, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +14,14 @@ from torch import nn
 from repsim_fast._core.randomness import private_rng
 
 from .checkpoint import has_header, load_checkpoint
-from .external import Preprocessing, load_timm, load_torchvision
+from .external import Preprocessing, load_timm, load_torchvision, take_out_classifier
 from .factories import from_factory
-from .fitting import Fit, MisfitError, fit
+from .fitting import Fit, MisfitError, Rename, fit
 from .huggingface import load_huggingface
 from .normalized import normalized
 from .pretrained import load_pretrained
 from .registry import available, build
-from .state_files import PICKLED, SAFE, read_states
+from .state_files import PICKLED, SAFE, States, read_settings, read_states
 from .wide_resnet import WideResNet, from_published
 
 SUFFIXES = (SAFE, *PICKLED)
@@ -82,7 +83,9 @@ def load(
             - "hf:NAME" or "hf:FOLDER": of the Hugging Face hub, or saved in its layout.
 
             ARCHITECTURE is one of :func:`available` (see :func:`build`) or "FILE.py:NAME", a
-            function or class of a file of yours that makes the network.
+            function or class of a file of yours that makes the network, with the arguments that
+            a Lightning checkpoint has as ``hyper_parameters``. Networks of torchvision and timm
+            return features where the file has all weights but the classifier's.
         num_classes: Outputs of an architecture. Default: as the weights have, 1000 without any.
         in_channels: Channels of an architecture. Default: as the weights have, 3 without any.
         mean: Of each channel of the images, which the network is to see normalised, in [0, 1].
@@ -204,24 +207,46 @@ def _from_file(
         path, _, label = file.partition("#")
         key = label or None
     states = read_states(path)
+    settings = read_settings(path) if _is_own(architecture) else {}
     what = f"{path} for {architecture}"
     asked = {"num_classes": num_classes, "in_channels": in_channels}
     counts: Mapping[str, int] = {
         "num_classes": num_classes or _CLASSES,
         "in_channels": in_channels or 3,
     }
-    model = _architecture(architecture, num_classes, counts["in_channels"], 0, _CLASSES)
+    model = _architecture(architecture, num_classes, counts["in_channels"], 0, _CLASSES, settings)
     rename = from_published if isinstance(model, WideResNet) else None
     try:
-        found = fit(states, model, what=what, key=key, rename=rename)
+        found = _fitted(states, model, architecture, what, key, rename)
     except MisfitError as error:
         other = _counts_of(error.shapes, counts)
         if other == counts or any(asked[k] not in (None, n) for k, n in other.items()):
             raise
         counts = other
-        model = _architecture(architecture, counts["num_classes"], counts["in_channels"], seed=0)
-        found = fit(states, model, what=what, key=key, rename=rename)
+        classes, channels = counts["num_classes"], counts["in_channels"]
+        model = _architecture(architecture, classes, channels, 0, settings=settings)
+        found = _fitted(states, model, architecture, what, key, rename)
     return model, _about_file(architecture, path, found, model, counts)
+
+
+def _fitted(
+    states: States,
+    model: nn.Module,
+    architecture: str,
+    what: str,
+    key: str | None,
+    rename: Rename | None,
+) -> Fit:
+    """The weights put into the network; into that of a library without its classifier, where the
+    file has none, as of encoders trained without labels."""
+    try:
+        return fit(states, model, what=what, key=key, rename=rename)
+    except MisfitError as error:
+        only_missing = error.missing and not (error.shapes or error.unexpected)
+        foreign = architecture.lower().startswith(("torchvision:", "timm:"))
+        if not (only_missing and foreign and take_out_classifier(model, error.missing)):
+            raise
+        return replace(fit(states, model, what=what, key=key, rename=rename), headless=True)
 
 
 def _counts_of(
@@ -249,9 +274,13 @@ def _about_file(
     kinds = {x.dtype for x in found.state.values() if x.is_floating_point()}
     own = {x.dtype for x in model.state_dict().values() if x.is_floating_point()}
     cast = f", {_names(kinds)} as {_names(own)}" if kinds != own else ""
-    about: dict[str, Any] = {"name": architecture, "weights": f"{path}{where}{left}{cast}"}
+    headless = ", without a classifier, which the file lacks" if found.headless else ""
+    weights = f"{path}{where}{left}{cast}{headless}"
+    about: dict[str, Any] = {"name": architecture, "weights": weights}
     if not _is_own(architecture):
         about |= counts
+    if found.headless:
+        about["num_classes"] = 0
     if found.mean is not None and found.std is not None:
         about |= {"mean": _listed(found.mean), "std": _listed(found.std)}
     return about
@@ -280,9 +309,12 @@ def _architecture(
     in_channels: int,
     seed: int | None,
     otherwise: int | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     if _is_own(name):
         path, _, factory = name.rpartition(":")
         with private_rng(torch.device("cpu"), seed or 0):
-            return from_factory(path, factory, num_classes, in_channels, otherwise=otherwise)
+            return from_factory(
+                path, factory, num_classes, in_channels, otherwise=otherwise, settings=settings
+            )
     return build(name, num_classes=num_classes or _CLASSES, in_channels=in_channels, seed=seed)

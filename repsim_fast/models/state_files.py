@@ -29,6 +29,7 @@ _HARMLESS: list[Any] = [
     *(type(np.dtype(code)) for code in "?bhilBHILefd"),
 ]
 _DEEPEST = 4
+_POINTER = b"version https://git-lfs"
 # Tensors that are not weights, under names that trainers use.
 _NOT_WEIGHTS = ("optim", "scheduler", "scaler", "rng", "loops", "callbacks")
 
@@ -49,6 +50,7 @@ def read_states(path: str | os.PathLike[str]) -> States:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file of weights {os.fspath(path)!r}")
+    _check_no_pointer(path)
     if Path(path).suffix == SAFE:
         return {"": read_tensors(path)[1]}
     content = _unpickled(path)
@@ -63,6 +65,28 @@ def read_states(path: str | os.PathLike[str]) -> States:
             f"{', '.join(map(repr, list(content)[:8])) or 'nothing'}"
         )
     return found
+
+
+def _check_no_pointer(path: str | os.PathLike[str]) -> None:
+    """Refuse what a clone without its large files has in their place."""
+    with open_regular(path) as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise ValueError(
+                f"{os.fspath(path)} is a pointer of Git LFS, without the weights: `git lfs pull` "
+                "in its repository fetches them"
+            )
+
+
+def read_settings(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """What a network was made with, where a checkpoint says so: Lightning's ``hyper_parameters``,
+    as ``save_hyperparameters()`` keeps them; empty otherwise.
+
+    Args:
+        path: As for :func:`read_states`, which has read it.
+    """
+    content = {} if Path(path).suffix == SAFE else _unpickled(path)
+    found = content.get("hyper_parameters") if isinstance(content, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _unpickled(path: str | os.PathLike[str]) -> Any:
@@ -83,7 +107,8 @@ def _unpickled(path: str | os.PathLike[str]) -> Any:
         why = (
             "it is a TorchScript archive; save model.state_dict()"
             if "TorchScript" in said
-            else f"{said or type(error).__name__} (damaged, or no file that torch.save wrote?)"
+            else f"{type(error).__name__}{said and f': {said}'} "
+            "(damaged, or no file that torch.save wrote?)"
         )
         raise ValueError(f"{os.fspath(path)} cannot be read: {why}") from error
 
