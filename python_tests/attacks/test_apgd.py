@@ -124,13 +124,14 @@ def test_auto_attack_keeps_the_worst_of_its_stages(
     assert fooled(("apgd-ce", "apgd-t")) >= first
 
 
-def test_auto_attack_says_which_package_is_missing(
-    model: nn.Module, images: Tensor, answers: Tensor, monkeypatch: pytest.MonkeyPatch
+def test_auto_attack_says_which_package_is_missing_before_any_work(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyautoattack", None)
     monkeypatch.setitem(__import__("sys").modules, "autoattack", None)
     with pytest.raises(ImportError, match="pip install pyautoattack"):
-        AutoAttack(0.01)(model, images, answers)
+        AutoAttack(0.01)
+    AutoAttack(0.01, stages=("apgd-ce", "apgd-t"))
 
 
 @pytest.mark.parametrize("norm", RADIUS)

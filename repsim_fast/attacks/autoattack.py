@@ -64,9 +64,9 @@ class AutoAttack:
             model as it is.
         seed: Int or ``torch.Generator``; the stream advances with every call.
 
-    Raises (on call):
+    Raises:
         ImportError: A stage needs a package that is not installed.
-        ValueError: As ``APGD``.
+        ValueError: As ``APGD``, on call.
     """
 
     def __init__(
@@ -95,6 +95,8 @@ class AutoAttack:
         if targeted_loss not in (None, "dlr", "ce"):
             raise ValueError(f"targeted_loss must be 'dlr' or 'ce', got {targeted_loss!r}")
         check_outside(outside, cuda_graph=False)
+        if _PACKAGE & {*stages}:
+            _package()  # missing, it is said before hours of work
         self.eps = eps
         self.norm = norm
         self.stages = tuple(stages)
