@@ -87,7 +87,7 @@ class TestFewSamples:
             compare([good], x[:3])
 
     def test_sizes_are_named_once(self, good: nn.Module, x: Tensor) -> None:
-        with pytest.raises(ValueError, match=r"got batches of 1, 2$"):
+        with pytest.raises(ValueError, match=r"got batches of 1, 2; where these are single"):
             compare([good], [*x[:21].split(1), x[:2]])
 
     def test_four_are_enough(self, good: nn.Module, x: Tensor) -> None:
@@ -310,6 +310,22 @@ class TestArguments:
         message = r"model 'b' failed in batch 0 on inputs \(24, 4\) float32 with weights float16: "
         with pytest.raises(RuntimeError, match=message):
             compare([good, half], x, names=["a", "b"])
+
+    @pytest.mark.parametrize("error", [KeyError("k"), AttributeError("k"), ValueError("k")])
+    def test_a_model_that_fails_in_any_way_is_named(self, x: Tensor, error: Exception) -> None:
+        class Fails(nn.Linear):
+            def forward(self, x: Tensor) -> Tensor:
+                raise error
+
+        with pytest.raises(RuntimeError, match=r"model 'a' failed in batch 0 on .* float32.*k"):
+            compare([nn.Sequential(nn.Tanh(), Fails(4, 2))], x, names=["a"])
+
+    @pytest.mark.parametrize("kind", ["uint8", "float64"])
+    def test_images_of_another_type_say_what_to_do(self, kind: str) -> None:
+        images = torch.ones(8, 3, 4, 4, dtype=getattr(torch, kind))
+        wanted = r"images\.float\(\) / 255" if kind == "uint8" else r"images\.to\(torch\.float32\)"
+        with pytest.raises(RuntimeError, match=f"failed in batch 0 .*{wanted}"):
+            compare([nn.Conv2d(3, 2, 3)], images)
 
     def test_a_layer_without_floating_point_output(self, x: Tensor) -> None:
         class Complex(nn.Module):

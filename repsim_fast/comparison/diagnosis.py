@@ -8,16 +8,52 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.nested import tensors_in
 from repsim_fast.capture import Capture, modules_by_layer
 from repsim_fast.comparison.plan import Run
 from repsim_fast.similarity.base.accumulator import NotFiniteError
+
+OF_A_FORWARD_PASS = (
+    RuntimeError, AssertionError, ValueError, TypeError, AttributeError, KeyError, IndexError
+)  # fmt: skip
+"""What models raise on inputs that they were not made for."""
+
+
+def from_a_hook(error: Exception) -> bool:
+    """Whether it says what is wrong with a layer or a mask, and not with a model's inputs."""
+    frame = error.__traceback__
+    while frame is not None and not isinstance(error, RuntimeError):
+        if frame.tb_frame.f_globals.get("__name__", "").startswith("repsim_fast.capture."):
+            return True
+        frame = frame.tb_next
+    return False
 
 
 def failed(run: Run, x: Any, number: int, error: Exception) -> RuntimeError:
     """A model that raised in its forward pass."""
     return RuntimeError(
         f"model {run.name!r} failed in batch {number} on inputs {_outline(x)}"
-        f"{_weights(run.model)}: {error}"
+        f"{_weights(run.model)}: {_said(error)}{_type_hint(x, run.model)}"
+    )
+
+
+def _said(error: Exception) -> str:
+    """The error's text, with its type where that is one of a slip in code."""
+    if isinstance(error, (RuntimeError, AssertionError, ValueError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _type_hint(x: Any, model: nn.Module) -> str:
+    """What to do about images of another type than the weights."""
+    weights = next(model.parameters(), None)
+    images = [one for one in tensors_in(x) if one.ndim == 4]
+    if weights is None or not images or images[0].dtype == weights.dtype:
+        return ""
+    if images[0].dtype == torch.uint8:
+        return "; images are wanted in [0, 1]: images.float() / 255"
+    return (
+        f"; images are wanted as {_dtype(weights.dtype)}: images.to(torch.{_dtype(weights.dtype)})"
     )
 
 
@@ -136,7 +172,12 @@ def dropped(sizes: Sequence[int], used: int, estimator: str, least: int) -> str:
 def no_batch(sizes: Sequence[int], least: int) -> ValueError:
     """Data without a batch that could be used."""
     got = f"batches of {_sizes(sizes)}" if sizes else "none: data is empty"
-    return ValueError(f"data must have a batch of at least {least} samples, got {got}")
+    hint = (
+        "; where these are single samples: torch.utils.data.DataLoader(data, batch_size=...)"
+        if sizes
+        else ""
+    )
+    return ValueError(f"data must have a batch of at least {least} samples, got {got}{hint}")
 
 
 def _sizes(sizes: Sequence[int]) -> str:

@@ -239,8 +239,8 @@ class Engine:
                 forward(r, x)
             except torch.OutOfMemoryError:
                 raise
-            except (RuntimeError, AssertionError) as error:
-                if diagnosis.out_of_memory(error):
+            except diagnosis.OF_A_FORWARD_PASS as error:
+                if diagnosis.out_of_memory(error) or diagnosis.from_a_hook(error):
                     raise
                 raise diagnosis.failed(r, x, number, error) from error
 
