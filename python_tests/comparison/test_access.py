@@ -20,10 +20,36 @@ def test_by_model_and_layer() -> None:
     cell = result["a", 1]["layer2", "layer0"]
     assert (cell.value, cell.standard_error) == (result.value[2, 3], 0.01)
     assert result["a"][-1, 0].value == result.value[2, 0]
-    with pytest.raises(ValueError, match=r"'a' has no layer 'layr2'; did you mean layer2"):
+    assert result["A", "B"]["Layer2", 0] == cell
+    with pytest.raises(ValueError, match=r"'a' has no layer 'layr2'; did you mean 'layer2'"):
         result["a"]["layr2", 0]
     with pytest.raises(ValueError, match="has 3 layers, got number 3"):
         result["a"][3, 0]
+    for wrong in ("layer1", 0, ("layer1", 0, 1)):
+        with pytest.raises(ValueError, match=r"expected grid\[row, column\], two layers"):
+            result["a"][wrong]
+    with pytest.raises(ValueError, match=r"of their layers result\[a, b\]\[row, column\]"):
+        result["a", "b", "layer0"]
+
+
+def test_pairs_as_a_table() -> None:
+    pytest.importorskip("pandas", reason="data frames are optional")
+    result = make((3, 3))
+    grid = result["a", "b"]
+    table = grid.pairs()
+    assert list(table) == ["row", "column", "value", "standard_error", "chance", "low", "high"]
+    assert len(table) == 9
+    assert table["value"].is_monotonic_decreasing
+    first = table.iloc[0]
+    assert grid[first["row"], first["column"]].value == first["value"] == grid.value.max()
+    far = replace(grid, measure="procrustes_distance").pairs()
+    assert far["value"].is_monotonic_increasing
+    same = grid.pairs(same_layer=True)
+    assert list(same["row"]) == list(grid.rows)
+    np.testing.assert_array_equal(same["value"], grid.value.diagonal())
+    np.testing.assert_array_equal(same["low"], grid.interval()[0].diagonal())
+    with pytest.raises(ValueError, match="as many rows as columns"):
+        make((3, 2))["a", "b"].pairs(same_layer=True)
 
 
 def test_notebooks_show_text_and_picture() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from repsim_fast._core.checks import check_choice
 from repsim_fast._core.extras import extra
+from repsim_fast._core.suggestions import among
 from repsim_fast.analysis.estimates import (
     Estimate,
     Interval,
@@ -144,8 +144,12 @@ class Grid:
         """``grid[row, column]``: value and standard error of two layers, by name or number.
 
         Raises:
-            ValueError: There is no such layer.
+            ValueError: There is no such layer, or they are not two.
         """
+        if not isinstance(layers, tuple) or len(layers) != 2:
+            raise ValueError(
+                f"layers: expected grid[row, column], two layers by name or number, got {layers!r}"
+            )
         row, column = layers
         i = _layer_number(row, self.rows, self.row_model)
         j = _layer_number(column, self.columns, self.column_model)
@@ -307,6 +311,48 @@ class Grid:
         table: pd.DataFrame = pandas.DataFrame(tables[what], index=rows, columns=columns)
         return table
 
+    def pairs(self, *, same_layer: bool = False) -> pd.DataFrame:
+        """A table with a row for each pair of layers, the most alike first.
+
+        Args:
+            same_layer: Only layers at the same position of both models, in order of depth.
+
+        Returns:
+            Columns: row, column (names of the layers), value, standard_error, chance, and low and
+            high, the ends of a 95 % interval.
+
+        Raises:
+            ImportError: pandas is missing.
+            ValueError: ``same_layer`` of a grid that is not square.
+
+        Example:
+            >>> import torch
+            >>> from repsim_fast import compare
+            >>> a, b = (torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh()) for _ in "ab")
+            >>> grid = compare(a, b, torch.randn(64, 5), names=["a", "b"])["a", "b"]
+            >>> list(grid.pairs(same_layer=True)["row"])
+            ['0', '1']
+        """
+        if same_layer:
+            self._check_square()
+        pandas = extra("pandas", of="tables", purpose="pairs()")
+        low, high = self.interval()
+        chance = np.full_like(self.value, np.nan) if self.chance is None else self.chance
+        chosen = np.eye(len(self.rows), dtype=bool) if same_layer else np.ones_like(low, dtype=bool)
+        i, j = np.nonzero(chosen)
+        columns = {
+            "value": self.value, "standard_error": self.standard_error, "chance": chance,
+            "low": low, "high": high,
+        }  # fmt: skip
+        names = {"row": [self.rows[k] for k in i], "column": [self.columns[k] for k in j]}
+        table: pd.DataFrame = pandas.DataFrame(
+            names | {name: matrix[i, j] for name, matrix in columns.items()}
+        )
+        if same_layer:
+            return table
+        nearest_first = is_distance(self.measure)
+        return table.sort_values("value", ascending=nearest_first, kind="stable", ignore_index=True)
+
     def plot(
         self,
         *,
@@ -344,10 +390,7 @@ class Grid:
 
 def _layer_number(layer: str | int, names: tuple[str, ...], model: str) -> int:
     if isinstance(layer, str):
-        if layer in names:
-            return names.index(layer)
-        close = difflib.get_close_matches(layer, names, n=3) or names[:3]
-        raise ValueError(f"{model!r} has no layer {layer!r}; did you mean {', '.join(close)}?")
+        return names.index(among(f"{model!r} has no layer", layer, names))
     if -len(names) <= layer < len(names):
         return layer
     raise ValueError(f"{model!r} has {len(names)} layers, got number {layer}")

@@ -17,6 +17,7 @@ import torch
 
 from repsim_fast._core.extras import extra
 from repsim_fast._core.files import replacing
+from repsim_fast._core.suggestions import among
 from repsim_fast.analysis.estimates import Interval, student_interval
 from repsim_fast.comparison import diagnosis, storage
 from repsim_fast.comparison.grid import (
@@ -161,8 +162,14 @@ class SimilarityResult:
 
     def __getitem__(self, models: str | int | tuple[str | int, str | int]) -> Grid:
         """``result[a, b]`` is ``result.between(a, b)``, ``result[a]`` model a with itself."""
-        a, b = models if isinstance(models, tuple) else (models, models)
-        return self.between(a, b)
+        if not isinstance(models, tuple):
+            return self.between(models, models)
+        if len(models) != 2:
+            raise ValueError(
+                "models: expected result[a, b], two models by name or number, and of their layers "
+                f"result[a, b][row, column], got {models!r}"
+            )
+        return self.between(*models)
 
     def about_values(self) -> list[str]:
         """What a reader must know of chance levels and errors, and the notes, one text each."""
@@ -751,9 +758,9 @@ class SimilarityResult:
 
     def _number(self, argument: str, model: str | int) -> int:
         if isinstance(model, str):
-            if model in self.models:
-                return self.models.index(model)
-        elif isinstance(model, (int, np.integer)) and -len(self.models) <= model < len(self.models):
+            what = f"{argument} must be a model of {self.models} or its number, got"
+            return self.models.index(among(what, model, self.models))
+        if isinstance(model, (int, np.integer)) and -len(self.models) <= model < len(self.models):
             return int(model) % len(self.models)
         raise ValueError(
             f"{argument} must be a model of {self.models} or its number, got {model!r}"
