@@ -205,18 +205,22 @@ inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b
   using Vec = typename V::Type;
   Vec sum[kRows][kVectors] = {};
   const typename Staging<T>::Rows rows = next.take();
-  for (int64_t k = 0; k < depth; ++k) {
-    if (k % Staging<T>::kLine == 0) stage_line<T>(rows, k);
-    Vec right[kVectors];
+  // Line by line: a test in each step would keep the loop's pointers in registers of its own.
+  for (int64_t line = 0; line < depth; line += Staging<T>::kLine) {
+    stage_line<T>(rows, line);
+    const int64_t end = std::min(line + Staging<T>::kLine, depth);
+    for (int64_t k = line; k < end; ++k) {
+      Vec right[kVectors];
 #pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) {
-      right[j] =
-          *reinterpret_cast<const typename Vector<T>::Memory*>(b + k * kPanel + j * V::kLanes);
-    }
+      for (int j = 0; j < kVectors; ++j) {
+        right[j] =
+            *reinterpret_cast<const typename Vector<T>::Memory*>(b + k * kPanel + j * V::kLanes);
+      }
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
+      for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < kVectors; ++j) sum[i][j] += a[k * kPanel + i] * right[j];
+        for (int j = 0; j < kVectors; ++j) sum[i][j] += a[k * kPanel + i] * right[j];
+      }
     }
   }
 #pragma GCC unroll 16
@@ -229,16 +233,23 @@ inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b
   }
 }
 
-// Blocks of 16 (AVX-512) or 8 vectors, so that the operands still have registers, two vectors wide;
-// on the diagonal also one wide, so that what lies wholly above it is left out.
+// Blocks two vectors wide, of as many rows as leave registers for the operands: 6 of AVX2, where
+// the sums of 4 would wait for one another; the last rows of a panel by 4. On the diagonal also
+// blocks one wide, so that what lies wholly above it is left out.
 template <typename T>
 void multiply(const T* a, const T* b, int64_t depth, int64_t rows, bool diagonal, T* tile,
               Staging<T>& next) {
   constexpr int kSums = REPSIM_VECTOR_BYTES == 64 ? 16 : 8;
   constexpr int kLanes = Vector<T>::kLanes;
   if (!diagonal) {
+    constexpr int kRows = REPSIM_VECTOR_BYTES == 32 ? 6 : kSums / 2;
+    constexpr int64_t kEven = kPanel / (2 * kRows) * (2 * kRows);
     for (int64_t j = 0; j < kPanel; j += 2 * kLanes) {
-      for (int64_t i = 0; i < rows; i += kSums / 2) {
+      int64_t i = 0;
+      for (; i < std::min(rows, kEven); i += kRows) {
+        multiply_block<T, kRows, 2>(a + i, b + j, depth, tile + i * kPanel + j, next);
+      }
+      for (; i < rows; i += kSums / 2) {
         multiply_block<T, kSums / 2, 2>(a + i, b + j, depth, tile + i * kPanel + j, next);
       }
     }
