@@ -205,6 +205,13 @@ inline __attribute__((always_inline)) void multiply_block(const T* a, const T* b
   using Vec = typename V::Type;
   Vec sum[kRows][kVectors] = {};
   const typename Staging<T>::Rows rows = next.take();
+  // The tiles of many rows are more than a cache holds.
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    for (int j = 0; j < kVectors * V::kLanes; j += Staging<T>::kLine) {
+      __builtin_prefetch(tile + i * kPanel + j, 1);
+    }
+  }
   // Line by line: a test in each step would keep the loop's pointers in registers of its own.
   for (int64_t line = 0; line < depth; line += Staging<T>::kLine) {
     stage_line<T>(rows, line);
