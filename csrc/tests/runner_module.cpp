@@ -1,25 +1,19 @@
 // Test-only Python module: every launcher, with its kernels on the CPU. Pointers are those of CPU
-// tensors (Tensor.data_ptr()), which python_tests/csrc keeps alive and of the right size.
+// tensors (Tensor.data_ptr()), which python_tests/csrc keeps alive and of the right size. The
+// kernel study's module comes with it, for pybind11 takes longer to read than either.
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
 
 #include "cuda/gram/centered_gram.cuh"
 #include "cuda/gram/gram_plan.h"
+#include "kernels/study_module.h"
 #include "math/triangle.h"
+#include "tests/pointer.h"
 #include "tests/probe_kernels.cuh"
 
 namespace py = pybind11;
 using namespace repsim_fast;  // NOLINT: a test module
-
-namespace {
-
-template <typename T = void>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-}  // namespace
 
 PYBIND11_MODULE(_cuda_runner, m) {
   m.doc() = "CUDA launchers of repsim_fast, executed on the CPU";

@@ -36,7 +36,7 @@ KERNELS = [
     CSRC / "tests" / "probe_kernels.cu",
     *sorted(STUDY.glob("*.cu")),
 ]
-BINDINGS = [CSRC / "tests" / "runner_module.cpp", STUDY / "study_module.cpp"]
+BINDINGS = [CSRC / "tests" / "runner_module.cpp"]
 CPU_ONLY = [*sorted(CSRC.glob("cuda/**/*.cpp")), CSRC / "tests" / "runner_fibres.cpp"]
 
 INCLUDES = [

@@ -1,5 +1,7 @@
-// Python module of the kernel study, built together with the launchers' test module, whose types it
-// uses (python_tests/csrc/build_runner.py).
+// Python module of the kernel study, compiled with the launchers' test module, whose types it uses
+// (csrc/tests/runner_module.cpp).
+#pragma once
+
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
@@ -7,16 +9,12 @@
 #include "cuda/pgd/pgd_steps.cuh"
 #include "kernels/portability_probes.cuh"
 #include "kernels/study.cuh"
+#include "tests/pointer.h"
 
 namespace py = pybind11;
 using namespace repsim_fast;  // NOLINT: a module of benchmarks
 
 namespace {
-
-template <typename T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
 
 // Version 4 is the package's own step, given one sample.
 void linf_version(int version, int64_t count, uintptr_t adv, uintptr_t gradient, uintptr_t x,
