@@ -13,11 +13,15 @@ from repsim_fast.cli.demo_run import NOTEWORTHY, _compared, run_demo
 from repsim_fast.models import load_checkpoint
 
 
-def test_robust_network_holds_where_the_standard_one_fails(tmp_path: Path) -> None:
-    """A shorter training than the command's, on two thirds of the digits."""
+def test_robust_network_holds_where_the_standard_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shorter training than the command's, on half of the digits, by and for fewer steps."""
+    monkeypatch.setattr("repsim_fast.cli.demo_run.TRAIN_STEPS", 5)
+    monkeypatch.setattr("repsim_fast.cli.demo_run.TEST_STEPS", 10)
     lines: list[str] = []
     threads = torch.get_num_threads()
-    found = run_demo(tmp_path, epochs=8, limit=800, say=lines.append)
+    found = run_demo(tmp_path, epochs=8, limit=600, say=lines.append)
     standard, robust = found.accuracy["standard"], found.accuracy["robust"]
     assert standard.clean > 0.95
     assert robust.clean > 0.9
@@ -54,6 +58,7 @@ def test_command_prints_the_table(run: Run, tmp_path: Path) -> None:
 
 def test_same_seed_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("repsim_fast.cli.demo_run.write_folder", lambda folder, *_, **__: folder)
+    monkeypatch.setattr("repsim_fast.cli.demo_run.TEST_STEPS", 2)
     first, again, other = (
         run_demo(tmp_path, epochs=1, limit=70, seed=seed).result.value for seed in (0, 0, 1)
     )
