@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from python_tests.support.forked import run_python
 from repsim_fast._core import kept_memory as module
 from repsim_fast._core.kept_memory import kept_memory
 
@@ -38,10 +37,7 @@ def after_use() -> int:
 def test_kept_until_the_outermost_ends() -> None:
     """In a process of its own: what other tests freed may serve a block, too."""
     program = "from python_tests._core import test_kept_memory as t; t.kept_until_outermost_ends()"
-    root = Path(__file__).resolve().parents[2]
-    found = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, text=True, stderr=subprocess.PIPE
-    )
+    found = run_python(program, cwd=Path(__file__).resolve().parents[2])
     assert found.returncode == 0, found.stderr
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from python_tests.support.forked import run_python
 from repsim_fast.plotting import HeatMap, plot_heat_maps, to_png
 
 
@@ -159,7 +158,8 @@ def test_no_global_state() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert settings() == before\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    done = run_python(code, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
 
 
 def test_png_of_a_figure() -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from python_tests.support.torchrun import torchrun
 
 # Without random starts, which differ between processes, nothing but rounding differs.
 SCRIPT = """
@@ -85,28 +85,10 @@ def test_two_processes_train_like_one(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / name).mkdir()
     monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "one")])
     runpy.run_path(str(script))
-    launched(script, str(tmp_path / "two"))
+    done = torchrun(script, tmp_path / "two")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
     for kind in ("memory", "loader"):
         one, two = (load_file(tmp_path / n / kind / "last.safetensors") for n in ("one", "two"))
         for key, value in one.items():
             assert torch.allclose(value, two[key], atol=1e-4), (kind, key)
     assert len((tmp_path / "two" / "log.jsonl").read_text().splitlines()) == 2
-
-
-def launched(*arguments: str | Path) -> None:
-    """Run a script in two processes; none of them outlives a failure."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    process = subprocess.Popen(
-        [*command, *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=260)
-    finally:
-        process.terminate()  # torchrun then ends its workers, which it does not when it is killed
-        process.wait(timeout=30)
-    assert process.returncode == 0, output[-2000:]
