@@ -1,4 +1,7 @@
-"""The notebooks run without Jupyter, cell after cell, and what they show can be shown."""
+"""The notebooks run without Jupyter, cell after cell, and what they show can be shown.
+
+Their trainings end after an epoch here: `make docs` runs them whole.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from repsim_fast import training
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "docs" / "notebooks").glob("*.md"))
 _CELL = re.compile(r"^```\{code-cell\} python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -34,6 +39,8 @@ def run(cell: str, where: str, scope: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("error::UserWarning")  # a page would show them
 def test_notebook(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    train = training.train
+    monkeypatch.setattr(training, "train", lambda *of, **how: train(*of, **{**how, "epochs": 1}))
     text = notebook.read_text()
     cells = _CELL.findall(text)
     assert len(cells) == text.count("{code-cell}") > 0
