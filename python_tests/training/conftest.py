@@ -23,14 +23,14 @@ def digits() -> tuple[Pair, Pair]:
     return (images[first], labels[first]), (images[rest], labels[rest])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def few(digits: tuple[Pair, Pair]) -> Pair:
     """200 training images."""
     images, labels = digits[0]
     return images[:200], labels[:200]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_net() -> Callable[..., nn.Module]:
     """Builds a small conv net, the same every time; optionally with dropout."""
 

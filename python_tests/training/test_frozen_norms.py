@@ -26,9 +26,9 @@ ATTACKS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pretrained(small_net: Build, few: Pair) -> Callable[[], nn.Module]:
-    """A network whose running averages and affine parameters are its own."""
+    """Builds a network whose running averages and affine parameters are its own."""
     first = small_net()
     train(first, few, epochs=1, progress=False)
 
@@ -58,7 +58,7 @@ def held(net: nn.Module, part: str) -> dict[str, Tensor]:
 def test_stays_through_training_and_attacks(
     part: str, options: dict[str, Any], how: dict[str, Any], pretrained: Build, few: Pair
 ) -> None:
-    net = pretrained().train()
+    net, few = pretrained().train(), (few[0][:80], few[1][:80])
     net[4].eval()
     before, all_before = held(net, part), held(net, "both")
     flags = [(m.training, p.requires_grad) for m in net.modules() for p in m.parameters()]
