@@ -46,7 +46,8 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setattr(beside_peers, "AGREEMENT", ["--version"])
+    monkeypatch.setattr(beside_peers, "PYTEST", [])
+    monkeypatch.setattr(beside_peers, "AGREEMENT", ["-c", "pass"])
     return folder
 
 
@@ -123,7 +124,8 @@ def test_an_interrupted_run_says_nothing_of_packages(
     registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel(registry, "made-up", "SECONDS = 2")
-    run(tmp_path, monkeypatch, ["made-up"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "peers.json").write_text("{}")  # of the run before
     monkeypatch.setattr(beside_peers, "has", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, monkeypatch, ["made-up"])
