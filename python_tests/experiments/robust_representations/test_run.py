@@ -12,7 +12,7 @@ from PIL import Image
 
 from experiments.lab import command
 from experiments.lab.report import Report
-from experiments.robust_representations import presets, tables, take_away
+from experiments.robust_representations import presets, tables, take_away, threats
 from experiments.robust_representations.experiment import EXPERIMENT
 from experiments.robust_representations.questions import QUESTIONS, measures, pooled
 from experiments.robust_representations.recipes import in_steps
@@ -32,6 +32,7 @@ TINY = dataclasses.replace(
     test_images=200,
     epochs=1,
     batch_size=30,
+    attack_steps=1,
     compare_batch=100,
     kept=(0.0,),
     widths=("wrn-10-1",),
@@ -54,7 +55,8 @@ def run(monkeypatch, tmp_path, *arguments, preset=TINY):
 @pytest.mark.parametrize("device", devices())
 def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_path, device):
     """In mixed precision, as the presets for a GPU train; `make experiment-smoke` goes without."""
-    monkeypatch.setattr(pooled, "GROUPS", 3)  # more cost time only
+    monkeypatch.setattr(pooled, "GROUPS", 3)  # more cost time only, as do more steps
+    evaluated_by_few_steps(monkeypatch, threats.DIGITS)
     preset = dataclasses.replace(TINY, device=device, autocast="bfloat16")
     assert run(monkeypatch, tmp_path, preset=preset) == 0
     results = tmp_path / "results" / "smoke"
@@ -75,6 +77,12 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     assert run(monkeypatch, tmp_path, "--only", "Q7", "--again", preset=preset) == 0
     assert experiment_runs.trained_again(results, "Q7") == 0
     experiment_runs.answered(EXPERIMENT, results)
+
+
+def evaluated_by_few_steps(monkeypatch, models_of_threat):
+    usual = models_of_threat["linf"]
+    few = dataclasses.replace(usual, evaluate={**usual.evaluate, "steps": 2})
+    monkeypatch.setitem(models_of_threat, "linf", few)
 
 
 def test_a_pair_to_take_away(monkeypatch, tmp_path, capsys):
@@ -123,7 +131,8 @@ def test_tiny_imagenette_is_found_and_runs(monkeypatch, tmp_path):
         labels = [i % 4 for i in range(40)]
         write_parquet(folder / f"{split}-0.parquet", files, labels, names=list("abcd"))
     monkeypatch.setenv("REPSIM_DATA", str(tmp_path / "data"))
-    small = {"epochs": 1, "batch_size": 10, "compare_batch": 10, "kept": ()}
+    small = {"epochs": 1, "batch_size": 10, "compare_batch": 10, "kept": (), "attack_steps": 1}
+    evaluated_by_few_steps(monkeypatch, threats.PUBLISHED)
     tiny = dataclasses.replace(
         presets.PRESETS["cpu-tiny"], train_images=20, test_images=20, seeds=(0,), **small
     )
