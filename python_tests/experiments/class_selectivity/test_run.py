@@ -39,6 +39,11 @@ def run(monkeypatch, tmp_path, *arguments, preset=TINY):
 @pytest.mark.parametrize("device", devices())
 def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_path, device):
     """In mixed precision, as the larger presets train; the smoke preset goes without."""
+    # More steps cost time only.
+    pgd = selectivity_lab.pgd
+    monkeypatch.setattr(
+        selectivity_lab, "pgd", lambda *of, **how: pgd(*of, **{**how, "steps": (1, 2)})
+    )
     sweep = {"alphas": (-2.0, 0.0, 1.0, 2.0), "swept_seeds": 1}
     preset = dataclasses.replace(TINY, device=device, autocast="bfloat16", **sweep)
     assert run(monkeypatch, tmp_path, preset=preset) == 0
