@@ -50,15 +50,29 @@ def test_normalisation(run: Run, files: Path) -> None:
     name = f"resnet-8={files / 'best.ckpt'}"
     options = ("--data", "digits", "--limit", 60, "--layers", "conv1", "--threads", 1)
     plain, other = files / "plain", files / "normalised"
-    assert run("compare", name, *options, "--out", plain).exit_code == 0
+    result = run("compare", name, *options, "--out", plain)
+    assert result.exit_code == 0, result.output
+    unsaid = f"{name} sees images in [0, 1]; where it was trained on normalised ones, --mean"
+    assert unsaid in result.output
+    assert unsaid in run("attack", name, *options[:4], "--attack", "fgsm").output
     result = run("compare", name, *options, "--mean", "0.3", "--std", 0.5, "--out", other)
     assert result.exit_code == 0, result.output
+    assert "sees images in [0, 1]" not in result.output
     assert "normalised: mean 0.3; std 0.5" in (other / "report.html").read_text()
     result = run("compare", name, *options, "--mean", "0.3", "--out", other)
     assert "mean and std must be given together" in result.output
     result = run("compare", name, *options, "--mean", "grey", "--std", "1", "--out", other)
     assert result.exit_code == 2
     assert "0.485,0.456,0.406" in result.output
+
+
+def test_images_of_another_size_say_which_option_helps(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FACTORY.replace("64,", "81,"))
+    out = ("--data", "digits", "--limit", 20, "--layers", "*", "--out", tmp_path / "out")
+    result = run("compare", f"{tmp_path / 'mine.py'}:tiny", *out)
+    assert result.exit_code == 1
+    assert "failed in batch 0 on inputs" in result.output
+    assert "(--size N brings images to the size" in result.output
 
 
 def test_attack_and_certify(run: Run, files: Path) -> None:

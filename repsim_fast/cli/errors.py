@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ INTERRUPTED = 130  # 128 + SIGINT, what shells use
 # What the package raises for bad input, a full disk, a missing device or package. AssertionError,
 # because torchvision's networks check the size of their images by it.
 _EXPLAINED = (ValueError, TypeError, OSError, ImportError, RuntimeError, AssertionError)
+# A network that fails on the first images is likely to want another size.
+_OF_IMAGES = re.compile(r"failed in batch 0 on inputs \(\d+, \d+, \d+, \d+\)")
+SIZE_HINT = " (--size N brings images to the size that a network was made for)"
 _TOO_LARGE = (MemoryError, OverflowError)
 
 
@@ -70,7 +74,8 @@ def _explain(error: Exception) -> str:
         return f"a number is too large for this machine's memory ({text or 'no more to be had'})"
     if isinstance(error, _EXPLAINED) and text:
         # torch appends pages of advice to its RuntimeErrors; our messages may list what there is.
-        return text.splitlines()[0] if isinstance(error, RuntimeError) else text
+        hint = SIZE_HINT if _OF_IMAGES.search(text) else ""
+        return text.splitlines()[0] + hint if isinstance(error, RuntimeError) else text
     return (
         f"unexpected {type(error).__name__}: {text or 'no message'}; "
         "`repsim-fast --debug COMMAND ...` shows where"

@@ -89,9 +89,12 @@ def open_models(
         opened = (published or {}).get(argument) or _open(argument, data, seed + position, given)
         check_channels(argument, opened.about, data)
         about = _training(opened.about)
+        if not isinstance(data, ImageData) and opened.about.get("mean") is None:
+            about["input"] = "-"  # tokens and other arrays go in as they are
         if "weights" in opened.about and opened.about["weights"] is None:
             about["training"] = f"none: random weights (seed {seed + position})"
             typer.echo(f"{argument} is untrained: its weights are random (seed {seed + position})")
+        say_as_they_are(argument, opened.about, data)
         file = argument if opened.about.get("weights", "") is not None else "-"
         shown[name] = Shown(opened.model, {"model": name, "file": file, **about})
     return shown
@@ -117,6 +120,15 @@ def is_checkpoint(argument: str) -> bool:
         return True
     is_file = Path(argument).is_file() and not argument.endswith(".py")
     return is_file or ("=" not in argument and argument.endswith(SUFFIXES))
+
+
+def say_as_they_are(argument: str, about: Mapping[str, Any], data: Inputs) -> None:
+    """Say that weights of another origin see images that are not normalised."""
+    if "=" in argument and about.get("mean") is None and isinstance(data, ImageData):
+        typer.echo(
+            f"{argument} sees images in [0, 1]; where it was trained on normalised ones, --mean "
+            "and --std say how"
+        )
 
 
 def _training(header: Mapping[str, Any]) -> dict[str, Any]:

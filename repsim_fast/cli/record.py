@@ -144,9 +144,9 @@ def record(
     )  # fmt: skip
     if group.first:
         shared = f", {group.size} processes" * (group.size > 1)
+        networks = f"{len(arguments)} network{'s' * (len(arguments) > 1)}"
         typer.echo(
-            f"recording {len(arguments)} networks on {describe(images)}; device {where}, "
-            f"{threads_used}{shared}"
+            f"recording {networks} on {describe(images)}; device {where}, {threads_used}{shared}"
         )
     names = short_names(arguments)
 

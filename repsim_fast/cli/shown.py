@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def show(result: SimilarityResult) -> None:
     """Print the key figures."""
     seconds = result.seconds["total"]
-    typer.echo(f"\n{result.n_samples:,} images in {seconds:.1f} s; {result.measure}:\n")
+    typer.echo(f"\n{result.n_samples:,} samples in {seconds:.1f} s; {result.measure}:\n")
     typer.echo(format_table(result.summary()))
     about = [as_option(text) for text in (*result.about_values(), *_undefined(result))]
     typer.echo("".join(f"\n{text}" for text in about))
