@@ -40,6 +40,7 @@ def nets() -> dict[str, nn.Module]:
         ["cka", "procrustes_similarity"],
         ["CCA", "cka", "rsa"],
         ("cka",),
+        ["Procrustes-Similarity", "CKA RBF"],
         [get_measure("svcca", components=2), "svcca", "cka_rbf"],
     ],
 )

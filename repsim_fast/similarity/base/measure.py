@@ -328,7 +328,8 @@ def as_measure(measure: str | Measure[Any], given: dict[str, Any]) -> Measure[An
 
 
 def _find(name: str) -> type[Measure[Any]]:
-    found = {known.lower(): measure for known, measure in _REGISTER.items()}.get(name.lower())
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    found = {known.lower(): measure for known, measure in _REGISTER.items()}.get(plain)
     if found is None:
         names = measure_names()
         meant = f";{near}" if (near := did_you_mean(name, names)) else ""
