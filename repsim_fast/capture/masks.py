@@ -89,10 +89,10 @@ def find_mask(inputs: Any, spec: MaskSpec) -> TokenMask | None:
             raise ValueError(f"mask: the model's inputs have no {spec!r}; they are {there}")
         return None
     if not isinstance(mask, Tensor):
-        ragged = isinstance(mask, list) and len({*map(len, mask)}) > 1
+        ragged = isinstance(mask, list) and all(isinstance(row, (list, Tensor)) for row in mask)
         raise TypeError(
             f"mask: expected a tensor (N, T), got {type(mask).__name__}"
-            + (" of rows of different lengths: pad them (tokenizer(..., padding=True))" * ragged)
+            + (" of rows, of different lengths: pad them (tokenizer(..., padding=True))" * ragged)
         )
     if mask.ndim != 2:
         raise ValueError(

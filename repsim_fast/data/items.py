@@ -73,7 +73,7 @@ def as_batch(item: Any, number: int, *, raw: bool = False) -> Batch:
     if not parts:
         raise TypeError(f"data: batch {number} is empty; it must be x or (x, y)")
     x, y = parts[0], _numbers(parts[1]) if len(parts) > 1 else None
-    if _is_single(y):
+    if _is_single(y) and (isinstance(x, Tensor) or not isinstance(y, str)):
         raise _single_sample(number)
     images = _images(x)
     if images is None and not isinstance(x, (Tensor, Mapping)):
