@@ -128,3 +128,24 @@ def test_bad_input(
     assert done.exit_code == 1
     assert message in done.output
     assert not (out / "report.html").exists()
+
+
+def test_texts_of_hugging_face_folders(run: Run, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="it is optional and not installed")
+    config = transformers.DistilBertConfig(
+        vocab_size=60, dim=8, n_layers=2, n_heads=2, hidden_dim=8
+    )
+    names = [f"hf:{tmp_path / name}" for name in ("one", "other")]
+    for seed, name in enumerate(names):
+        torch.manual_seed(seed)
+        transformers.DistilBertModel(config).save_pretrained(name.removeprefix("hf:"))
+    spec, out = tokens(tmp_path, 11), tmp_path / "out"
+    how = ("--layers", "hidden_states.*", "--maps", "mean", "--threads", 1)
+    result = run("compare", *names, "--data", spec, *how, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "40 samples in" in result.output
+    found = load_folder(out)
+    nets = {name: models.load(full) for name, full in zip(("one", "other"), names, strict=True)}
+    wanted = compare(nets, load_arrays(spec), layers="hidden_states.*", maps="mean")
+    np.testing.assert_allclose(found["one", "other"].value, wanted["one", "other"].value, atol=1e-6)
+    assert "images in [0, 1]" not in (out / "report.html").read_text()

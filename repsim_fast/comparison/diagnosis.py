@@ -117,7 +117,13 @@ def check_any_layer(run: Run) -> None:
             if run.skipped
             else "a floating-point tensor: none was called, or they return others"
         )
-        raise ValueError(f"no layer of model {run.name!r} returned {why}")
+        parts = (
+            "; where rows are nodes of graphs or other parts of samples, maps='positions' takes "
+            "each as one"
+            if any("rows where" in reason for reason in run.skipped.values())
+            else ""
+        )
+        raise ValueError(f"no layer of model {run.name!r} returned {why}{parts}")
 
 
 def left_out(run: Run) -> str:
