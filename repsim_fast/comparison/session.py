@@ -149,7 +149,11 @@ def labelled(
     first, second = np.ix_(order, order)
 
     def picked(values: Any) -> Any:
-        return None if values is None else values.cpu().numpy()[..., first, second]
+        if values is None:
+            return None
+        found = values.cpu().numpy()
+        in_order = order == list(range(found.shape[-1]))
+        return found if in_order else found[..., first, second]
 
     def by_layer(reasons: Mapping[int, str]) -> dict[str, dict[str, str]]:
         return {

@@ -207,3 +207,24 @@ def test_bad_input():
         state.merge(MinibatchCKA(estimator="biased"))
     with pytest.raises(ValueError, match="estimator: expected one of"):
         MinibatchCKA(estimator="debiased")
+
+
+@pytest.mark.parametrize("batches", [1, 3, 70])
+def test_an_estimate_stays_as_it_is_when_more_batches_come(batches: int) -> None:
+    accumulated = MinibatchCKA()
+    for _ in range(batches):
+        accumulated.add(torch.rand(3, 3), n=8)
+    estimate = accumulated.compute()
+    before = estimate.hsic.clone()
+    accumulated.add(torch.rand(3, 3), n=8)
+    assert torch.equal(estimate.hsic, before)
+    assert accumulated.compute().n_batches == batches + 1
+
+
+def test_groups_that_an_accumulator_is_made_from_stay_as_they_are() -> None:
+    hsic = torch.rand(2, 3, 3, dtype=torch.float64)
+    before = hsic.clone()
+    accumulated = MinibatchCKA.from_groups(hsic, [16, 16], n_batches=4, estimator="unbiased")
+    accumulated.add(torch.rand(3, 3), n=8, number=4)
+    accumulated.add(torch.rand(3, 3), n=8, number=5)
+    assert torch.equal(hsic, before)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ MAX_GROUPS, FEWEST_GROUPS = 64, 16
 GROUPS_BYTES = 256 << 20
 
 # Cells of a matrix that are worked on at a time: some such blocks of float64 fit in a core's cache.
-_BLOCK = 1 << 16
+_BLOCK = 1 << 15
 
 # Mean square entry of a Gram from which on float32 products have all their digits: what they lose
 # below the smallest normal number is less than what rounding loses.
@@ -110,6 +111,10 @@ class MinibatchCKA:
         # ascending order, by the number of the group; some may be partial.
         self._groups: dict[int, Tensor] = {}
         self._group_samples: dict[int, int] = {}
+        # (G, L, L) memory of which the groups are the first matrices, so that `compute` need not
+        # copy them; None where they lie elsewhere. What it gave away is copied before it changes.
+        self._room: Tensor | None = None
+        self._given = False
         self._group_size = 1
         self._next = 0  # number of the next batch
 
@@ -124,7 +129,7 @@ class MinibatchCKA:
     ) -> MinibatchCKA:
         """What had these groups of batches, as `compute` gives them; to be merged with others."""
         state = cls(estimator=estimator)
-        state._groups = dict(enumerate(hsic))
+        state._groups, state._given = dict(enumerate(hsic)), True
         state._group_samples = dict(enumerate(group_samples))
         state._group_size = max(1, round(n_batches / len(group_samples)))
         state._next = len(group_samples) * state._group_size
@@ -225,6 +230,8 @@ class MinibatchCKA:
         number = self._next if number is None else number
         if number < self._next:
             raise ValueError(f"number: expected at least {self._next}, got {number}")
+        if self._given:
+            self._take_copies()
         while number // self._group_size >= most_groups(size):
             self._join_pairs()
         group = number // self._group_size
@@ -232,11 +239,25 @@ class MinibatchCKA:
             self._groups[group].add_(hsic, alpha=scale * n)
             self._group_samples[group] += n
         else:
-            self._groups[group] = hsic.double() * (scale * n)
+            self._groups[group] = self._place_like(hsic).copy_(hsic).mul_(scale * n)
             self._group_samples[group] = n
         self._next = number + 1
         self.n_samples += n
         self.n_batches += 1
+
+    def _place_like(
+        self,
+        hsic: Tensor,  # (L, L)
+    ) -> Tensor:
+        """Memory (L, L) float64 for the next group."""
+        size = len(hsic)
+        if not self._groups and hsic.is_cpu:
+            # What is not written to takes no memory. NumPy asks for huge pages, of which the
+            # system clears a gigabyte several times faster.
+            self._room = torch.from_numpy(np.empty((most_groups(size), size, size)))
+        if self._room is None:
+            return torch.empty_like(hsic, dtype=torch.float64)
+        return self._room[len(self._groups)]
 
     @property
     def _size(self) -> int | None:
@@ -265,7 +286,7 @@ class MinibatchCKA:
         for small, large in ((self, other), (other, self)):
             while len(small._groups) > 1 and _typical(small) * 1.5 <= _typical(large):
                 small._join_pairs()
-        self._groups = _numbered(self._groups, other._groups)
+        self._groups, self._room = _numbered(self._groups, other._groups), None
         self._group_samples = _numbered(self._group_samples, other._group_samples)
         self._group_size = max(self._group_size, other._group_size)
         while len(self._groups) > most_groups(self._size or 1):
@@ -278,9 +299,13 @@ class MinibatchCKA:
     def _copy(self) -> MinibatchCKA:
         copy = MinibatchCKA(estimator=self.estimator)
         copy.__dict__.update(self.__dict__)
-        copy._groups = {number: group.clone() for number, group in self._groups.items()}
+        copy._take_copies()
         copy._group_samples = dict(self._group_samples)
         return copy
+
+    def _take_copies(self) -> None:
+        self._groups = {number: group.clone() for number, group in self._groups.items()}
+        self._room, self._given = None, False
 
     def pool(self, rows: Sequence[int], processes: Processes) -> None:
         """Makes this what one accumulator would be that had been given the batches of all
@@ -306,7 +331,7 @@ class MinibatchCKA:
             if own is not None:
                 hsic += own.to(hsic.device)[chosen[:, None], chosen[None, :]]
             self._groups[group] = processes.sum(hsic).cpu()
-        self._groups = {group: self._groups[group] for group in sorted(samples)}
+        self._groups, self._room = {group: self._groups[group] for group in sorted(samples)}, None
         self._group_samples = {group: samples[group] for group in sorted(samples)}
         self._next = max(following for _, _, following in found)
         self.n_samples = sum(samples.values())
@@ -345,13 +370,13 @@ class MinibatchCKA:
             )
         device = next(iter(self._groups.values())).device
         numbers, samples = groups.unbind(1)
-        self._groups = dict(zip(numbers.tolist(), hsic.to(device), strict=True))
+        self._groups, self._room = dict(zip(numbers.tolist(), hsic.to(device), strict=True)), None
         self._group_samples = dict(zip(numbers.tolist(), samples.tolist(), strict=True))
         self._group_size, self._next, self.n_batches = counts.tolist()
         self.n_samples = sum(self._group_samples.values())
 
     def _join_pairs(self) -> None:
-        self._groups = _sums_of_pairs(self._groups)
+        self._groups, self._room = _sums_of_pairs(self._groups), None
         self._group_samples = _sums_of_pairs(self._group_samples)
         self._group_size *= 2
 
@@ -375,37 +400,53 @@ class MinibatchCKA:
         Raises:
             RuntimeError: No batch has been added.
         """
-        total = self._sum()
-        own = total.diagonal()
-        groups = list(self._groups.values())
-        left = [own - group.diagonal() for group in groups]
-        values, errors = [], []
-        # A block of rows after the other, so that what is in between stays in the cache.
-        step = max(1, _BLOCK // max(1, len(total)))
-        for start in range(0, max(1, len(total)), step):
-            block = slice(start, start + step)
-            value = _ratio(total[block], own[block], own)
-            values.append(value)
-            mean, squares = torch.zeros_like(value), torch.zeros_like(value)
-            for group, rest in zip(groups, left, strict=True):
-                # Deviations from the estimate, not the values themselves: their squares would
-                # cancel.
-                deviation = _ratio(total[block] - group[block], rest[block], rest) - value
-                mean += deviation / len(groups)
-                squares += deviation.square()
-            variance = (squares - len(groups) * mean.square()).clamp_min(0.0)
-            errors.append((variance * (len(groups) - 1) / len(groups)).sqrt())
-        value, error = torch.cat(values), torch.cat(errors)
+        total, groups = self._sum(), list(self._groups.values())
+        value, error = _jackknifed(total, groups)
         if len(groups) < 2:
-            error = torch.full_like(value, math.nan)
+            error.fill_(math.nan)
+        if self._room is None:
+            hsic = torch.stack(groups)
+        else:
+            hsic, self._given = self._room[: len(groups)], True
         return CKAEstimate(
             value,
             error,
             self.n_samples,
             self.n_batches,
-            torch.stack(groups),
+            hsic,
             tuple(self._group_samples.values()),
         )
+
+
+def _jackknifed(
+    total: Tensor,  # (L, L) float64, symmetric
+    groups: Sequence[Tensor],  # G of (L, L) float64, symmetric
+) -> tuple[Tensor, Tensor]:
+    """CKA (L, L) from the sum of all groups, and its standard error."""
+    own, count, size = total.diagonal(), len(groups), len(total)
+    left = [_near_one(own - group.diagonal()) for group in groups]
+    value, error = torch.empty_like(total), torch.empty_like(total)
+    step = max(1, _BLOCK // max(1, size))
+    memory = total.new_empty(4, step * size)
+    # A block of rows of the lower triangle after the other, in memory that stays in the cache.
+    for start in range(0, size, step):
+        rows, columns = slice(start, min(size, start + step)), slice(0, min(size, start + step))
+        cells = _ratio(total[rows, columns], own[rows], own[columns])
+        deviation, scale, mean, squares = memory[:, : cells.numel()].view(4, *cells.shape)
+        mean.zero_(), squares.zero_()
+        for group, (unit, rest) in zip(groups, left, strict=True):
+            # Deviations from the estimate, not the values themselves: their squares would cancel.
+            torch.sub(total[rows, columns], group[rows, columns], out=deviation)
+            deviation.mul_(unit[rows, None]).mul_(unit[columns])
+            torch.outer(rest[rows], rest[columns], out=scale)
+            deviation.div_(scale.sqrt_()).sub_(cells)
+            mean.add_(deviation, alpha=1 / count)
+            squares.addcmul_(deviation, deviation)
+        squares.addcmul_(mean, mean, value=-count).clamp_min_(0.0).mul_((count - 1) / count).sqrt_()
+        for whole, block in ((value, cells), (error, squares)):
+            whole[rows, columns] = block
+            whole[columns, rows] = block.mT
+    return value, error
 
 
 def without_each_group(
