@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,7 +48,13 @@ _HOMES = {
     "load": "comparison.result",
     "record": "comparison.record",
 }
-_ROOMS = {module.name for module in pkgutil.iter_modules(__path__) if module.ispkg}
+
+
+@functools.cache
+def _rooms() -> frozenset[str]:
+    import pkgutil  # here, as nothing else at the start of a command needs it
+
+    return frozenset(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
 
 
 def __getattr__(name: str) -> Any:
@@ -56,7 +62,7 @@ def __getattr__(name: str) -> Any:
         value: Any = importlib.import_module("repsim_fast._core.versions").own_version()
     elif name in _HOMES:
         value = getattr(importlib.import_module(f"repsim_fast.{_HOMES[name]}"), name)
-    elif name in _ROOMS:
+    elif name in _rooms():
         value = importlib.import_module(f"repsim_fast.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -65,4 +71,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_ROOMS})
+    return sorted({*globals(), *__all__, *_rooms()})

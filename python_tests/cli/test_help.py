@@ -76,7 +76,9 @@ def said(arguments: list[str], environment: dict[str, str], before: str = "") ->
     return done.stdout + done.stderr
 
 
-FORBIDDEN = "import sys; sys.modules.update(torch=None, numpy=None, scipy=None)"
+# What takes a noticeable part of the time in which help should be there.
+SLOW = dict.fromkeys(("torch", "numpy", "scipy", "tqdm"))
+FORBIDDEN = f"import sys; sys.modules.update({SLOW})"
 # Each command's help, then what may follow "--" after it, in one process.
 ALL_COMMANDS = """
 import os

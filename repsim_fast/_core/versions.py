@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 
 
 def own_version() -> str:
     """Version of the installed package; of a source tree that was never installed "unknown"."""
+    import importlib.metadata  # here, as it takes long and a command's help does not need it
+
     try:
         return importlib.metadata.version("repsim_fast")
     except importlib.metadata.PackageNotFoundError:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from tqdm import tqdm
 
 from repsim_fast._core.files import replacing
 from repsim_fast._core.locks import only_writer
@@ -194,6 +193,7 @@ def _certified(
 ) -> Certificates:
     """The certificates of all images, a few at a time for the progress bar's sake."""
     import torch
+    from tqdm import tqdm
 
     from repsim_fast.verification import Certificates
     from repsim_fast.verification import certify as certificates_of
