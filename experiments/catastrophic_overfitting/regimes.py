@@ -37,16 +37,21 @@ def regimes(betas: Sequence[float], collapsed: Sequence[bool]) -> Regimes:
     return Regimes(onset, end, tuple(map(bool, collapsed)))
 
 
-def collapse(along: Sequence[Mapping[str, Estimate]], n_classes: int) -> int | None:
-    """First of the measurements of a training from which on it is collapsed to the end.
+def is_robust(scores: Mapping[str, Estimate], n_classes: int) -> bool:
+    """Whether a network has learned something that holds against many steps."""
+    clean, robust = scores["clean"].value, scores["robust"].value
+    return clean >= 2 / n_classes and robust >= LEFT * clean
 
-    None of a training that does not end so, or was not robust just before.
+
+def collapse(along: Sequence[Mapping[str, Estimate]], n_classes: int) -> tuple[int, int] | None:
+    """The last robust measurement of a training before the first from which on it is collapsed to
+    the end; between them may lie some of a network that holds against nothing.
+
+    None of a training that does not end collapsed, or never was robust before.
     """
     gone = [is_collapsed(one, n_classes) for one in along]
     if not gone or not gone[-1]:
         return None
     first = next(i for i in range(len(gone)) if all(gone[i:]))
-    before = along[first - 1] if first else None
-    if before is None or before["robust"].value < LEFT * before["clean"].value:
-        return None
-    return first
+    before = [i for i in range(first) if is_robust(along[i], n_classes)]
+    return (before[-1], first) if before else None

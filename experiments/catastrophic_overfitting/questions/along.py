@@ -13,7 +13,7 @@ from ..regimes import collapse
 
 
 class Collapse(NamedTuple):
-    """Last epoch before, and the last one of the training."""
+    """Last robust epoch before, and the last one of the training."""
 
     before: int
     after: int
@@ -27,7 +27,7 @@ def scores_along(lab: OverfittingLab, recipe: Recipe) -> dict[int, dict[str, Est
 def where(scores: dict[int, dict[str, Estimate]], n_classes: int) -> Collapse | None:
     """Of a training that ends collapsed and was robust before; None of another."""
     at, epochs = collapse(list(scores.values()), n_classes), list(scores)
-    return None if not at else Collapse(epochs[at - 1], epochs[-1])
+    return None if at is None else Collapse(epochs[at[0]], epochs[-1])
 
 
 def of_seeds(lab: OverfittingLab) -> Sequence[tuple[int, Recipe]]:

@@ -55,11 +55,12 @@ def test_onset_and_end_lie_between_neighbours(collapsed, onset, end):
 @pytest.mark.parametrize(
     ("along", "at"),
     [
-        ([HEALTHY, HEALTHY, GONE, GONE], 2),
-        ([HEALTHY, GONE, HEALTHY, GONE], 3),  # and back in between
+        ([HEALTHY, HEALTHY, GONE, GONE], (1, 2)),
+        ([HEALTHY, GONE, HEALTHY, GONE], (2, 3)),  # and back in between
         ([HEALTHY, GONE, HEALTHY], None),
         ([GONE, GONE], None),  # from the beginning
-        ([HEALTHY, WEAK, GONE], None),  # had nothing to lose just before
+        ([HEALTHY, WEAK, GONE, GONE], (0, 2)),  # robustness is lost before one step seems to hold
+        ([UNTRAINED, WEAK, GONE], None),  # had nothing to lose
         ([], None),
     ],
 )
