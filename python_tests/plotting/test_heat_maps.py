@@ -194,3 +194,22 @@ def test_size_and_ends_of_the_scale() -> None:
     figure = draw(vmin=0.25, vmax=0.5, figsize=(5, 3))
     assert tuple(figure.get_size_inches()) == (5, 3)
     assert panels(figure)[0].images[0].get_clim() == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(("n_blocks", "every"), [(14, 1), (60, 2)])
+def test_blocks_of_a_transformer_stand_for_their_layers(n_blocks: int, every: int) -> None:
+    blocks = range(n_blocks)
+    names = [
+        f"bert.encoder.layer.{b}.{p}.LayerNorm" for b in blocks for p in ("attention", "output")
+    ]
+    size = len(names)
+    (ax,) = panels(draw(replace(a_map(size, size), rows=names, columns=names)))
+    wanted = [f"layer.{b}" for b in blocks[::every]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == wanted
+    assert [label.get_text() for label in ax.get_xticklabels()] == wanted
+
+
+def test_names_are_without_what_holds_all_layers() -> None:
+    names = [f"bert.encoder.layer.{k}" for k in range(5)]
+    (ax,) = panels(draw(replace(a_map(5, 5), rows=names, columns=names)))
+    assert [label.get_text() for label in ax.get_yticklabels()] == [f"layer.{k}" for k in range(5)]

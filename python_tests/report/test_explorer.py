@@ -157,6 +157,37 @@ def test_a_drag_zooms_and_the_labels_follow(opened: Tab, page: Path) -> None:
     opened.wait_for(f"{MAP}.layout.xaxis.ticktext.some((name) => name.includes('conv'))")
 
 
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    parts = ("attention.self.query", "attention.output.LayerNorm", "output.LayerNorm")
+    names = tuple(f"bert.encoder.layer.{block}.{part}" for block in range(30) for part in parts)
+    result = replace(make((90, 90)), layers=(names, names))
+    return write_report(tmp_path_factory.mktemp("transformer") / "report.html", result)
+
+
+def test_blocks_of_a_transformer_are_labels(tab: Tab, transformer: Path) -> None:
+    names = f"{MAP}.layout.xaxis.ticktext"
+    tab.open(transformer)
+    assert tab(names) == [f"layer.{block}" for block in range(30)]
+    tab.open(transformer, width=390, height=844)
+    assert tab(names) == [f"layer.{block}" for block in range(0, 30, 2)]
+
+
+@pytest.mark.parametrize(
+    ("width", "name"), [(390, "0…LayerNorm"), (1200, "layer.0…output.LayerNorm")]
+)
+def test_long_names_lose_whole_words(tab: Tab, transformer: Path, width: int, name: str) -> None:
+    tab.open(transformer, width=width, height=844)
+    tab(f"{MAP}.scrollIntoView({{block: 'center'}})")
+    left, bottom, wide, high = tab(
+        f"(() => {{ const r = {MAP}.querySelector('.heatmaplayer image').getBoundingClientRect();"
+        " return [r.left, r.bottom, r.width, r.height]; })()"
+    )
+    tab.drag((left + 1, bottom - 1), (left + wide * 0.1, bottom - high * 0.1))
+    tab.wait_for(f"{MAP}.layout.xaxis.ticktext.includes({name!r})")
+    assert tab(f"{MAP}.data[0].text[0][1]").count("bert.encoder.layer.0.attention.self.query") == 1
+
+
 def test_the_keyboard_goes_from_cell_to_cell(opened: Tab) -> None:
     grid = named(make((24, 24, 10))).between(0, 1)
     opened(f"{MAP}.focus()")

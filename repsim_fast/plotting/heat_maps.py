@@ -17,7 +17,7 @@ from matplotlib.colorbar import make_axes
 from matplotlib.figure import Figure
 
 from repsim_fast.plotting.sheet import Sheet, Sides, labels_that_fit
-from repsim_fast.plotting.stages import stages_by_name
+from repsim_fast.plotting.stages import names_without_containers, stages_by_name
 from repsim_fast.plotting.style import (
     Colours,
     NotebookFigure,
@@ -82,7 +82,8 @@ def plot_heat_maps(
     Rows run upwards and columns to the right. Values outside of the limits are not changed: they
     take the colour of the end of the scale, and the scale says how far they go. Cells without a
     value are grey. Along sides of more than 24 layers stand their stages where names tell them,
-    so that a figure is read at the width of a page.
+    the blocks of a transformer, so that a figure is read at the width of a page. Names are without
+    the modules that hold nearly all layers: "layer.0" of "bert.encoder.layer.0".
 
     Args:
         maps: What to draw.
@@ -142,7 +143,8 @@ def _sides(maps: Sequence[HeatMap]) -> tuple[list[Sides], bool]:
     staged = bool(long) and all(stages[side] for side in long)
 
     def written(side: Sequence[str]) -> Sequence[str]:
-        return (stages[tuple(side)] if staged else None) or side
+        found = (stages[tuple(side)] if staged else None) or names_without_containers(side)
+        return [plain(name) for name in found]
 
     return [Sides(written(one.rows), written(one.columns)) for one in maps], staged
 
@@ -195,11 +197,9 @@ def _error(one: HeatMap) -> Matrix:
 
 
 def _plain(one: HeatMap) -> HeatMap:
-    """The map with names that are no formulas."""
+    """The map with texts that are no formulas; names of layers become so where they are drawn."""
     return replace(
         one,
-        rows=[plain(name) for name in one.rows],
-        columns=[plain(name) for name in one.columns],
         row_label=plain(one.row_label),
         column_label=plain(one.column_label),
         title=plain(one.title),
@@ -285,17 +285,21 @@ def _write_stages(
     place = ax.get_window_extent()
     pixels = (place.width if axis is ax.xaxis else place.height) / len(names)
     line = ax.axvline if axis is ax.xaxis else ax.axhline
-    ticks, start, end_of_last = [], 0, -np.inf
+    needed = 1.1 * size * _figure_of(ax).dpi / 72 / pixels
+    runs: list[tuple[int, float, str]] = []
+    start = 0
     for name, run in groupby(names):
-        stop = start + len(list(run))
-        middle, needed = (start + stop - 1) / 2, size * _figure_of(ax).dpi / 72
-        if middle - end_of_last > 1.1 * needed / pixels:
-            ticks.append((middle, name))
-            end_of_last = middle
+        length = len(list(run))
+        runs.append((length, start + (length - 1) / 2, name))
         if start:
             line(start - 0.5, color=colours.background, linewidth=0.6)
-        start = stop
-    axis.set_ticks([at for at, _ in ticks], [name for _, name in ticks], fontsize=size)
+        start += length
+    ticks: dict[float, str] = {}
+    # The large ones first: all blocks or every k-th, a stem where it has room beside them.
+    for _, middle, name in sorted(runs, key=lambda run: -run[0]):
+        if all(abs(middle - other) > needed for other in ticks):
+            ticks[middle] = name
+    axis.set_ticks(sorted(ticks), [ticks[at] for at in sorted(ticks)], fontsize=size)
 
 
 def _colour_bar(

@@ -14,7 +14,7 @@ from repsim_fast.analysis.estimates import student_interval
 from repsim_fast.comparison.grid import Grid, is_distance, measure_title
 from repsim_fast.comparison.overview import along_depth, by_distance
 from repsim_fast.comparison.result import SimilarityResult
-from repsim_fast.plotting import stages_by_name
+from repsim_fast.plotting import names_without_containers, stages_by_name
 from repsim_fast.report.cells import Cells
 from repsim_fast.report.library import packed
 
@@ -49,6 +49,7 @@ def _described(heading: str, result: SimilarityResult, cells: Cells) -> dict[str
         "limits": [0.0, _largest(result) if distance else 1.0],
         "models": list(result.models),
         "layers": [list(layers) for layers in result.layers],
+        "short": [names_without_containers(layers) for layers in result.layers],
         "stages": [stages_by_name(layers) for layers in result.layers],
         "size": len(result.value),
         "fields": {name: cells.add(matrix) for name, matrix in known.items()},

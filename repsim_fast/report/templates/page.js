@@ -68,9 +68,20 @@
   const number = (value, digits = 3) => (Number.isFinite(value) ? value.toFixed(digits) : "none");
   // What plotly shows of a name is text: it knows a few tags and entities.
   const plain = (name) => String(name).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/[\n\r]/g, " ");
+  /** A name of at most so many letters: whole words of its path, the number of its block first. */
   function short(name, length) {
+    if (name.length <= length) return name;
+    const parts = name.split(".");
+    const block = parts.findIndex((part) => /\d/.test(part));
+    const heads = block < 0 ? [""] : [parts.slice(0, block + 1).join("."), parts[block], ""];
+    for (const head of heads) {
+      for (let k = Math.max(block, 0) + 1; k < parts.length; k++) {
+        const words = `${head}…${parts.slice(k).join(".")}`;
+        if (words.length <= length) return words;
+      }
+    }
     const half = Math.floor((length - 1) / 2);
-    return name.length <= length ? name : `${name.slice(0, half)}…${name.slice(-half)}`;
+    return `${name.slice(0, half)}…${name.slice(-half)}`;
   }
   const what = () => {
     const { measure } = state.result;
@@ -127,15 +138,18 @@
     const at = [];
     const labels = [];
     if (crowded && stages) {
+      const runs = [];
       for (let k = low; k <= high; ) {
         let end = k;
         while (end < high && stages[numbers[end + 1]] === stages[numbers[k]]) end++;
-        const size = ((end - k + 1) * pixels) / count;
-        if (size >= LINE || !at.length) {
-          at.push((k + end) / 2);
-          labels.push(plain(short(stages[numbers[k]], longest)));
-        }
+        runs.push({ middle: (k + end) / 2, size: end - k, name: stages[numbers[k]] });
         k = end + 1;
+      }
+      // The large ones first: all blocks or every k-th, a stem where it has room beside them.
+      for (const { middle, name } of runs.sort((a, b) => b.size - a.size)) {
+        if (at.some((other) => (Math.abs(other - middle) * pixels) / count < LINE)) continue;
+        at.push(middle);
+        labels.push(plain(short(name, longest)));
       }
     } else {
       for (let k = low; k <= high; k += every) {
@@ -157,8 +171,8 @@
     const { rows, columns } = view;
     const pixels = { x: $("map").clientWidth * 0.7, y: view.height * 0.8 };
     const crowded = ["x", "y"].some((axis) => (ranges[axis][1] - ranges[axis][0]) * LINE > pixels[axis]);
-    const x = ticks(columns, result.layers[column], result.stages[column], ranges.x, pixels.x, crowded);
-    const y = ticks(rows, result.layers[row], result.stages[row], ranges.y, pixels.y, crowded);
+    const x = ticks(columns, result.short[column], result.stages[column], ranges.x, pixels.x, crowded);
+    const y = ticks(rows, result.short[row], result.stages[row], ranges.y, pixels.y, crowded);
     return { x, y };
   }
 
