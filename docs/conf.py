@@ -24,7 +24,7 @@ html_theme = "furo"
 html_title = "repsim_fast"
 html_show_copyright = False
 html_static_path = ["_static"]
-html_css_files = ["notebooks.css"]
+html_css_files = ["notebooks.css", "figures.css"]
 
 # The pages are written for a repository's browser: headings are what links go to.
 myst_heading_anchors = 3
