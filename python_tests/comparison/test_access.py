@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,32 @@ def test_pairs_as_a_table() -> None:
     np.testing.assert_array_equal(same["low"], grid.interval()[0].diagonal())
     with pytest.raises(ValueError, match="as many rows as columns"):
         make((3, 2))["a", "b"].pairs(same_layer=True)
+
+
+def test_the_most_similar_pairs_of_all_models() -> None:
+    pandas = pytest.importorskip("pandas", reason="data frames are optional")
+    made = make((3, 2, 3))
+    value = made.value.copy()
+    value[0, 3] = value[3, 0] = np.nan
+    result = replace(made, value=value, chance=np.full_like(value, 0.1))
+    every = result.to_dataframe()
+    between = every[(every["model_a"] < every["model_b"]) & every["value"].notna()]
+    wanted = between.sort_values("value", ascending=False, ignore_index=True)
+    assert len(wanted) == 3 * 2 + 3 * 3 + 2 * 3 - 1
+    pandas.testing.assert_frame_equal(result.pairs(k=100), wanted)
+    pandas.testing.assert_frame_equal(result.pairs(k=4), wanted[:4])
+    first = result.pairs(k=1).iloc[0]
+    cell = result[first["model_a"], first["model_b"]][first["layer_a"], first["layer_b"]]
+    assert (cell.value, cell.standard_error) == (first["value"], first["standard_error"])
+    nearest = replace(result, measure="procrustes_distance").pairs(k=3)
+    assert list(nearest["value"]) == list(wanted["value"][:-4:-1])
+    assert len(make((3,)).pairs()) == 0
+
+
+@pytest.mark.parametrize(("k", "error"), [(0, ValueError), (-1, ValueError), (2.0, TypeError)])
+def test_how_many_pairs_is_checked(k: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="k must be"):
+        make().pairs(k=k)
 
 
 def test_notebooks_show_text_and_picture() -> None:

@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from repsim_fast._core.checks import check_whole
 from repsim_fast._core.extras import extra
 from repsim_fast._core.files import replacing
 from repsim_fast._core.suggestions import among
@@ -27,6 +28,7 @@ from repsim_fast.comparison.grid import (
     Number,
     error_of,
     interval_of,
+    is_distance,
     plot_grids,
 )
 from repsim_fast.comparison.models_matrix import ModelsMatrix, Summary, models_matrix
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["SimilarityResult", "load"]
+
+Indices: TypeAlias = npt.NDArray[np.int64]
 
 # Settings that change values: results that differ in them are not of one comparison.
 _OF_VALUES = (
@@ -617,7 +621,45 @@ class SimilarityResult:
             ImportError: pandas is missing, which ``to_csv`` does without.
         """
         pandas = extra("pandas", of="tables", purpose="to_dataframe()")
-        table: pd.DataFrame = pandas.DataFrame(self._table())
+        table: pd.DataFrame = pandas.DataFrame(self._table(*self._all_pairs()))
+        return table
+
+    def pairs(self, k: int = 10) -> pd.DataFrame:
+        """A table of the ``k`` most similar pairs of layers of different models, the most alike
+        first.
+
+        Each pair is there once, of the model before the other; pairs without a value are not there.
+        The best of many pairs are larger by chance than they should be: their errors and intervals
+        are those of single pairs.
+
+        Args:
+            k: Rows at most, at least 1.
+
+        Returns:
+            Columns as of :meth:`to_dataframe`: model_a, layer_a, model_b, layer_b, value,
+            standard_error, chance, low and high.
+
+        Raises:
+            ImportError: pandas is missing.
+            TypeError, ValueError: ``k`` is no whole number of at least 1.
+
+        Example:
+            >>> import torch
+            >>> from repsim_fast import compare
+            >>> models = {f"net {i}": torch.nn.Linear(9, 4) for i in range(3)}
+            >>> result = compare(models, torch.randn(64, 9), batch_size=16)
+            >>> result.pairs(k=2)[["model_a", "layer_a", "model_b", "layer_b"]].shape
+            (2, 4)
+        """
+        check_whole(k=k)
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        pandas = extra("pandas", of="tables", purpose="pairs()")
+        model = np.repeat(np.arange(len(self.models)), [len(names) for names in self.layers])
+        i, j = np.nonzero((model[:, None] < model) & ~np.isnan(self.value))
+        values = self.value[i, j]
+        order = np.argsort(values if is_distance(self.measure) else -values, kind="stable")[:k]
+        table: pd.DataFrame = pandas.DataFrame(self._table(i[order], j[order]))
         return table
 
     def to_xarray(self) -> xarray.Dataset:
@@ -660,7 +702,7 @@ class SimilarityResult:
         Raises:
             OSError: The file cannot be written.
         """
-        table = self._table()
+        table = self._table(*self._all_pairs())
         columns = [_cells(column) for column in table.values()]
         with replacing(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -668,22 +710,27 @@ class SimilarityResult:
             writer.writerows(zip(*columns, strict=True))
         return Path(path)
 
-    def _table(self) -> dict[str, npt.NDArray[Any]]:
-        """One entry for each ordered pair of layers, by column."""
+    def _all_pairs(self) -> tuple[Indices, Indices]:
+        """Of all ordered pairs of layers the number of each one, over all models."""
+        numbers = np.arange(len(self.value))
+        return np.repeat(numbers, len(numbers)), np.tile(numbers, len(numbers))
+
+    def _table(self, a: Indices, b: Indices) -> dict[str, npt.NDArray[Any]]:
+        """One entry for each pair of layers, given by their numbers over all models, by column."""
         model = np.repeat(np.array(self.models, dtype=object), [len(ls) for ls in self.layers])
         layer = np.array([name for names in self.layers for name in names], dtype=object)
-        size = len(layer)
-        low, high = student_interval(self.value, self.standard_error, len(self.group_samples))
+        value, error = self.value[a, b], self.standard_error[a, b]
+        low, high = student_interval(value, error, len(self.group_samples))
         return {
-            "model_a": np.repeat(model, size),
-            "layer_a": np.repeat(layer, size),
-            "model_b": np.tile(model, size),
-            "layer_b": np.tile(layer, size),
-            "value": self.value.ravel(),
-            "standard_error": self.standard_error.ravel(),
-            "chance": np.full(size * size, np.nan) if self.chance is None else self.chance.ravel(),
-            "low": low.ravel(),
-            "high": high.ravel(),
+            "model_a": model[a],
+            "layer_a": layer[a],
+            "model_b": model[b],
+            "layer_b": layer[b],
+            "value": value,
+            "standard_error": error,
+            "chance": np.full(len(a), np.nan) if self.chance is None else self.chance[a, b],
+            "low": low,
+            "high": high,
         }
 
     def plot(
