@@ -33,7 +33,7 @@ def test_the_first_process_writes_the_result_of_one(run: Run, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert output.count("comparing resnet-8") == 1, output
     assert output.count("2 processes") == 1, output
-    assert output.count("images in") == 1, output
+    assert output.count("samples in") == 1, output
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
     alone, shared = load_folder(one), load_folder(two)
     np.testing.assert_allclose(shared.value, alone.value, rtol=0, atol=1e-6)
