@@ -159,6 +159,8 @@ def without(name: str, *cured: str) -> Callable[[Findings, Preset], Judged]:
 
 
 def changes(q: Findings, preset: Preset) -> Judged:
+    if q["controls that collapse"]:
+        raise NotTestable("without the feature the training collapses as well: no control")
     return _across(q, q["change"]["collapse minus control"], t.CHANGED)
 
 

@@ -14,6 +14,7 @@ from repsim_fast.analysis.estimates import Array, Estimate, mean_over_seeds, ove
 
 from ..overfitting_lab import OverfittingLab
 from ..recipes import Recipe
+from ..regimes import is_collapsed
 from .along import of_seeds, scores_along, where
 
 COLLAPSE, CONTROL = ("before", "after"), ("control before", "control after")
@@ -87,6 +88,7 @@ def run(lab: OverfittingLab, report: Report) -> dict[str, Any]:
         "collapsed": bool(gone),
         "networks that collapse": len(gone),
         "networks": len(every),
+        "controls that collapse": sum(_control_collapses(lab, one) for one in shown),
         "epochs": {f"seed {one.seed}": one.epochs for one in shown},
         "change": {
             "collapse": mean(_change, COLLAPSE),
@@ -125,6 +127,11 @@ def _of_seed(lab: OverfittingLab, seed: int, recipe: Recipe) -> _Seed:
     units = {name: lab.units(*view, beta) for name, view in views.items()}
     grids = lab.compare_on(beta, views)
     return _Seed(seed, (before, after), found is not None, views, grids, units)
+
+
+def _control_collapses(lab: OverfittingLab, one: _Seed) -> bool:
+    recipe, _ = one.views["control after"]
+    return is_collapsed(lab.scores(recipe), len(lab.carriers))
 
 
 def _units(shown: Sequence[_Seed], kind: str) -> dict[str, dict[str, Estimate]]:

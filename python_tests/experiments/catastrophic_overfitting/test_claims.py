@@ -133,11 +133,13 @@ def test_interventions_need_a_collapse_to_be_rid_of():
 
 def test_changes_need_a_collapse():
     change = {"collapse minus control": number(0.2), "last block minus first": number(0.05)}
-    found = {"collapsed": True, "change": change}
+    found = {"collapsed": True, "controls that collapse": 0, "change": change}
     assert judges.changes(found, PRESET)[1]
     assert not judges.deeper(found, PRESET)[1]
     with pytest.raises(NotTestable):
         judges.changes({**found, "collapsed": False}, PRESET)
+    with pytest.raises(NotTestable, match="no control"):
+        judges.changes({**found, "controls that collapse": 1}, PRESET)
 
 
 def test_claims_are_of_questions_that_exist():
