@@ -32,7 +32,7 @@ class Card:
         recipe: How it was trained.
         seconds: Of its training, all epochs.
         commit: Which finished the training, empty where it is not known.
-        machine: Which finished the training.
+        machine: Which finished the training, likewise.
         history: What was measured in each epoch.
         measured: What was measured since, by name and settings: ``{"settings", "value"}``.
     """

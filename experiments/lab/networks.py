@@ -30,6 +30,7 @@ from .record import LAB, commit, machine
 R = TypeVar("R", bound=Recipe)
 
 LATE = "the time is over"
+_RESUME = "resume.safetensors"
 _PAUSE = 1.0  # seconds between looks at what another process trains
 
 
@@ -73,14 +74,15 @@ class Networks(Generic[R]):
         """The network after an epoch that the recipe keeps, or the trained one.
 
         Where its weights are not here they are trained anew; what was measured of others, which
-        may have been trained on another machine, then counts no more.
+        may have been trained on another machine, counts until that training ends and no longer.
         """
         whole = epoch is None or epoch == recipe.epochs
         name = "last.safetensors" if whole else _kept(int(epoch or 0))
         path = self.folder / recipe.name / name
-        if not path.exists():
-            self._card_of(recipe).unlink(missing_ok=True)
-        self.train(recipe)
+        if path.exists() and not self._is_resumable(recipe):
+            self.train(recipe)
+        else:
+            self.used[recipe.name] = self._train_here(recipe)
         model, _ = models.load_checkpoint(path)
         return model.to(self.device)
 
@@ -110,35 +112,46 @@ class Networks(Generic[R]):
         """Train, or go on training, unless it is done already; gives what is known of it."""
         path = self._card_of(recipe)
         card = cards.read(path)
+        if card is None and path.exists() and self._has_weights(recipe):  # a damaged one
+            card = self._describe(recipe, by="", where="")
         if card is None:
-            self._check_time(f"before {recipe.name}")
-            folder = self.folder / recipe.name
-            if not self._finished(folder, path):
-                write_text(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
-                history = self._trained(recipe, folder)
-                if history.stopped == LATE:
-                    done_epochs = f"{len(history)} of {recipe.epochs} epochs"
-                    raise OutOfTime(f"stopped after {done_epochs} of {recipe.name}")
-                self.trained += 1
-            card = self._describe(recipe, folder)
-            # First: were it the other way round, a kill in between would train all anew.
-            card.write(path)
-            (folder / "resume.safetensors").unlink(missing_ok=True)
-            card = cards.read(path) or card  # as rounded, so that a resumed run has the same digits
+            card = self._train_here(recipe)
         self.used[recipe.name] = card
         return card
 
-    def _finished(self, folder: Path, card: Path) -> bool:
-        """Whether the training ended, of a network whose card was damaged."""
-        resumable = (folder / "resume.safetensors").exists()
-        return card.exists() and (folder / "last.safetensors").exists() and not resumable
+    def _train_here(self, recipe: R) -> Card:
+        """Train, or go on training; the card of another network of this recipe is there until the
+        end, then it is this one's."""
+        self._check_time(f"before {recipe.name}")
+        folder = self.folder / recipe.name
+        write_text(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
+        history = self._trained(recipe, folder)
+        if history.stopped == LATE:
+            done_epochs = f"{len(history)} of {recipe.epochs} epochs"
+            raise OutOfTime(f"stopped after {done_epochs} of {recipe.name}")
+        self.trained += 1
+        where = machine(mixed_precision(recipe.autocast, self.device))
+        # First: were it the other way round, a kill in between would train all anew.
+        card = self._describe(recipe, by=commit(LAB.parent), where=where)
+        (folder / _RESUME).unlink(missing_ok=True)
+        return card
 
-    def _describe(self, recipe: R, folder: Path) -> Card:
-        lines = (folder / "log.jsonl").read_text().splitlines()
+    def _describe(self, recipe: R, *, by: str, where: str) -> Card:
+        """Write the card of trained weights: by a commit, where, both empty if not known."""
+        lines = (self.folder / recipe.name / "log.jsonl").read_text().splitlines()
         history = [json.loads(line) for line in lines]
         seconds = sum(line["seconds"] for line in history)
-        where = machine(mixed_precision(recipe.autocast, self.device))
-        return Card(dataclasses.asdict(recipe), seconds, commit(LAB.parent), where, history)
+        card = Card(dataclasses.asdict(recipe), seconds, by, where, history)
+        card.write(path := self._card_of(recipe))
+        return cards.read(path) or card  # as rounded, so that a resumed run has the same digits
+
+    def _has_weights(self, recipe: Recipe) -> bool:
+        last = self.folder / recipe.name / "last.safetensors"
+        return last.exists() and not self._is_resumable(recipe)
+
+    def _is_resumable(self, recipe: Recipe) -> bool:
+        """Whether a training has begun and not ended."""
+        return (self.folder / recipe.name / _RESUME).exists()
 
     def _card_of(self, recipe: Recipe) -> Path:
         if self.cards is None:

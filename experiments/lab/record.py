@@ -65,7 +65,7 @@ class Record:
         """
         time = datetime.now(timezone.utc).isoformat(timespec="seconds")
         here = {"time": time, "machine": self.machine, "versions": _versions()}
-        trained_on = sorted({card.machine for card in networks.values()})
+        trained_on = sorted({card.machine or "an unknown machine" for card in networks.values()})
         self.questions[question] = {**here, "trained_on": trained_on, **figures}
         self.questions = dict(sorted(self.questions.items()))
         seconds = {name: card.seconds for name, card in networks.items()}
