@@ -388,6 +388,20 @@ def test_factories_take_what_a_lightning_checkpoint_says(tmp_path: Path, name: s
     assert torch.equal(found(x), net(x))
 
 
+def test_classes_that_are_asked_for_go_before_those_of_a_checkpoint(tmp_path: Path):
+    """What was asked for is refused where it does not fit, never passed over."""
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\ndef net(num_classes=3): return nn.Linear(7, num_classes)\n"
+    )
+    state = torch.nn.Linear(7, 4).state_dict()
+    content = {"state_dict": state, "hyper_parameters": {"num_classes": 4}}
+    torch.save(content, tmp_path / "run.ckpt")
+    name = f"{tmp_path}/own.py:net={tmp_path}/run.ckpt"
+    assert models.load(name)(torch.rand(2, 7)).shape == (2, 4)
+    with pytest.raises(ValueError, match="the weights do not fit"):
+        models.load(name, num_classes=5)
+
+
 def test_no_such_file_of_code():
     with pytest.raises(FileNotFoundError, match="no Python file"):
         models.load("nothing.py:net")

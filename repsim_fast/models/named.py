@@ -21,7 +21,7 @@ from .huggingface import load_huggingface
 from .normalized import normalized
 from .pretrained import load_pretrained
 from .registry import available, build
-from .state_files import PICKLED, SAFE, States, read_settings, read_states
+from .state_files import PICKLED, SAFE, States, read_states
 from .wide_resnet import WideResNet, from_published
 
 SUFFIXES = (SAFE, *PICKLED)
@@ -185,7 +185,7 @@ def _opened(
 def _checkpoint(path: str) -> tuple[nn.Module, dict[str, Any]]:
     if path.endswith(SAFE) and has_header(path):
         return load_checkpoint(path)
-    states = read_states(path)
+    states, _ = read_states(path)
     where, state = max(states.items(), key=lambda item: len(item[1]))
     some = ", ".join(f"{n} {tuple(x.shape)}" for n, x in list(state.items())[:3])
     raise ValueError(
@@ -206,10 +206,10 @@ def _from_file(
     if key is None and not Path(file).is_file():
         path, _, label = file.partition("#")
         key = label or None
-    states = read_states(path)
-    settings = read_settings(path) if _is_own(architecture) else {}
+    states, settings = read_states(path)
     what = f"{path} for {architecture}"
     asked = {"num_classes": num_classes, "in_channels": in_channels}
+    settings = {**settings, **{name: n for name, n in asked.items() if n is not None}}
     counts: Mapping[str, int] = {
         "num_classes": num_classes or _CLASSES,
         "in_channels": in_channels or 3,
@@ -224,6 +224,7 @@ def _from_file(
             raise
         counts = other
         classes, channels = counts["num_classes"], counts["in_channels"]
+        settings = {**settings, **counts}
         model = _architecture(architecture, classes, channels, 0, settings=settings)
         found = _fitted(states, model, architecture, what, key, rename)
     return model, _about_file(architecture, path, found, model, counts)

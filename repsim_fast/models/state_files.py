@@ -37,8 +37,10 @@ States = Mapping[str, Mapping[str, Tensor]]
 """State dicts by where they lie in a file, keys with "/" between them; "" is the whole file."""
 
 
-def read_states(path: str | os.PathLike[str]) -> States:
-    """All mappings from names to tensors in a file, on the CPU.
+def read_states(path: str | os.PathLike[str]) -> tuple[States, Mapping[str, Any]]:
+    """All mappings from names to tensors in a file, on the CPU, and what the network was made with,
+    where the file says so: Lightning's ``hyper_parameters``, as ``save_hyperparameters()`` keeps
+    them.
 
     Args:
         path: A safetensors file, or one that ``torch.save`` wrote, which is read with
@@ -52,7 +54,7 @@ def read_states(path: str | os.PathLike[str]) -> States:
         raise FileNotFoundError(f"no file of weights {os.fspath(path)!r}")
     _check_no_pointer(path)
     if Path(path).suffix == SAFE:
-        return {"": read_tensors(path)[1]}
+        return {"": read_tensors(path)[1]}, {}
     content = _unpickled(path)
     if not isinstance(content, Mapping):
         raise ValueError(
@@ -64,7 +66,8 @@ def read_states(path: str | os.PathLike[str]) -> States:
             f"{os.fspath(path)} holds no weights by name; it has "
             f"{', '.join(map(repr, list(content)[:8])) or 'nothing'}"
         )
-    return found
+    settings = content.get("hyper_parameters")
+    return found, settings if isinstance(settings, Mapping) else {}
 
 
 def _check_no_pointer(path: str | os.PathLike[str]) -> None:
@@ -75,18 +78,6 @@ def _check_no_pointer(path: str | os.PathLike[str]) -> None:
                 f"{os.fspath(path)} is a pointer of Git LFS, without the weights: `git lfs pull` "
                 "in its repository fetches them"
             )
-
-
-def read_settings(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """What a network was made with, where a checkpoint says so: Lightning's ``hyper_parameters``,
-    as ``save_hyperparameters()`` keeps them; empty otherwise.
-
-    Args:
-        path: As for :func:`read_states`, which has read it.
-    """
-    content = {} if Path(path).suffix == SAFE else _unpickled(path)
-    found = content.get("hyper_parameters") if isinstance(content, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
 
 
 def _unpickled(path: str | os.PathLike[str]) -> Any:
