@@ -26,7 +26,7 @@ class Pair(NamedTuple):
         lambda i: (torch.full((3, 2), float(i)), i),
         lambda i: Pair(np.full((2,), i), 0.5 * i),
         lambda i: {"x": torch.tensor(i), "y": {"z": [torch.ones(2) * i, torch.zeros(1)]}},
-        lambda i: (np.float32(i), np.int64(i), True),
+        lambda i: (np.float32(i), np.int64(i), True, np.bool_(i % 2)),
         lambda i: (0.5 * i, i),
         lambda i: {"text": f"cat {i}", "n": i},
     ],
