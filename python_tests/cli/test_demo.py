@@ -16,9 +16,8 @@ from repsim_fast.models import load_checkpoint
 def test_robust_network_holds_where_the_standard_one_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shorter training than the command's, on half of the digits, by and for fewer steps."""
+    """A shorter training than the command's, on half of the digits, by fewer steps."""
     monkeypatch.setattr("repsim_fast.cli.demo_run.TRAIN_STEPS", 5)
-    monkeypatch.setattr("repsim_fast.cli.demo_run.TEST_STEPS", 10)
     lines: list[str] = []
     threads = torch.get_num_threads()
     found = run_demo(tmp_path, epochs=8, limit=600, say=lines.append)

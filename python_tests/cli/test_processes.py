@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -13,7 +16,6 @@ import torch
 
 from python_tests.support.commands import Run
 from python_tests.support.forked import Forked
-from python_tests.support.torchrun import torchrun
 from repsim_fast import Recording
 from repsim_fast.report.folder import load_folder
 
@@ -28,9 +30,8 @@ COMMAND += ["--batch-size", "8", "--layers", "stage3*", "--device", "cpu"]
 def test_the_first_process_writes_the_result_of_one(run: Run, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     assert run(*COMMAND, "--out", one).exit_code == 0
-    done = torchrun("repsim_fast", *COMMAND, "--out", two)
-    output = done.stdout
-    assert done.returncode == 0, done.stderr
+    code, output, errors = _launched(*COMMAND, "--out", two)
+    assert code == 0, errors
     assert output.count("comparing resnet-8") == 1, output
     assert output.count("2 processes") == 1, output
     assert output.count("samples in") == 1, output
@@ -116,3 +117,22 @@ def _together(*arguments: str | Path, before: str = "") -> list[CompletedProcess
     finally:
         for one in running:
             one.end()
+
+
+def _launched(*arguments: str | Path) -> tuple[int, str, str]:
+    """By torchrun itself, as users start it, in processes that import all by themselves."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "repsim_fast"]
+    process = subprocess.Popen(
+        [*command, *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=200)
+    finally:
+        process.terminate()  # torchrun then ends its workers, which it does not when it is killed
+        process.wait(timeout=30)
+    return process.returncode, output, errors

@@ -16,10 +16,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 def work(program, *arguments):
     sys.argv = [program, *arguments]
-    if program.endswith(".py"):
-        runpy.run_path(program, run_name="__main__")
-    else:
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    runpy.run_path(program, run_name="__main__")
 
 config = LaunchConfig(
     min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="tests", rdzv_backend="c10d",
@@ -29,6 +26,6 @@ elastic_launch(config, work)(*sys.argv[1:])
 """
 
 
-def torchrun(program: str | Path, *arguments: object) -> CompletedProcess[str]:
-    """A script, or a module by its name, in two processes with what torchrun tells them."""
-    return run_python(_AGENT, program, *arguments)
+def torchrun(script: Path, *arguments: object) -> CompletedProcess[str]:
+    """A script in two processes with what torchrun tells them."""
+    return run_python(_AGENT, script, *arguments)
