@@ -17,8 +17,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 _Environment = Mapping[str, str]
-# What is not installed is left out. scikit-learn brings SciPy, and pandas where that is.
-_IMPORTED = ["numpy", "torch", "sklearn.datasets", "matplotlib.figure", "typer", "rich.console"]
+# What is not installed is left out.
+_IMPORTED = ["numpy", "torch", "scipy.special", "matplotlib.figure", "typer", "rich.console"]
 
 
 @cache

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
+
+from repsim_fast import data
 
 Pair = tuple[Tensor, Tensor]
 
@@ -15,9 +18,9 @@ Pair = tuple[Tensor, Tensor]
 @pytest.fixture(scope="session")
 def digits() -> tuple[Pair, Pair]:
     """1,400 training and 397 test images, 8 x 8, in [0, 1]."""
-    held = load_digits()
-    images = torch.tensor(held.images / 16, dtype=torch.float32).unsqueeze(1)
-    labels = torch.tensor(held.target)
+    with np.load(Path(data.__file__).with_name("digits.npz")) as held:
+        images = torch.tensor(held["images"] / 16, dtype=torch.float32).unsqueeze(1)
+        labels = torch.tensor(held["labels"], dtype=torch.int64)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     first, rest = order[:1400], order[1400:]
     return (images[first], labels[first]), (images[rest], labels[rest])

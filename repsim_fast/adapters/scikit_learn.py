@@ -11,7 +11,7 @@ from repsim_fast._core.extras import extra
 
 __all__ = ["ShapeMetric"]
 
-_Estimator: Any = extra("sklearn.base", of="digits", purpose="adapters.scikit_learn").BaseEstimator
+_Estimator: Any = extra("sklearn.base", of="sklearn", purpose="adapters.scikit_learn").BaseEstimator
 Matrix = npt.NDArray[np.float64]
 
 

@@ -24,7 +24,7 @@ def demo(
     """Train a standard and a robust network on handwritten digits and compare them.
 
     Takes about a minute on one core and needs no data, network or GPU: the digits (1,797 images of
-    8 x 8 pixels) come with scikit-learn. Prints accuracies and similarities; heat maps and a
+    8 x 8 pixels) come with the package. Prints accuracies and similarities; heat maps and a
     report that explains them are in the folder.
 
     \b

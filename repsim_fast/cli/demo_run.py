@@ -1,6 +1,6 @@
 """The main job on images that need no download: what does robust training change inside a network?
 
-A standard and a robust network are trained on scikit-learn's handwritten digits and compared layer
+A standard and a robust network are trained on handwritten digits and compared layer
 by layer. Seeded, and with a fixed number of threads, so that one machine gives one result.
 """
 

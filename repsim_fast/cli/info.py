@@ -27,7 +27,7 @@ _OPTIONAL = {
 _PACKAGES = ("torch", "numpy", "safetensors", "pyarrow", "scikit-learn", "matplotlib", "pandas")
 _INSTALL = {
     "pyarrow": '"repsim_fast[parquet]"',
-    "scikit-learn": '"repsim_fast[digits]"',
+    "scikit-learn": '"repsim_fast[sklearn]"',
     "pandas": '"repsim_fast[tables]"',
 }
 

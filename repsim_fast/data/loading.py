@@ -28,7 +28,7 @@ def load(
 
     Args:
         spec: where the images are:
-            "digits": scikit-learn's embedded handwritten digits, 1x8x8, with a fixed split;
+            "digits": embedded handwritten digits, 1x8x8, with a fixed split;
             a path: parquet files as on the Hugging Face hub, either a folder with train-* and
             test-* (or validation-*) files or one file; grey images become RGB;
             "cifar10:PATH": the folder torchvision downloads (cifar-10-batches-py or its parent);
