@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -702,12 +703,18 @@ class SimilarityResult:
         Raises:
             OSError: The file cannot be written.
         """
-        table = self._table(*self._all_pairs())
-        columns = [_cells(column) for column in table.values()]
+        every = np.arange(len(self.value))
+        layers = list(map(_cells, *self._names(every)))
         with replacing(path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(table)
-            writer.writerows(zip(*columns, strict=True))
+            file.write(",".join(self._table(every[:0], every[:0])) + "\n")
+            # Thousands of layers have millions of pairs: one layer with all others at a time.
+            for number, layer in enumerate(layers):
+                numbers = np.column_stack(list(self._numbers(number, every).values())).tolist()
+                rows = (
+                    ",".join([layer, other, *map(_cell, row)])
+                    for other, row in zip(layers, numbers, strict=True)
+                )
+                file.writelines(f"{row}\n" for row in rows)
         return Path(path)
 
     def _all_pairs(self) -> tuple[Indices, Indices]:
@@ -717,21 +724,22 @@ class SimilarityResult:
 
     def _table(self, a: Indices, b: Indices) -> dict[str, npt.NDArray[Any]]:
         """One entry for each pair of layers, given by their numbers over all models, by column."""
+        of_a, of_b = self._names(a), self._names(b)
+        names = {"model_a": of_a[0], "layer_a": of_a[1], "model_b": of_b[0], "layer_b": of_b[1]}
+        return {**names, **self._numbers(a, b)}
+
+    def _names(self, numbers: Indices) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Model and name of each layer, given by its number over all models."""
         model = np.repeat(np.array(self.models, dtype=object), [len(ls) for ls in self.layers])
         layer = np.array([name for names in self.layers for name in names], dtype=object)
+        return model[numbers], layer[numbers]
+
+    def _numbers(self, a: Indices | int, b: Indices) -> dict[str, npt.NDArray[Any]]:
+        """What is known of each pair of layers, by column."""
         value, error = self.value[a, b], self.standard_error[a, b]
         low, high = student_interval(value, error, len(self.group_samples))
-        return {
-            "model_a": model[a],
-            "layer_a": layer[a],
-            "model_b": model[b],
-            "layer_b": layer[b],
-            "value": value,
-            "standard_error": error,
-            "chance": np.full(len(a), np.nan) if self.chance is None else self.chance[a, b],
-            "low": low,
-            "high": high,
-        }
+        chance = np.full(value.shape, np.nan) if self.chance is None else self.chance[a, b]
+        return {"value": value, "standard_error": error, "chance": chance, "low": low, "high": high}
 
     def plot(
         self,
@@ -867,16 +875,19 @@ def _merged_order(ours: str, theirs: str) -> str:
     return hashlib.sha256(f"{ours} {theirs}".encode()).hexdigest()[:16]
 
 
-def _cells(column: npt.NDArray[Any]) -> list[Any]:
-    """As a table of figures takes them: nothing for NaN, and no name for a formula."""
-    if column.dtype == object:
-        formulas = ("=", "+", "-", "@", "\t", "\r", "\n")
-        shown = {text: f"'{text}" if text.startswith(formulas) else text for text in set(column)}
-        return [shown[text] for text in column]
-    cells: list[Any] = column.tolist()
-    for number in np.flatnonzero(np.isnan(column)):
-        cells[number] = ""
-    return cells
+def _cells(*names: str) -> str:
+    """As a table of figures takes them: what has commas in quotes, no name for a formula."""
+    formulas = ("=", "+", "-", "@", "\t", "\r", "\n")
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(
+        [f"'{name}" if name.startswith(formulas) else name for name in names]
+    )
+    return line.getvalue()
+
+
+def _cell(number: float) -> str:
+    """Nothing for NaN."""
+    return repr(number) if number == number else ""
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
