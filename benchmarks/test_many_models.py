@@ -1,0 +1,91 @@
+"""Comparisons with the layers that are compared unasked, over the bare forward passes: ResNet-18
+with ResNet-34, and 2 to 32 ResNet-18.
+
+512 images 3x32x32, batches of 128, torchvision's definitions, batch-norm statistics calibrated.
+Targets: 1.25 times the forwards for the pair (1.18 with products in bfloat16) with two threads, 1.2
+for M models.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from timing import side_by_side
+from torch import nn
+
+from repsim_fast import SimilarityResult, compare
+
+torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+
+BATCH, IMAGES = 128, 512
+PRECISIONS = ("float32", "bfloat16")
+
+
+def network(kind: str, seed: int, images: torch.Tensor) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = getattr(torchvision.models, kind)()
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(images[:BATCH])
+    return model.eval()
+
+
+def forwards(models: dict[str, nn.Module], images: torch.Tensor) -> None:
+    with torch.inference_mode():
+        for batch in images.split(BATCH):
+            for model in models.values():
+                model(batch)
+
+
+def compared(
+    models: dict[str, nn.Module], images: torch.Tensor, precision: str
+) -> SimilarityResult:
+    return compare(models, images, batch_size=BATCH, precision=precision, progress=False)
+
+
+def measure(case: str, models: dict[str, nn.Module], rounds: int, record) -> None:
+    images = torch.rand(IMAGES, 3, 32, 32)
+    results = {precision: compared(models, images, precision) for precision in PRECISIONS}
+    first, *_, last = models
+    # In float64 throughout, of two of the models alone.
+    pair = {name: models[name].double() for name in (first, last)}
+    truth = compared(pair, images.double(), "float64").between(first, last).value
+    for model in pair.values():
+        model.float()
+    errors = {
+        precision: float(abs(result.between(first, last).value - truth).max())
+        for precision, result in results.items()
+    }
+    assert max(errors.values()) < 1e-4, errors
+    times = side_by_side(
+        {
+            "forwards": lambda: forwards(models, images),
+            **{p: lambda p=p: compared(models, images, p) for p in PRECISIONS},
+        },
+        rounds=rounds,
+        warmup=1,
+    )
+    layers = [len(names) for names in results["float32"].layers]
+    for name, timing in times.items():
+        record(
+            f"{case}, {name}",
+            **timing.row(),
+            ratio_to_forwards=timing.median / times["forwards"].median,
+            layers=layers if len(set(layers)) > 1 else layers[0],
+            max_error=errors.get(name, 0.0),
+        )
+
+
+def test_default_layers(record):
+    images = torch.rand(BATCH, 3, 32, 32)
+    models = {kind: network(kind, 0, images) for kind in ("resnet18", "resnet34")}
+    measure("resnet18 and resnet34", models, 9, record)
+
+
+@pytest.mark.parametrize("count", [2, 4, 8, 16, 32])
+def test_many_models(count, record):
+    images = torch.rand(BATCH, 3, 32, 32)
+    models = {f"seed {seed}": network("resnet18", seed, images) for seed in range(count)}
+    measure(f"{count} resnet18", models, 9 if count < 8 else 5, record)
