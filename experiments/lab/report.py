@@ -44,7 +44,7 @@ class Report:
     def picture(self, name: str, figure: Figure) -> None:
         """PNG."""
         with replacing(self._path(name, "png")) as part:
-            figure.savefig(part, dpi=75, bbox_inches="tight")
+            figure.savefig(part, dpi=75)  # its layout, constrained, leaves no room
 
     def heatmaps(self, name: str, grids: Sequence[Grid], title: str, columns: int = 3) -> None:
         """Picture of grids, see ``pictures.heatmaps``."""

@@ -47,9 +47,9 @@ def grids(
         names, features = _pooled(lab, view, images)
         group = torch.arange(images) % GROUPS
         parts = [torch.arange(images)] + [(group != g).nonzero()[:, 0] for g in range(GROUPS)]
+        by_part = [_values([f[rows] for f in features]) for rows in parts]
         held: dict[str, Any] = {
-            name: np.stack([_values(name, options, [f[p] for f in features]) for p in parts])
-            for name, options in MEASURES.items()
+            name: np.stack([values[name] for values in by_part]) for name in MEASURES
         }
         with replacing(path) as part:
             np.savez_compressed(part, names=np.array(names), **held)
@@ -74,14 +74,17 @@ def _pooled(
     return list(parts), [torch.cat(p) for p in parts.values()]
 
 
-def _values(name: str, options: dict[str, Any], features: list[torch.Tensor]) -> Array:
-    """Grid of a measure; NaN for layers that it is not defined for, as constant ones are."""
-    prepared = [prepare(f.double()) for f in features]
-    known = [i for i, p in enumerate(prepared) if _defined(name, options, p)]
-    values = np.full((len(prepared), len(prepared)), np.nan)
-    some = grid(name, [prepared[i] for i in known], **options).cpu().numpy()
-    values[np.ix_(known, known)] = some
-    return values
+def _values(features: list[torch.Tensor]) -> dict[str, Array]:
+    """Grid of each measure; NaN for layers that it is not defined for, as constant ones are."""
+    prepared = [prepare(f.double()) for f in features]  # for all measures once
+    found = {}
+    for name, options in MEASURES.items():
+        known = [i for i, x in enumerate(prepared) if _defined(name, options, x)]
+        values = np.full((len(prepared), len(prepared)), np.nan)
+        some = grid(name, [prepared[i] for i in known], **options).cpu().numpy()
+        values[np.ix_(known, known)] = some
+        found[name] = values
+    return found
 
 
 def _defined(name: str, options: dict[str, Any], x: Any) -> bool:
