@@ -31,21 +31,27 @@ TINY = dataclasses.replace(
     watched=30,
 )
 
+# More alphas and seeds cost time only, as do more steps.
+SWEPT = dataclasses.replace(TINY, alphas=(-2.0, 0.0, 1.0, 2.0), swept_seeds=1)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    pgd = selectivity_lab.pgd
+    monkeypatch.setattr(
+        selectivity_lab, "pgd", lambda *of, **how: pgd(*of, **{**how, "steps": (1, 2)})
+    )
+
 
 def run(monkeypatch, tmp_path, *arguments, preset=TINY):
     return experiment_runs.run(EXPERIMENT, preset, monkeypatch, tmp_path, *arguments)
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("device", devices())
 def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_path, device):
     """In mixed precision, as the larger presets train; the smoke preset goes without."""
-    # More steps cost time only.
-    pgd = selectivity_lab.pgd
-    monkeypatch.setattr(
-        selectivity_lab, "pgd", lambda *of, **how: pgd(*of, **{**how, "steps": (1, 2)})
-    )
-    sweep = {"alphas": (-2.0, 0.0, 1.0, 2.0), "swept_seeds": 1}
-    preset = dataclasses.replace(TINY, device=device, autocast="bfloat16", **sweep)
+    preset = dataclasses.replace(SWEPT, device=device, autocast="bfloat16")
     assert run(monkeypatch, tmp_path, preset=preset) == 0
     results = tmp_path / "results" / "smoke"
     record = experiment_runs.answered(EXPERIMENT, results)
@@ -61,12 +67,13 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_the_networks_named_before_are_those_that_a_question_trains(monkeypatch, tmp_path):
-    lab = SelectivityLab(TINY, tmp_path / "work", progress=False)
+    lab = SelectivityLab(SWEPT, tmp_path / "work", progress=False)
     asking = experiment_runs.asked_of_each_question(EXPERIMENT, lab, monkeypatch, tmp_path)
     for number, asked, recipes in asking:
         assert asked <= {recipe.name for recipe in recipes}, number
-        first = {recipe.name for alpha in TINY.alphas for recipe in lab.of_alpha(alpha)}
+        first = {recipe.name for alpha in SWEPT.alphas for recipe in lab.of_alpha(alpha)}
         assert number in ("Q6", "Q7") or asked == first, number
 
 
