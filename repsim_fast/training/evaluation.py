@@ -24,7 +24,7 @@ from repsim_fast.data.labelled import labelled
 from repsim_fast.data.labels import classes_of
 from repsim_fast.data.samples import Samples
 
-from .faster_form import Form, faster_form, in_form
+from .faster_form import Form, Forms, in_form
 
 Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
@@ -83,6 +83,19 @@ def evaluate(
         ValueError: No images, float ones in 0 to 255, labels that are no class of the model, no
             attack in a mapping, ``on_batch`` beside several, or what an attack raises.
     """
+    return _evaluate(model, data, attack, Forms(), batch_size, device, progress, on_batch)
+
+
+def _evaluate(
+    model: Model,
+    data: Any,
+    attack: Attack | Mapping[str, Attack] | None,
+    forms: Forms,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+    on_batch: Callable[[Tensor, Tensor], None] | None = None,
+) -> Accuracy:
     held = labelled(data)
     where = _place(model) if device is None else torch.device(device)
     attacks = attacks_by_name(attack)
@@ -100,7 +113,7 @@ def evaluate(
     ):
         for x, labels in held.batches(batch_size, where):
             if layout is None:
-                layout = stack.enter_context(_fastest_form(model, attacks.values(), x[:1]))
+                layout = stack.enter_context(_fastest_form(model, attacks.values(), x[:1], forms))
             x, y = laid_out(x, layout), classes_of(labels)
             right = correct(model, x, y)
             clean += int(right.sum())
@@ -138,7 +151,7 @@ def _accuracy(clean: float, robust: Mapping[str, float], n: int) -> Accuracy:
 
 @contextlib.contextmanager
 def _fastest_form(
-    model: Model, attacks: Collection[Attack], image: Tensor
+    model: Model, attacks: Collection[Attack], image: Tensor, forms: Forms
 ) -> Iterator[torch.memory_format]:
     # Attacks of others may not take gradients of other strides than the images'.
     if not all(map(is_ours, attacks)):
@@ -146,7 +159,7 @@ def _fastest_form(
         return
     with fastest_layout(model, image) as layout:
         # To find out costs more than forward passes alone gain.
-        form = faster_form(model, laid_out(image, layout), layout) if attacks else Form([], [])
+        form = forms.of(model, laid_out(image, layout), layout) if attacks else Form([], [])
         with in_form(form):
             yield layout
 
@@ -169,10 +182,11 @@ def evaluate_shared(
     attack: Attack | Mapping[str, Attack] | None,
     device: torch.device,
     group: Processes,
+    forms: Forms,
 ) -> Accuracy:
     """Accuracies over all processes, each on its share of the data."""
     mine = labelled(data, "evaluation data").share(group)
-    scores = evaluate(model, mine, copy.deepcopy(attack), device=device)
+    scores = _evaluate(model, mine, copy.deepcopy(attack), forms, device=device)
     names = attacks_by_name(attack)
     held = [scores.under.get(name, scores.robust or 0.0) for name in names]
     shares = torch.tensor([scores.clean, *held, 1.0], dtype=torch.float64, device=device)

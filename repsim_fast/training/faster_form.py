@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from repsim_fast._core.borrow import Model
 from repsim_fast._core.in_place import Rectifier, in_place, overwritable
+from repsim_fast._core.model_state import in_mode, structure
 
 from .fused_norms import Pair, fused, fusible
 
@@ -38,6 +39,33 @@ def faster_form(model: Model, image: Tensor, layout: torch.memory_format) -> For
         pairs = fusible(model, image)
     with fused(pairs):
         return Form(pairs, overwritable(model, image))
+
+
+class Forms:
+    """Faster forms that were found, for as long as a model stays what it was.
+
+    A training and its evaluations ask once each, where finding out takes small networks as long as
+    an epoch of few images.
+    """
+
+    def __init__(self) -> None:
+        self._structure: tuple[Any, ...] = ()
+        self._found: dict[tuple[Any, ...], Form] = {}
+
+    def of(self, model: Model, image: Tensor, layout: torch.memory_format) -> Form:
+        """As ``faster_form``."""
+        if not isinstance(model, nn.Module):
+            return faster_form(model, image, layout)
+        with in_mode([model], "eval"):  # a form holds in either mode
+            now = structure(model)
+        if now != self._structure:
+            self._structure, self._found = now, {}
+        device = image.device.type
+        half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        key = (layout, half, image.shape, image.dtype, image.device)
+        if key not in self._found:
+            self._found[key] = faster_form(model, image, layout)
+        return self._found[key]
 
 
 @contextlib.contextmanager

@@ -84,7 +84,9 @@ def _evaluated(run: Run, record: Epoch) -> Epoch:
     accuracies: dict[str, float] = {}
     for number, (name, data) in enumerate(evaluation.sets().items()):
         attacks = evaluation.attacks_on(name)
-        scores = evaluate_shared(step.state.model, data, attacks or None, step.device, step.group)
+        scores = evaluate_shared(
+            step.state.model, data, attacks or None, step.device, step.group, step.forms
+        )
         if number == 0:
             record = replace(record, clean_accuracy=scores.clean, robust_accuracy=scores.robust)
         robust = [scores.under.get(attack, scores.robust) for attack in attacks]

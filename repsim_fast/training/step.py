@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from repsim_fast._core.checks import check_number
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
-from repsim_fast._core.model_state import structure
 from repsim_fast._core.processes import Processes
 
 from .awp import perturbed_weights
-from .faster_form import Form, faster_form, in_form
+from .faster_form import Form, Forms, in_form
 from .methods import Method, TrainingBatch
 from .optimisation import Optimisation
 from .sam import sharpest_weights
@@ -32,7 +31,7 @@ class Step:
 
     Attributes:
         example: An image, (1, ...).
-        forms: The last form that was found for the model.
+        forms: Those that were found for the model.
     """
 
     state: TrainingState
@@ -41,7 +40,7 @@ class Step:
     device: torch.device
     group: Processes
     example: Tensor
-    forms: dict[Any, Form] = field(default_factory=dict, compare=False)
+    forms: Forms = field(default_factory=Forms, compare=False)
 
     @contextlib.contextmanager
     def fastest_form(self) -> Iterator[torch.memory_format]:
@@ -65,14 +64,9 @@ class Step:
                 yield layout
 
     def _form(self, layout: torch.memory_format) -> Form:
-        """What may run faster in this layout, looked for again where the model is another."""
-        model = self.state.model
-        key = structure(model), layout
-        if key not in self.forms:
-            self.forms.clear()
-            with self._precision():
-                self.forms[key] = faster_form(model, laid_out(self.example, layout), layout)
-        return self.forms[key]
+        """What may run faster in this layout."""
+        with self._precision():
+            return self.forms.of(self.state.model, laid_out(self.example, layout), layout)
 
     def __call__(self, batch: TrainingBatch, weight: float) -> tuple[Tensor, Tensor]:
         """Perturb, descend; gives the loss and the logits it was computed from.
