@@ -9,10 +9,22 @@
 #include "cuda/pgd/pgd_steps.cuh"
 #include "kernels/portability_probes.cuh"
 #include "kernels/study.cuh"
+#include "tests/enumeration.h"
 #include "tests/pointer.h"
 
 namespace py = pybind11;
 using namespace repsim_fast;  // NOLINT: a module of benchmarks
+
+namespace pybind11::detail {
+
+template <>
+struct type_caster<ElementType> : EnumerationCaster<ElementType> {};
+template <>
+struct type_caster<study::BulkFault> : EnumerationCaster<study::BulkFault> {};
+template <>
+struct type_caster<study::ProductFault> : EnumerationCaster<study::ProductFault> {};
+
+}  // namespace pybind11::detail
 
 namespace {
 
@@ -84,23 +96,23 @@ PYBIND11_MODULE(_kernel_study, m) {
   m.def("bulk_copies_available", &study::bulk_copies_available);
   m.def("warpgroups_available", &study::warpgroups_available);
 
-  py::enum_<study::BulkFault>(m, "BulkFault")
-      .value("none", study::BulkFault::kNone)
-      .value("no_wait", study::BulkFault::kNoWait)
-      .value("too_late", study::BulkFault::kTooLate)
-      .value("too_few_bytes", study::BulkFault::kTooFewBytes)
-      .value("no_phase", study::BulkFault::kNoPhase);
+  define_enumeration<study::BulkFault>(m, "BulkFault",
+                                       {{"none", study::BulkFault::kNone},
+                                        {"no_wait", study::BulkFault::kNoWait},
+                                        {"too_late", study::BulkFault::kTooLate},
+                                        {"too_few_bytes", study::BulkFault::kTooFewBytes},
+                                        {"no_phase", study::BulkFault::kNoPhase}});
   m.def("bulk_copy", [](uintptr_t matrix, int64_t rows, int64_t columns, int64_t row_stride,
                         study::BulkFault fault, uintptr_t to) {
     study::launch_bulk_copy(pointer<float>(matrix), rows, columns, row_stride, fault,
                             pointer<float>(to), nullptr);
   });
-  py::enum_<study::ProductFault>(m, "ProductFault")
-      .value("none", study::ProductFault::kNone)
-      .value("no_begin", study::ProductFault::kNoBegin)
-      .value("no_wait", study::ProductFault::kNoWait)
-      .value("too_early", study::ProductFault::kTooEarly)
-      .value("unfinished", study::ProductFault::kUnfinished);
+  define_enumeration<study::ProductFault>(m, "ProductFault",
+                                          {{"none", study::ProductFault::kNone},
+                                           {"no_begin", study::ProductFault::kNoBegin},
+                                           {"no_wait", study::ProductFault::kNoWait},
+                                           {"too_early", study::ProductFault::kTooEarly},
+                                           {"unfinished", study::ProductFault::kUnfinished}});
   m.def("warpgroup_products",
         [](uintptr_t rows, study::ProductFault fault, uintptr_t pair, uintptr_t single) {
           study::launch_warpgroup_products(pointer<uint16_t>(rows), fault, pointer<float>(pair),

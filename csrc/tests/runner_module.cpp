@@ -9,29 +9,39 @@
 #include "cuda/gram/gram_plan.h"
 #include "kernels/study_module.h"
 #include "math/triangle.h"
+#include "tests/enumeration.h"
 #include "tests/pointer.h"
 #include "tests/probe_kernels.cuh"
 
 namespace py = pybind11;
 using namespace repsim_fast;  // NOLINT: a test module
 
+namespace pybind11::detail {
+
+template <>
+struct type_caster<GramCentering> : EnumerationCaster<GramCentering> {};
+template <>
+struct type_caster<GramProducts> : EnumerationCaster<GramProducts> {};
+
+}  // namespace pybind11::detail
+
 PYBIND11_MODULE(_cuda_runner, m) {
   m.doc() = "CUDA launchers of repsim_fast, executed on the CPU";
 
-  py::enum_<ElementType>(m, "ElementType")
-      .value("float64", ElementType::kFloat64)
-      .value("float32", ElementType::kFloat32)
-      .value("float16", ElementType::kFloat16)
-      .value("bfloat16", ElementType::kBFloat16)
-      .value("tf32", ElementType::kTf32);
-  py::enum_<GramCentering>(m, "GramCentering")
-      .value("none", GramCentering::kNone)
-      .value("double", GramCentering::kDouble)
-      .value("unbiased", GramCentering::kUnbiased);
-  py::enum_<GramProducts>(m, "GramProducts")
-      .value("single_pass", GramProducts::kSinglePass)
-      .value("tiles", GramProducts::kTiles)
-      .value("vendor", GramProducts::kVendor);
+  define_enumeration<ElementType>(m, "ElementType",
+                                  {{"float64", ElementType::kFloat64},
+                                   {"float32", ElementType::kFloat32},
+                                   {"float16", ElementType::kFloat16},
+                                   {"bfloat16", ElementType::kBFloat16},
+                                   {"tf32", ElementType::kTf32}});
+  define_enumeration<GramCentering>(m, "GramCentering",
+                                    {{"none", GramCentering::kNone},
+                                     {"double", GramCentering::kDouble},
+                                     {"unbiased", GramCentering::kUnbiased}});
+  define_enumeration<GramProducts>(m, "GramProducts",
+                                   {{"single_pass", GramProducts::kSinglePass},
+                                    {"tiles", GramProducts::kTiles},
+                                    {"vendor", GramProducts::kVendor}});
   py::class_<GramPlan>(m, "GramPlan")
       .def_readonly("products", &GramPlan::products)
       .def_readonly("tile", &GramPlan::tile)

@@ -105,6 +105,25 @@ def _commands(device: str) -> tuple[list[tuple[Path, list[str]]], tuple[list[str
     return commands, ([_nvcc(), "-shared", "-cudart", "shared"], [])
 
 
+def _compiled_faster(
+    commands: list[tuple[Path, list[str]]], scratch: Path
+) -> list[tuple[Path, list[str]]]:
+    """The same objects, for the CPU, in half of the time: the words that every kernel reads first
+    are compiled once, the operators, most of whose text is torch's, as one source, and the
+    bindings, which take no time when called, without being optimised."""
+    cxx = commands[0][1]
+    words = scratch / "words.h"
+    words.write_text('#include "cuda/portability/portability.h"\n')
+    _run([*cxx[:-1], "c++-header", str(words), "-o", f"{words}.gch"])
+    operators = scratch / "operators.cpp"
+    operators.write_text("".join(f'#include "{source}"\n' for source in CPU_ONLY))
+    return [
+        *((source, [*cxx, "-O0"]) for source in BINDINGS),
+        (operators, cxx),
+        *((source, [*cxx, "-include", str(words)]) for source in KERNELS),
+    ]
+
+
 def _digest(commands: object) -> str:
     digest = hashlib.sha256()
     version = subprocess.run([_compiler(), "--version"], capture_output=True, check=True).stdout
@@ -137,6 +156,8 @@ def build(device: str = "cpu") -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if target.exists():  # another process has built it meanwhile
             return target
+        if device == "cpu":
+            commands = _compiled_faster(commands, Path(scratch))
         objects = [str(Path(scratch) / f"{source.name}.o") for source, _ in commands]
         complete = [
             [*command, "-c", str(source), "-o", out]
