@@ -15,7 +15,9 @@ GPU_OUT ?= out/gpu
 
 CSRC := $(shell find csrc -type f)
 
-# A worker a core, a thread a worker: the suite's matrices are too small for more.
+# A worker a core, a thread a worker: the suite's matrices are too small for more. Bytecode is kept,
+# whatever the shell says: tests start the package's commands again and again.
+test doctest: export PYTHONDONTWRITEBYTECODE :=
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 GPU_TESTS := kernels similarity attacks rest
@@ -31,12 +33,11 @@ GPU_BENCHES := operators study paths steps svd attacks end-to-end
 demo: $(VENV)/.built  ## main job: train, compare, picture and report on embedded digits
 	$(BIN)/repsim-fast demo --out $(OUT)/demo
 
-test: doctest  ## examples of the docstrings, then the test suite
+test: $(VENV)/.built  ## the test suite, examples of the docstrings among it
 	$(PYTEST) python_tests
 
-# Without the adapters that cannot be imported without their packages.
-doctest: $(VENV)/.built  ## examples of the docstrings
-	$(PYTEST) --doctest-modules repsim_fast --ignore-glob='*/adapters/[lt]*.py'
+doctest: $(VENV)/.built  ## examples of the docstrings alone
+	$(PYTEST) python_tests/docs/test_docstrings.py
 
 # One thread: the notebooks' networks gain nothing by more.
 docs: $(VENV)/.built  ## the documentation site in $(OUT)/docs, notebooks run; warnings are errors
