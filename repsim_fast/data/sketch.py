@@ -39,11 +39,10 @@ def distribution(rows: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     # Up to pi: integers are told apart, and waves over numbers of order one are not too fast.
     frequencies, phases = math.pi * torch.rand(2, _FREQUENCIES, generator=generator).to(rows)
-    points = [
-        (torch.cos(frequency * rows + phase) * own).sum(1) / count.clamp_min(1)
-        for frequency, phase in zip(frequencies, phases, strict=True)
-    ]
-    return torch.stack((*points, step * count), 1)
+    waves = rows.unsqueeze(1) * frequencies.unsqueeze(1)  # (n, 16, numbers)
+    waves = waves.add_(phases.unsqueeze(1)).cos_().mul_(own.unsqueeze(1))
+    points = waves.sum(2) / count.clamp_min(1).unsqueeze(1)
+    return torch.cat((points, (step * count).unsqueeze(1)), 1)
 
 
 def _own_numbers(rows: Tensor) -> Tensor:
