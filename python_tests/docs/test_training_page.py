@@ -28,9 +28,12 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for command in block.replace("\\\n", " ").splitlines():
             program, *arguments = shlex.split(command)
             assert program == "repsim-fast"
-            if "train" in arguments:  # of few images, for the sake of time
-                few = [] if "--limit" in arguments else ["--limit", 50]
-                arguments += map(str, ["--test-limit", 40, *few])
+            # Of few images, for the sake of time; the last of equal options counts.
+            if arguments[0] == "train":
+                few = [] if "--limit" in arguments else ["--limit", 20]
+                arguments += map(str, ["--test-limit", 10, *few])
+            if "--n" in arguments:
+                arguments += ["--n", "100"]
             if arguments[0] != "prune":  # which computes next to nothing
                 arguments += ["--threads", "1"]
             result = run_command(*arguments)
