@@ -105,9 +105,23 @@ def cure(*methods: str) -> Callable[[Findings, Preset], Judged]:
         found = "; ".join(
             f"{m} {', '.join(in_words(c['robust']) for c in own)}" for m, own in cells.items()
         )
-        return found, not any(c["collapsed"] for own in cells.values() for c in own)
+        return found, _keep(
+            {f"{m} at beta {b}": c for m in cells for b, c in zip(gone, cells[m], strict=True)}
+        )
 
     return judge
+
+
+def _keep(networks: Findings) -> bool:
+    """Whether none has collapsed; raises where one has nothing to lose: it resists neither."""
+    if any(own["collapsed"] for own in networks.values()):
+        return False
+    for name, own in networks.items():
+        clean, robust = known(own["clean"]), known(own["robust"])
+        if robust < t.LEFT * clean:
+            found = f"{in_words(own['clean'])} clean, {in_words(own['robust'])} under attack"
+            raise NotTestable(f"{name} has not collapsed and is not robust either: {found}")
+    return True
 
 
 def uses_images_first(q: Findings, preset: Preset) -> Judged:
@@ -153,7 +167,7 @@ def without(name: str, *cured: str) -> Callable[[Findings, Preset], Judged]:
         if not q[name]["collapsed"]:
             raise NotTestable(f"{name}: no collapse to be rid of")
         found = "; ".join(f"{kind}: {in_words(q[kind]['robust'])}" for kind in (name, *cured))
-        return f"robust accuracy, {found}", not any(q[kind]["collapsed"] for kind in cured)
+        return f"robust accuracy, {found}", _keep({kind: q[kind] for kind in cured})
 
     return judge
 

@@ -70,7 +70,12 @@ def test_phase_without_premises():
 
 
 def cell(collapsed):
-    return {"robust": number(0.0 if collapsed else 0.4), "collapsed": collapsed}
+    robust = number(0.0 if collapsed else 0.4)
+    return {"clean": number(0.7), "robust": robust, "collapsed": collapsed}
+
+
+FRAGILE = {"clean": number(1.0), "robust": number(0.0), "collapsed": False}
+"""Of a network that resists neither one step nor many."""
 
 
 def test_cures_are_judged_where_there_is_something_to_cure():
@@ -78,6 +83,9 @@ def test_cures_are_judged_where_there_is_something_to_cure():
     found = {"methods": {"fgsm": {"4": cell(False), "8": cell(True)}, "pgd": {"4": cell(True)}}}
     found["methods"]["pgd"]["8"] = cell(False)
     assert judge(found, PRESET)[1]
+    found["methods"]["pgd"]["8"] = FRAGILE
+    with pytest.raises(NotTestable, match="pgd at beta 8 has not collapsed and is not robust"):
+        judge(found, PRESET)
     found["methods"]["pgd"]["8"] = cell(True)
     assert not judge(found, PRESET)[1]
     with pytest.raises(NotTestable, match="FGSM did not collapse"):
@@ -127,6 +135,8 @@ def test_interventions_need_a_collapse_to_be_rid_of():
     for collapsed in (True, False):
         found = {"feature": cell(True), "feature, complement": cell(collapsed)}
         assert judge(found, PRESET)[1] is not collapsed
+    with pytest.raises(NotTestable, match=r"1\.000.* clean, 0\.000.* under attack"):
+        judge({"feature": cell(True), "feature, complement": FRAGILE}, PRESET)
     with pytest.raises(NotTestable, match="no collapse to be rid of"):
         judge({"feature": cell(False)}, PRESET)
 
