@@ -142,13 +142,12 @@ def _left_out(
     is its error in the fit of all over 1 - h, h its leverage."""
     sizes, mixed = fitted.square().sum(dim=1), fitted @ along.mT
     products = along @ along.mT
-    errors = []
-    for kept in shrunk:
-        fit = basis * kept
-        leverage = (fit * basis).sum(dim=1) + 1 / len(basis)
-        squared = sizes - 2 * (fit * mixed).sum(dim=1) + ((fit @ products) * fit).sum(dim=1)
-        errors.append((squared / (1 - leverage).square()).sum())
-    return torch.stack(errors)
+    leverage = basis.square() @ shrunk.mT + 1 / len(basis)  # (m, ridges)
+    # One ridge at a time what has the size of the basis.
+    fits = (basis * kept for kept in shrunk)
+    lengths = torch.stack([((fit @ products) * fit).sum(dim=1) for fit in fits], 1)
+    squared = sizes[:, None] - 2 * (basis * mixed) @ shrunk.mT + lengths
+    return (squared / (1 - leverage).square()).sum(dim=0)
 
 
 def linear_predictivity(
