@@ -142,11 +142,12 @@ def _left_out(
     is its error in the fit of all over 1 - h, h its leverage."""
     sizes, mixed = fitted.square().sum(dim=1), fitted @ along.mT
     products = along @ along.mT
-    leverage = basis.square() @ shrunk.mT + 1 / len(basis)  # (m, ridges)
+    weights = shrunk.mT.double()  # not in TF32, where it is allowed: leverages come near 1
+    leverage = basis.square().double() @ weights + 1 / len(basis)  # (m, ridges)
     # One ridge at a time what has the size of the basis.
     fits = (basis * kept for kept in shrunk)
     lengths = torch.stack([((fit @ products) * fit).sum(dim=1) for fit in fits], 1)
-    squared = sizes[:, None] - 2 * (basis * mixed) @ shrunk.mT + lengths
+    squared = sizes[:, None] - 2 * (basis * mixed).double() @ weights + lengths
     return (squared / (1 - leverage).square()).sum(dim=0)
 
 
