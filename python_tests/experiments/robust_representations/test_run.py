@@ -57,6 +57,8 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     """In mixed precision, as the presets for a GPU train; `make experiment-smoke` goes without."""
     monkeypatch.setattr(pooled, "GROUPS", 3)  # more cost time only, as do more steps
     evaluated_by_few_steps(monkeypatch, threats.DIGITS)
+    moved = dataclasses.replace(threats.DIGITS["tr"], evaluate={"grid": 2})
+    monkeypatch.setitem(threats.DIGITS, "tr", moved)
     preset = dataclasses.replace(TINY, device=device, autocast="bfloat16")
     assert run(monkeypatch, tmp_path, preset=preset) == 0
     results = tmp_path / "results" / "smoke"
