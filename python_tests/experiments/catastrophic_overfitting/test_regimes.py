@@ -81,6 +81,7 @@ class ByFeature(nn.Module):
 
 def test_scores_tell_what_a_planted_network_goes_by(tmp_path, monkeypatch):
     lab = OverfittingLab(PRESETS["smoke"], tmp_path, progress=False)
+    monkeypatch.setattr(lab.networks, "train", lambda recipe: Card({}, 0.0, "", "", []))
     feature = ByFeature(dct_carriers(10, (8, 8), 1), 1.0)
     monkeypatch.setattr(lab.networks, "load", lambda *_: feature)
     # Radius 4, amplitude 250: the images' own part is small beside the feature.
