@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from experiments.lab import command, readme, record
+from experiments.lab.report import Report
 from experiments.lab.threats import Threat
 from python_tests.support import toy_experiment as toy
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def drawing_run(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "commit", lambda code: "0123456789ab")
 
     def go(*arguments, preset=toy.PRESET, work="work", results="results"):
@@ -22,8 +23,15 @@ def run(tmp_path, monkeypatch):
     return go
 
 
-def test_what_a_run_leaves(run, tmp_path, capsys):
-    assert run() == 0
+@pytest.fixture
+def run(drawing_run, monkeypatch):
+    """Without the pictures, which take most of the time of a run this small."""
+    monkeypatch.setattr(Report, "picture", lambda *_: None)
+    return drawing_run
+
+
+def test_what_a_run_leaves(drawing_run, tmp_path, capsys):
+    assert drawing_run() == 0
     results = tmp_path / "results" / "smoke"
     found = json.loads((results / "Q1.json").read_text())
     assert found["files"] == ["Q1_accuracy.csv", "Q1_distance.png", "Q1_maps.png", "Q1_same.csv",
