@@ -10,7 +10,7 @@ import torch
 
 from experiments.class_selectivity import corruptions, presets, selectivity_lab
 from experiments.class_selectivity.experiment import EXPERIMENT
-from experiments.class_selectivity.questions import QUESTIONS, common
+from experiments.class_selectivity.questions import QUESTIONS, common, dimensions
 from experiments.class_selectivity.selectivity_lab import SelectivityLab
 from experiments.lab import command
 from python_tests.support import experiment_runs
@@ -23,7 +23,7 @@ TINY = dataclasses.replace(
     test_images=60,
     epochs=1,
     batch_size=30,
-    compare_batch=20,
+    compare_batch=30,
     radii=(1.0,),
     neighbours=20,
     gradient_images=5,
@@ -31,12 +31,13 @@ TINY = dataclasses.replace(
     watched=30,
 )
 
-# More alphas and seeds cost time only, as do more steps.
+# More alphas and seeds cost time only, as do more steps and jackknife groups.
 SWEPT = dataclasses.replace(TINY, alphas=(-2.0, 0.0, 1.0, 2.0), swept_seeds=1)
 
 
 @pytest.fixture
-def few_steps(monkeypatch):
+def few_steps_and_groups(monkeypatch):
+    monkeypatch.setattr(dimensions, "GROUPS", 2)
     pgd = selectivity_lab.pgd
     monkeypatch.setattr(
         selectivity_lab, "pgd", lambda *of, **how: pgd(*of, **{**how, "steps": (1, 2)})
@@ -47,7 +48,7 @@ def run(monkeypatch, tmp_path, *arguments, preset=TINY):
     return experiment_runs.run(EXPERIMENT, preset, monkeypatch, tmp_path, *arguments)
 
 
-@pytest.mark.usefixtures("few_steps")
+@pytest.mark.usefixtures("few_steps_and_groups")
 @pytest.mark.parametrize("device", devices())
 def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_path, device):
     """In mixed precision, as the larger presets train; the smoke preset goes without."""
@@ -67,7 +68,7 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
-@pytest.mark.usefixtures("few_steps")
+@pytest.mark.usefixtures("few_steps_and_groups")
 def test_the_networks_named_before_are_those_that_a_question_trains(monkeypatch, tmp_path):
     lab = SelectivityLab(SWEPT, tmp_path / "work", progress=False)
     asking = experiment_runs.asked_of_each_question(EXPERIMENT, lab, monkeypatch, tmp_path)
