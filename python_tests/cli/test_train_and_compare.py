@@ -28,7 +28,7 @@ def test_checkpoint_says_what_it_is(checkpoints: dict[str, Path]) -> None:
     assert not model.training
     assert about["method"] == "pgd"
     assert about["method_options"] == {"eps": 0.2, "steps": 2}
-    assert about["data"].startswith("digits train: 100 images 1x8x8")
+    assert about["data"].startswith("digits train: 60 images 1x8x8")
     assert 0 <= about["robust_accuracy"] <= about["clean_accuracy"] <= 1
     assert about["classes"] == [str(digit) for digit in range(10)]
 

@@ -163,7 +163,7 @@ def test_all_at_once(run: Run, tmp_path: Path) -> None:
     }  # fmt: skip
     assert about["schedule"] == "constant"
     assert about["init"] == str(first)
-    assert about["attack"] == "PGD, 20 steps, eps 12 in l1, 50 test images"
+    assert about["attack"] == "PGD, 20 steps, eps 12 in l1, 30 test images"
     how = about["optimisation"]
     assert how["regularisers"] == ["SelectivityRegulariser(-0.5, layers=('*.relu?', 'relu'))"]
     record = json.loads((tmp_path / "second.training" / "log.jsonl").read_text())
@@ -349,7 +349,7 @@ def test_a_ramp_trains_as_in_python(run: Run, tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         weights.append(load_file(out)["fc.weight"])
         about = load_checkpoint(out)[1]
-        assert "eps 0.2, 50 test images" in about["attack"]
+        assert "eps 0.2, 30 test images" in about["attack"]
     assert not torch.equal(weights[0], weights[2])
     assert torch.equal(weights[1], weights[2])
     assert (
@@ -385,7 +385,7 @@ def test_a_second_stream(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "network.safetensors"
     result = run(*TRAIN, "--mix", "digits", "--mix-share", 0.25, "--out", out)
     assert result.exit_code == 0, result.output
-    described = "100 images 1x8x8, 10 classes; a share of 0.25 from digits train: 1198 images"
+    described = "60 images 1x8x8, 10 classes; a share of 0.25 from digits train: 1198 images"
     assert described in result.output
     assert described in load_checkpoint(out)[1]["data"]
 

@@ -14,7 +14,7 @@ Run: TypeAlias = Callable[..., Result]
 # A training of a second.
 TRAIN = [
     *("train", "--data", "digits", "--model", "resnet-8", "--epochs", "1", "--threads", "1"),
-    *("--limit", "100", "--test-limit", "50"),
+    *("--limit", "60", "--test-limit", "30"),
 ]
 
 
