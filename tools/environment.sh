@@ -49,7 +49,7 @@ cpu)
     [ -n "$torch" ] ||
       stop "pip's index has no torch without CUDA here; give one that has: make TORCH_INDEX=URL ..."
     torch="torch==$torch"
-    extras=digits,parquet,tables
+    extras=parquet,sklearn,tables
     set --
   fi
   ;;
