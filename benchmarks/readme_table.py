@@ -17,6 +17,7 @@ RESULTS = Path(__file__).parent / "results" / "amd-epyc-family-26-1-threads"
 OF_L1 = Path(__file__).parent / "results" / "l1_attack.json"
 BEGIN, END = "<!-- speed: benchmarks/readme_table.py -->\n", "<!-- end -->\n"
 BEGIN_L1 = "<!-- l1: benchmarks/readme_table.py -->\n"
+BEGIN_MODELS = "<!-- models: benchmarks/readme_table.py -->\n"
 L1_STEPS = (10, 20, 50, 100)
 
 
@@ -115,6 +116,23 @@ def training_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def models_table() -> str:
+    """Comparisons of default layers over the bare forward passes, as Markdown."""
+    lines = ["| machine | models | layers | float32 | bfloat16 products |", "|---|---|---|---|---|"]
+    for file in sorted((Path(__file__).parent / "results").glob("*/many_models.json")):
+        held = json.loads(file.read_text())
+        found = {row["case"]: row for row in held["rows"]}
+        for case in (name.removesuffix(", forwards") for name in found if "forwards" in name):
+            rows = [found[f"{case}, {precision}"] for precision in ("float32", "bfloat16")]
+            at = rows[0].get("machine", held["machine"])
+            threads = f"{at['threads']} thread{'s' * (at['threads'] > 1)}"
+            layers = rows[0]["layers"]
+            layers = " and ".join(map(str, layers)) if isinstance(layers, list) else layers
+            cells = " | ".join(f"{row['ratio_to_forwards']:.2f}" for row in rows)
+            lines.append(f"| {at['processor']}, {threads} | {case} | {layers} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
 def l1_table() -> str:
     """Images that L1-APGD and its authors' attack leave robust, as Markdown."""
     held = json.loads(OF_L1.read_text())
@@ -156,4 +174,5 @@ def written(readme: str, content: str | None = None, begin: str = BEGIN) -> str:
 if __name__ == "__main__":
     README.write_text(written(README.read_text()))
     with_training = written(OF_TRAINING.read_text(), training_table())
-    OF_TRAINING.write_text(written(with_training, l1_table(), BEGIN_L1))
+    with_models = written(with_training, models_table(), BEGIN_MODELS)
+    OF_TRAINING.write_text(written(with_models, l1_table(), BEGIN_L1))
