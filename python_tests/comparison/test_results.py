@@ -260,3 +260,11 @@ class TestFiles:
         path = SimilarityResult(**{**vars(result), "layers": names}).to_csv(tmp_path / "x.csv")
         rows = list(csv.DictReader(path.open()))
         assert {row["layer_a"] for row in rows} == {"'=HYPERLINK(1)", "'-1+2"}
+
+    def test_a_name_keeps_to_its_cell(self, tmp_path: Path) -> None:
+        result, odd = make((3,)), ("a\nb", "c\rd", 'e,"f"')
+        path = SimilarityResult(**{**vars(result), "layers": (odd,)}).to_csv(tmp_path / "x.csv")
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        pairs = [(row["layer_a"], row["layer_b"]) for row in rows]
+        assert pairs == [(a, b) for a in odd for b in odd]

@@ -876,13 +876,13 @@ def _merged_order(ours: str, theirs: str) -> str:
 
 
 def _cells(*names: str) -> str:
-    """As a table of figures takes them: what has commas in quotes, no name for a formula."""
+    """As a table of figures takes them: quoted where they must be, and no name for a formula."""
     formulas = ("=", "+", "-", "@", "\t", "\r", "\n")
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(
+    line, end = io.StringIO(), "\r\n"  # before Python 3.13 only what ends lines is quoted
+    csv.writer(line, lineterminator=end).writerow(
         [f"'{name}" if name.startswith(formulas) else name for name in names]
     )
-    return line.getvalue()
+    return line.getvalue().removesuffix(end)
 
 
 def _cell(number: float) -> str:
