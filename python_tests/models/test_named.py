@@ -86,6 +86,17 @@ def test_a_checkpoint_of_our_own_needs_no_architecture(tmp_path: Path):
     assert torch.equal(models.load(f"resnet-8={path}")(X), MODEL(X))
 
 
+def test_the_form_of_a_file_is_that_of_its_content(tmp_path: Path):
+    models.save_checkpoint(tmp_path / "own.ckpt", MODEL, name="resnet-8", num_classes=10)
+    torch.save(MODEL.state_dict(), tmp_path / "pickled.safetensors")
+    torch.save(MODEL.state_dict(), tmp_path / "old.bin", _use_new_zipfile_serialization=False)
+    assert torch.equal(models.load(f"{tmp_path}/own.ckpt")(X), MODEL(X))
+    for name in ("own.ckpt", "pickled.safetensors", "old.bin"):
+        assert torch.equal(models.load(f"resnet-8={tmp_path}/{name}")(X), MODEL(X))
+    with pytest.raises(ValueError, match="does not say of which network"):
+        models.load(str(tmp_path / "pickled.safetensors"))
+
+
 @pytest.mark.parametrize(("num_classes", "in_channels"), [(10, 3), (7, 1), (1000, 3)])
 def test_classes_and_channels_are_those_of_the_weights(
     tmp_path: Path, num_classes: int, in_channels: int

@@ -21,7 +21,7 @@ from .huggingface import load_huggingface
 from .normalized import normalized
 from .pretrained import load_pretrained
 from .registry import available, build
-from .state_files import PICKLED, SAFE, States, read_states
+from .state_files import PICKLED, SAFE, States, is_safetensors, read_states
 from .wide_resnet import WideResNet, from_published
 
 SUFFIXES = (SAFE, *PICKLED)
@@ -183,7 +183,7 @@ def _opened(
 
 
 def _checkpoint(path: str) -> tuple[nn.Module, dict[str, Any]]:
-    if path.endswith(SAFE) and has_header(path):
+    if is_safetensors(path) and has_header(path):
         return load_checkpoint(path)
     states, _ = read_states(path)
     where, state = max(states.items(), key=lambda item: len(item[1]))

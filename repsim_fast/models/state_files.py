@@ -29,6 +29,7 @@ _HARMLESS: list[Any] = [
     *(type(np.dtype(code)) for code in "?bhilBHILefd"),
 ]
 _DEEPEST = 4
+_OF_TORCH_SAVE = (b"PK\x03\x04", b"\x80")  # a zip archive, before torch 1.6 a pickle
 _POINTER = b"version https://git-lfs"
 # Tensors that are not weights, under names that trainers use.
 _NOT_WEIGHTS = ("optim", "scheduler", "scaler", "rng", "loops", "callbacks")
@@ -44,7 +45,7 @@ def read_states(path: str | os.PathLike[str]) -> tuple[States, Mapping[str, Any]
 
     Args:
         path: A safetensors file, or one that ``torch.save`` wrote, which is read with
-            ``weights_only=True``.
+            ``weights_only=True``; whatever they are called.
 
     Raises:
         FileNotFoundError: No such file.
@@ -53,7 +54,7 @@ def read_states(path: str | os.PathLike[str]) -> tuple[States, Mapping[str, Any]
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file of weights {os.fspath(path)!r}")
     _check_no_pointer(path)
-    if Path(path).suffix == SAFE:
+    if is_safetensors(path):
         return {"": read_tensors(path)[1]}, {}
     content = _unpickled(path)
     if not isinstance(content, Mapping):
@@ -68,6 +69,19 @@ def read_states(path: str | os.PathLike[str]) -> tuple[States, Mapping[str, Any]
         )
     settings = content.get("hyper_parameters")
     return found, settings if isinstance(settings, Mapping) else {}
+
+
+def is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is of that form by its first bytes; its name decides where they are neither.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with open_regular(path) as file:
+        start = file.read(9)
+    if start[8:] == b"{":  # after the header's length its text
+        return True
+    return Path(path).suffix == SAFE and not start.startswith(_OF_TORCH_SAVE)
 
 
 def _check_no_pointer(path: str | os.PathLike[str]) -> None:
