@@ -24,6 +24,18 @@ def test_one_result_with_figures(run: Run, tmp_path: Path) -> None:
     assert {path.name for path in figures.iterdir()} == {"cka-a.png", "cka-b.png", "cka-a-b.png"}
 
 
+def test_tables_where_asked_for(run: Run, tmp_path: Path) -> None:
+    made = make((2, 2))
+    files = [made.save(tmp_path / f"{name}.safetensors") for name in ("one", "two")]
+    tables = tmp_path / "tables"
+    done = run("report", files[0], "--out", tmp_path / "page.html", "--tables", tables)
+    assert f"table: {tables / 'similarities.csv'}" in done.output
+    assert len((tables / "similarities.csv").read_text().splitlines()) == 1 + 4 * 4
+    done = run("report", *files, "--out", tmp_path / "page.html", "--tables", tables)
+    assert done.exit_code == 0, done.output
+    assert (tables / "1" / "similarities.csv").is_file()
+
+
 def test_several_measures(run: Run, tmp_path: Path) -> None:
     made = make((2, 2))
     files = [made.save(tmp_path / "one.safetensors")]

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from python_tests.comparison.made_result import make
-from repsim_fast import SimilarityResult
+from repsim_fast import SimilarityResult, compare
 from repsim_fast._core.locks import only_writer
-from repsim_fast.report import load_folder, write_figures, write_folder
+from repsim_fast.report import load_folder, write_figures, write_folder, write_table
 
 
 def test_has_report_pictures_table_and_result(tmp_path: Path) -> None:
@@ -21,8 +22,8 @@ def test_has_report_pictures_table_and_result(tmp_path: Path) -> None:
     report = write_folder(tmp_path / "new", result, title="A title")
     assert "A title" in report.read_text(encoding="utf-8")
     assert {path.name for path in report.parent.iterdir()} == {
-        *("report.html", "similarities.csv", "result.safetensors", "heatmaps.png"),
-        "manifest.json",
+        *("report.html", "similarities.csv", "models.csv", "result.safetensors"),
+        *("heatmaps.png", "manifest.json"),
     }
     loaded = SimilarityResult.load(report.parent / "result.safetensors")
     np.testing.assert_array_equal(loaded.value, result.value)
@@ -30,6 +31,38 @@ def test_has_report_pictures_table_and_result(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 25
     assert float(rows[1]["value"]) == result.value[0, 1]
+
+
+def test_the_table_of_models_has_the_means_of_each_grid(tmp_path: Path) -> None:
+    result = replace(make((3, 2, 2)), models=("a", "=b", "c,d"))
+    write_folder(tmp_path, result, figures=False)
+    with (tmp_path / "models.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = [(row["model_a"], row["model_b"], row["mean"]) for row in rows]
+    assert found == [
+        ("a", "a", "mean off-diagonal"),
+        ("'=b", "'=b", "mean off-diagonal"),
+        ("c,d", "c,d", "mean off-diagonal"),
+        ("a", "'=b", "mean of all pairs"),
+        ("a", "c,d", "mean of all pairs"),
+        ("'=b", "c,d", "mean same layer"),
+        ("'=b", "c,d", "mean off-diagonal"),
+    ]
+    cross = result.between("a", "=b")
+    assert float(rows[3]["value"]) == cross.value.mean()
+    assert {row["standard_error"] for row in rows} == {""}  # without groups of batches
+    assert {row["chance"] for row in rows} == {""}
+
+
+def test_the_table_of_models_has_errors_and_chance(tmp_path: Path) -> None:
+    nets = {name: torch.nn.Sequential(torch.nn.Linear(6, 4)) for name in ("a", "b")}
+    result = compare(nets, torch.randn(64, 6), batch_size=16)
+    write_folder(tmp_path, result, figures=False)
+    with (tmp_path / "models.csv").open(newline="") as file:
+        row = list(csv.DictReader(file))[2]
+    mean = result.between("a", "b").figures()[0]
+    assert float(row["standard_error"]) == mean.standard_error > 0
+    assert float(row["chance"]) == mean.chance
 
 
 def test_pictures_minus_chance_where_asked_for(tmp_path: Path) -> None:
@@ -46,10 +79,15 @@ def test_without_figures(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").is_file()
 
 
-def test_many_models_are_one_small_picture(tmp_path: Path) -> None:
-    write_folder(tmp_path, make((30,) * 5))
+def test_many_models_are_one_small_picture_and_table(tmp_path: Path) -> None:
+    result = make((30,) * 4)
+    write_folder(tmp_path, result)
     (picture,) = tmp_path.glob("*.png")
     assert max(Image.open(picture).size) < 1000
+    (table,) = tmp_path.glob("*.csv")
+    assert len(table.read_text().splitlines()) == 1 + 4 + 2 * 6
+    table = write_table(tmp_path / "all", result)
+    assert len(table.read_text().splitlines()) == 1 + 120**2
 
 
 def called(*models: str, measure: str = "cka") -> SimilarityResult:
@@ -90,7 +128,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing in the code may handle it."""
 
 
-@pytest.mark.parametrize("moves", range(6))
+@pytest.mark.parametrize("moves", range(7))
 def test_a_folder_has_one_comparison_after_any_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
 ) -> None:
@@ -110,12 +148,12 @@ def test_a_folder_has_one_comparison_after_any_kill(
     try:
         write_folder(tmp_path, called("a", "c"), outdated=["partial.safetensors"])
     except Killed:
-        assert moves < 5
+        assert moves < 6
     monkeypatch.undo()
     assert load_folder(tmp_path).models == ("a", "c")
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("report.html", "similarities.csv", "result.safetensors", "heatmaps.png"),
-        *("manifest.json", "mine.txt"),
+        *("report.html", "similarities.csv", "models.csv", "result.safetensors"),
+        *("heatmaps.png", "manifest.json", "mine.txt"),
     }
 
 

@@ -25,20 +25,32 @@ FiguresFolder = Annotated[
         metavar="DIR", help="Also draw a heat map (PNG) of each model and pair of models there."
     ),
 ]
+TablesFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Also write each pair of layers as a line of a table (CSV) there."
+    ),
+]
 
 
-def report(results: Results, out: Page, title: Title = None, figures: FiguresFolder = None) -> None:
+def report(
+    results: Results,
+    out: Page,
+    title: Title = None,
+    figures: FiguresFolder = None,
+    tables: TablesFolder = None,
+) -> None:
     """Write results as one page to explore, which needs no network and no other file.
 
     \b
     Examples:
       repsim-fast report out/compare --out report.html
       repsim-fast report cka/ procrustes/ --title "Two measures" --out report.html
-      repsim-fast report zoo/ --figures zoo/figures --out report.html
+      repsim-fast report zoo/ --figures zoo/figures --tables zoo/tables --out report.html
     """
     from repsim_fast.comparison.result import load
     from repsim_fast.comparison.storage import folders
-    from repsim_fast.report import write_figures, write_report
+    from repsim_fast.report import write_figures, write_report, write_table
 
     from .options import check_out
 
@@ -52,10 +64,14 @@ def report(results: Results, out: Page, title: Title = None, figures: FiguresFol
     shown = loaded[0] if len(loaded) == 1 else dict(zip(headings, loaded, strict=True))
     page = write_report(out, shown) if title is None else write_report(out, shown, title=title)
     typer.echo(f"Open {page} ({page.stat().st_size / 1e6:.1f} MB).")
-    if figures is not None:
-        places = [figures] if len(loaded) == 1 else [figures / str(k) for k in range(len(loaded))]
-        for place, result in zip(places, loaded, strict=True):
-            typer.echo(f"{len(write_figures(place, result))} heat maps in {place}")
+    for number, result in enumerate(loaded):
+        inside = "" if len(loaded) == 1 else str(number)
+        if figures is not None:
+            typer.echo(
+                f"{len(write_figures(figures / inside, result))} heat maps in {figures / inside}"
+            )
+        if tables is not None:
+            typer.echo(f"table: {write_table(tables / inside, result)}")
 
 
 def _name(path: Path) -> str:

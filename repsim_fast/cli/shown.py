@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 
 def show(result: SimilarityResult) -> None:
-    """Print the key figures."""
+    """Print the key figures: of each pair of a few models, of more the range."""
+    from repsim_fast.comparison.overview import MODELS_OF_A_SHEET, overview_in_words
+
     seconds = result.seconds["total"]
     typer.echo(f"\n{result.n_samples:,} samples in {seconds:.1f} s; {result.measure}:\n")
-    typer.echo(format_table(result.summary()))
+    few = len(result.models) <= MODELS_OF_A_SHEET
+    typer.echo(format_table(result.summary()) if few else "\n".join(overview_in_words(result)))
     about = [as_option(text) for text in (*result.about_values(), *_undefined(result))]
     typer.echo("".join(f"\n{text}" for text in about))
 
 
 def say_where(page: Path, measures: Sequence[str], *, figures: bool = True) -> None:
     """Say where the page is, and what is beside it."""
-    rest = f"{'heat maps (PNG), ' * figures}table (CSV) and result"
+    rest = f"{'heat maps (PNG), ' * figures}tables (CSV) and result"
     if len(measures) == 1:
         typer.echo(f"\nOpen {page}; beside it are {rest}.")
         return

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -18,10 +16,10 @@ import torch
 
 from repsim_fast._core.checks import check_whole
 from repsim_fast._core.extras import extra
-from repsim_fast._core.files import replacing
 from repsim_fast._core.suggestions import among
 from repsim_fast.analysis.estimates import Interval, student_interval
 from repsim_fast.comparison import diagnosis, storage
+from repsim_fast.comparison.csv_lines import of_names, of_numbers, write_lines
 from repsim_fast.comparison.grid import (
     Array,
     Grid,
@@ -704,18 +702,16 @@ class SimilarityResult:
             OSError: The file cannot be written.
         """
         every = np.arange(len(self.value))
-        layers = list(map(_cells, *self._names(every)))
-        with replacing(path) as temporary, temporary.open("w", newline="") as file:
-            file.write(",".join(self._table(every[:0], every[:0])) + "\n")
+        layers = list(map(of_names, *self._names(every)))
+
+        def lines() -> Iterator[str]:
             # Thousands of layers have millions of pairs: one layer with all others at a time.
             for number, layer in enumerate(layers):
                 numbers = np.column_stack(list(self._numbers(number, every).values())).tolist()
-                rows = (
-                    ",".join([layer, other, *map(_cell, row)])
-                    for other, row in zip(layers, numbers, strict=True)
-                )
-                file.writelines(f"{row}\n" for row in rows)
-        return Path(path)
+                for other, row in zip(layers, numbers, strict=True):
+                    yield f"{layer},{other},{of_numbers(row)}"
+
+        return write_lines(path, list(self._table(every[:0], every[:0])), lines())
 
     def _all_pairs(self) -> tuple[Indices, Indices]:
         """Of all ordered pairs of layers the number of each one, over all models."""
@@ -873,21 +869,6 @@ def _merged_order(ours: str, theirs: str) -> str:
     if not (ours and theirs):
         return ""
     return hashlib.sha256(f"{ours} {theirs}".encode()).hexdigest()[:16]
-
-
-def _cells(*names: str) -> str:
-    """As a table of figures takes them: quoted where they must be, and no name for a formula."""
-    formulas = ("=", "+", "-", "@", "\t", "\r", "\n")
-    line, end = io.StringIO(), "\r\n"  # before Python 3.13 only what ends lines is quoted
-    csv.writer(line, lineterminator=end).writerow(
-        [f"'{name}" if name.startswith(formulas) else name for name in names]
-    )
-    return line.getvalue().removesuffix(end)
-
-
-def _cell(number: float) -> str:
-    """Nothing for NaN."""
-    return repr(number) if number == number else ""
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:

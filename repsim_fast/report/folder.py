@@ -9,6 +9,7 @@ from typing import Any
 
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
+from repsim_fast.comparison.csv_lines import of_names, of_numbers, write_lines
 from repsim_fast.comparison.grid import plot_grids
 from repsim_fast.comparison.overview import MODELS_OF_A_SHEET, plot_overview
 from repsim_fast.comparison.result import SimilarityResult
@@ -19,6 +20,7 @@ from repsim_fast.report.page import write_report
 from repsim_fast.report.swap import changed_as_one, check, finish
 
 TABLE = "similarities.csv"
+TABLE_OF_MODELS = "models.csv"
 REPORT = "report.html"
 ALL_HEAT_MAPS = "heatmaps.png"
 MINUS_CHANCE = "heatmaps-minus-chance.png"
@@ -37,8 +39,10 @@ def write_folder(
 
     ``report.html``, a page that shows any pair of models; ``heatmaps.png`` with all heat maps, of
     more than three models with one cell a pair of models (:func:`write_figures` draws single
-    ones); ``similarities.csv`` with a line for each pair of layers; and ``result.safetensors``,
-    which ``SimilarityResult.load`` reads. Of several results, such as those of several measures,
+    ones); ``models.csv`` with the means of each model and pair of models; of at most three models
+    ``similarities.csv`` with a line for each pair of layers, of which more have millions
+    (:func:`write_table` writes it of any); and ``result.safetensors``, which
+    ``SimilarityResult.load`` reads. Of several results, such as those of several measures,
     the page has a switch, and all else is in a folder each, of the result's name. A folder changes
     as one: all is written beside first, and what an earlier comparison left there goes with it.
     ``manifest.json``, the last to come, lists the files and their SHA-256.
@@ -116,12 +120,42 @@ def write_figures(folder: str | os.PathLike[str], result: SimilarityResult) -> l
     return paths
 
 
+def write_table(folder: str | os.PathLike[str], result: SimilarityResult) -> Path:
+    """Write ``similarities.csv``, a line for each pair of layers, to ``folder``.
+
+    Args:
+        folder: Made where it is missing; a file of that name is written over.
+        result: The comparison; of L layers of all its models, L² lines of some 120 bytes.
+
+    Returns:
+        The table's path.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    return result.to_csv(check_writable(folder) / TABLE)
+
+
 def _write_files(folder: Path, result: SimilarityResult, figures: bool, minus_chance: bool) -> None:
     """All of a result but the page."""
     result.save(folder / RESULT)
-    result.to_csv(folder / TABLE)
+    _write_table_of_models(folder / TABLE_OF_MODELS, result)
+    if len(result.models) <= MODELS_OF_A_SHEET:
+        result.to_csv(folder / TABLE)
     if figures:
         _write_sheets(folder, result, minus_chance)
+
+
+def _write_table_of_models(path: Path, result: SimilarityResult) -> None:
+    """The means of each grid, one a line."""
+    columns = ("model_a", "model_b", "mean", "value", "standard_error", "chance")
+    lines = (
+        f"{of_names(grid.row_model, grid.column_model, mean.name)},"
+        f"{of_numbers([mean.value, mean.standard_error, mean.chance])}"
+        for grid in result.grids()
+        for mean in grid.figures()
+    )
+    write_lines(path, columns, lines)
 
 
 def _write_sheets(folder: Path, result: SimilarityResult, minus_chance: bool) -> None:
