@@ -1,13 +1,15 @@
 """An epoch of robust training: the trainer against the loops that people write.
 
     python benchmarks/training_speed.py [--data FOLDER] [--methods pgd trades n-fgsm] [--threads 1]
-        [--batches N] [--learned-on N] [--rounds N] [--wall]
+        [--batches N] [--learned-on N] [--rounds N] [--wall] [--precisions float32 bfloat16]
 
 WRN-16-2 on images of the shape of CIFAR-10's, in batches of 128: PGD-AT, TRADES and N-FGSM by
-textbook loops in plain float32 torch (`textbook_training.py`), by the trainer in float32 and with
-autocast to bfloat16, and by torchattacks in a loop where it is installed. Before anything is timed,
-a small network's first step has the textbook's loss, in float64 to rounding; with --data, clean and
-robust accuracy after a short run are the textbook's within the noise of three seeds. Ratios go to
+textbook loops in plain float32 torch (`textbook_training.py`), by the trainer in float32 and, where
+the processor multiplies it or it is asked for, with autocast to bfloat16, and by torchattacks in a
+loop where it is installed. Beside them the network's convolutions alone: a bound for all. Before
+anything is timed, a small network's first step has the textbook's loss, in float64 to rounding;
+with --data, clean and robust accuracy after a short run are the textbook's within the noise of
+three seeds. Ratios go to
 results/<machine>/training_speed.json; rows of methods that were not asked for stay. Times are the
 process's own on the processor, so that they hold on a machine that has other work, or with --wall
 those of a clock on the wall, the only ones that mean something with several threads.
@@ -22,7 +24,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,11 @@ from torch.utils.data import DataLoader, TensorDataset
 BENCHMARKS = Path(__file__).resolve().parent
 sys.path[:0] = [str(BENCHMARKS)]
 import textbook_training as textbook  # noqa: E402
+from convolutions import Passes, convolutions_alone  # noqa: E402
 from timing import machine, machine_name, merged, side_by_side, write_json  # noqa: E402
 
 from repsim_fast import models  # noqa: E402
+from repsim_fast._core.precision import native_half  # noqa: E402
 from repsim_fast.attacks import PGD  # noqa: E402
 from repsim_fast.data import load  # noqa: E402
 from repsim_fast.training import Optimisation, evaluate, train  # noqa: E402
@@ -62,6 +66,7 @@ class Case:
         tolerance: Relative difference of the first loss in float64. TRADES starts at random
             points, which move it.
         batches: Of the timed epoch.
+        passes: Of a batch that no way does without.
     """
 
     name: str
@@ -71,6 +76,7 @@ class Case:
     fixed_loss: textbook.Loss
     tolerance: float
     batches: int
+    passes: Passes
 
 
 LONG = {"steps": textbook.STEPS, "step_size": textbook.SIZE}
@@ -80,12 +86,17 @@ CASES = {
         Case(
             "pgd", LONG, textbook.pgd_loss, {"random_start": False},
             functools.partial(textbook.pgd_loss, random_start=False), 1e-9, 3,
+            Passes(attacking=textbook.STEPS, training=1),
         ),
-        Case("trades", LONG, textbook.trades_loss, {}, textbook.trades_loss, 1e-3, 3),
+        Case(
+            "trades", LONG, textbook.trades_loss, {}, textbook.trades_loss, 1e-3, 3,
+            Passes(attacking=textbook.STEPS, training=2),
+        ),
         Case(
             "n-fgsm", {"model_mode": "train"}, textbook.n_fgsm_loss,
             {"noise": 0.0, "model_mode": "eval"},
             functools.partial(textbook.n_fgsm_loss, noise=0.0, training=False), 1e-9, 12,
+            Passes(attacking=1, training=1),
         ),
     )
 }  # fmt: skip
@@ -114,7 +125,7 @@ def loader(data: Pair, seed: int = 0) -> DataLoader[Any]:
     return DataLoader(TensorDataset(*data), batch_size=BATCH, shuffle=True, generator=generator)
 
 
-def check(case: Case) -> dict[str, float]:
+def check(case: Case, precisions: Sequence[str] = tuple(PRECISIONS)) -> dict[str, float]:
     """Relative differences of the first step's loss; the trainer's is of the textbook's value."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(32, 3, 8, 8, dtype=torch.float64, generator=generator)
@@ -124,6 +135,8 @@ def check(case: Case) -> dict[str, float]:
         ("float64", torch.float64, None, case.tolerance),
         ("bfloat16", torch.float32, torch.bfloat16, 0.02),
     ):
+        if name not in ("float64", *precisions):
+            continue
         nets = [models.build("wrn-10-1", num_classes=10, seed=0).to(dtype) for _ in range(2)]
         images = x.to(dtype)
         torch.manual_seed(0)
@@ -135,7 +148,9 @@ def check(case: Case) -> dict[str, float]:
     return found
 
 
-def accuracies(case: Case, data: Pair, unseen: Pair) -> dict[str, dict[str, list[float]]]:
+def accuracies(
+    case: Case, data: Pair, unseen: Pair, precisions: Sequence[str]
+) -> dict[str, dict[str, list[float]]]:
     """Clean and robust accuracy after a short run, by way of training, one for each seed.
 
     WRN-10-1 on images of half the side: what differs between the ways does so at any size.
@@ -143,7 +158,7 @@ def accuracies(case: Case, data: Pair, unseen: Pair) -> dict[str, dict[str, list
     attack = PGD(textbook.EPS, step_size=textbook.SIZE, steps=10, seed=0)
     found: dict[str, dict[str, list[float]]] = {}
     for seed in SEEDS:
-        for way in ("textbook", *PRECISIONS):
+        for way in ("textbook", *precisions):
             net = models.build("wrn-10-1", num_classes=10, seed=seed)
             if way == "textbook":
                 torch.manual_seed(seed)
@@ -161,7 +176,7 @@ def accuracies(case: Case, data: Pair, unseen: Pair) -> dict[str, dict[str, list
 
 def check_accuracies(case: Case, found: dict[str, dict[str, list[float]]]) -> None:
     """Means differ by at most three standard errors of their difference, of seeds and images."""
-    for way in PRECISIONS:
+    for way in found.keys() - {"textbook"}:
         for kind in ("clean", "robust"):
             groups = [found[w][kind] for w in ("textbook", way)]
             mean = statistics.fmean(groups[0] + groups[1])
@@ -172,7 +187,7 @@ def check_accuracies(case: Case, found: dict[str, dict[str, list[float]]]) -> No
                 sys.exit(f"{case.name}, {way}: {kind} accuracies {groups[1]}, textbook {groups[0]}")
 
 
-def ways(case: Case, data: Pair) -> dict[str, Callable[[], Any]]:
+def ways(case: Case, data: Pair, precisions: Sequence[str]) -> dict[str, Callable[[], Any]]:
     """An epoch by each way that there is, from the same beginning."""
 
     def fresh() -> nn.Module:
@@ -186,13 +201,23 @@ def ways(case: Case, data: Pair) -> dict[str, Callable[[], Any]]:
         found["textbook, loss.backward() in the attack"] = loop(textbook.pgd_loss_backward)
         if importlib.util.find_spec("torchattacks"):
             found["torchattacks in a loop"] = loop(_torchattacks_loss)
-    for name, dtype in PRECISIONS.items():
+    for name in precisions:
+        dtype = PRECISIONS[name]
         found[f"trainer, {name}"] = functools.partial(_epoch, fresh, data, case, autocast=dtype)
         if case.name != "n-fgsm":  # whose attack in training mode has no norm to fold
             found[f'trainer, {name}, execution="fast"'] = functools.partial(
                 _epoch, fresh, data, case, autocast=dtype, execution="fast"
             )
+        batch = convolutions_alone(fresh(), data[0][:BATCH], case.passes, dtype or torch.float32)
+        found[f"convolutions alone, {name}"] = functools.partial(
+            _repeated, batch, len(data[0]) // BATCH
+        )
     return found
+
+
+def _repeated(batch: Callable[[], None], times: int) -> None:
+    for _ in range(times):
+        batch()
 
 
 def _epoch(fresh: Callable[[], nn.Module], data: Pair, case: Case, **options: Any) -> float:
@@ -220,6 +245,8 @@ def main() -> None:
     parser.add_argument("--learned-on", type=int, default=LEARNED_ON, help="images, for accuracies")
     parser.add_argument("--wall", action="store_true", help="time by the clock on the wall")
     parser.add_argument("--threads", type=int, default=1)
+    native = tuple(PRECISIONS)[: 2 if native_half(torch.device("cpu")) else 1]
+    parser.add_argument("--precisions", nargs="+", choices=tuple(PRECISIONS), default=native)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.threads > 1 and not options.wall:
@@ -232,7 +259,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name in options.methods:
         case = CASES[name]
-        errors = check(case)
+        errors = check(case, options.precisions)
         learned: dict[str, Any] = {}
         if options.data:
             train_set, test_set = (
@@ -243,6 +270,7 @@ def main() -> None:
                 case,
                 (train_set.images.float() / 255, train_set.labels),
                 (test_set.images.float() / 255, test_set.labels),
+                options.precisions,
             )
             check_accuracies(case, learned)
         generator = torch.Generator().manual_seed(0)
@@ -250,7 +278,8 @@ def main() -> None:
         n = BATCH * batches
         data = torch.rand(n, 3, 32, 32, generator=generator), torch.arange(n) % 10
         # Not warmed up: the check has run the code, and medians leave out a first round.
-        times = side_by_side(ways(case, data), rounds=options.rounds, warmup=0, clock=clock)
+        alternatives = ways(case, data, options.precisions)
+        times = side_by_side(alternatives, rounds=options.rounds, warmup=0, clock=clock)
         for way, timing in times.items():
             row = {
                 "case": f"{name}, {way}",
