@@ -192,9 +192,18 @@ void write_result(T* gram, int64_t n, Centering centering, bool packed, T* out) 
     }
   });
   if (packed) return;
-  torch::stable::parallel_for(0, n, 256, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      for (int64_t j = i + 1; j < n; ++j) out[i * n + j] = out[j * n + i];
+  // Square by square: down whole columns each entry would be on another page.
+  torch::stable::parallel_for(0, ceil_div(n, kPanel), 8, [&](int64_t first, int64_t last) {
+    for (int64_t above = first * kPanel; above < std::min(n, last * kPanel); above += kPanel) {
+      const int64_t above_end = std::min(n, above + kPanel);
+      for (int64_t left = above; left < n; left += kPanel) {
+        const int64_t left_end = std::min(n, left + kPanel);
+        for (int64_t i = above; i < above_end; ++i) {
+          for (int64_t j = std::max(left, i + 1); j < left_end; ++j) {
+            out[i * n + j] = out[j * n + i];
+          }
+        }
+      }
     }
   });
 }
