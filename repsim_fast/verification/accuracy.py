@@ -18,6 +18,7 @@ from repsim_fast._core.borrow import borrow, model_dtype
 from repsim_fast._core.checks import check_choice
 from repsim_fast._core.files import replacing
 from repsim_fast._core.headers import listed, parsed, record, text, truth
+from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.model_state import device_of, unwrap
 from repsim_fast.analysis.estimates import wilson_interval
@@ -108,6 +109,7 @@ def verified_accuracy(
         about = {"eps": eps, "data": _described(held), "model": fingerprint(traced)}
         settings = json.dumps({**how, **about})
         right, verified = _known(path, settings)
+        stack.enter_context(kept_memory(where))
         stack.enter_context(held.reading(where))
         stack.enter_context(torch.no_grad())
         bar = stack.enter_context(_bar(total, progress))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Literal, get_args
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import check_labels, check_labels_below, images_device
 from repsim_fast._core.checks import check_choice, check_whole
+from repsim_fast._core.kept_memory import kept_memory
 
 from .backward import Rows, lower
 from .graph import Node, Traced, read, trace
@@ -139,11 +141,13 @@ def _propagated(
     nodes = read(traced, x)
     bent = {i for node in nodes if isinstance(node.operation, ReLU | MaxPool) for i in node.inputs}
     intervals: list[Interval] = []
-    for index, node in enumerate(nodes):
-        found = propagated(node, [intervals[i] for i in node.inputs], images, rounded)
-        intervals.append(found)
-        if method == "crown" and index in bent:
-            intervals[index] = _tightened(nodes, intervals, index, chunk, rounded)
+    # CROWN takes large blocks, chunk by chunk; the others would pay for giving them back.
+    with kept_memory(x.device) if method == "crown" else contextlib.nullcontext():
+        for index, node in enumerate(nodes):
+            found = propagated(node, [intervals[i] for i in node.inputs], images, rounded)
+            intervals.append(found)
+            if method == "crown" and index in bent:
+                intervals[index] = _tightened(nodes, intervals, index, chunk, rounded)
     return nodes, intervals
 
 
