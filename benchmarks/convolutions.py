@@ -37,6 +37,9 @@ def convolutions_alone(
 
     Returns:
         What a batch takes, to be timed.
+
+    Raises:
+        AssertionError: A convolution is not the network's, beyond rounding.
     """
     seen: list[tuple[nn.Conv2d, Tensor, Tensor]] = []
     hooks = [
@@ -49,6 +52,10 @@ def convolutions_alone(
     for hook in hooks:
         hook.remove()
     calls = [_Call(conv, x, y, dtype, first=k == 0) for k, (conv, x, y) in enumerate(seen)]
+    rounding = max(torch.finfo(dtype).eps, torch.finfo(images.dtype).eps)
+    for call in calls:
+        error = (call.forward() - call.y).abs().max() / call.y.abs().max()
+        assert error <= 16 * rounding, f"a convolution is off by {error}"
 
     def run() -> None:
         for call in calls:
@@ -71,11 +78,12 @@ class _Call:
         form = {"dtype": dtype, "memory_format": torch.channels_last}
         self.x, self.y = x.detach().to(**form), y.detach().to(**form)
         self.weight = conv.weight.detach().to(**form)
+        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self.first = first
         self.settings = (conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups)
 
     def forward(self) -> Tensor:
-        return torch.ops.aten.convolution(self.x, self.weight, None, *self.settings)
+        return torch.ops.aten.convolution(self.x, self.weight, self.bias, *self.settings)
 
     def backward(self, *, weights: bool) -> None:
         # Training asks for no gradient of the images.
