@@ -10,6 +10,7 @@ import pytest
 
 from python_tests.comparison.made_result import make
 from python_tests.support.commands import Run
+from repsim_fast.cli.shown import show
 from repsim_fast.comparison.result import load
 from repsim_fast.report import load_folder
 
@@ -76,3 +77,15 @@ def test_no_result(run: Run, tmp_path: Path) -> None:
     assert "there is no file" in done.output
     done = run("report", tmp_path, "--out", tmp_path / "page.txt")
     assert "must be a name that ends in .html" in done.output
+
+
+def test_many_models_are_said_in_a_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    show(make((2,) * 4))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("6 pairs of models") for line in lines)
+    assert any("repsim-fast report --tables" in line for line in lines)
+    assert len(lines) < 12
+    show(make((2,) * 3))
+    said = capsys.readouterr().out
+    assert "mean off-diagonal" in said
+    assert "--tables" not in said

@@ -23,6 +23,8 @@ def show(result: SimilarityResult) -> None:
     typer.echo(f"\n{result.n_samples:,} samples in {seconds:.1f} s; {result.measure}:\n")
     few = len(result.models) <= MODELS_OF_A_SHEET
     typer.echo(format_table(result.summary()) if few else "\n".join(overview_in_words(result)))
+    if not few:
+        typer.echo("models.csv has each pair of models; of layers: repsim-fast report --tables DIR")
     about = [as_option(text) for text in (*result.about_values(), *_undefined(result))]
     typer.echo("".join(f"\n{text}" for text in about))
 
