@@ -40,7 +40,7 @@ def write_folder(
     ``report.html``, a page that shows any pair of models; ``heatmaps.png`` with all heat maps, of
     more than three models with one cell a pair of models (:func:`write_figures` draws single
     ones); ``models.csv`` with the means of each model and pair of models; of at most three models
-    ``similarities.csv`` with a line for each pair of layers, of which more have millions
+    ``similarities.csv`` with a line for each pair of layers, of which zoos have millions
     (:func:`write_table` writes it of any); and ``result.safetensors``, which
     ``SimilarityResult.load`` reads. Of several results, such as those of several measures,
     the page has a switch, and all else is in a folder each, of the result's name. A folder changes
