@@ -23,7 +23,7 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // Panels of y that are used in turn for one panel of x: half of an L2 cache of 1 MiB.
-constexpr int64_t kTogether = (int64_t{512} << 10) / (kPanel * kDepth<float> * sizeof(float));
+constexpr int64_t kTogether = (int64_t{512} << 10) / (kPanel * kDepth * sizeof(float));
 
 // Tiles that are accumulated at once, in bytes: they are gone through for every block of samples,
 // so they should stay in an L3 cache.
@@ -74,26 +74,26 @@ void multiply_rows(const T* x,  // (n, p)
   const int64_t rows = last_panel - first_panel;
   const int64_t columns = symmetric ? last_panel : ceil_div(q, kPanel);
   const auto used = [&](int64_t i) { return symmetric ? first_panel + i + 1 : columns; };
-  const auto left = scratch<T>(rows * kPanel * kDepth<T>);
-  const auto right = scratch<T>(std::min(columns, kTogether) * kPanel * kDepth<T>);
+  const auto left = scratch<T>(rows * kPanel * kDepth);
+  const auto right = scratch<T>(std::min(columns, kTogether) * kPanel * kDepth);
   const auto tiles = scratch<T>(rows * columns * kTile);
   std::fill_n(tiles.get(), rows * columns * kTile, T{0});
-  for (int64_t sample = 0; sample < n; sample += kDepth<T>) {
-    const int64_t depth = std::min(kDepth<T>, n - sample);
+  for (int64_t sample = 0; sample < n; sample += kDepth) {
+    const int64_t depth = std::min(kDepth, n - sample);
     for (int64_t i = 0; i < rows; ++i) {
-      pack(x, p, first_panel + i, sample, depth, left.get() + i * kPanel * kDepth<T>);
+      pack(x, p, first_panel + i, sample, depth, left.get() + i * kPanel * kDepth);
     }
     for (int64_t group = 0; group < columns; group += kTogether) {
       const int64_t together = std::min(kTogether, columns - group);
       for (int64_t j = 0; j < together; ++j) {
-        pack(y, q, group + j, sample, depth, right.get() + j * kPanel * kDepth<T>);
+        pack(y, q, group + j, sample, depth, right.get() + j * kPanel * kDepth);
       }
       Staging<T> nothing_next;
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t features = std::min(kPanel, p - (first_panel + i) * kPanel);
         for (int64_t j = 0; j < std::min(together, used(i) - group); ++j) {
-          tile_kernels<T>().multiply(left.get() + i * kPanel * kDepth<T>,
-                                     right.get() + j * kPanel * kDepth<T>, depth, features,
+          tile_kernels<T>().multiply(left.get() + i * kPanel * kDepth,
+                                     right.get() + j * kPanel * kDepth, depth, features,
                                      symmetric && group + j == first_panel + i,
                                      tiles.get() + (i * columns + group + j) * kTile, nothing_next);
         }

@@ -91,7 +91,7 @@ template <typename T>
 class Block {
  public:
   using Element = T;
-  static constexpr int64_t kDepth = repsim_fast::kDepth<T>, kUnit = kDepthUnit;
+  static constexpr int64_t kDepth = repsim_fast::kDepth, kUnit = kDepthUnit;
 
   explicit Block(int64_t n)
       : panels_(ceil_div(n, kPanel)),

@@ -21,7 +21,6 @@ constexpr int64_t kDepthUnit = 16;
 // Samples or features a block. Two panels of floats fill 24 KiB: of an L1 cache of 32 they leave
 // the rest to the rows that are read meanwhile. There 192 take 4 to 6 % longer (AVX2, Zen 3, Grams
 // of 128 to 3,000 samples); doubles gain nothing from fewer.
-template <typename T>
 constexpr int64_t kDepth = 96;
 
 // A task must be worth a thread's start (some microseconds).
@@ -54,7 +53,7 @@ class Staging {
 
   Staging() = default;  // nothing to copy
   // x - shift, x (rows, depth) with rows x_stride apart and shift (depth), goes to `to` with rows
-  // kDepth<T> apart; depth is a multiple of kDepthUnit.
+  // kDepth apart; depth is a multiple of kDepthUnit.
   Staging(const T* x, int64_t x_stride, int64_t rows, int64_t depth, const T* shift, T* to)
       : from_(x),
         fetch_(x + kAhead * x_stride),
@@ -80,7 +79,7 @@ class Staging {
     const Rows rows{
         from_, fetches_ > 0 ? fetch_ : from_, stride_, count, count > 0 ? depth_ : 0, shift_, to_};
     from_ += count * stride_;
-    to_ += count * kDepth<T>;
+    to_ += count * kDepth;
     rows_ -= count;
     fetch_ += kTogether * stride_;
     fetches_ -= kTogether;

@@ -104,7 +104,7 @@ inline __attribute__((always_inline)) void stage_rows(const typename Staging<T>:
     for (int r = 0; r < kCount; ++r) {
       const Vec x =
           *reinterpret_cast<const typename Vector<T>::Memory*>(rows.from + r * rows.stride + k + j);
-      *reinterpret_cast<typename Vector<T>::Memory*>(rows.to + r * kDepth<T> + k + j) = x - shift;
+      *reinterpret_cast<typename Vector<T>::Memory*>(rows.to + r * kDepth + k + j) = x - shift;
     }
   }
 }
@@ -124,7 +124,7 @@ inline __attribute__((always_inline)) void stage_line(const typename Staging<T>:
     return;
   }
   typename Staging<T>::Rows row = rows;
-  for (; row.count > 0; --row.count, row.from += row.stride, row.to += kDepth<T>) {
+  for (; row.count > 0; --row.count, row.from += row.stride, row.to += kDepth) {
     stage_rows<T, 1>(row, k);
   }
 }
