@@ -24,8 +24,9 @@ from repsim_fast.similarity.base.factor import sample_gram
 MAX_GROUPS, FEWEST_GROUPS = 64, 16
 GROUPS_BYTES = 256 << 20
 
-# Cells of a matrix that are worked on at a time: some such blocks of float64 fit in a core's cache.
-_BLOCK = 1 << 15
+# Cells of a matrix that are worked on at a time: some such blocks of float64 fit in a processor's
+# last cache, and more calls on smaller ones take longer than that cache does.
+_BLOCK = 1 << 17
 
 # Mean square entry of a Gram from which on float32 products have all their digits: what they lose
 # below the smallest normal number is less than what rounding loses.
