@@ -52,12 +52,12 @@ CLAIMS = (
     ),
     Claim(
         "PGD does not collapse where FGSM does",
-        "RECALLED med", "no collapse where FGSM has one",
+        "RECALLED med", "no collapse where FGSM has one with every seed",
         "Q2", "Q2_scores.csv", judges.cure("pgd"),
     ),
     Claim(
         "N-FGSM and GradAlign keep from the collapse, up to some amplitude",
-        "RECALLED med", "no collapse where FGSM has one",
+        "RECALLED med", "no collapse where FGSM has one with every seed",
         "Q2", "Q2_scores.csv", judges.cure("n-fgsm", "gradalign"),
     ),
     Claim(
@@ -92,17 +92,17 @@ CLAIMS = (
     ),
     Claim(
         "features in the images' orthogonal complement induce no collapse",
-        "RECALLED med", "no collapse where the same images in full have one",
+        "RECALLED med", "no collapse where the same images in full have one with every seed",
         "Q5", "Q5_scores.csv", judges.without("feature", "feature, complement"),
     ),
     Claim(
         "low-pass images do not collapse, as published (rows only)",
-        "RECALLED med", "no collapse where all frequencies have one",
+        "RECALLED med", "no collapse where all frequencies have one with every seed",
         "Q5", "Q5_scores.csv", judges.without("no feature", "no feature, low pass of rows"),
     ),
     Claim(
         "low-pass images do not collapse, both axes",
-        "asked here", "no collapse where all frequencies have one",
+        "asked here", "no collapse where all frequencies have one with every seed",
         "Q5", "Q5_scores.csv", judges.without("no feature", "no feature, low pass"),
     ),
     Claim(

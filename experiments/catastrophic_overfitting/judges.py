@@ -96,7 +96,8 @@ def small_radius(q: Findings, preset: Preset) -> Judged:
 
 def cure(*methods: str) -> Callable[[Findings, Preset], Judged]:
     def judge(q: Findings, preset: Preset) -> Judged:
-        gone = [b for b, cell in q["methods"]["fgsm"].items() if cell["collapsed"]]
+        fgsm = q["methods"]["fgsm"]
+        gone = [b for b, cell in fgsm.items() if cell["collapsed"]]
         if not gone:
             raise NotTestable("FGSM did not collapse")
         cells = {m: [q["methods"][m][b] for b in gone] for m in methods if m in q["methods"]}
@@ -106,17 +107,24 @@ def cure(*methods: str) -> Callable[[Findings, Preset], Judged]:
             f"{m} {', '.join(in_words(c['robust']) for c in own)}" for m, own in cells.items()
         )
         return found, _keep(
-            {f"{m} at beta {b}": c for m in cells for b, c in zip(gone, cells[m], strict=True)}
+            {f"fgsm at beta {b}": fgsm[b] for b in gone},
+            {f"{m} at beta {b}": c for m in cells for b, c in zip(gone, cells[m], strict=True)},
         )
 
     return judge
 
 
-def _keep(networks: Findings) -> bool:
-    """Whether none has collapsed; raises where one has nothing to lose: it resists neither."""
-    if any(own["collapsed"] for own in networks.values()):
+def _keep(untreated: Findings, treated: Findings) -> bool:
+    """Whether treatment keeps from the collapse: a single collapse says that it does not, none
+    says that it does where every network collapses without. Raises where that is not so, and
+    where one has nothing to lose: it resists neither one step nor many."""
+    if any(own["collapsed"] for own in treated.values()):
         return False
-    for name, own in networks.items():
+    for name, own in untreated.items():
+        if own["collapsed"] < 1:
+            gone = f"{round(own['collapsed'] * own['networks'])} of {own['networks']} networks"
+            raise NotTestable(f"{name}: {gone} collapse; that a treated one does not may be chance")
+    for name, own in treated.items():
         clean, robust = known(own["clean"]), known(own["robust"])
         if robust < t.LEFT * clean:
             found = f"{in_words(own['clean'])} clean, {in_words(own['robust'])} under attack"
@@ -167,7 +175,9 @@ def without(name: str, *cured: str) -> Callable[[Findings, Preset], Judged]:
         if not q[name]["collapsed"]:
             raise NotTestable(f"{name}: no collapse to be rid of")
         found = "; ".join(f"{kind}: {in_words(q[kind]['robust'])}" for kind in (name, *cured))
-        return f"robust accuracy, {found}", _keep({kind: q[kind] for kind in cured})
+        return f"robust accuracy, {found}", _keep(
+            {name: q[name]}, {kind: q[kind] for kind in cured}
+        )
 
     return judge
 

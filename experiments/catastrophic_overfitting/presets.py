@@ -26,6 +26,8 @@ class Preset(presets.Preset):
         bandwidth: Frequencies that the low pass of question 5 keeps.
         probed: Test images of what is measured after an epoch.
         curved: Images of those whose curvature is measured.
+        cured_seeds: So many of the seeds are trained with each cure of question 2 and intervention
+            of question 5, None for all; without, all are.
         every: Epochs between networks that are kept of the trainings of questions 3, 4 and 6.
     """
 
@@ -41,7 +43,13 @@ class Preset(presets.Preset):
     bandwidth: int = 16
     probed: int = 256
     curved: int = 64
+    cured_seeds: int | None = None
     every: int = 1
+
+    @property
+    def treated(self) -> tuple[int, ...]:
+        """Seeds of cures and interventions."""
+        return self.seeds[: self.cured_seeds]
 
 
 PRESETS = {
@@ -105,6 +113,7 @@ PRESETS = {
         attack_steps=20,
         restarts=1,
         alignment=0.36,
+        cured_seeds=1,
         autocast="auto",
         every=2,
         minutes=165,

@@ -8,21 +8,22 @@ from experiments.lab.report import Report
 
 from ..overfitting_lab import OverfittingLab
 from ..recipes import Recipe
-from ..regimes import is_collapsed
+from .cells import cell
 
 
 def run(lab: OverfittingLab, report: Report) -> dict[str, Any]:
-    """FGSM and each cure at the radius of ``focus``."""
+    """FGSM of every seed and each cure at the radius of ``focus``."""
     rows: list[dict[str, Any]] = []
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for method in ("fgsm", *lab.preset.cures):
         for beta in lab.preset.cured:
-            own = lab.scores(lab.recipe(method, beta=beta))
-            gone = is_collapsed(own, len(lab.carriers))
-            rows.append({"method": method, "beta": f"{beta:g}", **own})
-            found.setdefault(method, {})[f"{beta:g}"] = {
-                "clean": own["clean"], "robust": own["robust"], "collapsed": gone,
-            }  # fmt: skip
+            seeds = _seeds(lab, method)
+            own = [lab.scores(lab.recipe(method, beta=beta, seed=seed)) for seed in seeds]
+            rows += [
+                {"method": method, "beta": f"{beta:g}", "seed": f"{seed}", **one}
+                for seed, one in zip(seeds, own, strict=True)
+            ]
+            found.setdefault(method, {})[f"{beta:g}"] = cell(lab, own)
     report.table("scores", rows)
     report.lines(
         "robust",
@@ -35,6 +36,15 @@ def run(lab: OverfittingLab, report: Report) -> dict[str, Any]:
     return {"methods": found}
 
 
+def _seeds(lab: OverfittingLab, method: str) -> tuple[int, ...]:
+    return lab.preset.seeds if method == "fgsm" else lab.preset.treated
+
+
 def recipes(lab: OverfittingLab) -> list[Recipe]:
     """FGSM and each cure."""
-    return [lab.recipe(m, beta=b) for m in ("fgsm", *lab.preset.cures) for b in lab.preset.cured]
+    return [
+        lab.recipe(method, beta=beta, seed=seed)
+        for method in ("fgsm", *lab.preset.cures)
+        for beta in lab.preset.cured
+        for seed in _seeds(lab, method)
+    ]

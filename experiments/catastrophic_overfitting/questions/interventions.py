@@ -8,17 +8,21 @@ from experiments.lab.report import Report
 
 from ..overfitting_lab import OverfittingLab
 from ..recipes import Recipe
-from ..regimes import is_collapsed
+from .cells import cell
 
 
 def run(lab: OverfittingLab, report: Report) -> dict[str, Any]:
-    """Each intervention beside the same training without it."""
+    """Each intervention beside the same training without it, that of every seed."""
+    rows: list[dict[str, Any]] = []
     found: dict[str, dict[str, Any]] = {}
-    for name, recipe in _kinds(lab).items():
-        own = lab.scores(recipe)
-        gone = is_collapsed(own, len(lab.carriers))
-        found[name] = {"clean": own["clean"], "robust": own["robust"], "collapsed": gone}
-    report.table("scores", [{"training": name, **own} for name, own in found.items()])
+    for name, by_seed in _kinds(lab).items():
+        own = [lab.scores(recipe) for recipe in by_seed]
+        rows += [
+            {"training": name, "seed": f"{recipe.seed}", **one}
+            for recipe, one in zip(by_seed, own, strict=True)
+        ]
+        found[name] = cell(lab, own)
+    report.table("scores", rows)
     report.lines(
         "scores",
         {kind: [own[kind] for own in found.values()] for kind in ("clean", "robust")},
@@ -29,19 +33,23 @@ def run(lab: OverfittingLab, report: Report) -> dict[str, Any]:
     return found
 
 
-def _kinds(lab: OverfittingLab) -> dict[str, Recipe]:
+def _kinds(lab: OverfittingLab) -> dict[str, list[Recipe]]:
     plain: dict[str, Any] = {"eps": lab.preset.plain, "beta": 0.0}
+    passed = {**plain, "bandwidth": lab.preset.bandwidth}
+
+    def of(seeds: tuple[int, ...], **changes: Any) -> list[Recipe]:
+        return [lab.recipe(seed=seed, **changes) for seed in seeds]
+
+    every, treated = lab.preset.seeds, lab.preset.treated
     return {
-        "feature": lab.recipe(),
-        "feature, complement": lab.recipe(removed=True),
-        "no feature": lab.recipe(**plain),
-        "no feature, low pass of rows": lab.recipe(
-            **plain, bandwidth=lab.preset.bandwidth, axes="rows"
-        ),
-        "no feature, low pass": lab.recipe(**plain, bandwidth=lab.preset.bandwidth),
+        "feature": of(every),
+        "feature, complement": of(treated, removed=True),
+        "no feature": of(every, **plain),
+        "no feature, low pass of rows": of(treated, **passed, axes="rows"),
+        "no feature, low pass": of(treated, **passed),
     }
 
 
 def recipes(lab: OverfittingLab) -> list[Recipe]:
     """With and without each intervention."""
-    return list(_kinds(lab).values())
+    return [recipe for by_seed in _kinds(lab).values() for recipe in by_seed]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.lab.report import Report
-from repsim_fast.analysis.estimates import difference, mean_over_seeds
+from repsim_fast.analysis.estimates import difference
 
 from ..overfitting_lab import OverfittingLab
 from ..recipes import Recipe
-from ..regimes import is_collapsed, regimes
+from ..regimes import regimes
+from .cells import cell
 
 # Of the networks of a cell that collapsed.
 MOST = 0.5
@@ -22,9 +23,7 @@ def run(lab: OverfittingLab, report: Report) -> dict[str, Any]:
         cells = {}
         for beta in betas:
             own = [lab.scores(lab.recipe(eps=eps, beta=beta, seed=s)) for s in lab.preset.seeds]
-            means = {k: mean_over_seeds([one[k] for one in own]) for k in ("clean", "robust")}
-            gone = [is_collapsed(one, len(lab.carriers)) for one in own]
-            cells[beta] = {**means, "collapsed": sum(gone) / len(gone)}
+            cells[beta] = cell(lab, own)
             rows += [
                 {"eps": f"{eps:g}", "beta": f"{beta:g}", "seed": f"{seed}", **one}
                 for seed, one in zip(lab.preset.seeds, own, strict=True)

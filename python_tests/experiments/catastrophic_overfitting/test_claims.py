@@ -71,10 +71,10 @@ def test_phase_without_premises():
 
 def cell(collapsed):
     robust = number(0.0 if collapsed else 0.4)
-    return {"clean": number(0.7), "robust": robust, "collapsed": collapsed}
+    return {"clean": number(0.7), "robust": robust, "collapsed": float(collapsed), "networks": 2}
 
 
-FRAGILE = {"clean": number(1.0), "robust": number(0.0), "collapsed": False}
+FRAGILE = {**cell(0), "clean": number(1.0), "robust": number(0.0)}
 """Of a network that resists neither one step nor many."""
 
 
@@ -88,6 +88,11 @@ def test_cures_are_judged_where_there_is_something_to_cure():
         judge(found, PRESET)
     found["methods"]["pgd"]["8"] = cell(True)
     assert not judge(found, PRESET)[1]
+    found["methods"]["fgsm"]["8"] = cell(0.5)
+    assert not judge(found, PRESET)[1]  # one collapse refutes
+    found["methods"]["pgd"]["8"] = cell(False)
+    with pytest.raises(NotTestable, match="fgsm at beta 8: 1 of 2 networks collapse; that"):
+        judge(found, PRESET)
     with pytest.raises(NotTestable, match="FGSM did not collapse"):
         judge({"methods": {"fgsm": {"8": cell(False)}}}, PRESET)
     with pytest.raises(NotTestable, match="trained: fgsm"):
@@ -137,6 +142,8 @@ def test_interventions_need_a_collapse_to_be_rid_of():
         assert judge(found, PRESET)[1] is not collapsed
     with pytest.raises(NotTestable, match=r"1\.000.* clean, 0\.000.* under attack"):
         judge({"feature": cell(True), "feature, complement": FRAGILE}, PRESET)
+    with pytest.raises(NotTestable, match="may be chance"):
+        judge({"feature": cell(0.5), "feature, complement": cell(False)}, PRESET)
     with pytest.raises(NotTestable, match="no collapse to be rid of"):
         judge({"feature": cell(False)}, PRESET)
 

@@ -63,6 +63,16 @@ def test_networks_of_the_focus_are_trained_once(tmp_path):
     assert lab.recipe("n-fgsm").keep == ()
 
 
+@pytest.mark.parametrize("question", ["Q2", "Q5"])
+def test_untreated_networks_are_of_every_seed(tmp_path, question):
+    for cured, treated in ((1, {0}), (None, {0, 1})):
+        preset = dataclasses.replace(TINY, seeds=(0, 1), cured_seeds=cured)
+        lab = OverfittingLab(preset, tmp_path, progress=False)
+        phase, named = QUESTIONS["Q1"].recipes(lab), QUESTIONS[question].recipes(lab)
+        assert {recipe.seed for recipe in named if recipe in phase} == {0, 1}
+        assert {recipe.seed for recipe in named if recipe not in phase} == treated
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
