@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from python_tests.support.commands import Run
 from repsim_fast import SimilarityResult, models
 from repsim_fast.cli.models import short_names, size_for
+from repsim_fast.cli.zoo import expand
 
 FACTORY = """
 import torch
@@ -44,6 +45,28 @@ def test_compare(run: Run, files: Path) -> None:
     same = found.between("a/best", "plain").value
     assert abs(same.diagonal() - 1).max() < 1e-5
     assert "images in [0, 1]" in (out / "report.html").read_text()
+
+
+def test_patterns_and_folders_of_weights(files: Path) -> None:
+    pickled, ours = f"resnet-8={files / 'best.ckpt'}", f"resnet-8={files / 'plain.safetensors'}"
+    assert expand([f"resnet-8={files}"]) == [pickled, ours]
+    assert expand([f"resnet-8={files}/*.ckpt#ema"]) == [f"{pickled}#ema"]
+    assert expand([f"{files}/mine.py:tiny={files}/**/*.pt"]) == [
+        f"{files}/mine.py:tiny={files / 'a/best.pt'}"
+    ]
+    # What only looks like it: a folder whose name has the sign, a file with a bracket.
+    (folder := files / "lr=0.1").mkdir()
+    (folder / "best[1].pt").write_bytes((files / "best.ckpt").read_bytes())
+    assert expand([str(folder)]) == [str(folder / "best[1].pt")]
+    assert expand([f"{folder}/*"]) == [str(folder / "best[1].pt")]
+    named = f"resnet-8={folder / 'best[1].pt'}"
+    assert expand([named]) == [named]
+    # Checkpoints say their architecture, and come before what does not.
+    assert expand([str(files)]) == [str(files / "plain.safetensors")]
+    for nothing in (f"resnet-8={files}/*.bin", f"resnet-8={(files / 'empty')}"):
+        (files / "empty").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=r"expected weights \(\.safetensors, .*\.tar\) at"):
+            expand([nothing])
 
 
 def test_normalisation(run: Run, files: Path) -> None:

@@ -20,7 +20,8 @@ Models = Annotated[
         "timm:NAME@pretrained or hf:NAME-OR-FOLDER for published ones. ARCHITECTURE is a name "
         "such as wrn-28-10 or torchvision:resnet18, or FILE.py:NAME for code of yours; alone it "
         "is an untrained network; recordings that `repsim-fast "
-        "record` wrote; folders of checkpoints or recordings, and patterns such as 'runs/*'.",
+        "record` wrote; folders of checkpoints or recordings, and patterns such as 'runs/*', "
+        "also behind ARCHITECTURE=.",
     ),
 ]
 Results = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")]

@@ -12,14 +12,12 @@ from torch import nn
 
 from repsim_fast.comparison.recording import Recording
 from repsim_fast.comparison.recording_files import INDEX
-from repsim_fast.models.named import Opened
+from repsim_fast.models.named import SUFFIXES, Opened
 
 from .models import Normalisation, open_models, short_names
 
 if TYPE_CHECKING:
     from .options import Inputs
-
-_CHECKPOINTS = "*.safetensors"
 
 
 class Zoo(NamedTuple):
@@ -43,6 +41,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
     """Arguments with patterns and folders replaced by the models that they stand for.
 
     A folder stands for the checkpoints and recordings in it; one that is a recording for itself.
+    ARCHITECTURE=PLACE stands for the files of weights there, each as ARCHITECTURE=FILE.
 
     Raises:
         ValueError: A pattern or a folder without a model.
@@ -57,21 +56,40 @@ def is_recording(path: str | Path) -> bool:
 
 
 def _models_of(argument: str) -> list[str]:
-    path = Path(argument)
-    if is_recording(path) or not (path.is_dir() or glob.has_magic(argument)):
+    if is_recording(argument):
         return [argument]
-    if path.exists() and not path.is_dir():  # a name with a bracket, say
-        return [argument]
-    if path.is_dir():
-        found = [*path.glob(_CHECKPOINTS), *filter(is_recording, path.iterdir())]
-    else:
-        matches = map(Path, glob.glob(argument, recursive=True))
-        found = [p for p in matches if p.suffix == ".safetensors" or is_recording(p)]
-    if not found:
+    places = _places(argument)
+    if found := _checkpoints(places or []):
+        return found
+    architecture, _, rest = argument.partition("=")
+    file, number_sign, key = rest.partition("#")
+    inside = _places(file) if file else None
+    if weights := sorted(p for p in inside or [] if p.suffix in SUFFIXES and p.is_file()):
+        return [f"{architecture}={path}{number_sign}{key}" for path in weights]
+    if inside is not None:
+        raise ValueError(f"MODEL: expected weights ({', '.join(SUFFIXES)}) at {rest!r}, got none")
+    if places is not None and not Path(file).is_file():
         raise ValueError(
             f"MODEL: expected checkpoints (*.safetensors) or recordings at {argument!r}, got none"
         )
-    return sorted(map(str, found))
+    return [argument]
+
+
+def _checkpoints(places: Sequence[Path]) -> list[str]:
+    """Those of this package and recordings; where there is none, what may be one by its name."""
+    ours = [p for p in places if p.suffix == ".safetensors" or is_recording(p)]
+    return sorted(map(str, ours or [p for p in places if p.suffix in SUFFIXES]))
+
+
+def _places(argument: str) -> list[Path] | None:
+    """What lies in a folder or matches a pattern; None of what is neither."""
+    path = Path(argument)
+    if path.is_dir():
+        return list(path.iterdir())
+    # A file's name may have a bracket.
+    if path.exists() or not glob.has_magic(argument):
+        return None
+    return [Path(found) for found in glob.glob(argument, recursive=True)]
 
 
 def open_zoo(
