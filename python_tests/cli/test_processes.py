@@ -34,6 +34,7 @@ def test_the_first_process_writes_the_result_of_one(run: Run, tmp_path: Path) ->
     assert code == 0, errors
     assert output.count("comparing resnet-8") == 1, output
     assert output.count("2 processes") == 1, output
+    assert output.count("resnet-8 is untrained") == 1, output
     assert output.count("samples in") == 1, output
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
     alone, shared = load_folder(one), load_folder(two)

@@ -215,7 +215,9 @@ def compare(
                 networks={name: known.about for name, known in published.items()},
                 say=group.first, progress=progress,
             )  # fmt: skip
-        zoo = open_zoo(arguments, images, seed=seed, given=given, published=published)
+        zoo = open_zoo(
+            arguments, images, seed=seed, given=given, published=published, say=group.first
+        )
         on = "" if images is None else f" on {describe(images)}"
         if group.first:
             shared = f", {group.size} processes" * (group.size > 1)

@@ -67,6 +67,7 @@ def open_models(
     seed: int,
     given: Normalisation = (None, None),
     published: Mapping[str, Opened] | None = None,
+    say: bool = True,
 ) -> dict[str, Shown]:
     """Networks by a short name.
 
@@ -78,6 +79,7 @@ def open_models(
         given: What images are normalised by for networks that were not trained by this package
             and whose own configuration does not say it.
         published: Networks that are open already.
+        say: Whether this process says which are untrained or see images as they are.
 
     Raises:
         ValueError: An argument is no such name, or a network that does not take these images.
@@ -93,8 +95,11 @@ def open_models(
             about["input"] = "-"  # tokens and other arrays go in as they are
         if "weights" in opened.about and opened.about["weights"] is None:
             about["training"] = f"none: random weights (seed {seed + position})"
-            typer.echo(f"{argument} is untrained: its weights are random (seed {seed + position})")
-        say_as_they_are(argument, opened.about, data)
+            if say:
+                random = f"its weights are random (seed {seed + position})"
+                typer.echo(f"{argument} is untrained: {random}")
+        if say:
+            say_as_they_are(argument, opened.about, data)
         file = argument if opened.about.get("weights", "") is not None else "-"
         shown[name] = Shown(opened.model, {"model": name, "file": file, **about})
     return shown

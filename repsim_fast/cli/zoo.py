@@ -99,8 +99,9 @@ def open_zoo(
     seed: int,
     given: Normalisation = (None, None),
     published: Mapping[str, Opened] | None = None,
+    say: bool = True,
 ) -> Zoo:
-    """Recordings, and networks to run on the images; ``given`` and ``published`` as for
+    """Recordings, and networks to run on the images; ``given``, ``published`` and ``say`` as for
     ``open_models``.
 
     Raises:
@@ -120,7 +121,7 @@ def open_zoo(
             about.append({"model": name, "file": argument, **_recorded(recording)})
         elif images is not None:
             (opened,) = open_models(
-                [argument], images, seed=seed + position, given=given, published=published
+                [argument], images, seed=seed + position, given=given, published=published, say=say
             ).values()
             members[name] = opened.module
             about.append({**opened.about, "model": name})
