@@ -118,7 +118,8 @@ def training_table() -> str:
 
 def models_table() -> str:
     """Comparisons of default layers over the bare forward passes, as Markdown."""
-    lines = ["| machine | models | layers | float32 | bfloat16 products |", "|---|---|---|---|---|"]
+    heads = "machine | models | layers | operations | float32 | bfloat16 products"
+    lines = [f"| {heads} |", "|---|---|---|---|---|---|"]
     for file in sorted((Path(__file__).parent / "results").glob("*/many_models.json")):
         held = json.loads(file.read_text())
         found = {row["case"]: row for row in held["rows"]}
@@ -128,7 +129,8 @@ def models_table() -> str:
             threads = f"{at['threads']} thread{'s' * (at['threads'] > 1)}"
             layers = rows[0]["layers"]
             layers = " and ".join(map(str, layers)) if isinstance(layers, list) else layers
-            cells = " | ".join(f"{row['ratio_to_forwards']:.2f}" for row in rows)
+            counted = f"{rows[0]['operations_to_forwards']:.2f}"
+            cells = " | ".join([counted, *(f"{row['ratio_to_forwards']:.2f}" for row in rows)])
             lines.append(f"| {at['processor']}, {threads} | {case} | {layers} | {cells} |")
     return "\n".join(lines) + "\n"
 

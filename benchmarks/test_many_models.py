@@ -3,7 +3,8 @@ with ResNet-34, and 2 to 32 ResNet-18.
 
 512 images 3x32x32, batches of 128, torchvision's definitions, batch-norm statistics calibrated.
 Targets: 1.25 times the forwards for the pair (1.18 with products in bfloat16) with two threads, 1.2
-for M models.
+for M models. Beside the times stand the operations of the Grams over those of the forwards: what is
+left where Grams are taken at the rate of the convolutions and all else is free.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pytest
 import torch
 from timing import side_by_side
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from repsim_fast import SimilarityResult, compare
 
@@ -45,6 +47,25 @@ def compared(
     return compare(models, images, batch_size=BATCH, precision=precision, progress=False)
 
 
+def operations(model: nn.Module, layers: tuple[str, ...], image: torch.Tensor) -> tuple[int, int]:
+    """Multiplications and additions of a batch: of the Grams of layers, each tensor counted once
+    and one half of what is symmetric, and of the forward pass."""
+    features: dict[tuple[int, int], int] = {}
+    held = []  # so that no other tensor takes its place
+
+    def seen(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+        held.append(output)
+        features[id(output), output._version] = output.numel()
+
+    called = {name.partition("#")[0] for name in layers}  # each of their calls is a layer
+    hooks = [model.get_submodule(name).register_forward_hook(seen) for name in called]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(image)
+    for hook in hooks:
+        hook.remove()
+    return sum(features.values()) * BATCH * (BATCH + 1), counter.get_total_flops() * BATCH
+
+
 def measure(case: str, models: dict[str, nn.Module], rounds: int, record) -> None:
     images = torch.rand(IMAGES, 3, 32, 32)
     results = {precision: compared(models, images, precision) for precision in PRECISIONS}
@@ -67,12 +88,15 @@ def measure(case: str, models: dict[str, nn.Module], rounds: int, record) -> Non
         rounds=rounds,
         warmup=1,
     )
+    kinds = zip(models.values(), results["float32"].layers, strict=True)
+    grams, forward = zip(*(operations(m, names, images[:1]) for m, names in kinds), strict=True)
     layers = [len(names) for names in results["float32"].layers]
     for name, timing in times.items():
         record(
             f"{case}, {name}",
             **timing.row(),
             ratio_to_forwards=timing.median / times["forwards"].median,
+            operations_to_forwards=1 + sum(grams) / sum(forward) * (name != "forwards"),
             layers=layers if len(set(layers)) > 1 else layers[0],
             max_error=errors.get(name, 0.0),
         )
