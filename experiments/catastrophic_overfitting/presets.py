@@ -78,7 +78,7 @@ PRESETS = {
         probed=100,
         curved=16,
         every=2,
-        minutes=2,
+        minutes=3,
     ),
     # Planned for three hours of two cores, two networks at a time. An epoch of 12,000 images takes,
     # in seconds of one core of a Xeon with AMX whose other core was as busy (over 10 batches):
@@ -141,7 +141,7 @@ PRESETS = {
         probed=1000,
         curved=256,
         every=2,
-        minutes=600,
+        minutes=870,
         device="cuda",
         autocast="bfloat16",
         absolute=True,
