@@ -120,6 +120,8 @@ def _flat() -> nn.Module:
     "model",
     [
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 10)),
+        # One of four matrices, as the patches of a transformer.
+        lambda: nn.Sequential(Net(), *(nn.Linear(10, 10) for _ in range(2))),
         lambda: Net().double(),
         lambda: torch.compile(Net(), backend="eager"),
         lambda: Net().forward,

@@ -23,6 +23,7 @@ from repsim_fast.capture import (
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.inputs import BatchInputs, forward
 from repsim_fast.comparison.intake import Intake
+from repsim_fast.comparison.layouts import Layouts
 from repsim_fast.comparison.plan import Run
 from repsim_fast.comparison.playback import Playback, damaged
 from repsim_fast.comparison.replay import Replay
@@ -86,6 +87,8 @@ class Engine:
             )
             for r, forms in zip(runs, self._forms, strict=True)
         ]
+        self._layouts = Layouts(runs, calls=calls, autocast=autocast)
+        self._begun = False
         self._hooked = contextlib.ExitStack()  # captures that stay from batch to batch
         self._cuda_graph = cuda_graph
         self._replay: Replay | None = None
@@ -102,18 +105,14 @@ class Engine:
         return self._intake.expected
 
     def __enter__(self) -> Engine:
-        """Put the hooks in place for all batches, unless a transform may run models itself."""
+        """Take models as they are; the first batch puts the hooks in place."""
         if self._cuda_graph:
             self._replay = Replay(_one_gpu({device_of(r.model) for r in self.runs}))
-        if all(r.transform is None for r in self.runs):
-            with contextlib.ExitStack() as hooked:
-                for forms, capture in zip(self._forms, self._captures, strict=True):
-                    hooked.enter_context(_hooks(forms, capture))
-                self._hooked = hooked.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._hooked.close()
+        self._layouts.close()
         # They know the accumulator: memory that should not wait for the collector of cycles.
         self._captures.clear()
         self._replay = None
@@ -149,8 +148,23 @@ class Engine:
                 raise
             raise diagnosis.too_large(batch.n, number, error) from error
 
+    def _begin(self, inputs: BatchInputs) -> None:
+        """Choose memory formats, then put the hooks in place for all batches, unless a transform
+        may run models itself."""
+        start = perf_counter()
+        self._layouts.settle(inputs)
+        if all(r.transform is None for r in self.runs):
+            with contextlib.ExitStack() as hooked:
+                for forms, capture in zip(self._forms, self._captures, strict=True):
+                    hooked.enter_context(_hooks(forms, capture))
+                self._hooked = hooked.pop_all()
+        self._begun = True
+        self.seconds["forward"] += perf_counter() - start
+
     def _step(self, batch: Batch, number: int) -> None:
         inputs = BatchInputs(batch)
+        if not self._begun:
+            self._begin(inputs)
         self._run_all(inputs, number)
         start = perf_counter()
         if self.n_batches:
@@ -163,7 +177,7 @@ class Engine:
             if of_recordings := damaged(self.playbacks, error, number):
                 raise of_recordings from error
             raise diagnosis.not_finite(
-                error, self.runs, number, lambda r: self._forward(r, inputs.of(r), number)
+                error, self.runs, number, lambda r: self._forward(r, self._seen(r, inputs), number)
             ) from error
         self.seconds["pairs"] += perf_counter() - start
         self._intake.n_batches += 1
@@ -189,7 +203,7 @@ class Engine:
             if first:  # layers get their numbers in the order of the models
                 self._play(number, position)
             start = perf_counter()
-            x = inputs.of(r)
+            x = self._seen(r, inputs)
             middle = perf_counter()
             forms.n = inputs.batch.n
             if self.n_batches == 0:
@@ -209,6 +223,10 @@ class Engine:
             self.seconds["forward"] += perf_counter() - middle
         if first:
             self._play(number, len(self.runs))
+
+    def _seen(self, r: Run, inputs: BatchInputs) -> Any:
+        """What a run's model is given."""
+        return self._layouts.laid_out(r, inputs.of(r))
 
     def _play(self, number: int, after: int | None = None) -> None:
         """Take the batch from all recordings, or from those that come after so many runs."""

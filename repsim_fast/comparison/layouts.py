@@ -1,0 +1,93 @@
+"""Memory formats in which the models of a comparison run: channels last where that is faster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from repsim_fast._core.borrow import borrow, model_dtype
+from repsim_fast._core.memory_format import Look, fastest_layout, laid_out
+from repsim_fast._core.nested import map_tensors, tensors_in
+from repsim_fast.capture import Capture
+from repsim_fast.capture import run as run_model
+from repsim_fast.comparison.inputs import BatchInputs
+from repsim_fast.comparison.plan import Run
+
+
+class Layouts(contextlib.ExitStack):
+    """Models in their memory formats, until it is closed.
+
+    Models stay as they are where something else than their own code sees them: a transform of
+    inputs, which may attack them, a ``forward`` of the caller, or another model of the comparison
+    with which they share weights. Before a model gets channels last, all layers that are compared
+    must return the same with them, up to rounding, of an image of the first batch.
+
+    Args:
+        runs: All of the comparison.
+        calls: Which calls of a layer count, as in ``Capture``.
+        autocast: Dtype of automatic mixed precision, or None for none.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        *,
+        calls: Literal["all", "first"],
+        autocast: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        self._runs = runs
+        self._calls = calls
+        self._half = autocast is not None
+        self._formats: dict[nn.Module, torch.memory_format] = {}
+
+    def settle(self, inputs: BatchInputs) -> None:
+        """Choose formats, with the first batch. No hooks of a comparison must be there yet."""
+        if any(run.transform is not None for run in self._runs):
+            return
+        owners = Counter(
+            id(weight)
+            for model in dict.fromkeys(run.model for run in self._runs)
+            for weight in model.parameters()
+        )
+        for model in dict.fromkeys(run.model for run in self._runs):
+            runs = [run for run in self._runs if run.model is model]
+            if any(run.forward is not None for run in runs) or any(
+                owners[id(weight)] > 1 for weight in model.parameters()
+            ):
+                continue
+            x = inputs.of(runs[0])
+            tensors = list(tensors_in(x))
+            if len(tensors) == 1 and tensors[0].ndim == 4 and tensors[0].is_floating_point():
+                half = self._half or model_dtype(model, torch.float32).itemsize == 2
+                self._formats[model] = self.enter_context(
+                    fastest_layout(model, tensors[0], half=half, look=self._look(runs, x))
+                )
+
+    def laid_out(self, run: Run, x: Any) -> Any:
+        """Inputs of a run in the format of its model."""
+        layout = self._formats.get(run.model, torch.preserve_format)
+        if layout == torch.preserve_format:
+            return x
+        return map_tensors(lambda images: laid_out(images, layout), x)
+
+    def _look(self, runs: Sequence[Run], inputs: Any) -> Look:
+        """All that the comparison reads of a model, which takes its images as in some inputs."""
+
+        def look(images: Tensor) -> list[Tensor]:
+            found: list[Tensor] = []
+            for run in runs:
+                layers = run.hooked if run.layers is None else run.layers
+                capture = Capture(run.model, layers, maps=None, calls=self._calls)
+                kept = borrow(run.model, mode="keep", device=images.device, seed=0)
+                with kept, torch.no_grad(), capture:
+                    run_model(run.model, map_tensors(lambda _: images, inputs))
+                found += capture.activations.values()
+            return found
+
+        return look
