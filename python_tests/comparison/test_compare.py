@@ -58,8 +58,7 @@ class TestNumbers:
                 model[1].bias.fill_(20.0)
         result = compare(net_a, net_b, images, batch_size=20)
         expected = truth([net_a, net_b], list(images.split(20)), dtype=torch.float32)
-        # Features near 30 are rounded by 2e-6, in another memory format another way.
-        np.testing.assert_allclose(result.value, expected, atol=3e-5)
+        np.testing.assert_allclose(result.value, expected, atol=1e-6)
 
     def test_in_place_relu_differs_from_its_batch_norm(
         self, net_a: nn.Module, images: Tensor

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from repsim_fast import SimilarityResult, compare, record
 from repsim_fast._core import memory_format
+from repsim_fast.comparison import layouts
 
 Read = Callable[[Tensor], Tensor]
 
@@ -47,6 +48,8 @@ def batch() -> Tensor:
 @pytest.fixture(autouse=True)
 def _known_to_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_format, "_is_faster", lambda *_: True)
+    monkeypatch.setattr(layouts, "FEWEST_PIXELS", 0)
+    monkeypatch.setattr(layouts, "FEWEST_IMAGES", 0)
 
 
 @pytest.fixture
@@ -166,6 +169,31 @@ def test_back_after_an_exception(batch: Tensor) -> None:
     with pytest.raises(RuntimeError, match="gone"):
         compare([net], batch, batch_size=8, shuffle=False)
     assert net.conv.weight.stride() == stride
+
+
+@pytest.mark.parametrize(
+    ("images", "pixels", "known", "last"),
+    [
+        (24, 24 * 64, True, True),
+        (25, 0, True, False),
+        (0, 24 * 64 + 1, True, False),
+        (8, 8 * 64, False, True),
+        (9, 0, False, False),
+    ],
+)
+def test_few_images(
+    batch: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    images: int,
+    pixels: int,
+    known: bool,
+    last: bool,
+) -> None:
+    monkeypatch.setattr(layouts, "FEWEST_IMAGES", images)
+    monkeypatch.setattr(layouts, "FEWEST_PIXELS", pixels)
+    net = Net()
+    compare([net], batch if known else iter(batch.split(8)), batch_size=8 if known else None)
+    assert net.seen == {last}
 
 
 def test_recordings(batch: Tensor, tmp_path: Path) -> None:

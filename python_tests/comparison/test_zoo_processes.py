@@ -93,7 +93,7 @@ class Dies(nn.Module):
         super().__init__()
         self.model = network(1)
     def forward(self, x):
-        Dies.calls += len(x) > 2  # batches, not the pair on which memory formats are tried
+        Dies.calls += 1
         if Dies.calls == 6 and not os.path.exists(f"{folder}/died"):
             open(f"{folder}/died", "w").close()
             os.kill(os.getpid(), signal.SIGKILL)

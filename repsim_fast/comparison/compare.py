@@ -173,13 +173,13 @@ def compare(
         models: The first model, or all of them: a sequence or a mapping {name: module}, of one or
             more. They are run in eval mode without gradients and come back as they were, every
             module's own mode included. The same module on the same inputs is run once.
-            Convolutional networks run with channels last where that is faster and every layer that
-            is compared was seen to return the same of an image, up to rounding; the weights of
-            their convolutions are held twice meanwhile. Modules that are hooked, compiled or shared
-            with another of the models stay as they are, and so do all with ``inputs`` or
-            ``forward``. In place of any of them a ``Recording`` or the path of its folder, which
-            ``record`` wrote: it brings what its model made of the same data, so that the model is
-            not run.
+            Convolutional networks run with channels last where that is faster, more than a few
+            images come, and every layer that is compared was seen to return the same of one, up to
+            rounding; the weights of their convolutions are held twice meanwhile. Modules that are
+            hooked, compiled or shared with another of the models stay as they are, and so do all
+            with ``inputs`` or ``forward``. In place of any of them a ``Recording`` or the path of
+            its folder, which ``record`` wrote: it brings what its model made of the same data, so
+            that the model is not run.
         model_b: The second model; left out (``data`` takes its place) where ``models`` is all.
         data: ``ImageData``, a tensor or array (N, ...), a tuple (x, y) or a mapping of them by the
             names of the models' arguments, a ``Dataset``, a ``DataLoader`` or any iterable of
@@ -388,6 +388,7 @@ def compare(
             calls=calls,
             autocast=autocast,
             cuda_graph=cuda_graph,
+            n_batches=None if feed.n_batches is None else feed.n_batches * processes.size,
             playbacks=_playbacks(members, plan, accumulator, computes_on),
         )
         settings = settings_of(

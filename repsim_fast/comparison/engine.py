@@ -45,6 +45,7 @@ class Engine:
         calls: Which calls of a layer count, as in ``Capture``.
         autocast: Dtype of automatic mixed precision, or None for none.
         cuda_graph: Whether the passes of batches like the one before are replayed as a CUDA graph.
+        n_batches: Batches that will come; None where that is not known.
         playbacks: Recordings that bring what their models made of the same batches, and how many
             runs come before each of them in the order of the layers.
 
@@ -63,6 +64,7 @@ class Engine:
         calls: Literal["all", "first"],
         autocast: torch.dtype | None,
         cuda_graph: bool = False,
+        n_batches: int | None = None,
         playbacks: Sequence[tuple[int, Playback]] = (),
     ) -> None:
         self.runs = runs
@@ -87,7 +89,7 @@ class Engine:
             )
             for r, forms in zip(runs, self._forms, strict=True)
         ]
-        self._layouts = Layouts(runs, calls=calls, autocast=autocast)
+        self._layouts = Layouts(runs, calls=calls, autocast=autocast, n_batches=n_batches)
         self._begun = False
         self._hooked = contextlib.ExitStack()  # captures that stay from batch to batch
         self._cuda_graph = cuda_graph

@@ -18,6 +18,10 @@ from repsim_fast.capture import run as run_model
 from repsim_fast.comparison.inputs import BatchInputs
 from repsim_fast.comparison.plan import Run
 
+# A model is run four times on one image to find out; below so many images, or so many of their
+# pixels, that takes longer than channels last save.
+FEWEST_IMAGES, FEWEST_PIXELS = 64, 1 << 17
+
 
 class Layouts(contextlib.ExitStack):
     """Models in their memory formats, until it is closed.
@@ -31,6 +35,7 @@ class Layouts(contextlib.ExitStack):
         runs: All of the comparison.
         calls: Which calls of a layer count, as in ``Capture``.
         autocast: Dtype of automatic mixed precision, or None for none.
+        n_batches: Batches that will come; None where that is not known, which counts as one.
     """
 
     def __init__(
@@ -39,11 +44,13 @@ class Layouts(contextlib.ExitStack):
         *,
         calls: Literal["all", "first"],
         autocast: torch.dtype | None,
+        n_batches: int | None,
     ) -> None:
         super().__init__()
         self._runs = runs
         self._calls = calls
         self._half = autocast is not None
+        self._n_batches = n_batches
         self._formats: dict[nn.Module, torch.memory_format] = {}
 
     def settle(self, inputs: BatchInputs) -> None:
@@ -62,12 +69,19 @@ class Layouts(contextlib.ExitStack):
             ):
                 continue
             x = inputs.of(runs[0])
-            tensors = list(tensors_in(x))
-            if len(tensors) == 1 and tensors[0].ndim == 4 and tensors[0].is_floating_point():
+            images, *others = [*tensors_in(x), None]
+            if images is not None and others == [None] and self._pays(images):
                 half = self._half or model_dtype(model, torch.float32).itemsize == 2
                 self._formats[model] = self.enter_context(
-                    fastest_layout(model, tensors[0], half=half, look=self._look(runs, x))
+                    fastest_layout(model, images, half=half, look=self._look(runs, x))
                 )
+
+    def _pays(self, images: Tensor) -> bool:
+        """Whether these are images, of which enough will come."""
+        if images.ndim != 4 or not images.is_floating_point():
+            return False
+        count = len(images) * (self._n_batches or 1)
+        return count >= FEWEST_IMAGES and count * images[0, 0].numel() >= FEWEST_PIXELS
 
     def laid_out(self, run: Run, x: Any) -> Any:
         """Inputs of a run in the format of its model."""

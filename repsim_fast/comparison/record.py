@@ -211,7 +211,14 @@ def record(
         "settings": settings,
     }
     engine = Engine(
-        [run], taker, maps=maps, mask=mask, channels=channels, calls=calls, autocast=autocast
+        [run],
+        taker,
+        maps=maps,
+        mask=mask,
+        channels=channels,
+        calls=calls,
+        autocast=autocast,
+        n_batches=feed.n_batches,
     )
     check_writable(folder)
     with only_writer(folder):
