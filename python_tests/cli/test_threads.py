@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -35,13 +37,31 @@ def test_reads_this_machine() -> None:
     assert 1 <= threads.idle_cores() <= 4096
 
 
-@pytest.mark.parametrize("statistics", ["nowhere", "stat"])
-def test_at_least_one_core(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, statistics: str
+def test_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(threads, "_STATISTICS", tmp_path / "nowhere")
+    assert threads._Reading.now() is None
+    assert threads.idle_cores() == os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("cores", "own", "idle"),
+    [
+        ({1, 2}, 0.0, 2),  # 1.5 of them idle
+        ({0, 1}, 0.0, 1),
+        ({0, 1}, 5.0, 2),  # core 0 did the process's own work
+        ({0}, 1.0, 1),
+        ({0, 1}, 50.0, 2),
+    ],
+)
+def test_what_the_process_used_itself_is_idle(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: set[int], own: float, idle: int
 ) -> None:
-    (tmp_path / "stat").write_text(BEFORE)  # nothing moves between two readings: nothing is idle
-    monkeypatch.setattr(threads, "_STATISTICS", tmp_path / statistics)
-    assert threads.idle_cores() >= 1
+    (tmp_path / "stat").write_text(AFTER)
+    monkeypatch.setattr(threads, "_STATISTICS", tmp_path / "stat")
+    begin = threads._Reading(time.perf_counter() - 5, time.process_time() - own, BEFORE)
+    monkeypatch.setattr(threads, "_BEGIN", begin)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores, raising=False)
+    assert threads.idle_cores() == idle
 
 
 @pytest.mark.parametrize(

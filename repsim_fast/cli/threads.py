@@ -5,11 +5,32 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 _SAMPLE_SECONDS = 0.25
 _STATISTICS = Path("/proc/stat")
 # Columns of a core's line in proc(5): user nice system idle iowait irq softirq ...
 _IDLE = slice(3, 5)
+
+
+class _Reading(NamedTuple):
+    """What the system's clocks show: seconds, those of this process on cores, those of cores."""
+
+    time: float
+    own: float
+    statistics: str
+
+    @classmethod
+    def now(cls) -> _Reading | None:
+        """None where the system does not tell."""
+        try:
+            return cls(time.perf_counter(), time.process_time(), _STATISTICS.read_text())
+        except OSError:
+            return None
+
+
+# From when a command has begun, and torch is still to be loaded.
+_BEGIN = _Reading.now()
 
 
 def choose_threads(threads: int | None) -> str:
@@ -38,16 +59,21 @@ def choose_threads(threads: int | None) -> str:
 
 
 def idle_cores() -> int:
-    """Cores that this process may use and that nothing else is using now; at least 1.
+    """Cores that this process may use and that nothing else has been using; at least 1.
 
-    All usable ones where the system does not tell.
+    Since this module was imported, which takes no time of its own where torch was loaded
+    meanwhile. All usable ones where the system does not tell.
     """
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    if usable is None or not _STATISTICS.exists():
+    before = _BEGIN
+    if before is not None and time.perf_counter() - before.time < _SAMPLE_SECONDS:
+        time.sleep(_SAMPLE_SECONDS)
+    after = _Reading.now()
+    if usable is None or before is None or after is None:
         return os.cpu_count() or 1
-    before = _STATISTICS.read_text()
-    time.sleep(_SAMPLE_SECONDS)
-    return max(1, round(_idle_between(before, _STATISTICS.read_text(), usable)))
+    own = (after.own - before.own) / (after.time - before.time)
+    idle = _idle_between(before.statistics, after.statistics, usable) + own
+    return max(1, round(min(idle, len(usable))))
 
 
 def _idle_between(before: str, after: str, cores: set[int]) -> float:

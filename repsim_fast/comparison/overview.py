@@ -65,13 +65,18 @@ def by_distance(grid: Grid) -> tuple[Array, Array]:
         raise ValueError(f"grid must have as many rows as columns, got {grid.value.shape}")
     size = len(grid.rows)
     apart = np.abs(np.subtract.outer(np.arange(size), np.arange(size))).ravel()
-    members = np.eye(size)[apart]  # (pairs, distances)
+    order = np.argsort(apart, kind="stable")
+    first = np.searchsorted(apart[order], np.arange(size))  # pair of each distance
 
     def mean(cells: Array) -> Array:
-        flat = cells.reshape(*cells.shape[:-2], size * size)
-        known = np.isfinite(flat)
+        pairs = cells.reshape(*cells.shape[:-2], size * size)[..., order]
+        known = np.isfinite(pairs)
+        total, count = (
+            np.add.reduceat(some, first, axis=-1)
+            for some in (np.where(known, pairs, 0), known.astype(np.float64))
+        )
         with np.errstate(invalid="ignore"):
-            found: Array = (np.where(known, flat, 0) @ members) / (known @ members)
+            found: Array = total / count
         return found
 
     return _with_error(grid, mean)
