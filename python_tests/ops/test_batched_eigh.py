@@ -29,9 +29,10 @@ def test_decomposition(device, dtype, batch, n):
     torch.testing.assert_close(w, torch.linalg.eigvalsh(a.to(wide)), atol=10 * eps, rtol=0)
 
 
+@pytest.mark.parametrize("size", [30, 200])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_change_nothing(threads):
-    a = symmetric(6, 30, dtype=torch.float32)
+def test_threads_change_nothing(threads, size):
+    a = symmetric(6, size, dtype=torch.float32)
     before = torch.get_num_threads()
     expected = torch.stack([batched_eigh(one[None])[0][0] for one in a])
     torch.set_num_threads(threads)

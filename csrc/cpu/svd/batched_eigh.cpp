@@ -16,6 +16,7 @@
 #include <tuple>
 
 #include "common/stable_checks.h"
+#include "cpu/svd/library_alone.h"
 
 namespace repsim_fast {
 namespace {
@@ -44,6 +45,7 @@ std::tuple<Tensor, Tensor> batched_eigh(const Tensor& a) {  // (B, n, n)
   const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), batch);
   std::atomic<int64_t> next = 0, failed = -1;
   torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    const LibraryAlone alone;
     for (int64_t b = next++; b < batch; b = next++) {
       try {
         const auto [w, v] = library_eigh(torch::stable::select(a, 0, b));
