@@ -118,18 +118,24 @@ def training_table() -> str:
 
 def models_table() -> str:
     """Comparisons of default layers over the bare forward passes, as Markdown."""
-    heads = "machine | models | layers | operations | float32 | bfloat16 products"
-    lines = [f"| {heads} |", "|---|---|---|---|---|---|"]
+    heads = (
+        "machine | models | layers | operations | forwards with channels last | float32 "
+        "| bfloat16 products"
+    )
+    lines = [f"| {heads} |", "|---|---|---|---|---|---|---|"]
     for file in sorted((Path(__file__).parent / "results").glob("*/many_models.json")):
         held = json.loads(file.read_text())
         found = {row["case"]: row for row in held["rows"]}
-        for case in (name.removesuffix(", forwards") for name in found if "forwards" in name):
-            rows = [found[f"{case}, {precision}"] for precision in ("float32", "bfloat16")]
+        for case in (
+            name.removesuffix(", forwards") for name in found if name.endswith("forwards")
+        ):
+            kinds = ("forwards with channels last", "float32", "bfloat16")
+            rows = [found[f"{case}, {kind}"] for kind in kinds]
             at = rows[0].get("machine", held["machine"])
             threads = f"{at['threads']} thread{'s' * (at['threads'] > 1)}"
             layers = rows[0]["layers"]
             layers = " and ".join(map(str, layers)) if isinstance(layers, list) else layers
-            counted = f"{rows[0]['operations_to_forwards']:.2f}"
+            counted = f"{rows[-1]['operations_to_forwards']:.2f}"
             cells = " | ".join([counted, *(f"{row['ratio_to_forwards']:.2f}" for row in rows)])
             lines.append(f"| {at['processor']}, {threads} | {case} | {layers} | {cells} |")
     return "\n".join(lines) + "\n"

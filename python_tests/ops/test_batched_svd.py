@@ -53,8 +53,8 @@ def _one_thread():
 
 
 def assert_decomposes(u, s, vh, a):
-    """Values, product, orthonormality; where LAPACK did the work, up to four times its errors of the
-    matrix or its transpose, by which a square one is decomposed."""
+    """Values, product, orthonormality; where LAPACK did the work, up to four times its errors with
+    the matrix or its transpose, by which a square one is decomposed."""
     turned = torch.linalg.svd(a.mT, full_matrices=False)
     own, direct, transposed = (
         (epsilons(f[1], a), residual(*f, a), obliqueness(f[0]), obliqueness(f[2].mT))
