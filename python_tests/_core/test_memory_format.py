@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -101,6 +104,21 @@ def _hooked() -> nn.Module:
     return net
 
 
+def test_a_file_that_is_only_read(tmp_path: Path) -> None:
+    path = tmp_path / "weight"
+    Net().conv.weight.detach().numpy().tofile(path)
+    held = np.memmap(path, np.float32, mode="r", shape=(8, 3, 3, 3))
+    net = Net()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that it must not be written to
+        net.conv.weight = nn.Parameter(torch.from_numpy(held))
+    place = net.conv.weight.data_ptr()
+    with fastest_layout(net, IMAGES) as layout:
+        assert layout == torch.channels_last
+        assert net.conv.weight.data_ptr() != place
+    assert net.conv.weight.data_ptr() == place
+
+
 def _shared() -> nn.Module:
     return Net().share_memory()
 
@@ -123,6 +141,7 @@ def _flat() -> nn.Module:
         # One of four matrices, as the patches of a transformer.
         lambda: nn.Sequential(Net(), *(nn.Linear(10, 10) for _ in range(2))),
         lambda: Net().double(),
+        lambda: Net().to("meta"),
         lambda: torch.compile(Net(), backend="eager"),
         lambda: Net().forward,
         _hooked,

@@ -122,6 +122,7 @@ def test_what_others_see_stays(batch: Tensor) -> None:
     compare([one, Net(seed=3)], batch, batch_size=8, inputs=[None, cubed])
     compare([one], batch, batch_size=8, forward=run)
     compare([other, again], batch, batch_size=8)
+    compare([one], batch, batch_size=8, layers=["conv"], maps=lambda x: x.view(len(x), -1))
     assert one.seen == other.seen == again.seen == {False}
     compare([one, other], batch, batch_size=8)
     assert one.seen == other.seen == {False, True}

@@ -112,6 +112,7 @@ def _is_plain(weight: nn.Parameter) -> bool:
         and type(weight.data) is Tensor
         and not is_lazy(weight)
         and not weight.is_inference()
+        and not weight.is_meta  # its values are elsewhere, as those of an offloaded model
         and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and weight.untyped_storage().nbytes() == weight.nbytes
         and not (weight.device.type == "cpu" and weight.untyped_storage().is_shared())
@@ -156,6 +157,7 @@ def _answer(model: Model, images: Tensor, *, mode: ModelMode) -> Tensor:
 def _return(homes: _Homes) -> None:
     for weight, home in homes:
         if weight.data_ptr() != home.data_ptr():
-            weight.data = home.copy_(weight.data)
+            # Memory that may be read only, as a file's, is written to for new values alone.
+            weight.data = home if torch.equal(weight.data, home) else home.copy_(weight.data)
         if weight.grad is not None:
             weight.grad = with_strides_of(weight, weight.grad)

@@ -177,9 +177,9 @@ def compare(
             images come, and every layer that is compared was seen to return the same of one, up to
             rounding; the weights of their convolutions are held twice meanwhile. Modules that are
             hooked, compiled or shared with another of the models stay as they are, and so do all
-            with ``inputs`` or ``forward``. In place of any of them a ``Recording`` or the path of
-            its folder, which ``record`` wrote: it brings what its model made of the same data, so
-            that the model is not run.
+            with ``inputs``, ``forward`` or a callable as ``maps``. In place of any of them a
+            ``Recording`` or the path of its folder, which ``record`` wrote: it brings what its
+            model made of the same data, so that the model is not run.
         model_b: The second model; left out (``data`` takes its place) where ``models`` is all.
         data: ``ImageData``, a tensor or array (N, ...), a tuple (x, y) or a mapping of them by the
             names of the models' arguments, a ``Dataset``, a ``DataLoader`` or any iterable of

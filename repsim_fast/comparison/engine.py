@@ -151,10 +151,11 @@ class Engine:
             raise diagnosis.too_large(batch.n, number, error) from error
 
     def _begin(self, inputs: BatchInputs) -> None:
-        """Choose memory formats, then put the hooks in place for all batches, unless a transform
-        may run models itself."""
+        """Choose memory formats, unless the caller's own code takes what layers return, then put
+        the hooks in place for all batches, unless a transform may run models itself."""
         start = perf_counter()
-        self._layouts.settle(inputs)
+        if not any(callable(forms.maps) for forms in self._forms):
+            self._layouts.settle(inputs)
         if all(r.transform is None for r in self.runs):
             with contextlib.ExitStack() as hooked:
                 for forms, capture in zip(self._forms, self._captures, strict=True):
