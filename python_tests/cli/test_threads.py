@@ -43,6 +43,15 @@ def test_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert threads.idle_cores() == os.cpu_count()
 
 
+def test_what_was_long_ago_is_read_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "stat").write_text(AFTER)
+    monkeypatch.setattr(threads, "_STATISTICS", tmp_path / "stat")
+    begin = threads._Reading(time.perf_counter() - 3600, time.process_time(), BEFORE)
+    monkeypatch.setattr(threads, "_BEGIN", begin)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2}, raising=False)
+    assert threads.idle_cores() == 1  # since then nothing moves; since the hour before two were
+
+
 @pytest.mark.parametrize(
     ("cores", "own", "idle"),
     [

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-_SAMPLE_SECONDS = 0.25
+# What was long ago says nothing of now.
+_SAMPLE_SECONDS, _LONGEST_SECONDS = 0.25, 60.0
 _STATISTICS = Path("/proc/stat")
 # Columns of a core's line in proc(5): user nice system idle iowait irq softirq ...
 _IDLE = slice(3, 5)
@@ -61,12 +62,15 @@ def choose_threads(threads: int | None) -> str:
 def idle_cores() -> int:
     """Cores that this process may use and that nothing else has been using; at least 1.
 
-    Since this module was imported, which takes no time of its own where torch was loaded
-    meanwhile. All usable ones where the system does not tell.
+    Since this module was imported, if that is not long ago, which takes no time of its own where
+    torch was loaded meanwhile. All usable ones where the system does not tell.
     """
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     before = _BEGIN
-    if before is not None and time.perf_counter() - before.time < _SAMPLE_SECONDS:
+    since = 0.0 if before is None else time.perf_counter() - before.time
+    if since > _LONGEST_SECONDS:
+        before, since = _Reading.now(), 0.0
+    if before is not None and since < _SAMPLE_SECONDS:
         time.sleep(_SAMPLE_SECONDS)
     after = _Reading.now()
     if usable is None or before is None or after is None:
