@@ -57,23 +57,20 @@ class Layouts(contextlib.ExitStack):
         """Choose formats, with the first batch. No hooks of a comparison must be there yet."""
         if any(run.transform is not None for run in self._runs):
             return
-        owners = Counter(
-            id(weight)
-            for model in dict.fromkeys(run.model for run in self._runs)
-            for weight in model.parameters()
-        )
-        for model in dict.fromkeys(run.model for run in self._runs):
+        models = dict.fromkeys(run.model for run in self._runs)
+        owners = Counter(id(weight) for model in models for weight in model.parameters())
+        for model in models:
             runs = [run for run in self._runs if run.model is model]
             if any(run.forward is not None for run in runs) or any(
                 owners[id(weight)] > 1 for weight in model.parameters()
             ):
                 continue
             x = inputs.of(runs[0])
-            images, *others = [*tensors_in(x), None]
-            if images is not None and others == [None] and self._pays(images):
+            tensors = list(tensors_in(x))
+            if len(tensors) == 1 and self._pays(tensors[0]):
                 half = self._half or model_dtype(model, torch.float32).itemsize == 2
                 self._formats[model] = self.enter_context(
-                    fastest_layout(model, images, half=half, look=self._look(runs, x))
+                    fastest_layout(model, tensors[0], half=half, look=self._look(runs, x))
                 )
 
     def _pays(self, images: Tensor) -> bool:
