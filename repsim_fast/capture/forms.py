@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from repsim_fast.capture.features import (
     flatten,
     last_token,
     mean_of_tokens,
-    pool,
     positions,
     real_tokens,
     samples_first,
@@ -28,6 +27,7 @@ from repsim_fast.capture.masks import (
     inputs_of_call,
     mask_like,
 )
+from repsim_fast.capture.means import Means
 from repsim_fast.capture.samples import Place, Places, UnfitError, by_sample
 
 Form: TypeAlias = Literal["flatten", "pool", "positions", "tokens", "mean", "cls", "last"]
@@ -87,6 +87,7 @@ class Forms:
         self.places = Places()
         self.n = 0
         self._model = model
+        self._means = Means()
         self._mask_spec = mask
         self._mask: TokenMask | None = None  # of the present pass
         self._mask_like: dict[str, None] = {}  # names of inputs that may be masks and are not used
@@ -157,7 +158,7 @@ class Forms:
                 raise UnfitError("it has no tokens")
             return flatten(x)
         if self.maps == "pool" or (self.maps == "mean" and mask is None):
-            return pool(x, channels)
+            return self._means.of(name, x, channels)
         if self.maps == "positions" or (self.maps == "tokens" and mask is None):
             return positions(x, channels)
         x = _tokens(x, channels, mask)
@@ -174,14 +175,18 @@ class Forms:
                 f"all tokens count: {names} among the inputs is not taken for a mask; if it says "
                 "which tokens are padding, give mask=callable, inputs -> (N, T), 1 for real tokens"
             )
-        if not self._unknown:
-            return notes
-        some = ", ".join(map(repr, self._unknown[:5])) + ", ..." * (len(self._unknown) > 5)
-        return [
-            *notes,
-            f"where {len(self._unknown)} layers have their channels is not known: {some}; three "
-            "dimensions were read as (N, T, D), more as (N, C, ...); channels= says otherwise",
-        ]
+        if constant := list(self._means.constant):
+            notes.append(
+                f"means over positions of {_some(constant)} are equal for all samples but for "
+                "rounding, as an instance normalisation makes them; maps='flatten' has what differs"
+            )
+        if self._unknown:
+            notes.append(
+                f"where {len(self._unknown)} layers have their channels is not known: "
+                f"{_some(self._unknown)}; three dimensions were read as (N, T, D), more as "
+                "(N, C, ...); channels= says otherwise"
+            )
+        return notes
 
     def _place(self, name: str) -> Place:
         if (reason := self.places.reasons.get(name)) is not None:
@@ -229,6 +234,10 @@ class Forms:
                 "Choose maps='tokens' (each real token a sample), 'mean' (over real tokens), 'cls' "
                 "or 'last' (the first or last real token)"
             )
+
+
+def _some(layers: Sequence[str]) -> str:
+    return ", ".join(map(repr, layers[:5])) + ", ..." * (len(layers) > 5)
 
 
 def _tokens(x: Tensor, channels: Channels, mask: TokenMask | None) -> Tensor:

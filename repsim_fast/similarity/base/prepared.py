@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import as_tensor, check_choice, check_finite, check_matrix
-from repsim_fast.capture.features import flatten, pool, positions
+from repsim_fast.capture.features import flatten, positions
+from repsim_fast.capture.means import means
 from repsim_fast.similarity.base import factor
 
 # Root mean squares between which products of float32 features neither vanish nor overflow, sums of
@@ -269,6 +270,6 @@ def prepare(
 
 _OF_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "flatten": flatten,
-    "pool": lambda x: pool(x, "first"),
+    "pool": lambda x: means(x, "first"),
     "positions": lambda x: positions(x, "first"),
 }
