@@ -80,8 +80,9 @@ class SimilarityResult:
         versions: Versions of the software.
         seconds: Wall time in total, of transformed inputs, forward passes (with what is computed
             inside them) and the combination of pairs.
-        hsic: (G, L, L) float64, of minibatch CKA the sums Σ n HSIC over each of at most 64 groups
-            of batches, from which replicates follow and with which results can be merged.
+        hsic: (G, L, L), of minibatch CKA the sums Σ n HSIC over each of at most 64 groups of
+            batches, from which replicates follow and with which results can be merged. float64, or
+            float32 where each group is one batch of float32 products, which have no more digits.
         left_out: (G, L, L) float64, of other measures the values without each of G groups of
             samples, where a jackknife was asked for.
         group_samples: Samples of each group.
@@ -342,7 +343,9 @@ class SimilarityResult:
                 "same, which would count twice"
             )
         merged = states[0].merge(states[1]).compute()
-        chance = _merged_chance(self, other, merged.hsic.sum(dim=0).diagonal().numpy())
+        chance = _merged_chance(
+            self, other, merged.hsic.sum(dim=0, dtype=torch.float64).diagonal().numpy()
+        )
         constant = np.isnan(self.value.diagonal()) & np.isnan(other.value.diagonal())
         unknown = constant[:, None] | constant[None, :]
         return replace(
@@ -850,7 +853,7 @@ def _merged_chance(
         for result in (ours, theirs):
             if result.chance is None or result.hsic is None:
                 return None
-            sizes = np.sqrt(result.hsic.sum(axis=0).diagonal())
+            sizes = np.sqrt(result.hsic.sum(axis=0, dtype=np.float64).diagonal())
             # Layers that are constant in one of the results add nothing to its sums.
             total += np.nan_to_num(result.chance * np.outer(sizes, sizes))
         total /= np.outer(np.sqrt(own), np.sqrt(own))

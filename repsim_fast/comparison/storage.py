@@ -135,10 +135,11 @@ def _check_arrays(arrays: Mapping[str, Array], size: int, groups: Sequence[int])
     if unknown := arrays.keys() - wanted.keys():
         raise ValueError(f"it has unknown arrays: {', '.join(sorted(unknown))[:200]}")
     for name, array in arrays.items():
-        if array.dtype != np.float64 or array.shape != wanted[name]:
+        dtypes = ["float64", "float32"] if name == "hsic" else ["float64"]
+        if array.dtype.name not in dtypes or array.shape != wanted[name]:
             raise ValueError(
-                f"{name}: expected float64 of shape {wanted[name]}, got {array.dtype} of shape "
-                f"{array.shape}"
+                f"{name}: expected {' or '.join(dtypes)} of shape {wanted[name]}, got "
+                f"{array.dtype} of shape {array.shape}"
             )
     if (arrays["standard_error"] < 0).any():
         raise ValueError(
@@ -166,6 +167,6 @@ def _symmetric(
 ) -> Array:
     """(G, L, L)."""
     rows, columns = np.tril_indices(size)
-    matrices = np.empty((len(triangles), size, size))
+    matrices = np.empty((len(triangles), size, size), triangles.dtype)
     matrices[:, rows, columns] = matrices[:, columns, rows] = triangles
     return matrices

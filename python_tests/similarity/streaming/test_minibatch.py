@@ -9,7 +9,7 @@ from repsim_fast.ops import centered_gram
 from repsim_fast.similarity import MinibatchCKA, cka
 from repsim_fast.similarity.measures.cka import CENTERING
 from repsim_fast.similarity.streaming import minibatch
-from repsim_fast.similarity.streaming.minibatch import MAX_GROUPS
+from repsim_fast.similarity.streaming.minibatch import MAX_GROUPS, without_each_group
 
 
 def layers(n: int) -> list[torch.Tensor]:
@@ -228,3 +228,70 @@ def test_groups_that_an_accumulator_is_made_from_stay_as_they_are() -> None:
     accumulated.add(torch.rand(3, 3), n=8, number=4)
     accumulated.add(torch.rand(3, 3), n=8, number=5)
     assert torch.equal(hsic, before)
+
+
+def products(batches: int, size: int = 5) -> list[torch.Tensor]:
+    factors = torch.randn(batches, size, 3 * size)
+    return list(factors @ factors.mT)
+
+
+def test_single_batches_keep_their_float32_products_and_no_more() -> None:
+    state, wide = MinibatchCKA(), MinibatchCKA()
+    for product in products(20):
+        state.add(product, n=8, scale=0.3)
+        wide.add(product.double(), n=8, scale=0.3)
+    found, expected = state.compute(), wide.compute()
+    assert (found.hsic.dtype, expected.hsic.dtype) == (torch.float32, torch.float64)
+    assert found.value.dtype == found.standard_error.dtype == torch.float64
+    assert torch.allclose(found.value, expected.value, rtol=0, atol=2e-7)
+    assert torch.allclose(found.standard_error, expected.standard_error, rtol=0, atol=2e-7)
+    assert torch.allclose(
+        without_each_group(found.hsic), without_each_group(expected.hsic), rtol=0, atol=2e-7
+    )
+
+
+def test_groups_of_several_batches_add_up_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(minibatch, "MAX_GROUPS", 4)
+    monkeypatch.setattr(minibatch, "FEWEST_GROUPS", 4)
+    batches = products(7)
+    state = MinibatchCKA()
+    for number, product in enumerate(batches):
+        state.add(product, n=8)
+        several = number >= 4
+        assert state.compute().hsic.dtype == (torch.float64 if several else torch.float32)
+    exact = 8 * torch.stack(batches).double()
+    expected = torch.stack([exact[:2].sum(0), exact[2:4].sum(0), exact[4:6].sum(0), exact[6]])
+    assert torch.equal(state.compute().hsic, expected)
+
+
+def test_float64_products_among_float32_ones_make_all_float64() -> None:
+    batches = products(6)
+    batches[3] = batches[3].double()
+    state = MinibatchCKA()
+    for product in batches:
+        state.add(product, n=4)
+    found = state.compute()
+    assert torch.equal(found.hsic, 4 * torch.stack([product.double() for product in batches]))
+
+
+def test_float32_groups_are_kept_and_merged() -> None:
+    batches = products(6)
+    whole, one, other = MinibatchCKA(), MinibatchCKA(), MinibatchCKA()
+    for number, product in enumerate(batches):
+        whole.add(product, n=8)
+        (one if number < 3 else other).add(product, n=8)
+    kept = one.kept()
+    assert kept["hsic"].dtype == torch.float32
+    again = MinibatchCKA()
+    again.add(batches[5], n=8)
+    again.go_on(kept)
+    merged = again.merge(other).compute()
+    assert torch.equal(merged.value, whole.compute().value)
+    assert torch.equal(merged.standard_error, whole.compute().standard_error)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3,), (2, 3, 4)])
+def test_sums_of_any_shape(shape: tuple[int, ...]) -> None:
+    groups = [torch.randn(shape) for _ in range(3)]
+    expected = groups[0].double() + groups[1].double() + groups[2].double()
+    assert torch.equal(minibatch._added(groups), expected)

@@ -32,7 +32,8 @@ class Similarities:
         chance: (L, L) float64, mean value of samples that do not correspond; None where not known.
         chance_note: How that was found, or why it is not known and what gives it.
         notes: What one must know to read the values.
-        hsic: (G, L, L) float64, sums Σ n HSIC over groups of batches, of minibatch CKA.
+        hsic: (G, L, L), sums Σ n HSIC over groups of batches, of minibatch CKA; float64, or
+            float32 of single batches.
         left_out: (G, L, L) float64, values without each group of samples, of other measures.
         group_samples: Samples of each group.
         settings: How it was computed, as far as the data decided that.

@@ -52,7 +52,8 @@ class CKAEstimate:
         standard_error: (L, L) float64, jackknife over batches; NaN with a single batch.
         n_samples: Samples seen, all batches together.
         n_batches: Batches seen.
-        hsic: (G, L, L) float64, sums Σ n_b HSIC^b over each group of batches; all else follows.
+        hsic: (G, L, L), sums Σ n_b HSIC^b over each group of batches; all else follows. float64, or
+            float32 where each group is one batch of float32 products, which have no more digits.
         group_samples: Samples of each of these groups.
     """
 
@@ -109,7 +110,8 @@ class MinibatchCKA:
         self.n_samples = 0
         self.n_batches = 0
         # Weighted sums Σ n_b HSIC^b of groups of `_group_size` batches of successive numbers, in
-        # ascending order, by the number of the group; some may be partial.
+        # ascending order, by the number of the group; some may be partial. Those of several batches
+        # are float64, as sums need it; all have one dtype.
         self._groups: dict[int, Tensor] = {}
         self._group_samples: dict[int, int] = {}
         # (G, L, L) memory of which the groups are the first matrices, so that `compute` need not
@@ -122,7 +124,7 @@ class MinibatchCKA:
     @classmethod
     def from_groups(
         cls,
-        hsic: Tensor,  # (G, L, L) float64
+        hsic: Tensor,  # (G, L, L) float32 or float64
         group_samples: Sequence[int],
         *,
         n_batches: int,
@@ -237,28 +239,42 @@ class MinibatchCKA:
             self._join_pairs()
         group = number // self._group_size
         if group in self._groups:
+            self._widen()
             self._groups[group].add_(hsic, alpha=scale * n)
             self._group_samples[group] += n
         else:
-            self._groups[group] = self._place_like(hsic).copy_(hsic).mul_(scale * n)
+            if hsic.dtype == torch.float64 or self._group_size > 1:
+                self._widen()
+            self._groups[group] = self._place_for(hsic).copy_(hsic).mul_(scale * n)
             self._group_samples[group] = n
         self._next = number + 1
         self.n_samples += n
         self.n_batches += 1
 
-    def _place_like(
+    def _place_for(
         self,
         hsic: Tensor,  # (L, L)
     ) -> Tensor:
-        """Memory (L, L) float64 for the next group."""
+        """Memory (L, L) for the next group."""
         size = len(hsic)
-        if not self._groups and hsic.is_cpu:
-            # What is not written to takes no memory. NumPy asks for huge pages, of which the
-            # system clears a gigabyte several times faster.
-            self._room = torch.from_numpy(np.empty((most_groups(size), size, size)))
+        if not self._groups:
+            one_batch = hsic.dtype == torch.float32 and self._group_size == 1
+            dtype = torch.float32 if one_batch else torch.float64
+            if hsic.is_cpu:
+                # What is not written to takes no memory. NumPy asks for huge pages, of which the
+                # system clears a gigabyte several times faster.
+                room = np.empty((most_groups(size), size, size), str(dtype).removeprefix("torch."))
+                self._room = torch.from_numpy(room)
+        else:
+            dtype = next(iter(self._groups.values())).dtype
         if self._room is None:
-            return torch.empty_like(hsic, dtype=torch.float64)
+            return torch.empty_like(hsic, dtype=dtype)
         return self._room[len(self._groups)]
+
+    def _widen(self) -> None:
+        """Make the groups float64."""
+        if any(group.dtype != torch.float64 for group in self._groups.values()):
+            self._groups, self._room = _wide(self._groups), None
 
     @property
     def _size(self) -> int | None:
@@ -284,6 +300,8 @@ class MinibatchCKA:
         if self._groups and other._groups and self._size != other._size:
             raise ValueError(f"other: expected {self._size} representations, got {other._size}")
         other = other._copy()
+        for state in (self, other):
+            state._widen()
         for small, large in ((self, other), (other, self)):
             while len(small._groups) > 1 and _typical(small) * 1.5 <= _typical(large):
                 small._join_pairs()
@@ -361,7 +379,8 @@ class MinibatchCKA:
         hsic, groups, counts = (kept[name] for name in ("hsic", "groups", "counts"))
         size, number = self._size, len(groups)
         if (
-            (hsic.dtype, groups.dtype, counts.dtype) != (torch.float64, torch.int64, torch.int64)
+            hsic.dtype not in (torch.float32, torch.float64)
+            or (groups.dtype, counts.dtype) != (torch.int64, torch.int64)
             or (hsic.shape, groups.shape, counts.shape) != ((number, size, size), (number, 2), (3,))
             or number == 0
             or min(int(groups.min()), int(counts.min()) - 1) < 0
@@ -377,7 +396,7 @@ class MinibatchCKA:
         self.n_samples = sum(self._group_samples.values())
 
     def _join_pairs(self) -> None:
-        self._groups, self._room = _sums_of_pairs(self._groups), None
+        self._groups, self._room = _sums_of_pairs(_wide(self._groups)), None
         self._group_samples = _sums_of_pairs(self._group_samples)
         self._group_size *= 2
 
@@ -421,7 +440,7 @@ class MinibatchCKA:
 
 def _jackknifed(
     total: Tensor,  # (L, L) float64, symmetric
-    groups: Sequence[Tensor],  # G of (L, L) float64, symmetric
+    groups: Sequence[Tensor],  # G of (L, L), symmetric
 ) -> tuple[Tensor, Tensor]:
     """CKA (L, L) from the sum of all groups, and its standard error."""
     own, count, size = total.diagonal(), len(groups), len(total)
@@ -451,7 +470,7 @@ def _jackknifed(
 
 
 def without_each_group(
-    hsic: Tensor,  # (G, L, L) float64
+    hsic: Tensor,  # (G, L, L)
     rows: slice = slice(None),
     columns: slice = slice(None),
 ) -> Tensor:
@@ -472,11 +491,14 @@ def _without_each(
 
 
 def _added(groups: Iterable[Tensor]) -> Tensor:
-    """Their sum, in their order; of at least one."""
+    """Their sum in float64, in their order; of at least one."""
     first, *others = groups
-    total = first.clone()
+    total = first.to(torch.float64, copy=True)
+    step = max(1, _BLOCK // max(1, math.prod(total.shape[1:])))
     for group in others:
-        total += group
+        # A block at a time: float32 numbers are first written down as float64 ones.
+        for start in range(0, len(total), step):
+            total[start : start + step] += group[start : start + step]
     return total
 
 
@@ -506,6 +528,11 @@ def _typical(state: MinibatchCKA) -> int:
     return sizes[(len(sizes) - 1) // 2] if sizes else 0
 
 
+def _wide(groups: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """The same in float64."""
+    return {number: group.double() for number, group in groups.items()}
+
+
 Summand = TypeVar("Summand", Tensor, int)
 
 
@@ -527,8 +554,10 @@ def _exact(
     own: Tensor,  # (L,) float32 squared norms of the Grams
     grams: Tensor,  # (L, m)
 ) -> bool:
-    """Whether squares of all Grams stayed within float32; a Gram of zeros has no others."""
-    within = (own >= LEAST_SQUARE * grams.shape[1]) & (own < math.inf)
+    """Whether squares of all Grams stayed within float32, also times a batch's weight, of 2 at
+    most; a Gram of zeros has no others."""
+    most = torch.finfo(torch.float32).max / 2
+    within = (own >= LEAST_SQUARE * grams.shape[1]) & (own <= most)
     return bool(within.all()) or not bool(grams[~within].any())
 
 
