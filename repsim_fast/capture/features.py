@@ -63,10 +63,14 @@ def samples_first(x: Tensor) -> Tensor:
 
 
 def pool(x: Tensor, channels: Channels) -> Tensor:
-    """Mean over positions: (N, C, ...) or (N, ..., C) to (N, C)."""
+    """Mean over positions: (N, C, ...) or (N, ..., C) to (N, C); of half precision in float32,
+    which has the digits that an average of many gains."""
     if x.ndim <= 2:
         return flatten(x)
-    return x.flatten(2).mean(2) if channels == "first" else x.flatten(1, -2).mean(1)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    if channels == "first":
+        return x.flatten(2).mean(2, dtype=wide)
+    return x.flatten(1, -2).mean(1, dtype=wide)
 
 
 def positions(x: Tensor, channels: Channels) -> Tensor:
@@ -88,11 +92,11 @@ def mean_of_tokens(
     x: Tensor,  # (N, T, D)
     mask: TokenMask,
 ) -> Tensor:
-    """Mean over the real tokens of each sample, (N, D)."""
-    # Filled, not multiplied: padding may hold NaN. Half precision is summed as float32.
+    """Mean over the real tokens of each sample, (N, D); of half precision in float32."""
+    # Filled, not multiplied: padding may hold NaN.
     wide = torch.promote_types(x.dtype, torch.float32)
     total = x.masked_fill(~mask.tokens[..., None], 0).sum(1, dtype=wide)
-    return (total / mask.counts[:, None]).to(x.dtype)
+    return total / mask.counts[:, None]
 
 
 def first_token(

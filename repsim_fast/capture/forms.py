@@ -88,6 +88,7 @@ class Forms:
         self.n = 0
         self._model = model
         self._means = Means()
+        self._modules: dict[str, nn.Module] | None = None  # by layer, when first needed
         self._mask_spec = mask
         self._mask: TokenMask | None = None  # of the present pass
         self._mask_like: dict[str, None] = {}  # names of inputs that may be masks and are not used
@@ -158,7 +159,7 @@ class Forms:
                 raise UnfitError("it has no tokens")
             return flatten(x)
         if self.maps == "pool" or (self.maps == "mean" and mask is None):
-            return self._means.of(name, x, channels)
+            return self._means.of(name, self._module(name), x, channels)
         if self.maps == "positions" or (self.maps == "tokens" and mask is None):
             return positions(x, channels)
         x = _tokens(x, channels, mask)
@@ -202,9 +203,7 @@ class Forms:
     def _find_channels(self, name: str, x: Tensor) -> Channels:
         found = self._asked
         if callable(found):
-            modules = modules_by_layer(self._model)
-            module = modules.get(name) or modules[name.rpartition("#")[0]]
-            found = found(name, module, x)
+            found = found(name, self._module(name), x)
             if found not in ("first", "last", None):
                 raise ValueError(
                     f"channels must return 'first', 'last' or None, got {found!r} for {name!r}"
@@ -214,6 +213,12 @@ class Forms:
             self._unknown.append(name)
             found = "last" if x.ndim == 3 else "first"
         return found
+
+    def _module(self, name: str) -> nn.Module:
+        """The layer of this name, with the number of the call or without."""
+        if self._modules is None:
+            self._modules = modules_by_layer(self._model)
+        return self._modules.get(name) or self._modules[name.rpartition("#")[0]]
 
     def _by_mask(self, x: Tensor) -> Channels | None:
         """Channels of what has one dimension of as many tokens as the mask."""
