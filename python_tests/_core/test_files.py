@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -53,3 +54,12 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
             open_regular(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "none")
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    said = r"cannot write: File too large: '.*file'"
+    with pytest.raises(OSError, match=said) as caught, replacing(target):
+        raise OSError(errno.EFBIG, "File too large")
+    assert caught.value.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import signal
@@ -207,3 +208,22 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseExcepti
         return take(self, rows)
 
     monkeypatch.setattr(ImageData, "take", stopping)
+
+
+def test_a_result_without_room_for_its_report_is_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "cannot write: No space left on device", str(path))
+
+    words = ["compare", "resnet-8", "--data", "digits", "--limit", "40", "--no-figures"]
+    expected = tmp_path / "expected"
+    assert run(*words, "--out", expected).exit_code == 0
+    monkeypatch.setattr("repsim_fast.report.folder.write_report", full)
+    ended = run(*words, "--out", tmp_path / "out")
+    assert ended.exit_code == 1
+    assert "report.html" in ended.output
+    kept = tmp_path / "out" / "partial.safetensors"
+    assert f"{kept} has the result" in " ".join(ended.output.split())
+    found = SimilarityResult.load(kept)
+    assert np.array_equal(found.value, SimilarityResult.load(expected / "result.safetensors").value)

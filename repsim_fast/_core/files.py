@@ -45,6 +45,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         synced(temporary)
         temporary.replace(target)
         synced(target.parent)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # of a write, which knows no name
+            raise OSError(error.errno, f"cannot write: {error.strerror}", str(target)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

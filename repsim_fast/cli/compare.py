@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -255,15 +255,16 @@ def compare(
         if not group.first:
             return
         typer.echo("writing report")
-        page = write_folder(
-            out,
-            results if len(results) > 1 else next(iter(results.values())),
-            figures=figures,
-            outdated=[PARTIAL],
-            minus_chance=minus_chance and any(r.chance is not None for r in results.values()),
-            introduction=_introduction(attacks),
-            tables={"Models": zoo.about},
-        )
+        with _result_kept(out, results):
+            page = write_folder(
+                out,
+                results if len(results) > 1 else next(iter(results.values())),
+                figures=figures,
+                outdated=[PARTIAL],
+                minus_chance=minus_chance and any(r.chance is not None for r in results.values()),
+                introduction=_introduction(attacks),
+                tables={"Models": zoo.about},
+            )
         shutil.rmtree(out / SUMS, ignore_errors=True)  # of this comparison, which is there now
     for result in results.values():
         show(result)
@@ -313,14 +314,8 @@ def _partial_result_kept(out: Path) -> Iterator[None]:
             if isinstance(error, UndefinedError) and FEW in str(error):
                 raise ValueError(f"{error}; {HELPS}") from None
             raise
-        several = len(partial_result) > 1
-        with undisturbed():
-            paths = [
-                result.save((out / name if several else out) / PARTIAL)
-                for name, result in partial_result.items()
-            ]
         done = next(iter(partial_result.values())).n_batches
-        where = " and ".join(map(str, paths))
+        where = _saved(out, partial_result)
         kept = (
             f"{where} has the result of the {done} batches before (SimilarityResult.load reads it)"
         )
@@ -328,3 +323,25 @@ def _partial_result_kept(out: Path) -> Iterator[None]:
             raise Interrupted(f"interrupted; {kept}") from None
         typer.echo(kept, err=True)
         raise
+
+
+@contextlib.contextmanager
+def _result_kept(out: Path, results: Mapping[str, SimilarityResult]) -> Iterator[None]:
+    """Save what a whole comparison has found where no report of it could be written."""
+    try:
+        yield
+    except OSError:
+        with contextlib.suppress(OSError):
+            where = _saved(out, results)
+            typer.echo(f"{where} has the result (SimilarityResult.load reads it)", err=True)
+        raise
+
+
+def _saved(out: Path, results: Mapping[str, SimilarityResult]) -> str:
+    """Where results that have no report are."""
+    with undisturbed():
+        paths = [
+            result.save((out / name if len(results) > 1 else out) / PARTIAL)
+            for name, result in results.items()
+        ]
+    return " and ".join(map(str, paths))
