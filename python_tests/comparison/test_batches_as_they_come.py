@@ -164,6 +164,23 @@ def test_forward_says_what_a_model_is_run_on(net: nn.Module, make: Any, forward:
     assert value(net, batches(make), forward=forward) == expected
 
 
+def test_forward_is_given_what_the_data_give(net: nn.Module) -> None:
+    options = {"batch_size": 20, "shuffle": False}
+    expected = value(net, X, **options)
+    assert value(net, X, forward=lambda model, b: model(b), **options) == expected
+    assert value(net, (X, Y), forward=lambda model, b: model(b[0]), **options) == expected
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("measure", ["cka", "procrustes_similarity"])
+def test_a_batch_of_none_is_left_out(net: nn.Module, measure: str, place: int) -> None:
+    data = [X[:20], X[20:40]]
+    expected = value(net, data, measure=measure)
+    data.insert(place, X[:0])
+    with pytest.warns(UserWarning, match="dropped 1 of 3 batches, of 0 samples"):
+        assert value(net, data, measure=measure) == expected
+
+
 def test_forward_of_each_model(net: nn.Module) -> None:
     other = Net()
     twice = {"other": lambda model, b: model(2 * b[0])}

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from repsim_fast import SimilarityResult, compare, record
 from repsim_fast._core import memory_format
 from repsim_fast.comparison import layouts
+from repsim_fast.comparison.inputs import BatchInputs
+from repsim_fast.comparison.plan import Run
+from repsim_fast.data.batches import open_data
+from repsim_fast.data.share import Share
 
 Read = Callable[[Tensor], Tensor]
 
@@ -114,7 +118,7 @@ def test_what_others_see_stays(batch: Tensor) -> None:
         return x.pow(3)
 
     def run(model: nn.Module, x: Any) -> Tensor:
-        found: Tensor = model(x[0])
+        found: Tensor = model(x)
         return found
 
     one, other, again = Net(), Net(seed=1), Net(seed=2)
@@ -160,15 +164,17 @@ def test_back_after_an_exception(batch: Tensor) -> None:
     class Fails(Net):
         def forward(self, x: Tensor) -> Tensor:
             if x.max() > 4:
-                assert self.conv.weight.stride() != stride
+                tried.append(self.conv.weight.stride())
                 raise RuntimeError("gone")
             return super().forward(x)
 
     net = Fails()
+    tried: list[tuple[int, ...]] = []
     stride = net.conv.weight.stride()
     batch[10] = 5  # in the second batch
     with pytest.raises(RuntimeError, match="gone"):
         compare([net], batch, batch_size=8, shuffle=False)
+    assert [one == stride for one in tried] == [False, True], "once more as it was"
     assert net.conv.weight.stride() == stride
 
 
@@ -204,3 +210,56 @@ def test_recordings(batch: Tensor, tmp_path: Path) -> None:
     found = compare([one, nets[1]], batch, batch_size=8, names=["a", "b"])
     expected = compare(nets, batch, batch_size=8, names=["a", "b"])
     np.testing.assert_array_equal(found.value, expected.value)
+
+
+class OfSomeSizes(Net):
+    """Does not take channels last of more than four images, or of smaller ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 4 or x.shape[-1] < 8:
+            nn.functional.conv2d(x, self.conv.weight).view(len(x), -1)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("measure", ["cka", "procrustes_similarity"])
+def test_a_model_that_takes_some_sizes_only_goes_on_as_it_is(
+    batch: Tensor, as_they_are: Callable[..., SimilarityResult], measure: str
+) -> None:
+    net, other = OfSomeSizes(), Net(seed=1)
+    before = [(p.data_ptr(), p.stride()) for p in net.parameters()]
+    data = [batch[:4], batch[4:8], batch[8:16], batch[16:]]
+    options: dict[str, Any] = {"measure": measure, "layers": ["conv", "act", "last"]}
+    found = compare([net, other], data, **options)
+    assert [(p.data_ptr(), p.stride()) for p in net.parameters()] == before
+    assert net.seen == {False, True}
+    assert other.seen == {True}
+    close(found, as_they_are([net, other], data, **options))
+
+
+def test_smaller_images_later(batch: Tensor) -> None:
+    net = OfSomeSizes()
+    data = [batch[:4], batch[4:8, :, 1:7, 1:7], batch[8:12]]
+    assert compare([net], data, layers=["conv", "act"]).n_batches == 3
+    assert net.seen == {False, True}
+
+
+def test_an_error_of_the_model_itself_is_said(batch: Tensor) -> None:
+    net = Net(lambda maps: maps if len(maps) < 5 else maps.view(-1, 7))
+    with pytest.raises(RuntimeError, match=r"model 'Net' failed in batch 1 .*\[-1, 7\]"):
+        compare([net], [batch[:4], batch[4:]], layers=["conv"])
+
+
+def test_every_process_decides_alike(batch: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the samples of all, not by its own."""
+    monkeypatch.setattr(layouts, "FEWEST_IMAGES", 24)
+    for rank, size in ((0, 1), (0, 2), (1, 2), (2, 3)):
+        net = Net()
+        found = open_data(batch, models=["net"], batch_size=5, share=Share(rank, size))
+        assert found.n_of_all == 5
+        runs = [Run(net, "net", ["conv"], None, ("conv",))]
+        kept = layouts.Layouts(
+            runs, calls="all", autocast=None, n_batches=found.n_of_all, batch_size=found.batch_size
+        )
+        with kept:
+            kept.settle(BatchInputs(next(iter(found.batches))))
+            assert kept.give_up(runs[0])

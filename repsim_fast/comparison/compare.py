@@ -388,7 +388,8 @@ def compare(
             calls=calls,
             autocast=autocast,
             cuda_graph=cuda_graph,
-            n_batches=None if feed.n_batches is None else feed.n_batches * processes.size,
+            n_batches=feed.n_of_all,
+            batch_size=feed.batch_size,
             playbacks=_playbacks(members, plan, accumulator, computes_on),
         )
         settings = settings_of(

@@ -45,7 +45,8 @@ class Engine:
         calls: Which calls of a layer count, as in ``Capture``.
         autocast: Dtype of automatic mixed precision, or None for none.
         cuda_graph: Whether the passes of batches like the one before are replayed as a CUDA graph.
-        n_batches: Batches that will come; None where that is not known.
+        n_batches: Batches that will come, in all processes; None where that is not known.
+        batch_size: Samples in a batch, the largest; None where that is not known.
         playbacks: Recordings that bring what their models made of the same batches, and how many
             runs come before each of them in the order of the layers.
 
@@ -65,6 +66,7 @@ class Engine:
         autocast: torch.dtype | None,
         cuda_graph: bool = False,
         n_batches: int | None = None,
+        batch_size: int | None = None,
         playbacks: Sequence[tuple[int, Playback]] = (),
     ) -> None:
         self.runs = runs
@@ -89,7 +91,9 @@ class Engine:
             )
             for r, forms in zip(runs, self._forms, strict=True)
         ]
-        self._layouts = Layouts(runs, calls=calls, autocast=autocast, n_batches=n_batches)
+        self._layouts = Layouts(
+            runs, calls=calls, autocast=autocast, n_batches=n_batches, batch_size=batch_size
+        )
         self._begun = False
         self._hooked = contextlib.ExitStack()  # captures that stay from batch to batch
         self._cuda_graph = cuda_graph
@@ -205,27 +209,42 @@ class Engine:
         for position, (r, forms, capture) in enumerate(parts):
             if first:  # layers get their numbers in the order of the models
                 self._play(number, position)
-            start = perf_counter()
-            x = self._seen(r, inputs)
-            middle = perf_counter()
+            start, before = perf_counter(), self.seconds["inputs"]
             forms.n = inputs.batch.n
-            if self.n_batches == 0:
-                self._find_places(r, forms, x, number)
-            r.taken.clear()
-            r.running = True
             try:
-                with contextlib.nullcontext() if capture.active else _hooks(forms, capture):
-                    self._forward(r, x, number)
-            finally:
-                r.running = False
+                self._pass(r, forms, capture, inputs, number)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:
+                # It may not take channels last after all, in a part that runs for some sizes only.
+                if self._replay is not None or not self._layouts.give_up(r):
+                    raise
+                self._pass(r, forms, capture, inputs, number)
             if self.n_batches == 0:
                 diagnosis.check_first_pass(r)
             self._intake.end_pass(r, number)
             diagnosis.check_any_layer(r)
-            self.seconds["inputs"] += middle - start
-            self.seconds["forward"] += perf_counter() - middle
+            made = self.seconds["inputs"] - before
+            self.seconds["forward"] += perf_counter() - start - made
         if first:
             self._play(number, len(self.runs))
+
+    def _pass(
+        self, r: Run, forms: Forms, capture: Capture, inputs: BatchInputs, number: int
+    ) -> None:
+        """The forward pass of one model on a batch."""
+        start = perf_counter()
+        x = self._seen(r, inputs)
+        self.seconds["inputs"] += perf_counter() - start
+        if self.n_batches == 0:
+            self._find_places(r, forms, x, number)
+        r.taken.clear()
+        r.running = True
+        try:
+            with contextlib.nullcontext() if capture.active else _hooks(forms, capture):
+                self._forward(r, x, number)
+        finally:
+            r.running = False
 
     def _seen(self, r: Run, inputs: BatchInputs) -> Any:
         """What a run's model is given."""

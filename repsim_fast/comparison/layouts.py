@@ -36,6 +36,7 @@ class Layouts(contextlib.ExitStack):
         calls: Which calls of a layer count, as in ``Capture``.
         autocast: Dtype of automatic mixed precision, or None for none.
         n_batches: Batches that will come; None where that is not known, which counts as one.
+        batch_size: Samples in a batch; None: as many as the first one has.
     """
 
     def __init__(
@@ -45,13 +46,16 @@ class Layouts(contextlib.ExitStack):
         calls: Literal["all", "first"],
         autocast: torch.dtype | None,
         n_batches: int | None,
+        batch_size: int | None = None,
     ) -> None:
         super().__init__()
         self._runs = runs
         self._calls = calls
         self._half = autocast is not None
         self._n_batches = n_batches
+        self._batch_size = batch_size
         self._formats: dict[nn.Module, torch.memory_format] = {}
+        self._kept: dict[nn.Module, contextlib.ExitStack] = {}  # in their formats
 
     def settle(self, inputs: BatchInputs) -> None:
         """Choose formats, with the first batch. No hooks of a comparison must be there yet."""
@@ -69,7 +73,8 @@ class Layouts(contextlib.ExitStack):
             tensors = list(tensors_in(x))
             if len(tensors) == 1 and self._pays(tensors[0]):
                 half = self._half or model_dtype(model, torch.float32).itemsize == 2
-                self._formats[model] = self.enter_context(
+                kept = self._kept[model] = self.enter_context(contextlib.ExitStack())
+                self._formats[model] = kept.enter_context(
                     fastest_layout(model, tensors[0], half=half, look=self._look(runs, x))
                 )
 
@@ -77,8 +82,17 @@ class Layouts(contextlib.ExitStack):
         """Whether these are images, of which enough will come."""
         if images.ndim != 4 or not images.is_floating_point():
             return False
-        count = len(images) * (self._n_batches or 1)
+        # The same in every process: none looks at its own share.
+        count = (self._batch_size or len(images)) * (self._n_batches or 1)
         return count >= FEWEST_IMAGES and count * images[0, 0].numel() >= FEWEST_PIXELS
+
+    def give_up(self, run: Run) -> bool:
+        """Put the model of a run back into its own format; whether it had another one."""
+        if self._formats.get(run.model, torch.preserve_format) == torch.preserve_format:
+            return False
+        self._formats[run.model] = torch.preserve_format
+        self._kept[run.model].close()
+        return True
 
     def laid_out(self, run: Run, x: Any) -> Any:
         """Inputs of a run in the format of its model."""

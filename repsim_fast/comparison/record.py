@@ -218,7 +218,8 @@ def record(
         channels=channels,
         calls=calls,
         autocast=autocast,
-        n_batches=feed.n_batches,
+        n_batches=feed.n_of_all,
+        batch_size=feed.batch_size,
     )
     check_writable(folder)
     with only_writer(folder):

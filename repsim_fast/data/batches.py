@@ -37,6 +37,7 @@ class Feed:
     Attributes:
         batches: The batches, those of the own share.
         n_batches: How many; None if unknown.
+        n_of_all: How many all shares have together; None if unknown.
         description: What they come from.
         order: "random" or "as given".
         batch_size: Samples in a batch, the largest; None where data come in batches.
@@ -49,6 +50,7 @@ class Feed:
 
     batches: Iterator[Batch]
     n_batches: int | None
+    n_of_all: int | None
     description: str
     order: str
     batch_size: int | None
@@ -121,7 +123,9 @@ def open_data(
         return feed
     most = len(share.numbers(after=0, until=max_batches))
     known = most if feed.n_batches is None else min(feed.n_batches, most)
-    return replace(feed, batches=islice(feed.batches, most), n_batches=known)
+    of_all = max_batches if feed.n_of_all is None else min(feed.n_of_all, max_batches)
+    some = islice(feed.batches, most)
+    return replace(feed, batches=some, n_batches=known, n_of_all=of_all)
 
 
 def _check_numbers(batch_size: int | None, passes: int, seed: int, max_batches: int | None) -> None:
@@ -193,6 +197,7 @@ def _open_indexed(
     return Feed(
         batches=batches(),
         n_batches=len(share.numbers(after=0, until=passes * len(sizes))),
+        n_of_all=passes * len(sizes),
         description=" and ".join(dict.fromkeys(source.description for source in sources)),
         order="as given" if check else "random",
         batch_size=max(sizes),
@@ -244,6 +249,7 @@ def _open_batched(streams: Sequence[Any], pair: Pair, passes: int, share: Share)
     return Feed(
         batches=batches(),
         n_batches=None if n_batches is None else len(share.numbers(after=0, until=n_batches)),
+        n_of_all=n_batches,
         description=" and ".join(dict.fromkeys(type(stream).__name__ for stream in streams)),
         order="as given" if check else "random",
         batch_size=None,

@@ -139,9 +139,8 @@ def digest_of(tensors: Iterable[Tensor]) -> str:
 
 def _digests(x: Tensor, numbers: int = _NUMBERS) -> Tensor:
     """(n,) int64, one of each sample."""
-    words = (
-        _real(_some(x.reshape(len(x), -1), numbers)).cpu().double().contiguous().view(torch.int64)
-    )
+    rows = x.reshape(len(x), math.prod(x.shape[1:]))  # also of no samples
+    words = _real(_some(rows, numbers)).cpu().double().contiguous().view(torch.int64)
     generator = torch.Generator().manual_seed(words.shape[1])
     odd = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=generator) * 2 + 1
     # The low bits of small whole numbers in float64 are zeros, which products would keep.

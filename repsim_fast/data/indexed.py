@@ -43,9 +43,9 @@ def indexed(data: Any) -> Indexed | None:
     if isinstance(data, (np.ndarray, tuple, Mapping)):
         data = with_tensors(data)
     if isinstance(data, Tensor):
-        return _of_tensors(data, None)
+        return _of_tensors(data)
     if is_pair(data):
-        return _of_tensors(data[0], data[1])
+        return _of_tensors(data[0], (data[1],))
     if isinstance(data, Mapping) and data and all(map(_is_of_samples, data.values())):
         return _of_mapping(data)
     if isinstance(data, ImageData):
@@ -82,7 +82,9 @@ def _is_of_samples(values: Any) -> bool:
     return isinstance(values, Tensor) and values.ndim > 0
 
 
-def _of_tensors(x: Tensor, y: Any) -> Indexed:
+def _of_tensors(x: Tensor, labels_of_all: tuple[Any] | None = None) -> Indexed:
+    """Samples alone, or with what stands beside them, labels or None."""
+    y = None if labels_of_all is None else labels_of_all[0]
     if isinstance(y, Tensor) and (x.ndim == 0 or y.ndim == 0 or len(y) != len(x)):
         raise ValueError(
             "data must be (x, y) with one label for each sample, "
@@ -96,9 +98,10 @@ def _of_tensors(x: Tensor, y: Any) -> Indexed:
             return [y[row] for row in rows.tolist()]
         return None if y is None else y[rows.to(y.device)]
 
-    def read(batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Any]]:
+    def read(batches: Sequence[Tensor]) -> Iterator[Any]:
         for rows in batches:
-            yield x[rows.to(x.device)], labels(rows)
+            some = x[rows.to(x.device)]
+            yield some if labels_of_all is None else (some, labels(rows))
 
     return Indexed(len(x), f"tensor of shape {tuple(x.shape)}", read)
 
