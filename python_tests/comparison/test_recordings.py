@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 import signal
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from python_tests.support.forked import run_python
 from repsim_fast import Recording, SimilarityResult, compare, record
+from repsim_fast._core.tensor_files import read_tensors, write_tensors
 from repsim_fast.comparison import recording_files
 from repsim_fast.comparison.recording_files import INDEX, part_path
 from repsim_fast.similarity import get_measure
@@ -615,14 +617,27 @@ class TestFiles:
 
     def test_numbers_that_were_never_written(self, recorded: Recording) -> None:
         path = part_path(recorded.path, 0)
-        raw = bytearray(path.read_bytes())
-        _, part = next(recorded.parts())
-        one = recorded.grams(recorded.batches[2], part)[0].numpy().tobytes()
-        at = raw.index(one)
-        raw[at : at + 4] = np.float32(np.nan).tobytes()
-        path.write_bytes(raw)
+        metadata, tensors = read_tensors(path)
+        tensors["2"][0, 0] = np.nan
+        write_tensors(path, tensors, metadata)  # with checksums that fit
         with pytest.raises(ValueError, match=r"'a' .*is damaged: layer '0' in batch 2: NaN or Inf"):
             compare([recorded])
+
+    @pytest.mark.parametrize("keep", ["grams", "features"])
+    def test_bits_that_have_changed(self, net_a: nn.Module, images: Tensor, tmp_path: Path, keep):
+        made = record(net_a, images, tmp_path / "x", keep=keep, every=2, **SETTINGS)
+        expected = SimilarityResult.from_recordings([made]).value
+        path = part_path(made.path, 1)
+        whole, dice = path.read_bytes(), np.random.default_rng(0)
+        start = 8 + int.from_bytes(whole[:8], "little")
+        for at in dice.integers(start, len(whole), 20):
+            raw = bytearray(whole)
+            raw[at] ^= 1 << dice.integers(8)
+            path.write_bytes(raw)
+            with contextlib.suppress(ValueError):
+                found = SimilarityResult.from_recordings([made]).value
+                # What no value rests on, such as the state of random generators.
+                assert np.array_equal(found, expected)
 
     def test_no_folder(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()

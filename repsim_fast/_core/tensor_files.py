@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
+from . import headers
 from .files import open_regular, replacing
 
 Kind = Literal["pt", "numpy"]
 _WRITERS = {"pt": "safetensors.torch", "numpy": "safetensors.numpy"}
+_CHECKSUMS = "crc32"  # name of the text that has them
+_SCHEMA = headers.named(headers.whole(0, 2**32 - 1))
 
 
 def write_tensors(
@@ -24,7 +29,7 @@ def write_tensors(
     metadata: Mapping[str, str],
     kind: Kind = "pt",
 ) -> None:
-    """Write tensors or arrays and texts by name.
+    """Write tensors or arrays and texts by name, with their checksums, which readers compare.
 
     Raises:
         OSError: The place cannot be written to, or is full.
@@ -32,7 +37,8 @@ def write_tensors(
     library: Any = importlib.import_module(_WRITERS[kind])
     with replacing(path) as temporary:
         try:
-            library.save_file(dict(tensors), temporary, dict(metadata))
+            texts = {**metadata, _CHECKSUMS: _checksums(tensors, metadata)}
+            library.save_file(dict(tensors), temporary, texts)
         except SafetensorError as error:
             raise _as_os_error(error, path) from error
 
@@ -85,16 +91,16 @@ class MappedTensors:
         self._path = path
         with _as_value_error(path):
             file: Any = safe_open(path, framework="pt")
-            self.metadata: dict[str, str] = dict(file.metadata() or {})
+            self.metadata, self._checksums = _texts(file)
             self.names = frozenset(file.keys())
             self._file = file
 
     def get(self, name: str) -> Any:
-        """The tensor of that name; ValueError if there is none."""
+        """The tensor of that name; ValueError if there is none, or another than was written."""
         if name not in self.names:
             raise ValueError(f"{os.fspath(self._path)} lacks the tensor {name!r}")
         with _as_value_error(self._path):
-            return self._file.get_tensor(name)
+            return _checked(self._file.get_tensor(name), name, self._checksums)
 
 
 def _read(
@@ -104,12 +110,53 @@ def _read(
         raise FileNotFoundError(f"there is no file {os.fspath(path)!r}")
     open_regular(path).close()
     with _as_value_error(path), safe_open(path, framework=kind) as file:
+        metadata, checksums = _texts(file)
         names = list(file.keys()) if tensors else []
-        read = {name: file.get_tensor(name) for name in names}
+        read = {name: _checked(file.get_tensor(name), name, checksums) for name in names}
         if kind == "pt":
             # Cloned: at the file's odd addresses kernels would round differently.
             read = {name: tensor.clone() for name, tensor in read.items()}
-        return dict(file.metadata() or {}), read
+        return metadata, read
+
+
+def _checksums(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> str:
+    """CRC-32 of each tensor by its name, dtype and shape included, and of the texts by none."""
+    found = {name: _crc32(values) for name, values in tensors.items()}
+    return json.dumps({**found, "": _crc32_of_texts(metadata)}, ensure_ascii=False)
+
+
+def _texts(file: Any) -> tuple[dict[str, str], dict[str, int]]:
+    """The texts and the checksums of an open file; there are none in files of others."""
+    metadata = dict(file.metadata() or {})
+    if _CHECKSUMS not in metadata:
+        return metadata, {}
+    checksums = headers.parsed(metadata.pop(_CHECKSUMS), _SCHEMA, _CHECKSUMS)
+    if checksums.get("") != _crc32_of_texts(metadata):
+        raise ValueError("its texts are not those that were written")
+    return metadata, checksums
+
+
+def _checked(values: Any, name: str, checksums: Mapping[str, int]) -> Any:
+    if checksums and checksums.get(name) != _crc32(values):
+        raise ValueError(f"tensor {name!r} is not the one that was written (CRC-32)")
+    return values
+
+
+def _crc32(
+    values: Any,  # tensor on the CPU or array, in order
+) -> int:
+    kind = f"{str(values.dtype).removeprefix('torch.')} {tuple(values.shape)}"
+    if hasattr(values, "detach"):
+        import torch  # there already, and not where only texts are read
+
+        raw = values.detach().reshape(-1).view(torch.uint8).numpy()
+    else:
+        raw = values.reshape(-1).view("uint8")
+    return zlib.crc32(raw, zlib.crc32(kind.encode()))
+
+
+def _crc32_of_texts(metadata: Mapping[str, str]) -> int:
+    return zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
 
 
 @contextlib.contextmanager
