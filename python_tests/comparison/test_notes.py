@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from python_tests.comparison.parts import TWO
 from repsim_fast import SimilarityResult, compare
@@ -94,3 +95,21 @@ def test_values_outlive_errors_that_did_not_come(
     partial: SimilarityResult = raised.value.partial_result
     np.testing.assert_array_equal(partial.value, whole.value)
     assert partial.no_error == partial.chance_note == "the comparison stopped before"
+
+
+class Streamed(IterableDataset[Tensor]):
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from torch.randn(48, 9, generator=torch.Generator().manual_seed(0))
+
+
+def test_samples_that_each_worker_gives_are_spoken_of() -> None:
+    loader = DataLoader(Streamed(), batch_size=8, num_workers=2)
+    with pytest.warns(UserWarning, match="100% of the samples come several times.*get_worker_info"):
+        assert compare(TWO, loader).n_samples == 96
+    found = compare(TWO, DataLoader(Streamed(), batch_size=8))
+    assert not any("several times" in note for note in found.notes)
+
+
+def test_passes_are_not_repetitions() -> None:
+    found = compare(TWO, torch.randn(48, 9), passes=2, batch_size=8)
+    assert not any("several times" in note for note in found.notes)

@@ -72,3 +72,20 @@ def test_weights() -> None:
     assert digest_of(model.parameters()) != before
     assert digest_of([]) == digest_of([torch.zeros(0)]) == ""
     assert digest_of([torch.tensor([1j])]) != digest_of([torch.tensor([2j])])
+
+
+def test_samples_that_come_again_are_counted() -> None:
+    assert seen(X[:30], X[30:]).repeated == 0
+    twice = seen(X[:30], X[:30].flip(0), X[30:])
+    assert twice.repeated == 0.5
+    assert twice.has_repetitions
+    assert seen(X[:30], X[25:]).repeated == 5 / 60
+    assert not seen(X[:30], X[25:]).has_repetitions
+
+
+def test_repetitions_among_many_samples_and_parts() -> None:
+    many = numbers(2000)
+    halves = [seen(many[:1200]), seen(many[800:])]
+    whole = Fingerprint.joined(halves)
+    assert whole.repeated == pytest.approx(0.2, abs=0.08)
+    assert whole.samples == seen(many).samples

@@ -211,6 +211,15 @@ def with_replacement() -> str:
     )
 
 
+def several_times(share: float) -> str:
+    """That equal samples come again without having been drawn so."""
+    return (
+        f"{share:.0%} of the samples come several times and count as several, so that standard "
+        "errors are too small; where an IterableDataset gives each worker of its loader all "
+        "samples, torch.utils.data.get_worker_info() tells workers their parts"
+    )
+
+
 def read_twice(one: int, other: int) -> str:
     """That two processes have read the same samples."""
     return (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -41,7 +42,8 @@ class Fingerprint:
     def __init__(self) -> None:
         self._known = True
         self._batches: dict[int, int] = {}  # digest of each that counts, by its number
-        self._smallest: list[int] = []
+        # How often each of the smallest digests came, of which none has been left out before.
+        self._smallest: dict[int, int] = {}
         self._looked_at: list[int] = []  # digests of the samples of a batch that may be counted
         self.latest = ""
 
@@ -67,7 +69,7 @@ class Fingerprint:
         self._known = self._known and bool(self.latest)
         number = len(self._batches) if number is None else number
         self._batches[number] = int(self.latest or "0", 16)
-        self._smallest = sorted({*self._smallest, *(d % _WORD for d in self._looked_at)})[:_KEPT]
+        self._keep(Counter(digest % _WORD for digest in self._looked_at))
 
     @classmethod
     def joined(cls, parts: Iterable[Fingerprint]) -> Fingerprint:
@@ -76,8 +78,25 @@ class Fingerprint:
         for part in parts:
             whole._known = whole._known and part._known
             whole._batches.update(part._batches)
-            whole._smallest = sorted({*whole._smallest, *part._smallest})[:_KEPT]
+            whole._keep(part._smallest)
         return whole
+
+    def _keep(self, more: Mapping[int, int]) -> None:
+        counts = Counter(self._smallest)
+        counts.update(more)
+        self._smallest = {digest: counts[digest] for digest in sorted(counts)[:_KEPT]}
+
+    @property
+    def repeated(self) -> float:
+        """Share of the samples that came more than once, of those that are kept; 0 where that is
+        not known."""
+        several = sum(count > 1 for count in self._smallest.values())
+        return several / len(self._smallest) if self._smallest and self._known else 0.0
+
+    @property
+    def has_repetitions(self) -> bool:
+        """Whether more samples came again than a data set has twice by chance."""
+        return self.repeated > _SHARED
 
     @property
     def order(self) -> str:
