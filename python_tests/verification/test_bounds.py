@@ -400,6 +400,7 @@ WRITTEN = {
     "corner": lambda m, x: x[:, :, 0, -1],
     "permute": lambda m, x: x.permute(0, 2, 3, 1).contiguous(),
     "transpose": lambda m, x: torch.transpose(x, 2, 3).unsqueeze(1),
+    "mT": lambda m, x: F.relu(x.mT) + x.mH * 0.5,
     "mean": lambda m, x: x.relu().mean(dim=(2, 3)),
     "sum": lambda m, x: torch.sum(x.relu(), (2, 3)),
     "clamp": lambda m, x: x.clamp(min=0),
@@ -442,6 +443,11 @@ def test_functional_forms_are_bounded(name, method):
         (lambda m, x: x.sum(0, keepdim=True), "sum"),
         (lambda m, x: F.batch_norm(x, m.mean, m.variance, training=True), "batch_norm"),
         (lambda m, x: x[:, torch.tensor([0])], "getitem"),
+        (lambda m, x: x - x.data, "attribute 'data'"),
+        (lambda m, x: x * x.real, "attribute 'real'"),
+        (lambda m, x: x[:, 0, 0].mT.mT, "attribute 'mT'"),
+        (lambda m, x: x[:, 0, 0].T.T, "attribute 'T'"),
+        (lambda m, x: x * getattr(x, "requires_grad"), "attribute 'requires_grad'"),  # noqa: B009
     ],
 )
 def test_functional_forms_of_something_else_are_refused(part, name):

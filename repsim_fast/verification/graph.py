@@ -169,7 +169,7 @@ class _Reader(fx.Interpreter):
 
     def _call(self, function: Any, args: Any, kwargs: Any, name: str) -> Any:
         if function is getattr:
-            return getattr(args[0].example, args[1])
+            return self._attribute(*args)
         concrete, named = fx.node.map_aggregate((tuple(args), dict(kwargs)), _example)
         values = [a for a in args if isinstance(a, Value)]
         if len(values) == 2 and function in _SUMS and len(args) == 2 and not kwargs:
@@ -186,6 +186,19 @@ class _Reader(fx.Interpreter):
         in_place = bool(kwargs.get("inplace", False)) or function in _IN_PLACE
         self._check_in_place(in_place)
         return self._add(made, values, function(*concrete, **named))
+
+    def _attribute(self, value: Value, attribute: str) -> Any:
+        """What a value is (its shape, its dtype), or the value with its numbers rearranged.
+
+        Another tensor would be the example's: a constant of one image.
+        """
+        if attribute in _TRANSPOSES:
+            made = _rearranged(partial(_gotten, attribute), value.example)
+            if made is not None:
+                return self._add(made, (value,), getattr(value.example, attribute))
+        elif attribute in _DESCRIPTIONS:
+            return getattr(value.example, attribute)
+        raise _unknown(f"attribute {attribute!r}")
 
     def _add(self, operation: Operation, inputs: Any, example: Tensor) -> Value:
         indices = tuple(value.index for value in inputs)
@@ -229,6 +242,11 @@ _REARRANGED = (
     torch.squeeze, Tensor.squeeze, torch.unsqueeze, Tensor.unsqueeze, torch.permute, Tensor.permute,
     torch.transpose, Tensor.transpose, Tensor.contiguous,
 )  # fmt: skip
+_TRANSPOSES = ("mT", "mH")  # of real numbers the same
+_DESCRIPTIONS = (
+    "shape", "ndim", "dtype", "device", "layout", "itemsize", "is_cuda", "is_sparse",
+    "is_quantized", "is_meta",
+)  # fmt: skip
 
 
 def _unknown(what: str) -> ValueError:
@@ -241,6 +259,11 @@ def _same(x: Tensor) -> Tensor:
 
 def _example(value: Any) -> Any:
     return value.example if isinstance(value, Value) else value
+
+
+def _gotten(attribute: str, x: Tensor) -> Tensor:
+    found: Tensor = getattr(x, attribute)
+    return found
 
 
 def _holds_value(tree: Any) -> bool:
