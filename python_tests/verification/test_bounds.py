@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from repsim_fast import models, pruning
-from repsim_fast.verification import margin_bounds, output_bounds
+from repsim_fast.verification import margin_bounds, output_bounds, trace
 from repsim_fast.verification.operations import Affine
 
 METHODS = ["ibp", "crown-ibp", "crown"]
@@ -470,6 +470,59 @@ def test_what_the_graph_does_not_show_is_refused():
     called = Changed(lambda x: F.avg_pool2d(x, 2, divisor_override=-1)).eval()
     with pytest.raises(ValueError, match="avg_pool2d"):
         output_bounds(called, torch.rand(1, 1, 4, 4), 0.1)
+
+
+class Sized(nn.Module):
+    """Numbers that are another's for other batches."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.first, self.part = nn.Linear(4, 3), part
+
+    def forward(self, x):
+        return self.part(self.first(x), x)
+
+
+UNTOLD = {
+    "times the batch size": lambda y, x: y * x.shape[0],
+    "over the batch size": lambda y, x: y / x.size(0),
+    "chance": lambda y, x: y + torch.rand(3),
+}
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("part", UNTOLD)
+def test_what_depends_on_more_than_an_image_is_refused(part, batch):
+    model, x = Sized(UNTOLD[part]).eval(), torch.rand(batch, 4)
+    with pytest.raises(ValueError, match="does not compute what the model computes"):
+        output_bounds(model, x, 0.1)
+    with pytest.raises(ValueError, match="does not compute what the model computes"):
+        margin_bounds(trace(model), x, torch.zeros(batch, dtype=torch.int64), 0.1)
+
+
+def test_hooks_of_all_modules_are_refused():
+    model, x = nn.Sequential(nn.ReLU(), nn.Linear(4, 3)).eval(), torch.rand(2, 4)
+    before = trace(model)
+    hook = nn.modules.module.register_module_forward_hook(lambda m, x, y: y * 2)
+    try:
+        with pytest.raises(ValueError, match="hooks of all modules"):
+            trace(model)
+        with pytest.raises(ValueError, match="does not compute what the model computes"):
+            output_bounds(before, x, 0.1)
+    finally:
+        hook.remove()
+    output_bounds(before, x, 0.1)
+
+
+def test_a_graph_is_held_against_its_model_once(monkeypatch):
+    model, x = Sized(lambda y, x: y).eval(), torch.full((1, 4), 0.5)
+    asked = []
+    monkeypatch.setattr(model, "part", lambda y, x: asked.append(x.size(0)) or y)
+    traced = trace(model)
+    asked.clear()
+    for _ in range(3):
+        output_bounds(traced, x, 0.1)
+    assert asked == [4]
 
 
 @pytest.mark.parametrize("method", METHODS)

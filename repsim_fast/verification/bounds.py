@@ -12,6 +12,7 @@ from repsim_fast._core.batch_checks import check_labels, check_labels_below, ima
 from repsim_fast._core.checks import check_choice, check_whole
 from repsim_fast._core.kept_memory import kept_memory
 
+from .agreement import check_agreement
 from .backward import Rows, lower
 from .graph import Node, Traced, read, trace
 from .intervals import Interval, ball, propagated
@@ -56,6 +57,7 @@ def output_bounds(
 
     Raises:
         ValueError: A model that is not in eval mode or has a module without known bounds (named),
+            a forward pass that its graph does not tell (batch size, hooks, chance),
             images outside ``bounds``, a value out of range.
         TypeError: Images in another dtype.
 
@@ -139,6 +141,7 @@ def _propagated(
                 f"x must have the model's dtype {parameter.dtype} ({name}), got {x.dtype}"
             )
     nodes = read(traced, x)
+    check_agreement(traced, x, bounds, nodes)
     bent = {i for node in nodes if isinstance(node.operation, ReLU | MaxPool) for i in node.inputs}
     intervals: list[Interval] = []
     # CROWN takes large blocks, chunk by chunk; the others would pay for giving them back.

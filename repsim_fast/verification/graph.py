@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,10 @@ SUPPORTED = (
 )
 
 
+Kind = tuple[torch.Size, torch.dtype, torch.device]
+"""Shape of one image, dtype and device."""
+
+
 @dataclass(frozen=True)
 class Node:
     """One operation: which nodes it takes, the shape of its values for one image, its name."""
@@ -63,10 +67,12 @@ class Traced:
     Attributes:
         model: The model itself.
         graph: The same model as torch.fx sees it.
+        agreed: Images (shape, dtype, device) for which the two were found to compute the same.
     """
 
     model: nn.Module
     graph: fx.GraphModule
+    agreed: set[Kind] = field(default_factory=set, repr=False, compare=False)
 
 
 def trace(model: nn.Module) -> Traced:
@@ -83,6 +89,8 @@ def trace(model: nn.Module) -> Traced:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a module, got {type(model).__name__}")
+    if _hooked_everywhere():
+        raise _unknown("hooks of all modules, as register_module_forward_hook makes them")
     for name, module in model.named_modules():
         # Which may change what goes in or comes out, and is none of what the graph shows.
         if module._forward_hooks or module._forward_pre_hooks:
@@ -95,6 +103,11 @@ def trace(model: nn.Module) -> Traced:
         raise ValueError(
             f"model: expected one that torch.fx traces, without branches on values, got {error}"
         ) from error
+
+
+def _hooked_everywhere() -> bool:
+    hooks = nn.modules.module
+    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
 
 
 def read(traced: Traced, images: Tensor) -> list[Node]:

@@ -11,6 +11,7 @@ from repsim_fast._core.borrow import call
 from repsim_fast._core.model_state import evaluating, unwrap
 from repsim_fast._core.ramp import Ramp
 from repsim_fast.verification import Traced, margin_bounds, trace
+from repsim_fast.verification.agreement import check_agreement
 
 from .base import Method, TrainingBatch
 
@@ -103,7 +104,9 @@ def _method(name: str, eps: Ramp, kappa: Ramp, beta: Ramp | None) -> Method:
 
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         # Where no regulariser watches the layers yet.
-        graphs.prepare(model, anew=batch.progress.first)
+        traced = graphs.prepare(model, anew=batch.progress.first)
+        with evaluating([traced.model]):
+            check_agreement(traced, batch.x.to(_dtype(name, traced.model)))
         return batch.x
 
     def loss(model: nn.Module, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
