@@ -145,3 +145,40 @@ def test_negative_class_means_are_named():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         selectivity(model, data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_sums_are_wider_than_activations(dtype: torch.dtype) -> None:
+    # 80,000 samples, whose sums and counts 16 bits do not hold.
+    y = torch.arange(80_000, dtype=torch.int32) % 2
+    x = (torch.rand(80_000, 3) * (1 + y[:, None])).to(dtype)
+    x[:, 2] = 0
+    found = class_selectivity(x, y)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), written_out(x, y), rtol=1e-6, atol=1e-7)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(class_selectivity(x, y), found)
+
+
+def test_labels_may_be_any_integers() -> None:
+    x, y = torch.rand(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    want = class_selectivity(x, y)
+    for labels in (y.int(), y - 7, y * 2**60, y.to(torch.uint8)):
+        assert torch.equal(class_selectivity(x, labels), want)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "message"),
+    [
+        (torch.rand(4, 2), torch.tensor([0, 1, 1]), ValueError, r"y must have shape \(4,\), got"),
+        (torch.rand(4, 2), torch.rand(4), TypeError, "y must be an integer tensor .*float32"),
+        (torch.rand(4, 2), [0, 1, 0, 1], TypeError, "y must be an integer tensor .* list"),
+        (torch.rand(4), torch.tensor([0, 1, 1, 0]), ValueError, "activations must have shape"),
+        (torch.ones(2, 2).int(), torch.tensor([0, 1]), TypeError, "activations must be .*int32"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    x: Tensor, y: Tensor, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        class_selectivity(x, y)

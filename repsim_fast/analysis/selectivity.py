@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.batch_checks import check_labels
 from repsim_fast.capture import LayerSpec, MaskSpec
 
 from .class_means import class_means
@@ -126,25 +128,35 @@ def class_selectivity(activations: Tensor, y: Tensor) -> Tensor:
 
     Args:
         activations: (N, n_units) or maps (N, n_units, H, W), which are averaged over space first.
-        y: Labels (N,); only the classes among them count.
+        y: Labels (N,), any integers; only the classes among them count.
 
     Returns:
-        (n_units,), differentiable.
+        (n_units,), differentiable; summed in float64, given in float32 or float64.
 
     Raises:
-        ValueError: Fewer than two classes.
+        ValueError: Fewer than two classes, activations or labels of another shape.
+        TypeError: Activations that are not floating point, labels that are no integers.
 
     References:
         Leavitt & Morcos, "Selectivity considered harmful", 2020.
     """
-    if activations.ndim > 2:
-        activations = activations.flatten(2).mean(2)
-    belongs = nn.functional.one_hot(y).to(activations.dtype)
-    belongs = belongs[:, belongs.any(0)]
-    n_classes = belongs.shape[1]
-    if n_classes < 2:
-        raise ValueError(f"y must hold at least two classes, got {n_classes}")
-    return selectivity_of_means(belongs.T @ activations / belongs.sum(0).unsqueeze(1))
+    if not isinstance(activations, Tensor) or not activations.is_floating_point():
+        got = activations.dtype if isinstance(activations, Tensor) else type(activations).__name__
+        raise TypeError(f"activations must be a floating-point tensor, got {got}")
+    if activations.ndim < 2:
+        raise ValueError(
+            f"activations must have shape (N, n_units, ...), got {tuple(activations.shape)}"
+        )
+    classes, members = torch.unique(check_labels(y, activations), return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"y must hold at least two classes, got {len(classes)}")
+    # of features (N, n_units) the mean of one place
+    units = activations.flatten(2) if activations.ndim > 2 else activations.unsqueeze(2)
+    units = units.mean(2, dtype=torch.float64)
+    # 16 bits hold neither the counts nor the sums, and autocast would take float32 to them.
+    belongs = nn.functional.one_hot(members, len(classes)).double()
+    index = selectivity_of_means(belongs.T @ units / belongs.sum(0).unsqueeze(1))
+    return index.to(torch.promote_types(activations.dtype, torch.float32))
 
 
 def selectivity_of_means(means: Tensor) -> Tensor:
