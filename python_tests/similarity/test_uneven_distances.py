@@ -183,3 +183,21 @@ def test_every_measure_in_float32(name, case):
     unbounded = math.isinf(measure_info(name).high) and "scale" not in measure.info.invariant_to
     size = max(1.0, abs(truth), float(x.norm()) if unbounded else 0.0)
     assert float(measure(x, y)) == pytest.approx(truth, abs=1e-5 * size)
+
+
+def exact_neighbours(x: torch.Tensor, k: int) -> torch.Tensor:
+    distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances.fill_diagonal_(torch.inf).topk(k, dim=1, largest=False).indices
+
+
+@pytest.mark.parametrize("mean", [1e3, 1e5, 1e7, 1e9])
+def test_neighbours_of_wide_features_far_from_zero(mean):
+    x = normal(300, 5, seed=0)
+    x[:, 1] += mean
+    assert torch.equal(nearest(x, 5, ordered=True), exact_neighbours(x, 5))
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-20, 1e-22, 1e-30, 1e-60])
+def test_neighbours_of_wide_features_whose_squares_float32_lacks(scale):
+    x = scale * normal(300, 5, seed=0)
+    assert torch.equal(nearest(x, 5, ordered=True), exact_neighbours(x, 5))

@@ -77,17 +77,20 @@ def _by_products(
 ) -> Tensor:
     """Finds the neighbours of the chosen samples where products decide; returns the others."""
     n = len(rows)
-    centred = rows.to(dtype)
-    centred = centred - centred.mean(dim=0)
+    # In the wider of both: of rows far from 0 a narrower dtype would keep no digits.
+    wide = rows.to(torch.promote_types(rows.dtype, dtype))
+    centred = (wide - wide.mean(dim=0)).to(dtype)
     squares = centred.square().sum(dim=1) + apart.to(dtype)
     norms = squares.sqrt()
+    # Products below the smallest number may vanish.
+    vanishing = 2 * rows.shape[1] * torch.finfo(dtype).tiny
     left = []
     for some, near in _blocks(centred, chosen):
         near -= squares / 2  # the nearest to a has the largest <a, b> - ‖b‖²/2
         near.scatter_(1, some[:, None], -torch.inf)
         values, numbers = near.topk(min(n - 1, k + 1), dim=1)
         reach = (norms[some] + norms[numbers].amax(dim=1)).square()
-        error = 2 * ERROR_ULPS * torch.finfo(dtype).eps * reach
+        error = 2 * ERROR_ULPS * torch.finfo(dtype).eps * reach + vanishing
         apart_enough = values[:, :-1] - values[:, 1:] > error[:, None]
         if dtype == torch.float64:
             squared = squares[some, None] - 2 * values[:, :-1]
