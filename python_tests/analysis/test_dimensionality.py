@@ -80,8 +80,24 @@ def test_equal_samples_do_not_count() -> None:
     assert math.isnan(two_nn(torch.ones(10, 3)))
 
 
-def test_constant_features_have_no_dimension() -> None:
-    found = dimensions(torch.full((50, 3), 0.1))
+@pytest.mark.parametrize("p", [3, 80])  # folded into covariances, and kept as rows
+@pytest.mark.parametrize("mean", [1e4, 1e7, 1e9])
+def test_a_large_mean_changes_nothing_in_float64(mean: float, p: int) -> None:
+    x = draw(400, p)
+    far = x.clone()
+    far[:, 0] += mean
+    assert two_nn(far) == pytest.approx(two_nn(x), rel=1e-16 * mean + 1e-9)
+    found, want = dimensions(far), dimensions(x)
+    assert found.components_90.value == want.components_90.value
+    for index in ("participation_ratio", "intrinsic"):
+        value = getattr(want, index).value
+        assert getattr(found, index).value == pytest.approx(value, rel=1e-16 * mean + 1e-9)
+
+
+@pytest.mark.parametrize("n", [50, 5000])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_constant_features_have_no_dimension(dtype: torch.dtype, n: int) -> None:
+    found = dimensions(torch.full((n, 3), 0.1, dtype=dtype))
     assert math.isnan(found.participation_ratio.value)
     assert math.isnan(found.components_90.value)
     assert math.isnan(found.intrinsic.value)

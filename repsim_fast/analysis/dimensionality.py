@@ -25,8 +25,8 @@ __all__ = [
     "participation_ratio", "two_nn",
 ]  # fmt: skip
 
-# What rounding leaves of features that do not vary, as a share of their squares.
-_CONSTANT = 1e-12
+# What rounding leaves of features that do not vary, in eps of their dtype and of their size.
+_CONSTANT_ULPS = 8.0
 # Share of the ratios of distances that the line of the two-NN estimate is fitted to: the largest
 # are of samples at the edge, or alone.
 _FITTED = 0.9
@@ -299,7 +299,8 @@ class _Intake:
         self._moments = GroupedMoments(groups)
         self._neighbours = neighbours
         self._first: list[Tensor] = []
-        self._size = 0.0  # mean square beside the mean, to tell constant features
+        self._size = 0.0  # sum of squares, to tell constant features
+        self._eps = 0.0
 
     def add(self, rows: Tensor) -> None:
         wide = rows if rows.dtype == torch.float64 else rows.float()
@@ -307,6 +308,7 @@ class _Intake:
         if room > 0:
             self._first.append(wide[:room].detach().clone())
         self._size += float(wide.detach().double().square().sum())
+        self._eps = max(self._eps, torch.finfo(wide.dtype).eps)
         self._moments.add(wide)
 
     def compute(self) -> Dimensions:
@@ -316,7 +318,7 @@ class _Intake:
         if not np.isfinite(self._size):
             raise ValueError("activations must be finite, got NaN or Inf")
         spectra = moments.spectra()
-        if float(spectra[0].sum()) <= _CONSTANT * self._size:
+        if float(spectra[0].sum()) <= (_CONSTANT_ULPS * self._eps) ** 2 * self._size:
             spectra = [torch.zeros_like(values) for values in spectra]
         return Dimensions(
             _estimate([components_for(values, 0.9) for values in spectra]),
