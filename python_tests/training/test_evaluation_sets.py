@@ -11,7 +11,7 @@ import pytest
 from torch import Tensor, nn
 
 from repsim_fast.attacks import FGSM, PGD
-from repsim_fast.training import Evaluation, History, Saving, StopTraining, evaluate, train
+from repsim_fast.training import Evaluation, History, Saving, StopTraining, evaluate, methods, train
 
 Build = Callable[..., nn.Module]
 Pair = tuple[Tensor, Tensor]
@@ -145,3 +145,28 @@ def test_evaluate_takes_one_callback_for_one_attack(small_net: Build, few: Pair)
     assert scores.robust == scores.under["a"]
     with pytest.raises(ValueError, match="on_batch wants the images of one attack"):
         evaluate(small_net(), few, attacks, on_batch=lambda *_: None)
+
+
+NO_IMAGES = {
+    "one for all": (lambda x: x[:1], ValueError, r"of shape \(.*\) on cpu, got \(1, "),
+    "too few": (lambda x: x[1:], ValueError, r"of shape \(.*\) on cpu, got"),
+    "elsewhere": (lambda x: x.to("meta"), ValueError, "on meta"),
+    "integers": (lambda x: (x * 255).byte(), TypeError, "floating-point tensor.*uint8"),
+    "an array": (lambda x: x.numpy(), TypeError, "floating-point tensor.*ndarray"),
+    "nothing": (lambda x: None, TypeError, "floating-point tensor.*NoneType"),
+}
+
+
+@pytest.mark.parametrize("what", NO_IMAGES)
+def test_an_attack_must_give_an_image_for_each(what: str, small_net: Build, few: Pair) -> None:
+    make, error, message = NO_IMAGES[what]
+
+    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Any:
+        return make(x)
+
+    with pytest.raises(error, match=f"^attack must return .*{message}"):
+        evaluate(small_net(), few, attack)
+    with pytest.raises(error, match=f"^attack 'mine' must return .*{message}"):
+        evaluate(small_net(), few, {"fgsm": FGSM(0.1), "mine": attack})
+    with pytest.raises(error, match=f"the attack of method 'adversarial' must return .*{message}"):
+        run(small_net(), few, epochs=1, method=methods.adversarial(attack))

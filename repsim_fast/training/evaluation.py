@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from repsim_fast._core.batch_checks import check_labels_below
+from repsim_fast._core.batch_checks import check_attacked, check_labels_below
 from repsim_fast._core.borrow import Model, borrow, call
 from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
@@ -81,7 +81,9 @@ def evaluate(
 
     Raises:
         ValueError: No images, float ones in 0 to 255, labels that are no class of the model, no
-            attack in a mapping, ``on_batch`` beside several, or what an attack raises.
+            attack in a mapping, ``on_batch`` beside several, what an attack raises, or one that
+            gives no image for each of its images.
+        TypeError: An attack that gives something else than a floating-point tensor.
     """
     return _evaluate(model, data, attack, Forms(), batch_size, device, progress, on_batch)
 
@@ -118,7 +120,8 @@ def _evaluate(
             right = correct(model, x, y)
             clean += int(right.sum())
             for name, one in attacks.items():
-                adversarial = one(model, x, y)
+                whose = f"attack {name!r}" if name else "attack"
+                adversarial = check_attacked(whose, one(model, x, y), x)
                 held_out = right & correct(model, adversarial, y)
                 robust[name] += int(held_out.sum())
                 if on_batch is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.batch_checks import check_attacked
 from repsim_fast._core.checks import check_number
 from repsim_fast._core.memory_format import is_ours
 from repsim_fast.attacks import PGD
@@ -46,7 +47,8 @@ def adversarial(attack: Attack, *, name: str = "adversarial", eps: float | None 
     """
 
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
-        return attack(model, batch.x, batch.y)
+        images = attack(model, batch.x, batch.y)
+        return check_attacked(f"the attack of method {name!r}", images, batch.x)
 
     return Method(name, perturb, cross_entropy, eps, soft_labels=True, any_layout=is_ours(attack))
 
