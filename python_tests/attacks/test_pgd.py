@@ -126,6 +126,12 @@ class TestBadInput:
         with pytest.raises(TypeError, match=r"eps must be a number or .* got '8/255'"):
             attack("8/255")(model, images, labels)
 
+    @pytest.mark.parametrize("attack", [PGD, MIFGSM])
+    @pytest.mark.parametrize("momentum", [-0.1, float("nan"), float("inf"), "a", None])
+    def test_momentum(self, attack: type[PGD], momentum: float) -> None:
+        with pytest.raises((TypeError, ValueError), match=f"^momentum must be .* got {momentum!r}"):
+            attack(EPS, momentum=momentum)
+
     @pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf")])
     def test_eps(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> None:
         with pytest.raises(ValueError, match="eps must be finite and non-negative"):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repsim_fast._core.batch_checks import check_labels, images_device
 from repsim_fast._core.borrow import Model, ModelMode, borrow
-from repsim_fast._core.checks import check_autocast, check_whole
+from repsim_fast._core.checks import check_autocast, check_number, check_whole
 from repsim_fast._core.randomness import Stream
 from repsim_fast.ops import Bounds, Order, Scalar
 from repsim_fast.ops.directions import l1_normalise
@@ -62,7 +62,7 @@ class PGD:
         targeted: ``y`` are classes to reach rather than to leave.
         loss: "ce" (saturation-free cross-entropy), "margin", "dlr", or a callable
             (logits, y) -> (N,), larger being worse for the model.
-        momentum: Decay of the accumulated gradient (Dong et al., 2018); 0 for none.
+        momentum: Decay of the accumulated gradient (Dong et al., 2018), 0 or more; 0 for none.
         l2_order: "clip_project" (default, uses the full radius) or "project_clip".
         l1_fraction: Share of the coordinates that an L1 step moves.
         model_mode: "eval" (default), "train" (batch statistics; running ones are restored) or
@@ -161,6 +161,7 @@ class PGD:
             raise ValueError("restarts need random_start: without it every run is the same")
         if not 0 < self.l1_fraction <= 1:
             raise ValueError(f"l1_fraction must lie in (0, 1], got {self.l1_fraction}")
+        check_number("momentum", self.momentum)
         check_autocast(self.autocast)
         check_outside(self.outside, cuda_graph=self.execution.cuda_graph)
         dynamic = self.early_stop or self.select == "best" or self.norm == "l1"
