@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Collection
 from numbers import Integral, Real
 from typing import Any
@@ -26,6 +27,19 @@ def check_whole(**values: object) -> None:
     for argument, value in values.items():
         if not isinstance(value, Integral) or isinstance(value, bool):
             raise TypeError(f"{argument} must be a whole number, got {value!r}")
+
+
+def check_seed(seed: object) -> int:
+    """Raises TypeError or ValueError unless `seed` is a whole number that all generators take.
+
+    Those of torch take some more, but what follows from a seed is counted modulo this.
+    """
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise TypeError(f"seed must be an integer, got {type(seed).__name__}")
+    number = operator.index(seed)
+    if not 0 <= number < 2**63:
+        raise ValueError(f"seed must lie in 0 .. 2**63 - 1, got {number}")
+    return number
 
 
 def check_number(argument: str, value: object, *, positive: bool = False) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
 import threading
 import warnings
@@ -11,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
+
+from .checks import check_seed
 
 
 class Stream:
@@ -28,13 +29,12 @@ class Stream:
             self._root = torch.Generator()
             if source is None:
                 self._root.seed()
+            elif isinstance(source, bool) or not hasattr(source, "__index__"):
+                raise TypeError(
+                    f"seed must be an integer, a torch.Generator or None, got {source!r}"
+                )
             else:
-                try:
-                    self._root.manual_seed(operator.index(source))
-                except TypeError:
-                    raise TypeError(
-                        f"seed must be an integer, a torch.Generator or None, got {source!r}"
-                    ) from None
+                self._root.manual_seed(check_seed(source))
         self._generators: dict[torch.device, torch.Generator] = {self._root.device: self._root}
 
     def on(self, device: torch.device) -> torch.Generator:
@@ -49,6 +49,16 @@ class Stream:
         """A fresh seed drawn from the stream."""
         root = self._root
         return int(torch.randint(2**62, (), device=root.device, generator=root))
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator of the CPU.
+
+    Raises:
+        TypeError: No integer.
+        ValueError: One below 0, or beyond 63 bits.
+    """
+    return torch.Generator().manual_seed(check_seed(seed))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from repsim_fast._core.checks import check_seed
+
 from .grids import Array
 
 __all__ = ["Blocks", "find_blocks"]
@@ -96,7 +98,7 @@ def find_blocks(
     values = _checked(grid)
     if surrogates < 1:
         raise ValueError(f"surrogates: expected at least 1, got {surrogates}")
-    drawn = _surrogates(values, surrogates, np.random.default_rng(seed))
+    drawn = _surrogates(values, surrogates, np.random.default_rng(check_seed(seed)))
     places, contrasts = _contrasts(values[None])
     _, theirs = _contrasts(drawn)
     # Each in units of its own map's deviation, which one map tells roughly only.

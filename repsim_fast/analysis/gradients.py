@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import images_device
 from repsim_fast._core.borrow import borrow
+from repsim_fast._core.randomness import seeded
 from repsim_fast.capture import Capture, LayerSpec
 
 from .units import unit_layers
@@ -76,7 +77,7 @@ def input_unit_gradients(
         raise ValueError(f"x must hold samples (N, ...), got shape {tuple(x.shape)}")
     if units is not None and units < 1:
         raise ValueError(f"units must be at least 1 or None for all, got {units}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     chosen = unit_layers(model, layers)
     with borrow(model, device=device, seed=seed):
         images = x.detach().clone().requires_grad_()

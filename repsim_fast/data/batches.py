@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from repsim_fast._core.checks import check_seed
+from repsim_fast._core.randomness import seeded
+
 from .indexed import Indexed, indexed
 from .items import Batch, PerModel, as_batch
 from .order import OrderCheck
@@ -135,8 +138,7 @@ def _check_numbers(batch_size: int | None, passes: int, seed: int, max_batches: 
             continue
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{argument} must be a positive integer, got {value!r}")
-    if not isinstance(seed, int):
-        raise TypeError(f"seed must be an integer, got {type(seed).__name__}")
+    check_seed(seed)
 
 
 Pair = Callable[[Sequence[Any], int], Batch]
@@ -182,7 +184,7 @@ def _open_indexed(
         raise ValueError(f"passes={passes} needs a new order each time, got shuffle=False")
     sizes = _even_sizes(n) if batch_size is None else _sizes(n, batch_size)
     check = OrderCheck() if shuffle is False else None
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
 
     def batches() -> Iterator[Batch]:
         for done in range(0, passes * len(sizes), len(sizes)):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import check_choice
+from repsim_fast._core.randomness import seeded
 
 from .labelled import labelled
 from .labels import classes_of
@@ -128,7 +129,7 @@ def other_classes(labels: Tensor, n_classes: int, *, seed: int = 0) -> Tensor:
         raise ValueError(f"n_classes must be at least 2, got {n_classes}")
     own = classes_of(labels).long()
     _check_classes("labels", own, n_classes)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     away = torch.randint(1, n_classes, own.shape, generator=generator)
     return (own + away.to(own.device)) % n_classes
 

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from repsim_fast._core.randomness import seeded
+
 SPLITS = ("train", "test")
 
 
@@ -46,6 +48,6 @@ def sample_rows(total: int, limit: int | None, seed: int) -> npt.NDArray[np.int6
     """Draw `limit` of `total` rows without replacement and return them ascending."""
     if limit is None or limit >= total:
         return np.arange(total)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     rows: npt.NDArray[np.int64] = torch.randperm(total, generator=generator)[:limit].numpy()
     return np.sort(rows)

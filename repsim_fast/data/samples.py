@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.processes import Processes
+from repsim_fast._core.randomness import seeded
 
 from .labels import check_fit, check_labels, classes_of, placed_labels
 
@@ -66,7 +67,7 @@ class Samples:
         A batch has ``batch_size`` samples over all processes. A last batch too small to give
         every process one, or with a single sample (BatchNorm could not train on it), is left out.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         order = torch.randperm(len(self.labels), generator=generator).to(self.labels.device)
         for start in range(0, self.steps(batch_size, group) * batch_size, batch_size):
             rows = order[start : start + batch_size]
@@ -103,7 +104,7 @@ class Samples:
         n_held = round(share * n)
         if not 0 < n_held < n:
             raise ValueError(f"validation: a share of {share:g} of {n} images is {n_held} of them")
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(n, generator=seeded(seed))
         parts = (order[n_held:].sort().values, order[:n_held].sort().values)
         rest, held = (part.to(self.labels.device) for part in parts)
         return (

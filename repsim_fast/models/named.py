@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from repsim_fast._core.checks import check_seed
 from repsim_fast._core.randomness import private_rng
 
 from .checkpoint import has_header, load_checkpoint
@@ -314,7 +315,7 @@ def _architecture(
 ) -> nn.Module:
     if _is_own(name):
         path, _, factory = name.rpartition(":")
-        with private_rng(torch.device("cpu"), seed or 0):
+        with private_rng(torch.device("cpu"), 0 if seed is None else check_seed(seed)):
             return from_factory(
                 path, factory, num_classes, in_channels, otherwise=otherwise, settings=settings
             )

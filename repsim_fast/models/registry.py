@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from repsim_fast._core.checks import check_seed
 from repsim_fast._core.names import NETWORKS, check_same
 from repsim_fast._core.suggestions import did_you_mean
 
@@ -94,7 +95,7 @@ def build(
                 if seed is None:
                     torch.default_generator.seed()
                 else:
-                    torch.default_generator.manual_seed(seed)
+                    torch.default_generator.manual_seed(check_seed(seed))
                 return construct(match, num_classes, in_channels)
     known = [*available(), *_EXAMPLES]
     meant = did_you_mean(name, known)

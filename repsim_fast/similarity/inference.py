@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from repsim_fast._core.randomness import seeded
 from repsim_fast.similarity.base.measure import (
     Measure,
     as_measure,
@@ -187,7 +188,7 @@ def bootstrap(
     members = (
         [(number == c).nonzero().flatten() for c in range(count)] if clusters is not None else []
     )
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
 
     def draw() -> _Views:
         left_to_draw = DRAWS
@@ -262,7 +263,7 @@ def permutation_test(
 
 def permuted(n: int, permutations: int, seed: int) -> Iterator[Tensor]:
     """Random orders of n samples."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     return (torch.randperm(n, generator=generator) for _ in range(permutations))
 
 

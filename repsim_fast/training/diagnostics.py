@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast._core.borrow import borrow, model_dtype
+from repsim_fast._core.checks import check_seed
 from repsim_fast._core.model_state import device_of
+from repsim_fast._core.randomness import seeded
 from repsim_fast.analysis.curvature import input_hessian_top
 from repsim_fast.analysis.selectivity import selectivity
 from repsim_fast.attacks import FGSM, PGD
@@ -86,7 +88,7 @@ class Diagnostics:
         if selectivity and bool((labels == labels[0]).all()):
             raise ValueError("labels must be of two classes at least: give selectivity=False")
         self.images, self.labels = images, labels
-        self.eps, self.seed, self.attack_options = eps, seed, attack_options
+        self.eps, self.seed, self.attack_options = eps, check_seed(seed), attack_options
         self.selectivity, self.curvature = selectivity, curvature
         self.batch_size, self.every, self.then = batch_size, every, then
         self.layers = layers if layers is None else list(layers)
@@ -110,7 +112,7 @@ class Diagnostics:
         device = device_of(model)
         x, y = self.images.to(device), self.labels.to(device)
         sums: dict[str, float] = {}
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = seeded(self.seed)
         attacks = None if self.eps is None else self._attacks()
         for start in range(0, len(y), self.batch_size):
             part = slice(start, start + self.batch_size)

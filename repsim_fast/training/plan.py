@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import check_logits
 from repsim_fast._core.borrow import borrow
-from repsim_fast._core.checks import check_number, check_whole
+from repsim_fast._core.checks import check_number, check_seed, check_whole
 from repsim_fast._core.model_state import unwrap
 from repsim_fast.attacks.losses import margin
 from repsim_fast.attacks.objective import InputGradient
@@ -32,7 +32,8 @@ class Plan:
 
     Raises:
         TypeError: Counts or a seed that are not whole numbers, a rate that is no number.
-        ValueError: Less than one epoch or image a batch, or a rate that is not positive and finite.
+        ValueError: Less than one epoch or image a batch, a rate that is not positive and finite, or
+            a seed below 0 or beyond 63 bits.
     """
 
     method: Method
@@ -44,7 +45,9 @@ class Plan:
     seed: int
 
     def __post_init__(self) -> None:
-        check_whole(epochs=self.epochs, batch_size=self.batch_size, seed=self.seed)
+        check_whole(epochs=self.epochs, batch_size=self.batch_size)
+        # An int of Python's, which holds the products below.
+        object.__setattr__(self, "seed", check_seed(self.seed))
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(
                 f"epochs and batch_size must be at least 1, got {self.epochs}, {self.batch_size}"

@@ -169,7 +169,7 @@ def train(
     how = _with_precision(how, where)
     data = labelled(train_data, "train_data")
     if evaluation.validation:
-        data, held_out = _split(data, evaluation.validation, seed)
+        data, held_out = _split(data, evaluation.validation, plan.seed)
         evaluation = evaluation.held_out(held_out)
     model.to(where)
     preview = data.preview(where)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repsim_fast._core.randomness import seeded
 from repsim_fast.similarity.base.prepared import Prepared
 
 
@@ -22,7 +23,7 @@ class Split:
 
 def splits(n: int, folds: int, seed: int) -> Iterator[Split]:
     """The samples, in a random order, dealt to folds in turn; each fold held out once."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(n, generator=seeded(seed))
     for fold in range(folds):
         held_out = torch.zeros(n, dtype=torch.bool)
         held_out[order[fold::folds]] = True
