@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from repsim_fast import models, pruning
-from repsim_fast.verification import margin_bounds, output_bounds, trace
+from repsim_fast.verification import margin_bounds, output_bounds, trace, verified_accuracy
 from repsim_fast.verification.operations import Affine
 
 METHODS = ["ibp", "crown-ibp", "crown"]
@@ -309,8 +309,6 @@ def test_what_cannot_be_bounded_soundly_is_refused():
     with pytest.raises(ValueError, match=r"model.eval\(\)"):
         output_bounds(model.train(), x, 0.1)
     model.eval()
-    with pytest.raises(ValueError, match="eps must be"):
-        output_bounds(model, x, -0.1)
     with pytest.raises(ValueError, match="method"):
         output_bounds(model, x, 0.1, method="deeppoly")
     with pytest.raises(ValueError, match="x must lie in"):
@@ -321,6 +319,33 @@ def test_what_cannot_be_bounded_soundly_is_refused():
         margin_bounds(model, x, torch.tensor([0, 3]), 0.1)
     with pytest.raises(ValueError, match="mixes images"):
         output_bounds(nn.Sequential(nn.Linear(4, 3), nn.Flatten(0)).eval(), x, 0.1)
+
+
+@pytest.mark.parametrize(
+    "eps", [-0.1, float("nan"), float("inf"), "a", None, [0.1, 0.2], torch.tensor([0.1, 0.2])]
+)
+def test_a_radius_is_one_number(eps):
+    model, x, y = nn.Linear(4, 3).eval(), torch.rand(2, 4), torch.tensor([0, 1])
+    for bound in (
+        lambda: output_bounds(model, x, eps),
+        lambda: margin_bounds(model, x, y, eps),
+        lambda: verified_accuracy(model, (x, y), eps),
+    ):
+        with pytest.raises((TypeError, ValueError), match=r"^eps must be .*, got"):
+            bound()
+
+
+@pytest.mark.parametrize("bounds", [3, (0.0,), "a"])
+def test_bounds_are_a_pair(bounds):
+    with pytest.raises(TypeError, match=r"^bounds must be a pair \(low, high\) or None, got"):
+        output_bounds(nn.Linear(4, 3).eval(), torch.rand(2, 4), 0.1, bounds=bounds)
+
+
+def test_bounds_may_be_those_of_channels():
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(8, 3)).eval(), torch.rand(2, 2, 2, 2)
+    want = output_bounds(model, x, 0.1)
+    low = output_bounds(model, x, 0.1, bounds=(torch.zeros(2, 1, 1), 1.0))
+    assert all(map(torch.equal, want, low))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from repsim_fast._core.borrow import borrow, model_dtype
-from repsim_fast._core.checks import check_choice
+from repsim_fast._core.checks import check_choice, check_number
 from repsim_fast._core.files import replacing
 from repsim_fast._core.headers import listed, parsed, record, text, truth
 from repsim_fast._core.kept_memory import kept_memory
@@ -96,6 +96,7 @@ def verified_accuracy(
         (1.0, 0.5)
     """
     check_choice("method", method, get_args(Method))
+    check_number("eps", eps)
     held = labelled(data)
     where = device_of(model) if device is None else torch.device(device)
     how: dict[str, Any] = {"method": method, "bounds": bounds}
@@ -106,7 +107,7 @@ def verified_accuracy(
             stack.enter_context(only_writer(path))
         stack.enter_context(borrow(model, device=where, seed=0))
         traced = trace(unwrap(model))
-        about = {"eps": eps, "data": _described(held), "model": fingerprint(traced)}
+        about = {"eps": float(eps), "data": _described(held), "model": fingerprint(traced)}
         settings = json.dumps({**how, **about})
         right, verified = _known(path, settings)
         stack.enter_context(kept_memory(where))

@@ -66,7 +66,7 @@ def _some_unlike(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     others = first + (2 * noise.to(first) - 1) * (1 + first.abs().amax())
     if bounds is not None:
-        others = others.clamp(*bounds)
+        others = others.clamp(min=bounds[0]).clamp(max=bounds[1])
     return torch.cat((first, others))
 
 

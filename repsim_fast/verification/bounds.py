@@ -44,7 +44,7 @@ def output_bounds(
             flatten, addition and constants, in eval mode; or what ``trace`` made of one, which
             many batches need once: to find the graph takes longer than "ibp" of a few images.
         x: Images (N, ...) in the dtype of the model, float32 or float64.
-        eps: Radius, not negative.
+        eps: Radius of all images, a number, not negative.
         method: "ibp" (intervals: fastest, loosest), "crown" (linear bounds of every layer: slowest,
             tightest) or "crown-ibp" (intervals within, linear bounds of the output).
         bounds: Least and largest value of an image's pixel; None for no limit.
@@ -59,7 +59,7 @@ def output_bounds(
         ValueError: A model that is not in eval mode or has a module without known bounds (named),
             a forward pass that its graph does not tell (batch size, hooks, chance),
             images outside ``bounds``, a value out of range.
-        TypeError: Images in another dtype.
+        TypeError: Images in another dtype, a radius that is no number, bounds that are no pair.
 
     Example:
         >>> model = nn.Linear(2, 2, bias=False).eval()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.batch_checks import images_device
-from repsim_fast._core.checks import check_finite
+from repsim_fast._core.checks import check_finite, check_number
 
 from .graph import Node
 from .operations import Input, MaxPool, ReLU, Sum
@@ -36,14 +36,15 @@ def ball(x: Tensor, eps: float, bounds: tuple[float, float] | None) -> Interval:
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"x must be a non-empty batch (N, ...), got shape {tuple(x.shape)}")
     check_finite("x", x)
-    if not 0 <= eps < float("inf"):
-        raise ValueError(f"eps must be a number that is not negative, got {eps}")
+    check_number("eps", eps)
     low, high = x, x
     if eps > 0:
         # What an attack computes as x + eps rounds, and so does eps itself.
         room = eps * (1 + 2 * torch.finfo(x.dtype).eps)
         low, high = away(x - room, upwards=False), away(x + room, upwards=True)
     if bounds is not None:
+        if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+            raise TypeError(f"bounds must be a pair (low, high) or None, got {bounds!r}")
         least, largest = bounds
         if not bool(((x >= least) & (x <= largest)).all()):
             raise ValueError(f"x must lie in [{least}, {largest}] (bounds), got values outside")
