@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from repsim_fast._core.precision import native_half
+from repsim_fast._core.precision import native_half, rounds_products
 
 CPU = torch.device("cpu")
 
@@ -27,3 +27,15 @@ def test_others(monkeypatch: pytest.MonkeyPatch) -> None:
     _processor(monkeypatch, avx512=False, amx=False)
     assert native_half(CPU) is None
     assert native_half(torch.device("meta")) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "coarse"), [("highest", False), ("high", True), ("medium", True)]
+)
+def test_products_that_torch_may_round(asked: str, coarse: bool) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(asked)
+    try:
+        assert rounds_products(CPU) == coarse
+    finally:
+        torch.set_float32_matmul_precision(before)

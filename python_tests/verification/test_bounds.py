@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from repsim_fast import models, pruning
-from repsim_fast.verification import margin_bounds, output_bounds, trace, verified_accuracy
+from repsim_fast.verification import Traced, margin_bounds, output_bounds, trace, verified_accuracy
 from repsim_fast.verification.operations import Affine
 
 METHODS = ["ibp", "crown-ibp", "crown"]
@@ -548,6 +548,28 @@ def test_a_graph_is_held_against_its_model_once(monkeypatch):
     for _ in range(3):
         output_bounds(traced, x, 0.1)
     assert asked == [4]
+
+
+def test_coarse_products_are_no_disagreement():
+    model, x = network().requires_grad_(False), torch.rand(2, 1, 8, 8)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        traced = trace(model)
+        model.head.register_forward_hook(lambda m, x, y: y * 1.01)  # as bfloat16 may round
+        output_bounds(traced, x, 0.01)
+        model.head.register_forward_hook(lambda m, x, y: y * 2)
+        with pytest.raises(ValueError, match="does not compute what the model computes"):
+            output_bounds(trace_again(traced), x, 0.01)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    with pytest.raises(ValueError, match="does not compute what the model computes"):
+        output_bounds(trace_again(traced), x, 0.01)
+
+
+def trace_again(traced):
+    """The same, not yet held against its model."""
+    return Traced(traced.model, traced.graph)
 
 
 @pytest.mark.parametrize("method", METHODS)

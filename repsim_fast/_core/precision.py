@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
@@ -33,14 +34,11 @@ def full_precision() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def exact_products() -> Iterator[None]:
-    """Has products of float32 numbers taken in float32, not in TF32 or bfloat16."""
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(products)
-        torch.backends.cudnn.allow_tf32 = convolutions
+def rounds_products(device: torch.device) -> bool:
+    """Whether torch may take products of float32 numbers in TF32 or bfloat16 there."""
+    found: Any = torch.backends  # whose stubs lack some settings
+    if device.type == "cuda":
+        settings = (found.cuda.matmul.fp32_precision, found.cudnn.conv.fp32_precision)
+    else:
+        settings = (found.mkldnn.matmul.fp32_precision, found.mkldnn.conv.fp32_precision)
+    return not {"tf32", "bf16"}.isdisjoint(settings)
