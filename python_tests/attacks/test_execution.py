@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from python_tests.support.replayed_graph import ReplayedGraph
 from repsim_fast import models
 from repsim_fast.attacks import APGD, PGD, AutoAttack, Execution
-from repsim_fast.attacks.execution import graphed_steps
+from repsim_fast.attacks.execution import compiled_form, graphed_steps
 
 FOLD = Execution(fold_batchnorm=True)
 SETTINGS: dict[str, Any] = {
@@ -170,6 +170,84 @@ def test_follows_the_weights_through_training(
     want = PGD(8 / 255, norm="l2", steps=3, random_start=False)(network, *batch)
     assert torch.allclose(after, want, rtol=0, atol=1e-5)
     assert not torch.allclose(after, before, rtol=0, atol=1e-4)
+
+
+class Changing(nn.Module):
+    """Code that depends on what is no registered weight of a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.flip, self.depth = False, 1
+        self.mean, self.scales = torch.tensor(0.0), [1.0]
+        self.w = nn.Parameter(torch.randn(3, 3, 1, 1))
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.fc = nn.Linear(3 * 16 * 16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (1 - x if self.flip else x) - self.mean
+        x = nn.functional.conv2d(x, self.w) * self.scales[0]
+        for _ in range(self.depth):
+            x = torch.relu(self.norm(self.conv(x)))
+        logits: Tensor = self.fc(x.flatten(1))
+        return logits
+
+
+CHANGES: dict[str, Callable[[Changing], Any]] = {
+    "flag": lambda m: setattr(m, "flip", True),
+    "number": lambda m: setattr(m, "depth", 2),
+    "numbers of a layer": lambda m: vars(m.conv).update(dilation=(2, 2), padding=(2, 2)),
+    "tensor": lambda m: setattr(m, "mean", torch.tensor(0.5)),
+    "list": lambda m: m.scales.__setitem__(0, -1.0),
+    "parameter": lambda m: setattr(m, "w", nn.Parameter(-m.w.detach())),
+}
+
+
+@pytest.mark.parametrize("settings", ["fast", SETTINGS["channels_last"], SETTINGS["all"]])
+@pytest.mark.parametrize("anew", [False, True], ids=["same attack", "new attack"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_follows_whatever_changes_in_the_model(
+    name: str, anew: bool, settings: Any, batch: tuple[Tensor, Tensor]
+) -> None:
+    model = calibrated(Changing()).double()
+    model.mean = model.mean.double()
+    batch = batch[0].double(), batch[1]
+    options: dict[str, Any] = {"norm": "l2", "steps": 2, "random_start": False}
+    attack = PGD(0.5, execution=settings, **options)
+    before = attack(model, *batch)
+    CHANGES[name](model)
+    if anew:
+        attack = PGD(0.5, execution=settings, **options)
+    after, want = attack(model, *batch), PGD(0.5, **options)(model, *batch)
+    assert torch.allclose(after, want, rtol=0, atol=1e-12)
+    assert not torch.allclose(after, before, rtol=0, atol=1e-4)
+    # A norm that runs twice is not folded, all else is done again.
+    assert attack.report.not_done == "" or name == "number"
+
+
+def test_is_built_once_for_a_model_that_stays(
+    network: nn.Module, batch: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Any] = []
+    rewrite = compiled_form._rewrite
+    monkeypatch.setattr(compiled_form, "_rewrite", lambda *of: built.append(of) or rewrite(*of))
+    for n in (6, 1, 4):
+        attacked(network, (batch[0][:n], batch[1][:n]), execution="fast")
+    assert len(built) == 1
+
+
+def test_a_model_that_draws_is_attacked_as_it_is(batch: tuple[Tensor, Tensor]) -> None:
+    class Random(Changing):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = super().forward(1 - x if torch.rand(()) < 0.5 else x)
+            return out
+
+    model = calibrated(Random())
+    options: dict[str, Any] = {"steps": 3, "random_start": False, "seed": 0}
+    for _ in range(4):  # also where the branch happens to be that of the trace
+        attack = PGD(0.1, execution="fast", **options)
+        attack(model, *batch)
+        assert "random" in attack.report.not_done
 
 
 def test_the_model_stays_as_it_was(model: nn.Module, images: Tensor, labels: Tensor) -> None:

@@ -44,7 +44,7 @@ def has_hooks(module: nn.Module) -> bool:
 def structure(model: nn.Module) -> tuple[Any, ...]:
     """Equal while a model has the same modules and they run alike; values of tensors may change."""
     modules = [
-        (m, m.training, has_hooks(m), m.__dict__.get("forward"), m._compiled_call_impl)
+        (m, plain_attributes(m), has_hooks(m), m.__dict__.get("forward"), m._compiled_call_impl)
         for m in model.modules()
     ]
     tensors = [
@@ -53,6 +53,17 @@ def structure(model: nn.Module) -> tuple[Any, ...]:
         for t in (*m._parameters.values(), *m._buffers.values())
     ]
     return (*modules, *tensors)
+
+
+def plain_attributes(module: nn.Module) -> tuple[Any, ...]:
+    """What a module's code may branch on: its mode, and all else that is no object of its own."""
+    return tuple((name, value) for name, value in vars(module).items() if _is_plain(value))
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def check_hookable(model: object) -> nn.Module:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast._core.borrow import Model, model_dtype
+from repsim_fast._core.model_state import plain_attributes
 
 from .folding import FoldedModel, Unfoldable
 from .options import EXACT, Execution, ExecutionReport
@@ -55,7 +56,9 @@ _kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
 
 
 def prepare(model: Model, x: Tensor, execution: Execution) -> CompiledForm:
-    """The form of a borrowed model for images like ``x``: built once, with today's weights.
+    """The form of a borrowed model for the images ``x``, with today's weights.
+
+    Built once, and again where its logits of two of the images are no longer the model's.
 
     Raises:
         RuntimeError: A CUDA graph for images that are elsewhere.
@@ -97,11 +100,32 @@ def _up_to_date(
     fingerprint = _fingerprint(model)
     key = (execution, x.shape[1:])
     known = kept.get(key)
-    if known is None or known.fingerprint != fingerprint:
+    if known is None or known.fingerprint != fingerprint or not _holds(known, model, x):
         known = kept[key] = _rewrite(model, x, execution, fingerprint)
-    elif known.source is not None:
-        known.source.refresh()
     return known
+
+
+def _holds(known: _Rewritten, model: nn.Module, x: Tensor) -> bool:
+    """Whether what is kept, with today's weights, still answers as the model does.
+
+    The model's code may depend on what no fingerprint sees, such as a list or a tensor that is no
+    buffer, and that the trace holds as it was.
+    """
+    if known.source is None:
+        return True
+    known.source.refresh()
+    few = _few(model, x)
+    try:
+        with torch.no_grad():
+            want = model(few)
+        return known.source.answers(few, want)
+    except Exception:  # of the model's own code, or of a trace that no longer suits the model
+        return False
+
+
+def _few(model: nn.Module, x: Tensor) -> Tensor:
+    """Two of the images, which differ in most batches; one of a batch of one."""
+    return x[:: max(1, len(x) - 1)].to(model_dtype(model, x.dtype))
 
 
 def _rewrite(
@@ -113,8 +137,8 @@ def _rewrite(
         try:
             if any(module.training for module in model.modules()):
                 raise Unfoldable("the model is not in eval mode")
-            example = x.to(model_dtype(model, x.dtype))
-            source = FoldedModel(model, example, fold=fold, channels_last=channels_last)
+            few = _few(model, x)
+            source = FoldedModel(model, few, fold=fold, channels_last=channels_last)
             if fold and not source.folded:
                 not_done = "no BatchNorm directly follows a convolution or linear layer"
         except Unfoldable as error:
@@ -137,12 +161,13 @@ def _laid_out(model: Model, dtype: torch.dtype) -> Model:
 
 
 def _fingerprint(model: nn.Module) -> tuple[Any, ...]:
-    """Changes when the model is no longer the one that was traced; its weights may."""
+    """Changes when the model is no longer the one that was traced; its weights' values may."""
     modules = [
-        (name, id(m), m.training, len(m._forward_hooks) + len(m._forward_pre_hooks))
+        (name, id(m), plain_attributes(m), len(m._forward_hooks) + len(m._forward_pre_hooks))
         for name, m in model.named_modules()
     ]
-    tensors = [(t.dtype, t.device, t.shape) for t in (*model.parameters(), *model.buffers())]
+    # Which tensors, too: a trace holds those that no leaf module has, even if they are replaced.
+    tensors = [(id(t), t.dtype, t.device, t.shape) for t in (*model.parameters(), *model.buffers())]
     return (*modules, *tensors)
 
 

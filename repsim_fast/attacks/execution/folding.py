@@ -13,6 +13,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils import parametrize
 
 from repsim_fast._core.model_state import has_hooks
+from repsim_fast._core.randomness import generator_states
 
 _LINEAR_MAPS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -70,7 +71,7 @@ class FoldedModel:
 
     Args:
         model: In eval mode, all of it.
-        example: Images (N, ...) that the model takes; the form is checked on two of them.
+        example: A few images (N, ...) that the model takes; the form is checked on them.
         fold: Fold norms.
         channels_last: Keep all weights of 2-d convolutions in that layout, in private copies.
 
@@ -87,11 +88,14 @@ class FoldedModel:
     ) -> None:
         if any(has_hooks(module) for module in model.modules()):
             raise Unfoldable("the model has hooks, which a rewritten model would not run")
-        example = example[:2]
         with torch.no_grad():
+            states = generator_states(example.device)
             want = model(example)
             if not isinstance(want, Tensor):
                 raise Unfoldable("the model does not return a tensor")
+            now = generator_states(example.device)
+            if not all(torch.equal(now[kind], state) for kind, state in states.items()):
+                raise Unfoldable("the model draws random numbers, which a trace may hold fixed")
             try:
                 traced = fx.symbolic_trace(model)
                 ShapeProp(traced).propagate(example)
@@ -107,12 +111,19 @@ class FoldedModel:
                 self._copy_convolutions(traced)
             traced.graph.lint()
             traced.recompile()
-            self.refresh()
-            got = self.module(example)
+        self.refresh()
+        if not self.answers(example, want):
+            raise Unfoldable("the rewritten model's logits differ from the model's")
+
+    @torch.no_grad()
+    def answers(self, images: Tensor, want: Any) -> bool:
+        """Whether its logits of ``images`` are those of the model up to rounding."""
+        got = self.module(images)
+        if not isinstance(want, Tensor) or want.shape != got.shape or want.dtype != got.dtype:
+            return False
         # Half of the digits: rounding stays far below, a wrong rewrite far above.
         bound = math.sqrt(torch.finfo(want.dtype).eps) * float(want.abs().max())
-        if not float((got - want).abs().max()) <= bound:
-            raise Unfoldable("the rewritten model's logits differ from the model's")
+        return float((got - want).abs().max()) <= bound
 
     def refresh(self) -> None:
         """Take over the model's present weights and statistics."""

@@ -12,7 +12,10 @@ class Execution:
 
     Each computes the same function in another order of rounding: float32 logits and gradients
     agree to some 1e-6 of their largest entry. What cannot be done for a model is left out, and
-    ``attack.report`` says why; its result is then that of the model as it is.
+    ``attack.report`` says why; its result is then that of the model as it is. At each call logits
+    of two images are held against the model's own: what was rewritten before the model's code or
+    attributes changed is rewritten again. A captured graph follows weights, tensors and numbers of
+    the modules, but no other objects that their code may read, such as lists.
 
     Attributes:
         fold_batchnorm: Fold each BatchNorm into the convolution or linear layer it directly
