@@ -414,6 +414,17 @@ def test_the_captured_loop_takes_everything_from_its_inputs(
     assert not attack.report.not_done
 
 
+def test_a_tensor_replaced_in_the_model_is_captured_anew(
+    batch: tuple[Tensor, Tensor], graphs: Callable[..., PGD]
+) -> None:
+    model, attack = calibrated(Changing()), graphs()
+    for count, change in enumerate((None, None, "tensor", "flag"), start=1):
+        if change is not None:
+            CHANGES[change](model)
+        attack(model, *batch)
+        assert ReplayedGraph.captured == max(1, count - 1)
+
+
 def test_graphs_are_kept_for_few_shapes_and_checked(
     network: nn.Module, batch: tuple[Tensor, Tensor], graphs: Callable[..., PGD]
 ) -> None:

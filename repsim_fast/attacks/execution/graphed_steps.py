@@ -101,7 +101,9 @@ def _filled(problem: Problem, held: Mapping[str, Tensor]) -> Problem:
 
 
 def memory_of(model: Model) -> tuple[int, ...]:
-    """Where a model's tensors lie."""
+    """Where a model's tensors lie, also those that its modules have as plain attributes."""
     if not isinstance(model, nn.Module):
         return ()
-    return tuple(tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers()))
+    held = (*model.parameters(), *model.buffers())
+    loose = (t for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor))
+    return tuple(tensor.data_ptr() for tensor in (*held, *loose))
