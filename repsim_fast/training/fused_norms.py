@@ -38,15 +38,20 @@ def fusible(model: nn.Module, images: Tensor) -> list[Pair]:
 
     Args:
         model: In the layout that it will run in.
-        images: Like those to come, (N, ...), at least one.
+        images: As for ``same_answers``.
     """
     plain = unwrap(model) is model and not any(map(_is_special, model.modules()))
     if images.device.type != "cpu" or not plain:
         return []
     pairs = _in_a_row(model, images)
     # Not the operator itself: where it rounds otherwise, ReLUs further on may open or shut.
-    same = pairs and same_answers(model, images, lambda: _replaced(pairs, _Rectifying))
+    same = pairs and same_answers(model, images, lambda: rectifying(pairs))
     return pairs if same else []
+
+
+def rectifying(pairs: Sequence[Pair]) -> contextlib.AbstractContextManager[None]:
+    """As ``fused``, by torch's own functions: what rounds as the modules by themselves do."""
+    return _replaced(pairs, _Rectifying)
 
 
 @contextlib.contextmanager
