@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
@@ -13,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from .borrow import Model, call
 from .model_state import ModelMode, buffers_kept, has_hooks, in_mode, unwrap
-from .randomness import private_rng
+from .randomness import generator_states, private_rng
 
 Rectifier = nn.ReLU | nn.ReLU6
 
@@ -42,7 +43,7 @@ def overwritable(model: Model, images: Tensor) -> list[Rectifier]:
 
     Args:
         model: In the layout that it will run in.
-        images: Like those to come, (N, ...), at least one.
+        images: As for ``same_answers``.
     """
     if not isinstance(model, nn.Module) or unwrap(model) is not model:
         return []
@@ -62,7 +63,12 @@ def same_answers(
     """Whether answers and gradients, to images and weights, are the same up to rounding within.
 
     In eval and in training mode, in which the model is run without a trace. Never of models that
-    somebody watches by hooks, or whose weights have no value yet.
+    somebody watches by hooks, that may branch at random, or whose weights have no value yet.
+
+    Args:
+        images: Like those to come, (N, ...): the model is run on two and, as it may branch on their
+            number, on N.
+        changed: Context of what may differ.
     """
     watched = any(has_hooks(m) for m in model.modules()) or any(
         p._backward_hooks for p in model.parameters()
@@ -72,11 +78,14 @@ def same_answers(
         return False
     try:
         for mode in _MODES:
-            want = _answer_and_gradients(model, images, mode)
-            with changed():
-                got = _answer_and_gradients(model, images, mode)
-            if not all(map(_close, got, want)):
+            if _draws(model, images, mode):
                 return False
+            for n in sorted({2, max(2, len(images))}):
+                want = _answer_and_gradients(model, images, n, mode)
+                with changed():
+                    got = _answer_and_gradients(model, images, n, mode)
+                if not all(map(_close, got, want)):
+                    return False
     except Exception:  # of autograd, where a value that it needs was overwritten, or of the model
         return False
     return True
@@ -85,7 +94,34 @@ def same_answers(
 _MODES: tuple[ModelMode, ...] = ("eval", "train")
 
 
-def _answer_and_gradients(model: nn.Module, images: Tensor, mode: ModelMode) -> list[Tensor]:
+def _draws(model: nn.Module, images: Tensor, mode: ModelMode) -> bool:
+    """Whether a module with others inside draws random numbers, by which it may choose among them.
+
+    Those without, such as dropout, change values only.
+    """
+    leaves = [m for m in model.modules() if not any(m.children())]
+    with (
+        torch.no_grad(),
+        private_rng(images.device, 0),
+        buffers_kept([model]),
+        in_mode([model], mode),
+        in_mode(leaves, "eval"),
+    ):
+        before = _random_states(images.device)
+        call(model, _different(images, 2))
+        now = _random_states(images.device)
+    return any(state != now[kind] for kind, state in before.items())
+
+
+def _random_states(device: torch.device) -> dict[str, object]:
+    """Of torch's and Python's generators."""
+    torchs = {kind: state.numpy().tobytes() for kind, state in generator_states(device).items()}
+    return {**torchs, "python": random.getstate()}
+
+
+def _answer_and_gradients(
+    model: nn.Module, images: Tensor, n: int, mode: ModelMode
+) -> list[Tensor]:
     """Images after the run, logits and their gradients to images and weights."""
     with (
         torch.inference_mode(False),
@@ -94,16 +130,21 @@ def _answer_and_gradients(model: nn.Module, images: Tensor, mode: ModelMode) -> 
         buffers_kept([model]),
         in_mode([model], mode),
     ):
-        # Two of them that differ: batch norms turn equal ones into zeros, which hide what is read.
-        noise = torch.rand_like(images[:1].expand(2, *images.shape[1:])) - 0.5
-        x = (images[:1].detach() + noise).contiguous(memory_format=_format(images))
-        x.requires_grad_()
+        x = _different(images, n).requires_grad_()
         logits = call(model, x)
         seen = [x.detach().clone(), logits.detach().clone()]
         weights = [p for p in model.parameters() if p.requires_grad]
         scale = torch.linspace(-1, 1, logits.numel(), device=x.device).view_as(logits)
         gradients = torch.autograd.grad((logits * scale).sum(), [x, *weights], allow_unused=True)
         return [*seen, *(torch.zeros(()) if g is None else g for g in gradients)]
+
+
+def _different(images: Tensor, n: int) -> Tensor:
+    """Images that differ: batch norms turn equal ones into zeros, which hide what is read."""
+    first = images[:1].detach()
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand((n, *first.shape[1:]), generator=generator) - 0.5
+    return (first + noise.to(first)).contiguous(memory_format=_format(first))
 
 
 def _format(images: Tensor) -> torch.memory_format:

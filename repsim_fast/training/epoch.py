@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -38,11 +40,15 @@ def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: P
     # Sum of the losses, correct predictions, predictions.
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     begin_training(step.state.model)
-    with step.fastest_form() as layout, private_rng(device, own_seed):
-        step.state.lay_out()
+    with contextlib.ExitStack() as stack:
         # A loader's own order and augmentation follow from the global generators, seeded here.
+        stack.enter_context(private_rng(device, own_seed))
         batches = data.epoch(epoch, plan.batch_size, device, order_seed, group)
-        for index, (x, y, weight) in enumerate(batches):
+        first = list(itertools.islice(batches, 1))
+        n = len(first[0][0]) if first else 1
+        layout = stack.enter_context(step.fastest_form(n))
+        step.state.lay_out()
+        for index, (x, y, weight) in enumerate(itertools.chain(first, batches)):
             x = laid_out(plan.augment(x, noise), layout)
             soft, classes = _soft(plan.method, y), classes_of(y)
             for progress in _replays(plan, epoch, index, n_batches):

@@ -115,7 +115,7 @@ def _evaluate(
     ):
         for x, labels in held.batches(batch_size, where):
             if layout is None:
-                layout = stack.enter_context(_fastest_form(model, attacks.values(), x[:1], forms))
+                layout = stack.enter_context(_fastest_form(model, attacks.values(), x, forms))
             x, y = laid_out(x, layout), classes_of(labels)
             right = correct(model, x, y)
             clean += int(right.sum())
@@ -154,15 +154,15 @@ def _accuracy(clean: float, robust: Mapping[str, float], n: int) -> Accuracy:
 
 @contextlib.contextmanager
 def _fastest_form(
-    model: Model, attacks: Collection[Attack], image: Tensor, forms: Forms
+    model: Model, attacks: Collection[Attack], images: Tensor, forms: Forms
 ) -> Iterator[torch.memory_format]:
     # Attacks of others may not take gradients of other strides than the images'.
     if not all(map(is_ours, attacks)):
         yield torch.preserve_format
         return
-    with fastest_layout(model, image) as layout:
+    with fastest_layout(model, images) as layout:
         # To find out costs more than forward passes alone gain.
-        form = forms.of(model, laid_out(image, layout), layout) if attacks else Form([], [])
+        form = forms.of(model, laid_out(images, layout), layout) if attacks else Form([], [])
         with in_form(form):
             yield layout
 

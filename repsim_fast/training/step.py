@@ -43,8 +43,8 @@ class Step:
     forms: Forms = field(default_factory=Forms, compare=False)
 
     @contextlib.contextmanager
-    def fastest_form(self) -> Iterator[torch.memory_format]:
-        """Within, the model runs as is fastest for images of the layout that this gives.
+    def fastest_form(self, n: int) -> Iterator[torch.memory_format]:
+        """Within, the model runs as is fastest for ``n`` images of the layout that this gives.
 
         As it is, where code of the caller's, other than the model, could meet other strides than it
         is used to; regularisers may read what a ReLU that works in place overwrites.
@@ -59,14 +59,15 @@ class Step:
             return
         half = self.how.autocast is not None
         with fastest_layout(model, self.example, half=half) as layout:
-            form = Form([], []) if self.how.regularisers else self._form(layout)
+            form = Form([], []) if self.how.regularisers else self._form(layout, n)
             with in_form(form):
                 yield layout
 
-    def _form(self, layout: torch.memory_format) -> Form:
+    def _form(self, layout: torch.memory_format, n: int) -> Form:
         """What may run faster in this layout."""
+        images = laid_out(self.example, layout).expand(n, *self.example.shape[1:])
         with self._precision():
-            return self.forms.of(self.state.model, laid_out(self.example, layout), layout)
+            return self.forms.of(self.state.model, images, layout)
 
     def __call__(self, batch: TrainingBatch, weight: float) -> tuple[Tensor, Tensor]:
         """Perturb, descend; gives the loss and the logits it was computed from.

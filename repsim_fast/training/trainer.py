@@ -79,7 +79,8 @@ def train(
     Convolutional networks have their channels last meanwhile, where that is faster, and ReLUs
     overwrite their input where a run of the model shows that nothing else reads it. On the CPU
     batch norms take the ReLU after them along (``ops.batch_norm_relu``), and the process keeps the
-    memory that a step frees until the end.
+    memory that a step frees until the end. Branches that a model takes later only are not seen:
+    docs/training.md says which, and that a hook on the model leaves its modules as they are.
 
     Started by torchrun, the processes share each batch and average their gradients. Of a loader
     each goes through its own (with torch's ``DistributedSampler``, which is told the epoch), and
