@@ -100,7 +100,7 @@ def test_dropout_still_trains(pretrained: Build, few: Pair) -> None:
     net[7].register_forward_hook(lambda module, inputs, output: seen.append(module.training))
     how = Optimisation(freeze_batch_norm="both")
     train(net, [few], epochs=1, optimisation=how, progress=False)
-    assert seen[-1]
+    assert any(seen)
 
 
 @pytest.mark.parametrize("part", ["statistics", "affine", "both"])

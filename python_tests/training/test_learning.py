@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from repsim_fast import models
 from repsim_fast.attacks import PGD
 from repsim_fast.training import Accuracy, Evaluation, Saving, evaluate, methods, train
 
@@ -186,6 +187,36 @@ def test_loss_and_weights_that_are_not_finite_are_named(few: Pair, small_net: Bu
         train(net, few, method=method, epochs=1, progress=False)
     with pytest.raises(ValueError, match=r"weight after the step is not finite in epoch 0, batch"):
         train(small_net(), few, method=replace(method, loss=steep), lr=3e38, progress=False)
+
+
+class _Running(nn.Module):
+    """Notes a number of its weights in training mode, beside a mask with infinite values."""
+
+    def __init__(self, noted: float) -> None:
+        super().__init__()
+        self.noted, self.linear = noted, nn.Linear(64, 10)
+        self.register_buffer("seen", torch.zeros(1))
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen.fill_(self.noted)
+        logits: Tensor = self.linear(x.flatten(1))
+        return logits
+
+
+def test_buffers_that_are_finite_no_longer_are_named(few: Pair) -> None:
+    message = r"a buffer.* is not finite in epoch 0, batch 1 .*'standard'.*lower lr"
+    with pytest.raises(ValueError, match=message):
+        train(_Running(torch.inf), few, batch_size=100, epochs=2, progress=False)
+    assert len(train(_Running(1.0), few, epochs=1, progress=False)) == 1
+
+
+def test_a_last_step_after_which_the_model_answers_with_nan_is_named(few: Pair) -> None:
+    net = models.build("resnet-digits", num_classes=10, in_channels=1, seed=0)
+    message = r"the model's answer after the step is not finite in epoch 0, batch 0 .*lower lr"
+    with pytest.raises(ValueError, match=message):
+        train(net, few, batch_size=len(few[0]), epochs=1, lr=1e12, progress=False)
 
 
 def test_gradients_whose_squares_overflow_are_finite(few: Pair, small_net: Build) -> None:

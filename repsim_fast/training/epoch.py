@@ -48,6 +48,7 @@ def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: P
         n = len(first[0][0]) if first else 1
         layout = stack.enter_context(step.fastest_form(n))
         step.state.lay_out()
+        buffers = step.finite_buffers()
         for index, (x, y, weight) in enumerate(itertools.chain(first, batches)):
             x = laid_out(plan.augment(x, noise), layout)
             soft, classes = _soft(plan.method, y), classes_of(y)
@@ -56,6 +57,8 @@ def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: P
                 batch = TrainingBatch(x, classes, noise, progress, soft, step.how.label_smoothing)
                 loss, logits = step(batch, weight)
             sums += _counts(loss, logits, classes)
+            if index == n_batches - 1:
+                step.check_outcome(batch, buffers)
             bar.advance(sums)
     total, right, count = group.sum(sums).tolist()
     return Pass(total / count, right / count, step.rate)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.borrow import borrow, call
 from repsim_fast._core.checks import check_number
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
 from repsim_fast._core.processes import Processes
@@ -23,6 +24,7 @@ from .state import TrainingState
 
 # Other optimizers may see weights as vectors, which takes usual strides.
 _ANY_LAYOUT = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,30 @@ class Step:
         if self.state.average is not None:
             self.state.average.update(model)
         return loss.detach(), logits.detach()
+
+    def finite_buffers(self) -> list[Tensor]:
+        """The model's, such as statistics of batch norms; a mask may have infinite values."""
+        found = [b for b in self.state.model.buffers() if b.dtype in _FLOATS and not b.is_sparse]
+        return [buffer for buffer in found if bool(buffer.isfinite().all())]
+
+    def check_outcome(self, batch: TrainingBatch, buffers: Sequence[Tensor]) -> None:
+        """Once an epoch, for what a next step would show.
+
+        Args:
+            batch: The last one, of which two images are enough to see weights that overflow.
+            buffers: Those that were finite before.
+
+        Raises:
+            ValueError: They are not finite, or the model, in eval mode, answers with NaN.
+        """
+        model = self.state.model
+        with borrow(model, device=self.device, seed=0), torch.no_grad(), self._precision():
+            unknown = call(model, batch.x[:2]).isnan()
+        # Infinite logits may be meant, of classes that are ruled out.
+        named = {"the model's answer after the step": [torch.where(unknown, torch.nan, 0.0)]}
+        if buffers:
+            named["a buffer, such as a statistic of a batch norm,"] = [*buffers]
+        self._check(batch, named)
 
     @property
     def rate(self) -> float:
