@@ -212,3 +212,12 @@ class TestBadInput:
         ):
             with pytest.raises(ValueError, match=message):
                 run(small_net(), data, epochs=1)
+
+
+def test_a_last_batch_of_one_sample_is_named(few: Pair) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    data = few[0][:65], few[1][:65]
+    with pytest.raises(ValueError, match=r"batch 2 of epoch 0 .*one sample.*drop_last=True"):
+        run(net, shuffling(data), epochs=1)
+    run(net, shuffling(data, drop_last=True), epochs=1)
+    run(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), shuffling(data), epochs=1)

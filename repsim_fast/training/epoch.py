@@ -55,13 +55,29 @@ def train_epoch(step: Step, data: LabelledImages, plan: Plan, epoch: int, bar: P
             for progress in _replays(plan, epoch, index, n_batches):
                 step.set_rate(plan.schedule(progress.fraction))
                 batch = TrainingBatch(x, classes, noise, progress, soft, step.how.label_smoothing)
-                loss, logits = step(batch, weight)
+                with _named(batch):
+                    loss, logits = step(batch, weight)
             sums += _counts(loss, logits, classes)
             if index == n_batches - 1:
                 step.check_outcome(batch, buffers)
             bar.advance(sums)
     total, right, count = group.sum(sums).tolist()
     return Pass(total / count, right / count, step.rate)
+
+
+@contextlib.contextmanager
+def _named(batch: TrainingBatch) -> Iterator[None]:
+    """Say which batch it is that batch norms cannot train on."""
+    try:
+        yield
+    except ValueError as error:
+        if len(batch.x) > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        at = batch.progress
+        raise ValueError(
+            f"train_data: batch {at.batch} of epoch {at.epoch} (both from 0) has one sample, on "
+            "which a batch norm cannot train: leave it out, with drop_last=True of a DataLoader"
+        ) from error
 
 
 def _replays(plan: Plan, epoch: int, index: int, n_batches: int) -> Iterator[Progress]:
