@@ -19,7 +19,7 @@ from repsim_fast.comparison.inputs import BatchInputs
 from repsim_fast.comparison.plan import Run
 
 # A model is run four times on one image to find out; below so many images, or so many of their
-# pixels, that takes longer than channels last save.
+# pixels, that takes longer than channels last save (benchmarks/layouts.py: up to 2^16 or 2^17).
 FEWEST_IMAGES, FEWEST_PIXELS = 64, 1 << 17
 
 
