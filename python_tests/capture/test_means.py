@@ -57,10 +57,11 @@ def test_running_averages_leave_means() -> None:
     assert torch.equal(Means().of("norm", layer, x, "first"), x.flatten(2).mean(2))
 
 
-def test_a_norm_that_does_more_is_looked_at_as_any_layer() -> None:
+@pytest.mark.parametrize("share", [1.0, 1e-3])
+def test_a_norm_that_does_more_is_looked_at_as_any_layer(share: float) -> None:
     class Adaptive(nn.InstanceNorm2d):
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) + x.mean((2, 3), keepdim=True)
+            return super().forward(x) + share * x.mean((2, 3), keepdim=True)
 
     layer = Adaptive(8)
     x = layer(maps(6, 9))

@@ -77,8 +77,9 @@ class Capture:
         maps: What becomes of activations with more than two dimensions:
 
             - "flatten": all numbers of a sample are features, (N, ...) to (N, p);
-            - "pool": the mean over positions, (N, C, H, W) to (N, C), (N, T, D) to (N, D); means
-              that rounding alone tells apart, as of an instance normalisation, are made equal;
+            - "pool": the mean over positions, (N, C, H, W) to (N, C), (N, T, D) to (N, D), of
+              half precision in float32; means that rounding alone tells apart, as of an instance
+              normalisation, are made equal;
             - "positions": each position is a sample, (N, C, H, W) to (N*H*W, C), (N, T, D) to
               (N*T, D);
             - "tokens": each real token is a sample, (N, T, D) to (n, D);

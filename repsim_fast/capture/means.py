@@ -79,10 +79,16 @@ def _shift(
     means: Tensor,  # (N, C)
 ) -> Tensor | None:
     """Means (C,) that a layer gives each map of each sample; None if they depend on the maps."""
-    if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+    norm = nn.modules.instancenorm._InstanceNorm
+    # Subclasses that do more have a forward of their own.
+    if isinstance(module, norm) and type(module).forward is norm.forward:
         if module.track_running_stats and not module.training:
             return None
-    elif not (isinstance(module, nn.GroupNorm) and module.num_groups == module.num_channels):
+    elif not (
+        isinstance(module, nn.GroupNorm)
+        and type(module).forward is nn.GroupNorm.forward
+        and module.num_groups == module.num_channels
+    ):
         return None
     shift = module.bias if isinstance(module.bias, Tensor) else means.new_zeros(means.shape[1])
     return shift.detach().to(means) if shift.shape == means.shape[1:] else None
