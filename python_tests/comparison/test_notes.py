@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from python_tests.comparison.parts import TWO
-from repsim_fast import SimilarityResult, compare
+from repsim_fast import SimilarityResult, compare, record
 from repsim_fast.similarity.streaming.samples import SampleAccumulator
 
 
@@ -102,10 +102,12 @@ class Streamed(IterableDataset[Tensor]):
         yield from torch.randn(48, 9, generator=torch.Generator().manual_seed(0))
 
 
-def test_samples_that_each_worker_gives_are_spoken_of() -> None:
+def test_samples_that_each_worker_gives_are_spoken_of(tmp_path: Path) -> None:
     loader = DataLoader(Streamed(), batch_size=8, num_workers=2)
     with pytest.warns(UserWarning, match="100% of the samples come several times.*get_worker_info"):
         assert compare(TWO, loader).n_samples == 96
+    recorded = record(TWO, loader, tmp_path / "twice")
+    assert any("several times" in note for note in recorded.notes)
     found = compare(TWO, DataLoader(Streamed(), batch_size=8))
     assert not any("several times" in note for note in found.notes)
 

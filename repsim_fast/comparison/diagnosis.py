@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from repsim_fast._core.nested import tensors_in
 from repsim_fast.capture import Capture, modules_by_layer
 from repsim_fast.comparison.plan import Run
+from repsim_fast.data.fingerprint import Fingerprint
 from repsim_fast.similarity.base.accumulator import NotFiniteError
 
 OF_A_FORWARD_PASS = (
@@ -211,13 +212,15 @@ def with_replacement() -> str:
     )
 
 
-def several_times(share: float) -> str:
-    """That equal samples come again without having been drawn so."""
-    return (
-        f"{share:.0%} of the samples come several times and count as several, so that standard "
-        "errors are too small; where an IterableDataset gives each worker of its loader all "
-        "samples, torch.utils.data.get_worker_info() tells workers their parts"
-    )
+def several_times(seen: Fingerprint, *, passes: int, replacement: bool) -> list[str]:
+    """That equal samples come again, where nothing was asked for or said that explains it."""
+    if passes > 1 or replacement or not seen.has_repetitions:
+        return []
+    return [
+        f"{seen.repeated:.0%} of the samples come several times and count as several, so that "
+        "standard errors are too small; where an IterableDataset gives each worker of its loader "
+        "all samples, torch.utils.data.get_worker_info() tells workers their parts"
+    ]
 
 
 def read_twice(one: int, other: int) -> str:

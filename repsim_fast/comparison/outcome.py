@@ -81,10 +81,9 @@ class Parts:
 
     def _notes(self, collected: Collected) -> Iterator[str]:
         accumulator, feed = self.accumulator, self.feed
-        prints, once = collected.seen.prints, self.settings.get("passes", 1) == 1
-        # Draws with replacement are spoken of as what they are.
-        repeated = once and not feed.replacement and prints.has_repetitions
-        of_samples = [diagnosis.several_times(prints.repeated)] if repeated else []
+        of_samples = diagnosis.several_times(
+            collected.seen.prints, passes=self.settings["passes"], replacement=feed.replacement
+        )
         of_share = [diagnosis.of_one_process(feed.split_over)] if feed.split_over > 1 else []
         return notes_of(
             (*collected.notes, *of_share, *of_samples, *notes_with(self.recordings)),

@@ -371,13 +371,18 @@ class _Session:
         modules = modules_by_layer(run.model)
         kinds = {layer: layer_kind(modules[layer.partition("#")[0]]) for layer in layers}
         scales = self.taker.scales or [torch.zeros(()) for _ in layers]
+        of_samples = diagnosis.several_times(
+            self.identity,
+            passes=self.about["settings"]["passes"],
+            replacement=feed.replacement,
+        )
         header = {
             "about": self.about,
             "batches": self.batches,
             "dropped": self.dropped,
             "layers": layers,
             "skipped": dict(run.skipped),
-            "notes": list(dict.fromkeys([*self.notes, *self.engine.notes])),
+            "notes": list(dict.fromkeys([*self.notes, *self.engine.notes, *of_samples])),
             "parts": self.writer.parts,
             "roles": {layer: kind for layer, kind in kinds.items() if kind},
             "products": sorted(self.taker.products),
