@@ -108,6 +108,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose names have this in them")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
+    if arguments.only and arguments.record:
+        parser.error("--record: expected all cases, got --only, whose results would replace them")
     torch.set_num_threads(1)
     rows = []
     for case in CASES:

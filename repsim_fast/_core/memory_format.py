@@ -76,7 +76,8 @@ _Homes = list[tuple[nn.Parameter, Tensor]]
 
 # One in so many of a model's matrices, or more, are of convolutions. On one core with AVX2, looked
 # at once and not recorded, 13 convolutional networks gained by channels last (0.53 to 0.93 of the
-# time of a forward pass); torchvision's ConvNeXt (22 of 77), Swin and ViT (1 of 52) did not.
+# time of a forward pass); torchvision's ConvNeXt (22 of 77), Swin and ViT (1 of 52) did not. What
+# comparisons gain is recorded, see benchmarks/layouts.py.
 _SHARE = 3
 
 
