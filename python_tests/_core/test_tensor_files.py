@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from repsim_fast._core.tensor_files import MappedTensors, read_metadata, read_tensors, write_tensors
@@ -51,6 +51,15 @@ def test_arrays(tmp_path: Path) -> None:
     write_tensors(tmp_path / "file", arrays, METADATA, "numpy")
     _, found = read_tensors(tmp_path / "file", "numpy")
     assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+
+
+def test_the_same_content_is_the_same_bytes(tmp_path: Path) -> None:
+    texts = {f'text {i} "\\\n\x07\x7f ü'[:40]: f"é\t{i}" for i in range(8)}  # 1 order of 362,880
+    for name in ("one", "two"):
+        write_tensors(tmp_path / name, TENSORS, dict(reversed(texts.items())))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert read(tmp_path / "one")[0] == texts
+    assert load_file(tmp_path / "one").keys() == TENSORS.keys()  # of a reader not ours
 
 
 def outcome(path: Path) -> str:

@@ -41,6 +41,23 @@ def write_tensors(
             library.save_file(dict(tensors), temporary, texts)
         except SafetensorError as error:
             raise _as_os_error(error, path) from error
+        _order_texts(temporary)
+
+
+def _order_texts(path: Path) -> None:
+    """Bring the texts into the order of their names: the library writes them in any.
+
+    With it the same content is the same bytes, which copies and fingerprints of files rest on.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(ordered) > size:  # would run into the tensors
+            raise ValueError(f"{len(ordered)} bytes do not fit the {size} of the header")
+        file.seek(8)
+        file.write(ordered.ljust(size))  # spaces, as the format fills it
 
 
 def _as_os_error(error: Exception, path: str | os.PathLike[str]) -> Exception:
