@@ -14,19 +14,6 @@ def images_device(x: Tensor) -> torch.device:
     return x.device
 
 
-def check_attacked(attack: str, images: object, x: Tensor) -> Tensor:
-    """What an attack made of ``x``, if it is an image for each of those: any would broadcast."""
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"{attack} must return a floating-point tensor of images, got {kind}")
-    if images.shape != x.shape or images.device != x.device:
-        raise ValueError(
-            f"{attack} must return images of shape {tuple(x.shape)} on {x.device}, "
-            f"got {tuple(images.shape)} on {images.device}"
-        )
-    return images
-
-
 def check_labels(y: Tensor, x: Tensor) -> Tensor:
     """Labels as an ordinary int64 tensor (N,) on the device of ``x``."""
     if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype == torch.bool:

@@ -68,13 +68,14 @@ def call(model: Model, images: Tensor) -> Tensor:
     Transformers do.
 
     Images are cast to the dtype of the model's parameters: attacks keep their own state in
-    float32 whatever the model computes in.
+    float32 whatever the model computes in. They stay as they are, also where the model writes on
+    what it is given.
 
     Raises:
         ValueError: The output is no tensor of shape (N, n_classes) with two classes or more.
         TypeError: The output is not floating point.
     """
-    output = _logits(model(images.to(model_dtype(model, images.dtype))))
+    output = _logits(model(images.to(model_dtype(model, images.dtype), copy=True)))
     if output.ndim != 2 or output.shape[0] != images.shape[0] or output.shape[1] < 2:
         raise ValueError(
             f"model must return logits of shape ({images.shape[0]}, n_classes >= 2), "

@@ -82,7 +82,7 @@ def input_unit_gradients(
     with borrow(model, device=device, seed=seed):
         images = x.detach().clone().requires_grad_()
         with Capture(model, chosen, maps="pool") as capture:
-            model(images)
+            model(images.clone())  # a leaf cannot be written on, which the model may do
         return {
             name: _magnitudes(name, activations, images, units, generator)
             for name, activations in capture.activations.items()

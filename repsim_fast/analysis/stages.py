@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast._core.model_state import buffers_kept, in_mode
+from repsim_fast._core.nested import map_tensors
 from repsim_fast.capture.kinds import CONTAINERS, layer_kind, parts
 
 from .grids import HEAD, STEM
@@ -73,7 +74,8 @@ def making_stages(
             handles.append(module.register_forward_pre_hook(trace.entering(name)))
             handles.append(module.register_forward_hook(trace.leaving(name)))
         with torch.no_grad(), buffers_kept([model]), in_mode([model], "eval"):
-            model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+            given = map_tensors(torch.clone, inputs)  # which the model may change
+            model(*given) if isinstance(given, tuple) else model(given)
     finally:
         for handle in handles:
             handle.remove()

@@ -69,4 +69,5 @@ def batches(
     """
     device = device_of(model)
     for batch in open_data(data, batch_size=batch_size, shuffle=False).batches:
-        yield to_device(batch.x, device), batch.y if isinstance(batch.y, Tensor) else None, batch.n
+        x = to_device(batch.x, device, copy=True)  # the model may change it
+        yield x, batch.y if isinstance(batch.y, Tensor) else None, batch.n

@@ -161,7 +161,7 @@ def _positions(model: nn.Module, layers: dict[str, nn.Module], images: Tensor) -
     if len(images) < 1:
         raise ValueError(f"images: expected one at least, got shape {tuple(images.shape)}")
     device = device_of(model)
-    x = images.to(device, model_dtype(model, images.dtype))
+    x = images.to(device, model_dtype(model, images.dtype), copy=True)
     with (
         borrow(model, device=device, seed=0),
         eager(),

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from repsim_fast._core.batch_checks import check_attacked, check_labels_below
+from repsim_fast._core.attacked import Attack, attacked
+from repsim_fast._core.batch_checks import check_labels_below
 from repsim_fast._core.borrow import Model, borrow, call
 from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
@@ -25,8 +26,6 @@ from repsim_fast.data.labels import classes_of
 from repsim_fast.data.samples import Samples
 
 from .faster_form import Form, Forms, in_form
-
-Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def _evaluate(
             clean += int(right.sum())
             for name, one in attacks.items():
                 whose = f"attack {name!r}" if name else "attack"
-                adversarial = check_attacked(whose, one(model, x, y), x)
+                adversarial = attacked(whose, one, model, x, y)
                 held_out = right & correct(model, adversarial, y)
                 robust[name] += int(held_out.sum())
                 if on_batch is not None:

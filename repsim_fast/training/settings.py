@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from repsim_fast._core.attacked import Attack
 from repsim_fast.data.labelled import labelled
 
-from .evaluation import Attack, attacks_by_name
+from .evaluation import attacks_by_name
 from .named_sets import HELD_OUT, accuracy_name, check_names
 from .overfitting import OverfittingDetector
 from .written import in_full

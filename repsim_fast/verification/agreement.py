@@ -40,7 +40,7 @@ def check_agreement(
     images = _some_unlike(x, bounds)
     with torch.no_grad(), full_precision():
         found = _at_points(read(traced, images) if nodes is None else nodes, images)
-        logits = traced.model(images)
+        logits = traced.model(images.clone())  # it may write on what it is given
     if logits.shape != found.low.shape:
         got = f"logits of shape {tuple(logits.shape)}, not {tuple(found.low.shape)}"
         raise _disagree(got)

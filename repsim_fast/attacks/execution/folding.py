@@ -90,7 +90,8 @@ class FoldedModel:
             raise Unfoldable("the model has hooks, which a rewritten model would not run")
         with torch.no_grad():
             states = generator_states(example.device)
-            want = model(example)
+            # The model may write on what it is given: copies for it and for its traces.
+            want = model(example.clone())
             if not isinstance(want, Tensor):
                 raise Unfoldable("the model does not return a tensor")
             now = generator_states(example.device)
@@ -98,7 +99,7 @@ class FoldedModel:
                 raise Unfoldable("the model draws random numbers, which a trace may hold fixed")
             try:
                 traced = fx.symbolic_trace(model)
-                ShapeProp(traced).propagate(example)
+                ShapeProp(traced).propagate(example.clone())
             except Exception as error:  # whatever the model's own code raises when it is traced
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise Unfoldable(f"the model cannot be traced: {reason}") from error
@@ -118,7 +119,7 @@ class FoldedModel:
     @torch.no_grad()
     def answers(self, images: Tensor, want: Any) -> bool:
         """Whether its logits of ``images`` are those of the model up to rounding."""
-        got = self.module(images)
+        got = self.module(images.clone())
         if not isinstance(want, Tensor) or want.shape != got.shape or want.dtype != got.dtype:
             return False
         # Half of the digits: rounding stays far below, a wrong rewrite far above.

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.batch_checks import check_attacked
+from repsim_fast._core.attacked import Attack, attacked
 from repsim_fast._core.checks import check_number
 from repsim_fast._core.memory_format import is_ours
 from repsim_fast.attacks import PGD
 
 from .base import Method, TrainingBatch, clean, cross_entropy, on_examples
-
-Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
 
 def standard() -> Method:
@@ -47,8 +44,7 @@ def adversarial(attack: Attack, *, name: str = "adversarial", eps: float | None 
     """
 
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
-        images = attack(model, batch.x, batch.y)
-        return check_attacked(f"the attack of method {name!r}", images, batch.x)
+        return attacked(f"the attack of method {name!r}", attack, model, batch.x, batch.y)
 
     return Method(name, perturb, cross_entropy, eps, soft_labels=True, any_layout=is_ours(attack))
 
