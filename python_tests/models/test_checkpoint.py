@@ -61,6 +61,28 @@ def test_other_dtypes_and_layouts_are_kept(tmp_path, model):
     assert torch.equal(loaded.stage2[0].conv1.weight, model.stage2[0].conv1.weight)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"clean_accuracy": 93.5}, r"clean_accuracy: expected a number in \[0, 1\], got 93.5"),
+        ({"epochs": -1}, r"epochs: expected a whole number in \[0, .*\], got -1"),
+        ({"classes": "cat, dog"}, "classes: expected a list"),
+        ({"recipe": {"lr": 2**70}}, "expected a whole number"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(file, model, metadata, message):
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=f"^metadata.*{message}"):
+        models.save_checkpoint(file, model, name=NAME, num_classes=4, in_channels=1, **metadata)
+    assert file.read_bytes() == before
+
+
+def test_untrained_networks_are_checkpoints_too(tmp_path, model):
+    path = tmp_path / "untrained.safetensors"
+    models.save_checkpoint(path, model, name=NAME, num_classes=4, in_channels=1, epochs=0)
+    assert models.load_checkpoint(path)[1]["epochs"] == 0
+
+
 def test_loading_leaves_the_global_random_state(file):
     before = torch.random.get_rng_state()
     models.load_checkpoint(file)

@@ -34,7 +34,7 @@ _SCHEMA = headers.record(
     {
         "method": headers.text(200),
         "method_options": headers.named(headers.free),
-        "epochs": headers.whole(1),
+        "epochs": headers.whole(0),
         "ema": headers.optional(headers.number(0, 1)),
         "classes": headers.listed(headers.text()),
         "clean_accuracy": headers.optional(headers.number(0, 1)),
@@ -67,11 +67,14 @@ def save_checkpoint(
         name: name of its architecture.
         num_classes: its number of outputs.
         in_channels: its channels.
-        **metadata: anything JSON can hold, given back by `load_checkpoint`.
+        **metadata: anything JSON can hold, given back by `load_checkpoint`; method, epochs, ema,
+            classes, clean_accuracy, robust_accuracy (in [0, 1]), attack and recipe as `train`
+            writes them.
 
     Raises:
         TypeError: metadata that JSON cannot hold.
-        ValueError: weights that do not fit the architecture, or no such architecture.
+        ValueError: weights that do not fit the architecture, no such architecture, or metadata of
+            another form than their names have.
         ImportError: the package of a "torchvision:" or "timm:" architecture is missing.
         OSError: the file cannot be written.
     """
@@ -81,6 +84,7 @@ def save_checkpoint(
     except TypeError as error:
         raise TypeError(f"metadata must be what JSON can hold: {error}") from None
     check_architecture("model", model, described)
+    headers.parsed(header, _SCHEMA, "metadata")  # or nobody could read it again
     # Copies, because safetensors refuses tensors that share memory or are not contiguous.
     tensors = {
         key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
