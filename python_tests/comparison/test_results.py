@@ -173,6 +173,8 @@ class TestFiles:
     def test_not_a_result(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="there is no file"):
             SimilarityResult.load(tmp_path / "none")
+        with pytest.raises(FileNotFoundError, match=r"a folder, which repsim_fast\.load reads"):
+            SimilarityResult.load(tmp_path)
         path = tmp_path / "x.safetensors"
         path.write_bytes(b"not tensors at all")
         with pytest.raises(ValueError, match=r"cannot load a result from .*x\.safetensors"):

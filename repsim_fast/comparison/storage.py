@@ -93,7 +93,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: It is no such file, damaged, or of a later version of the format.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}")
+        hint = ": it is a folder, which repsim_fast.load reads" if Path(path).is_dir() else ""
+        raise FileNotFoundError(f"there is no file {str(path)!r}{hint}")
     try:
         metadata, arrays = read_tensors(path, "numpy")
         if metadata.get("format") != _FORMAT:
