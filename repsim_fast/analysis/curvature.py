@@ -59,8 +59,9 @@ def input_hessian_top(
     device = images_device(x)
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"x must be a non-empty batch (N, ...), got shape {tuple(x.shape)}")
-    labels, stream = check_labels(y, x), Stream(seed)
+    stream = Stream(seed)
     with borrow(model, device=device, seed=stream.seed()):
+        labels = check_labels(y, x)
         images = x.detach().clone()
         images = (images if images.dtype == torch.float64 else images.float()).requires_grad_()
         logits = call(model, images)

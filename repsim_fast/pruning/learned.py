@@ -105,6 +105,7 @@ def learned_scores(
     put_on(picked, [mask.mask() for mask in masks.values()])
 
 
+@torch.inference_mode(False)  # whose tensors could not be trained
 @torch.no_grad()
 def _begin(name: str, layer: nn.Module, sparsity: float) -> LearnedMask:
     weight = weight_of(layer).detach()

@@ -30,6 +30,7 @@ class Mask(nn.Module):
         return torch.where(self.keep, weight, 0.0)
 
 
+@torch.inference_mode(False)  # whose tensors no training could use
 def put_on(layers: Mapping[str, nn.Module], masks: Iterable[Tensor]) -> None:
     """Mask the layers' weights, which are 0 underneath from then on, too.
 
@@ -38,7 +39,7 @@ def put_on(layers: Mapping[str, nn.Module], masks: Iterable[Tensor]) -> None:
     """
     for layer, keep in zip(layers.values(), masks, strict=True):
         if (mask := mask_of(layer)) is None:
-            parametrize.register_parametrization(layer, "weight", Mask(keep))
+            parametrize.register_parametrization(layer, "weight", Mask(keep.clone()))
             layer.train(layer.training)  # new parts begin in training mode
         else:
             mask.keep.copy_(keep)

@@ -87,6 +87,7 @@ def evaluate(
     return _evaluate(model, data, attack, Forms(), batch_size, device, progress, on_batch)
 
 
+@torch.inference_mode(False)  # in which attacks could not take gradients
 def _evaluate(
     model: Model,
     data: Any,

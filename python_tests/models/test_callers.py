@@ -1,7 +1,8 @@
-"""Models and attacks that write on what they are given: images stay, results are the same.
+"""Every way of using a model, under what callers do: results are the same, nothing is changed.
 
-A first layer that normalises in place is common; without copies it would be normalised twice, in
-the second epoch, under attack, or in the next call.
+Models and attacks may write on what they are given: a first layer that normalises in place is
+common, and without copies images would be normalised twice, in the second epoch, under attack, or
+in the next call. And the caller may be in inference mode.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_images_stay_and_results_are_the_same(way: str) -> None:
+def test_what_writes_on_images_gets_copies(way: str) -> None:
     found = []
     for in_place in (False, True):
         images = IMAGES.clone()
@@ -118,6 +119,16 @@ def test_images_stay_and_results_are_the_same(way: str) -> None:
         assert torch.equal(images, IMAGES)
         assert torch.equal(LABELS, torch.arange(40) % 4)
     assert same(*found)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_within_inference_mode(way: str) -> None:
+    want = WAYS[way](network(False), IMAGES.clone())
+    model, images = network(False), IMAGES.clone()
+    with torch.inference_mode():
+        assert same(WAYS[way](model, images), want)
+    assert not any(held.is_inference() for held in (*model.parameters(), *model.buffers()))
+    model(images).sum().backward()
 
 
 def test_recordings_too(tmp_path: Path) -> None:
