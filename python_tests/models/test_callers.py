@@ -131,6 +131,13 @@ def test_within_inference_mode(way: str) -> None:
     model(images).sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("way", ["evaluate", "FGSM", "PGD", "fast", "APGD", "certify"])
+def test_frozen_scripts_which_have_no_mode(way: str) -> None:
+    frozen = torch.jit.freeze(torch.jit.script(network(False)))
+    assert same(WAYS[way](frozen, IMAGES.clone()), WAYS[way](network(False), IMAGES.clone()))
+
+
 def test_recordings_too(tmp_path: Path) -> None:
     images = IMAGES.clone()
     one, other = (recorded(network(way), images, tmp_path / str(way)) for way in (False, True))

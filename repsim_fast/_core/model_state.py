@@ -133,7 +133,8 @@ def evaluating(models: Iterable[nn.Module]) -> Iterator[None]:
 @contextlib.contextmanager
 def in_mode(models: Iterable[nn.Module], mode: ModelMode) -> Iterator[None]:
     """Every module in one mode inside ("keep": its own); its own as before afterwards."""
-    modules = _modules(models)
+    # A frozen TorchScript module has no modes.
+    modules = [module for module in _modules(models) if hasattr(module, "training")]
     flags = [module.training for module in modules]
     try:
         if mode != "keep":

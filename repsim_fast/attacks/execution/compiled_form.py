@@ -135,7 +135,7 @@ def _rewrite(
     source, not_done = None, ""
     if fold or channels_last:
         try:
-            if any(module.training for module in model.modules()):
+            if any(getattr(module, "training", False) for module in model.modules()):
                 raise Unfoldable("the model is not in eval mode")
             few = _few(model, x)
             source = FoldedModel(model, few, fold=fold, channels_last=channels_last)
