@@ -61,7 +61,7 @@ def model_dtype(model: Model, default: torch.dtype) -> torch.dtype:
     return default
 
 
-def call(model: Model, images: Tensor) -> Tensor:
+def call(model: Model, images: Tensor, *, copy: bool = True) -> Tensor:
     """Logits (N, n_classes) of ``model``, in float32 or float64.
 
     A model may return them, or an object or mapping that has them as ``logits``, as those of
@@ -69,13 +69,13 @@ def call(model: Model, images: Tensor) -> Tensor:
 
     Images are cast to the dtype of the model's parameters: attacks keep their own state in
     float32 whatever the model computes in. They stay as they are, also where the model writes on
-    what it is given.
+    what it is given, unless ``copy`` is False.
 
     Raises:
         ValueError: The output is no tensor of shape (N, n_classes) with two classes or more.
         TypeError: The output is not floating point.
     """
-    output = _logits(model(images.to(model_dtype(model, images.dtype), copy=True)))
+    output = _logits(model(images.to(model_dtype(model, images.dtype), copy=copy)))
     if output.ndim != 2 or output.shape[0] != images.shape[0] or output.shape[1] < 2:
         raise ValueError(
             f"model must return logits of shape ({images.shape[0]}, n_classes >= 2), "

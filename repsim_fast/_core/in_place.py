@@ -108,7 +108,7 @@ def _draws(model: nn.Module, images: Tensor, mode: ModelMode) -> bool:
         in_mode(leaves, "eval"),
     ):
         before = _random_states(images.device)
-        call(model, _different(images, 2))
+        call(model, different(images, 2))
         now = _random_states(images.device)
     return any(state != now[kind] for kind, state in before.items())
 
@@ -130,8 +130,8 @@ def _answer_and_gradients(
         buffers_kept([model]),
         in_mode([model], mode),
     ):
-        x = _different(images, n).requires_grad_()
-        logits = call(model, x)
+        x = different(images, n).requires_grad_()
+        logits = call(model, x, copy=False)  # who overwrites the images is seen
         seen = [x.detach().clone(), logits.detach().clone()]
         weights = [p for p in model.parameters() if p.requires_grad]
         scale = torch.linspace(-1, 1, logits.numel(), device=x.device).view_as(logits)
@@ -139,7 +139,7 @@ def _answer_and_gradients(
         return [*seen, *(torch.zeros(()) if g is None else g for g in gradients)]
 
 
-def _different(images: Tensor, n: int) -> Tensor:
+def different(images: Tensor, n: int) -> Tensor:
     """Images that differ: batch norms turn equal ones into zeros, which hide what is read."""
     first = images[:1].detach()
     generator = torch.Generator().manual_seed(0)

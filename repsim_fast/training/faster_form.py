@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from repsim_fast._core.borrow import Model
 from repsim_fast._core.in_place import Rectifier, in_place, overwritable, same_answers
 from repsim_fast._core.model_state import in_mode, structure
+from repsim_fast._core.paths import same_path
 
 from .fused_norms import Pair, fused, fusible, rectifying
 
@@ -24,13 +25,16 @@ class Form(NamedTuple):
 
 
 def faster_form(model: Model, images: Tensor, layout: torch.memory_format) -> Form:
-    """The model's faster form, found by running it on two images and on N, without a trace.
+    """The model's faster form, found by running it on two images, without a trace; on N, too, where
+    it runs other operations on them.
 
     Args:
         model: In the layout and the autocast state that it will run in; what is no module has none.
         images: As many as will come, (N, ...), the first one in that layout.
         layout: Of the images to come.
     """
+    if isinstance(model, nn.Module) and same_path(model, images):
+        images = images[:2]
     pairs: list[Pair] = []
     device = images.device.type
     # The operator takes no float16; ReLUs in place are the faster form then.
