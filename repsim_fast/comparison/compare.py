@@ -334,9 +334,11 @@ def compare(
             }  # fmt: skip
             check_arguments(recordings, asked if data is not None else asked | opening)
             if data is not None:
-                feed = open_data(data, **opening)
-                known = identify(ids, feed, **opening)
-                check_data(recordings, feed, known, ids=ids is not None, **opening)
+                # Loaders that draw from torch's own generator come in the order of the recordings.
+                with borrowed([], None, seed):
+                    feed = open_data(data, **opening)
+                    known = identify(ids, feed, **opening)
+                    check_data(recordings, feed, known, ids=ids is not None, **opening)
             fields = compare_recordings(
                 recordings,
                 measure=chosen,
