@@ -82,7 +82,7 @@ def refused(kind, *words, **options):
     try:
         compare(**{"models": network(0), "data": images(80), "batch_size": 8,
                    "process_group": group, **options})
-    except Exception as error:
+    except BaseException as error:
         assert type(error).__name__ == kind, repr(error)
         assert all(word in str(error) for word in words), error
         assert time.monotonic() - start < 30
@@ -94,16 +94,18 @@ last = size - 1
 
 class Fails(nn.Linear):
     # In its third batch, counted from 0: number 2 * size + last, for others have none after it.
-    calls = 0
+    calls, kind = 0, RuntimeError
     def forward(self, x):
         self.calls += 1
         if rank == last and self.calls == 3:
-            raise RuntimeError("weights are gone")
+            raise self.kind("weights are gone")
         return super().forward(x)
 
-def fails():
+def fails(kind=RuntimeError):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), Fails(36, 3), nn.ReLU())
+    model = nn.Sequential(nn.Flatten(), Fails(36, 3), nn.ReLU())
+    model[1].kind = kind
+    return model
 
 # An exception in a model: all of them have the result of the batches before.
 n = 2 * size + last
@@ -115,6 +117,14 @@ assert n - 1 <= error.partial_result.n_batches <= n + size, error.partial_result
 counts = [None] * size
 dist.all_gather_object(counts, error.partial_result.n_batches)
 assert len(set(counts)) == 1
+
+# The same of Ctrl-C in one process, and of a model that exits.
+for kind in (KeyboardInterrupt, SystemExit):
+    if rank == last:
+        error = refused(kind.__name__, models=fails(kind))
+    else:
+        error = refused(other, f"process {last} of {size}", kind.__name__, models=fails(kind))
+    assert error.partial_result.n_batches >= n - 1, error.partial_result
 
 # A bad batch, of values and of shape.
 data = list(images(80).split(8))

@@ -63,6 +63,7 @@ class Together:
         self._in_batches = False
         self._going_on = False  # whether processes say after each batch how far they are
         self._pending: tuple[Tensor, Any] | None = None  # what was said last, and its sending
+        self._saying = False  # in the middle of what the others take part in
 
     def __enter__(self) -> Together:
         return self
@@ -73,8 +74,7 @@ class Together:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # An interrupted process says nothing: it may have been interrupted in the middle of that.
-        if isinstance(error, Exception) and self.heard:
+        if error is not None and self.heard and self._can_tell(error):
             self._tell(error)
 
     def start(self, what: Mapping[str, Any]) -> None:
@@ -120,7 +120,7 @@ class Together:
         they can say what they had."""
         if self.processes.size == 1:
             return True
-        if not (self._in_batches and isinstance(error, Exception)):
+        if not (self._in_batches and self._can_tell(error)):
             return False
         if self.heard:
             self._tell(error)
@@ -169,7 +169,11 @@ class Together:
             f"{failure.kind}: {failure.text}"
         )
 
-    def _tell(self, error: Exception) -> None:
+    def _can_tell(self, error: BaseException) -> bool:
+        """Not where a process was interrupted, or told to exit, while it said something."""
+        return isinstance(error, Exception) or not self._saying
+
+    def _tell(self, error: BaseException) -> None:
         """End the others by an exception of this process, at what they say or gather next."""
         failure: Any = _Failure(type(error).__name__, str(error))
         with contextlib.suppress(OtherProcessError):
@@ -203,8 +207,11 @@ class Together:
         Raises:
             OtherProcessError: One cannot be reached.
         """
+        self._saying = True
         try:
-            return call()
+            found = call()
+            self._saying = False
+            return found
         except RuntimeError as error:
             self.heard = self._going_on = self._in_batches = False
             raise OtherProcessError(
