@@ -145,7 +145,7 @@ class TestNumbers:
         )
         assert all(float(r.rounding.max()) == 0 for r in whole)
         assert all(0 < float(r.rounding.min()) <= float(r.rounding.max()) < 2**-11 for r in half)
-        assert half[0].n_bytes < 0.6 * whole[0].n_bytes or keep == "grams"  # headers weigh as much
+        assert half[0].n_bytes < 0.7 * whole[0].n_bytes or keep == "grams"  # headers weigh as much
         want = compare(whole, names=["a", "b"])
         with pytest.warns(UserWarning, match="stored in float16"):
             got = compare(half, names=["a", "b"])
@@ -155,6 +155,21 @@ class TestNumbers:
             unit = torch.cat([r.rounding for r in half]).arcsin().numpy()
             assert (off <= unit[:, None] + unit[None, :] + 1e-7).all()
             assert "values are off by at most" in got.notes[-1]
+
+    @pytest.mark.parametrize("mean", [1e2, 1e4])
+    @pytest.mark.parametrize("stored", ["float16", "float32"])
+    @pytest.mark.filterwarnings("ignore:recordings of")
+    def test_features_far_from_zero(self, stored: Any, mean: float, tmp_path: Path) -> None:
+        dtype = torch.float64 if stored == "float32" else torch.float32
+        x = torch.randn(60, 12, dtype=dtype)
+        models = {name: nn.Linear(12, 9).to(dtype) for name in ("a", "b")}
+        with torch.no_grad():
+            for model in models.values():
+                model.bias += mean if stored == "float16" else mean**2
+        kept: dict[str, Any] = {"keep": "features", "stored": stored, **SETTINGS}
+        recordings = [record(m, x, tmp_path / n, **kept) for n, m in models.items()]
+        off = np.abs(compare(recordings).value - compare(models, x, **SETTINGS).value)
+        assert off.max() < (3e-4 if stored == "float16" else 1e-7)
 
     def test_float64_is_kept(self, tmp_path: Path) -> None:
         a, b = nn.Linear(6, 4).double(), nn.Sequential(nn.Linear(6, 4), nn.ReLU()).double()

@@ -44,8 +44,8 @@ class Recording:
         products: What Gram products were taken in.
         scales: (layers,) norm of one sample's features.
         wide: Whether features are float64, by layer.
-        rounding: (layers,) relative error of what is stored, √(Σ error² / Σ entry²); 0 where it is
-            stored as computed.
+        rounding: (layers,) relative error of what is stored, √(Σ error² / Σ entry²), of features
+            without their means; 0 where it is stored as computed.
         sample_digests: Some of the samples.
         sorted_by: What the data come sorted by.
         replacement: Whether a sample may have come several times.

@@ -135,8 +135,12 @@ class Part(NamedTuple):
         """The features (n, p) of rows in the batch with this number, as `grams` has Grams."""
         exponents = self._exponents(batch, rows)
         for row in rows:
-            found = self.tensors.get(f"{batch}.{row}")
-            yield found if exponents is None else _expanded(found[None], exponents[row, None])[0]
+            found = self.tensors.get(name := f"{batch}.{row}")
+            if exponents is not None:
+                found = _expanded(found[None], exponents[row, None])[0]
+            if (middle := f"{name}.mean") in self.tensors.names:
+                found = found + self.tensors.get(middle)
+            yield found
 
     def _exponents(self, batch: int, rows: Sequence[int]) -> Tensor | None:
         if f"{batch}.exponents" not in self.tensors.names:
@@ -254,9 +258,17 @@ class PartWriter:
             compact = [_compact(torch.stack([e.detach().cpu() for e in entries]), self._stored)]
             tensors[f"{number}"] = compact[0].values
         else:
-            compact = [_compact(entry.detach().cpu()[None], self._stored) for entry in entries]
-            for row, one in enumerate(compact):  # cloned: layers may share what they return
-                copy = one.values[0].clone(memory_format=torch.contiguous_format)
+            compact = []
+            for row, entry in enumerate(entries):
+                features = entry.detach().cpu()
+                if _is_narrower(self._stored, features):
+                    # Apart, for it may be far larger than what varies.
+                    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+                    tensors[f"{number}.{row}.mean"] = middle = wide.mean(0)
+                    features = wide - middle
+                compact.append(_compact(features[None], self._stored))
+                # Cloned: layers may share what they return.
+                copy = compact[-1].values[0].clone(memory_format=torch.contiguous_format)
                 tensors[f"{number}.{row}"] = copy
         if self._stored == "float16":
             tensors[f"{number}.exponents"] = torch.cat([c.exponents for c in compact])
@@ -340,6 +352,14 @@ class _Compact(NamedTuple):
     exponents: Tensor  # (L,)
     errors: Tensor  # (L,) sums of squares
     sizes: Tensor  # (L,)
+
+
+def _is_narrower(stored: Stored | None, entries: Tensor) -> bool:
+    """Whether the dtype that is stored may not hold what was computed."""
+    if stored is None:
+        return False
+    chosen: torch.dtype = getattr(torch, stored)
+    return torch.promote_types(chosen, entries.dtype) != chosen
 
 
 def _compact(
