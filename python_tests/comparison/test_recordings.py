@@ -651,7 +651,6 @@ class TestFiles:
             path.write_bytes(raw)
             with contextlib.suppress(ValueError):
                 found = SimilarityResult.from_recordings([made]).value
-                # What no value rests on, such as the state of random generators.
                 assert np.array_equal(found, expected)
 
     def test_no_folder(self, tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -73,6 +74,14 @@ def private_rng(devices: torch.device | Iterable[torch.device], seed: int) -> It
         yield from _seeded(devices, seed)
 
 
+@contextlib.contextmanager
+def aside(devices: Iterable[torch.device], *named: object) -> Iterator[None]:
+    """Random numbers of their own within: they follow from ``named``, and those that come
+    afterwards are as if nobody had drawn any."""
+    digest = hashlib.sha256(repr(named).encode()).digest()
+    yield from _seeded(devices, int.from_bytes(digest[:8], "big") >> 1)
+
+
 _lock = threading.RLock()
 _WORTH_A_WORD = 30.0  # seconds
 
@@ -125,17 +134,3 @@ def generator_states(device: torch.device) -> dict[str, Tensor]:
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     return states
-
-
-def set_generator_states(states: Mapping[str, Tensor]) -> None:
-    """Go on drawing from states that :func:`generator_states` gave.
-
-    Raises:
-        ValueError: They are none.
-    """
-    try:
-        torch.set_rng_state(states["cpu"].clone())
-        if "cuda" in states and torch.cuda.is_available():
-            torch.cuda.set_rng_state(states["cuda"].clone())
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(f"random: expected states of generators ({error})") from error

@@ -256,7 +256,8 @@ def compare(
             without ``inputs``.
         names: Names of the models. Default: their class names, numbered if they are equal.
         progress: Show a progress bar.
-        seed: Seed of the random order, of permutations, and of random numbers that models draw;
+        seed: Seed of the random order, of permutations, and of random numbers that models and
+            transforms draw, each from a stream of its own for each batch, whoever else is compared;
             the global generators come back as they were.
         process_group: Processes that share the work, ``torch.distributed.group.WORLD`` for all that
             torchrun started: each calls ``compare`` with the same models and the same data, runs
@@ -264,8 +265,8 @@ def compare(
             result of all, that of one process but for rounding. Features of measures other than
             "cka" go to the first one. A loader must not have a ``DistributedSampler``, and
             recordings are for one process. An exception
-            in one process ends all. Random numbers that a model, an attack or an augmentation draws
-            are other ones than in one process. Default: this process alone.
+            in one process ends all. Random numbers that data, or an attack with a generator of its
+            own, draw are other ones than in one process. Default: this process alone.
 
     Returns:
         The similarities of all pairs of layers (of several measures a mapping of one for each, by
@@ -392,6 +393,7 @@ def compare(
             cuda_graph=cuda_graph,
             n_batches=feed.n_of_all,
             batch_size=feed.batch_size,
+            seed=seed,
             playbacks=_playbacks(members, plan, accumulator, computes_on),
         )
         settings = settings_of(

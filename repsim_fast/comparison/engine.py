@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from repsim_fast._core.model_state import device_of
+from repsim_fast._core.randomness import aside
 from repsim_fast.capture import (
     Capture,
     ChannelsOf,
@@ -24,10 +25,11 @@ from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.inputs import BatchInputs, forward
 from repsim_fast.comparison.intake import Intake
 from repsim_fast.comparison.layouts import Layouts
-from repsim_fast.comparison.plan import Run
+from repsim_fast.comparison.plan import Run, describe
 from repsim_fast.comparison.playback import Playback, damaged
 from repsim_fast.comparison.replay import Replay
 from repsim_fast.data.batches import Batch
+from repsim_fast.data.fingerprint import digest_of
 from repsim_fast.similarity.base.accumulator import NotFiniteError, Taker
 
 
@@ -47,6 +49,7 @@ class Engine:
         cuda_graph: Whether the passes of batches like the one before are replayed as a CUDA graph.
         n_batches: Batches that will come, in all processes; None where that is not known.
         batch_size: Samples in a batch, the largest; None where that is not known.
+        seed: Of random numbers that models and transforms draw.
         playbacks: Recordings that bring what their models made of the same batches, and how many
             runs come before each of them in the order of the layers.
 
@@ -68,8 +71,10 @@ class Engine:
         n_batches: int | None = None,
         batch_size: int | None = None,
         playbacks: Sequence[tuple[int, Playback]] = (),
+        seed: int,
     ) -> None:
         self.runs = runs
+        self._seed, self._streams = seed, _streams(runs)
         self.playbacks = [playback for _, playback in playbacks]
         self._before = [place for place, _ in playbacks]
         self.accumulator = accumulator
@@ -148,7 +153,8 @@ class Engine:
             TooFewRowsError: The batch has too few tokens or positions for the measure.
         """
         try:
-            self._step(batch, number)
+            with self._aside(number):
+                self._step(batch, number)
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, torch.OutOfMemoryError) or not diagnosis.out_of_memory(error):
                 raise
@@ -184,7 +190,7 @@ class Engine:
             if of_recordings := damaged(self.playbacks, error, number):
                 raise of_recordings from error
             raise diagnosis.not_finite(
-                error, self.runs, number, lambda r: self._forward(r, self._seen(r, inputs), number)
+                error, self.runs, number, lambda r: self._run(r, self._seen(r, inputs), number)
             ) from error
         self.seconds["pairs"] += perf_counter() - start
         self._intake.n_batches += 1
@@ -234,7 +240,9 @@ class Engine:
     ) -> None:
         """The forward pass of one model on a batch."""
         start = perf_counter()
-        x = self._seen(r, inputs)
+        transform = "" if r.transform is None else describe(r.transform)
+        with self._aside(number, "inputs", transform):
+            x = self._seen(r, inputs)
         self.seconds["inputs"] += perf_counter() - start
         if self.n_batches == 0:
             self._find_places(r, forms, x, number)
@@ -242,7 +250,7 @@ class Engine:
         r.running = True
         try:
             with contextlib.nullcontext() if capture.active else _hooks(forms, capture):
-                self._forward(r, x, number)
+                self._run(r, x, number)
         finally:
             r.running = False
 
@@ -269,6 +277,18 @@ class Engine:
                 strict=r.layers is None,
             )
 
+    def _aside(self, number: int, *what: str) -> contextlib.AbstractContextManager[None]:
+        """Random numbers of a batch, and in it of a model or a transform, whoever else is compared,
+        recorded, or run before in this process. A CUDA graph takes them as they come."""
+        if self._replay is not None:
+            return contextlib.nullcontext()
+        return aside({device_of(r.model) for r in self.runs}, self._seed, number, *what)
+
+    def _run(self, r: Run, x: Any, number: int) -> None:
+        """A forward pass with the model's own random numbers of the batch."""
+        with self._aside(number, self._streams[id(r)]):
+            self._forward(r, x, number)
+
     def _forward(self, r: Run, x: Any, number: int) -> None:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -290,6 +310,18 @@ def _hooks(forms: Forms, capture: Capture) -> Iterator[None]:
     """Hooks of both, in the order in which they need each other."""
     with forms.watching(), capture:
         yield
+
+
+def _streams(runs: Sequence[Run]) -> dict[int, str]:
+    """What each model's random numbers follow from: its contents, and if it is there several times,
+    which time it is."""
+    found: dict[int, str] = {}
+    for r in runs:
+        own = digest_of([*r.model.parameters(), *r.model.buffers()])
+        kind = f"{type(r.model).__name__} {own}"
+        times = sum(other.startswith(f"{kind} ") for other in found.values())
+        found[id(r)] = f"{kind} {times}"
+    return found
 
 
 def _check_no_mask(x: Any, spec: MaskSpec) -> None:

@@ -16,8 +16,7 @@ from repsim_fast._core import headers
 from repsim_fast._core.checks import check_autocast, check_choice, check_whole
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
-from repsim_fast._core.model_state import check_hookable, device_of, unwrap, usable_device
-from repsim_fast._core.randomness import generator_states, set_generator_states
+from repsim_fast._core.model_state import check_hookable, unwrap, usable_device
 from repsim_fast._core.signals import undisturbed
 from repsim_fast._core.versions import versions
 from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec, layer_kind, modules_by_layer
@@ -221,6 +220,7 @@ def record(
         autocast=autocast,
         n_batches=feed.n_of_all,
         batch_size=feed.batch_size,
+        seed=seed,
     )
     check_writable(folder)
     with only_writer(folder):
@@ -315,8 +315,7 @@ class _Session:
         entries = self.taker.entries
         rows = batch.n if self.engine.rows is None else self.engine.rows
         new = RecordedBatch(number, rows, batch.n, self.identity.latest)
-        # Now: a batch that is interrupted may have drawn already.
-        self.writer.add(new, entries, generator_states(device_of(self.run_of_model.model)))
+        self.writer.add(new, entries)
         self.batches.append(new)
 
     def _skip(self, batch: Batch, number: int) -> None:
@@ -335,9 +334,6 @@ class _Session:
         self.identity.count()
         if number == self.batches[-1].number:
             self.run_of_model.skipped.update(self.skipped)
-            set_generator_states(
-                read_part(part_path(self.folder, len(self.writer.parts) - 1)).random
-            )
 
     def _check_first(self, batch: RecordedBatch) -> None:
         """Raises ValueError unless the model makes of the first batch what was recorded of it."""

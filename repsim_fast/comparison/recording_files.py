@@ -112,12 +112,6 @@ class Part(NamedTuple):
     header: dict[str, Any]
     tensors: MappedTensors
 
-    @property
-    def random(self) -> dict[str, Tensor]:
-        """States of the random generators after the last batch."""
-        names = [name for name in self.tensors.names if name.startswith("random.")]
-        return {name.removeprefix("random."): self.tensors.get(name) for name in names}
-
     def grams(self, batch: int, rows: Sequence[int]) -> Tensor:
         """The packed Grams (k, m) of rows in the batch with this number.
 
@@ -248,11 +242,8 @@ class PartWriter:
         self._every = every
         self._held: list[_Held] = []
 
-    def add(
-        self, batch: RecordedBatch, entries: Sequence[Tensor], random: Mapping[str, Tensor]
-    ) -> None:
-        """Take a copy of what is kept of a batch, one entry a row, and the states of the random
-        generators after it."""
+    def add(self, batch: RecordedBatch, entries: Sequence[Tensor]) -> None:
+        """Take a copy of what is kept of a batch, one entry a row."""
         number, tensors = batch.number, dict[str, Tensor]()
         if self._keep == "grams":
             compact = [_compact(torch.stack([e.detach().cpu() for e in entries]), self._stored)]
@@ -274,7 +265,7 @@ class PartWriter:
             tensors[f"{number}.exponents"] = torch.cat([c.exponents for c in compact])
         sums = [torch.cat([c.errors for c in compact]), torch.cat([c.sizes for c in compact])]
         # At once: an interrupt comes before all of it or after.
-        self._held.append(_Held(batch, tensors, torch.stack(sums), random))
+        self._held.append(_Held(batch, tensors, torch.stack(sums)))
 
     @property
     def is_full(self) -> bool:
@@ -299,7 +290,6 @@ class PartWriter:
         tensors = {
             **{name: tensor for one in self._held for name, tensor in one.tensors.items()},
             "rounding": rounding,
-            **{f"random.{device}": state for device, state in self._held[-1].random.items()},
         }
         header = {"about": self._about, "batches": batches, **progress}
         path = part_path(self._folder, len(self.parts))
@@ -315,7 +305,6 @@ class _Held(NamedTuple):
     batch: RecordedBatch
     tensors: dict[str, Tensor]
     rounding: Tensor  # (2, layers) squares of errors and of entries
-    random: Mapping[str, Tensor]
 
 
 def _padded(

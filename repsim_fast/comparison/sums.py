@@ -19,9 +19,7 @@ from repsim_fast._core import headers
 from repsim_fast._core.checks import check_whole
 from repsim_fast._core.files import check_writable
 from repsim_fast._core.locks import only_writer
-from repsim_fast._core.model_state import device_of
 from repsim_fast._core.processes import Processes
-from repsim_fast._core.randomness import generator_states, set_generator_states
 from repsim_fast._core.signals import undisturbed
 from repsim_fast._core.tensor_files import read_tensors, write_tensors
 from repsim_fast.comparison.engine import Engine
@@ -86,7 +84,6 @@ class Sums:
         self._accumulators = _adding_up(accumulator)
         self._batches: list[tuple[int, str, int | None]] = []
         self._first: list[Tensor] = []  # of the first batch, what `_check_first` looks at
-        self._random: dict[str, Tensor] = {}
         self._written = 0
         self._header: dict[str, Any] = {"batches": []}
         self._tensors: dict[str, Tensor] = {}
@@ -117,8 +114,6 @@ class Sums:
         if few is None and not self._engine.n_batches:
             self._engine.step(batch, number)
             self._go_on()
-        if number == max(self._there):
-            set_generator_states(self._of("random"))
         return few
 
     def add(self, number: int, digest: str, few: int | None) -> None:
@@ -135,7 +130,6 @@ class Sums:
             )
         if few is None and not self._first:
             self._first = [one.kept()["largest"].clone() for one in self._accumulators]
-        self._random = generator_states(device_of(self._engine.runs[0].model))
         self._batches.append((number, digest, few))
         if len(self._batches) - self._written >= self._every:
             self.write()
@@ -173,7 +167,7 @@ class Sums:
             "notes": self._engine.notes,
             "products": [sorted(one.products) for one in self._accumulators],
         }
-        tensors = {f"random.{name}": state for name, state in self._random.items()}
+        tensors: dict[str, Tensor] = {}
         for number, (one, first) in enumerate(zip(self._accumulators, self._first, strict=True)):
             tensors |= {f"{number}.{name}": tensor for name, tensor in one.kept().items()}
             tensors[f"{number}.first"] = first
