@@ -131,8 +131,9 @@ def _answer_and_gradients(
         in_mode([model], mode),
     ):
         x = different(images, n).requires_grad_()
-        logits = call(model, x, copy=False)  # who overwrites the images is seen
-        seen = [x.detach().clone(), logits.detach().clone()]
+        given = x.clone()  # which a model may write on, and which shows who does
+        logits = call(model, given, copy=False)
+        seen = [given.detach().clone(), logits.detach().clone()]
         weights = [p for p in model.parameters() if p.requires_grad]
         scale = torch.linspace(-1, 1, logits.numel(), device=x.device).view_as(logits)
         gradients = torch.autograd.grad((logits * scale).sum(), [x, *weights], allow_unused=True)
