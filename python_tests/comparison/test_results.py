@@ -185,7 +185,7 @@ class TestFiles:
 
     def test_later_formats_and_wrong_contents(self, tmp_path: Path) -> None:
         path = tmp_path / "x.safetensors"
-        metadata = {"format": "repsim_fast.SimilarityResult", "format_version": "4", "result": "{}"}
+        metadata = {"format": "repsim_fast.SimilarityResult", "format_version": "5", "result": "{}"}
         save_file({"value": np.zeros((1, 1))}, path, metadata)
         with pytest.raises(ValueError, match="later version"):
             SimilarityResult.load(path)

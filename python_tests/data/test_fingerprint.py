@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.data.batches import Batch, PerModel
-from repsim_fast.data.fingerprint import Fingerprint, digest_of, merged_samples, share_samples
+from repsim_fast.data.digests import digests
+from repsim_fast.data.fingerprint import (
+    Fingerprint,
+    digest_of,
+    digest_of_labels,
+    merged_samples,
+    share_samples,
+)
 
 
 def seen(*batches: Any) -> Fingerprint:
@@ -89,3 +96,99 @@ def test_repetitions_among_many_samples_and_parts() -> None:
     whole = Fingerprint.joined(halves)
     assert whole.repeated == pytest.approx(0.2, abs=0.08)
     assert whole.samples == seen(many).samples
+
+
+def test_all_numbers_of_a_large_sample_count() -> None:
+    x = torch.rand(5, 3000)
+    before = seen(x).order
+    changed = torch.randperm(3000, generator=torch.Generator().manual_seed(0))[:40]
+    for column in changed.tolist():
+        y = x.clone()
+        y[2, column] += 0.01
+        assert seen(y).order != before, column
+    assert seen(x.view(5, 10, 10, 30)).order == before
+
+
+@pytest.mark.parametrize("size", [1, 511, 512, 513, 70_000, 300_000])
+def test_digests_of_every_size(size: int) -> None:
+    x = torch.randint(0, 3, (3, size), generator=torch.Generator().manual_seed(size))
+    some = digests(torch.cat([x, x]))
+    assert torch.equal(some[:3], some[3:])
+    assert torch.equal(some[:3], torch.cat([digests(row[None]) for row in x]))
+    x[1, -1] += 7
+    assert (digests(x) == some[:3]).tolist() == [True, False, True]
+    assert digests(torch.cat([x, torch.zeros(3, 1).long()], 1))[0] != some[0]
+    assert torch.equal(digests(x.t().contiguous().t()), digests(x))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([0.0], [-0.0]),
+        ([1.0, 2.0], [2.0, 1.0]),
+        ([0], [-1]),
+        ([2**53], [2**53 + 1]),
+        ([1j], [1.0 + 0j]),
+        ([True], [False]),
+        ([float("nan")], [float("inf")]),
+    ],
+)
+def test_numbers_that_are_told_apart(one: list[Any], other: list[Any]) -> None:
+    assert digests(torch.tensor([one])) != digests(torch.tensor([other]))
+    assert torch.equal(digests(torch.tensor([one])), digests(torch.tensor([one])))
+
+
+def test_samples_along_another_dimension() -> None:
+    lengths, seq = torch.arange(6), torch.randn(9, 6, 4)
+
+    def of(seq: Tensor) -> Fingerprint:
+        found = Fingerprint()
+        found.add(Batch({"lengths": lengths, "seq": seq}, None, 6))
+        return found
+
+    assert of(seq).order == of(seq.clone()).order
+    changed = seq.clone()
+    changed[8, 2, 3] += 1
+    assert len({*of(seq).samples} & {*of(changed).samples}) == 5
+    for other in (changed, seq.flip(0), seq.flip(1)):
+        assert of(other).order != of(seq).order
+
+
+@pytest.mark.parametrize("one", [torch.tensor(3), torch.rand(2, 6, 6), torch.rand(4, 4), "a", 2.5])
+def test_what_a_batch_has_as_a_whole(one: Any) -> None:
+    def of(whole: Any) -> Fingerprint:
+        found = Fingerprint()
+        found.add(Batch({"whole": whole}, None, 6))
+        return found
+
+    found, other = of(one), of(one + one)
+    assert found.order != other.order
+    assert found.repeated == 0
+    assert not share_samples(found.samples, other.samples)
+
+
+def test_what_cannot_be_read_of_a_batch_is_not_known_of_it() -> None:
+    found = Fingerprint()
+    found.add(Batch({"x": X, "graph": X.to_sparse()}, None, len(X)))
+    assert (found.order, found.samples) == ("", ())
+
+
+def test_labels() -> None:
+    def of(y: Any) -> str:
+        return digest_of_labels(Batch(X, y, len(X)))
+
+    y = torch.arange(60) % 4
+    assert of(None) == ""
+    assert of(y) == of(y.int()) != of((y + 1) % 4)
+    assert of(["cat", *"dog" * 19]) != of([*"dog" * 19, "cat"])
+
+
+def test_every_weight_counts() -> None:
+    model = nn.Embedding(5000, 8)
+    before = digest_of(model.parameters())
+    with torch.no_grad():
+        model.weight[17, 3] += 1
+    assert digest_of(model.parameters()) != before
+    assert digest_of([torch.rand(2, 3)]) != digest_of([torch.rand(3, 2)])
+    x = torch.rand(2, 3)
+    assert digest_of([x]) != digest_of([x.view(3, 2)])

@@ -23,7 +23,9 @@ STORED: tuple[Stored, ...] = ("float32", "float16")
 
 INDEX = "recording.safetensors"
 _PART_FORMAT, _INDEX_FORMAT = "repsim_fast.Recording.part", "repsim_fast.Recording"
-_VERSION = "1"
+_VERSION = "2"
+# 1 knew samples and weights by a part of their numbers.
+_EARLIER = ("1",)
 # Bytes of batches in memory, at which a part is written before it has its number of batches.
 _LARGEST_PART = 256 * 2**20
 # Exponent of the largest entry in float16: below its largest number, far above its smallest.
@@ -379,6 +381,11 @@ def _compact(
 def _header(path: Path, metadata: Mapping[str, str], kind: str, schema: headers.Schema) -> Any:
     if metadata.get("format") != kind:
         raise ValueError(f"{os.fspath(path)} is no part of a recording that record() wrote")
+    if metadata.get("format_version") in _EARLIER:
+        raise ValueError(
+            f"{os.fspath(path)} was written by an earlier version of repsim_fast, which knew "
+            "samples by a part of their numbers: record the model anew, to another path"
+        )
     if metadata.get("format_version") != _VERSION:
         raise ValueError(f"{os.fspath(path)} was written by a later version of repsim_fast")
     found = headers.parsed(metadata.get("recording"), schema, os.fspath(path))

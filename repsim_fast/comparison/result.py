@@ -797,8 +797,9 @@ class SimilarityResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SimilarityResult:
-        """Read what :meth:`save` wrote; a file of format 1 has no replicates, and one of formats 1
-        and 2 neither chance levels nor notes.
+        """Read what :meth:`save` wrote; one of format 1 has no replicates, one of formats 1 and 2
+        neither chance levels nor notes, and of one before 4 it is not known which samples it is
+        over: those were told by a part of their numbers.
 
         Raises:
             FileNotFoundError: There is no such file.

@@ -17,7 +17,9 @@ from repsim_fast.comparison.grid import Array
 FILE_NAME = "result.safetensors"
 """Of a result in a folder with other files."""
 _FORMAT = "repsim_fast.SimilarityResult"
-_FORMAT_VERSION = 3  # 1 had value and standard_error alone, 2 neither chance level nor notes
+# 1 had value and standard_error alone, 2 neither chance level nor notes, 3 knew samples and weights
+# by a part of their numbers.
+_FORMAT_VERSION = 4
 _ARRAYS = ("value", "standard_error", "chance", "hsic", "left_out")
 _COUNT = headers.whole(0)
 _NAMES = headers.listed(headers.text())
@@ -117,9 +119,20 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         fields["notes"] = tuple(fields.get("notes", ()))
         fields["sample_digests"] = tuple(fields.get("sample_digests", ()))
         fields.setdefault("chance_note", f"not in a file of format {version}")
+        if int(version) < _FORMAT_VERSION:
+            _set_apart(fields, version)
     except ValueError as error:
         raise unreadable(path, error) from error
     return fields
+
+
+def _set_apart(fields: dict[str, Any], version: str) -> None:
+    """Digests of an earlier format must not be compared with ours: samples are not known."""
+    fields |= {"order_digest": "", "sample_digests": ()}
+    settings = fields.get("settings", {})
+    if isinstance(weights := settings.get("weights"), dict):
+        told = {name: f"{digest} (of format {version})" for name, digest in weights.items()}
+        fields["settings"] = {**settings, "weights": told}
 
 
 def _check_arrays(arrays: Mapping[str, Array], size: int, groups: Sequence[int]) -> None:

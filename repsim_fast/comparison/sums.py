@@ -28,7 +28,7 @@ from repsim_fast.similarity.base.accumulator import Accumulator
 from repsim_fast.similarity.streaming.gram import GramAccumulator
 from repsim_fast.similarity.streaming.several import Several
 
-_FORMAT, _VERSION = "repsim_fast.sums", "1"
+_FORMAT, _VERSION = "repsim_fast.sums", "2"  # 1 knew samples by a part of their numbers
 # Relative difference of the first batch's Grams that another device, another number of threads and
 # products of low precision explain.
 _SAME = 0.02
@@ -178,8 +178,12 @@ class Sums:
 
     def _read(self) -> None:
         metadata, self._tensors = read_tensors(self._path)
-        if (metadata.get("format"), metadata.get("format_version")) != (_FORMAT, _VERSION):
+        if metadata.get("format") != _FORMAT:
             raise ValueError(f"{self._path}: expected sums of a comparison, got something else")
+        if metadata.get("format_version") != _VERSION:
+            raise ValueError(
+                f"{self._path} was written by another version of repsim_fast: choose another folder"
+            )
         self._header = headers.parsed(metadata.get("sums"), _SCHEMA, str(self._path))
         theirs, ours = self._header["about"], self._about
         for key in dict.fromkeys([*ours, *theirs]):

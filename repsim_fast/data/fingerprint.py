@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from repsim_fast._core.nested import readable, tensors_in
 from repsim_fast.data.batches import Batch, PerModel
+from repsim_fast.data.digests import digests
 
-# Numbers of a sample that are looked at, evenly spread, and samples that are kept: those of the
-# smallest digests, which are the same ones in any order, so that common ones are seen.
-_NUMBERS = 1024
+# Samples that are kept: those of the smallest digests, which are the same ones in any order, so
+# that common ones are seen.
 _KEPT = 256
 _WORD = 2**64
 _ODD = 6364136223846793005
@@ -55,14 +56,9 @@ class Fingerprint:
     def look(self, batch: Batch) -> None:
         """See what the batch is, as ``latest``; ``count`` takes it as the next one."""
         x = next(iter(batch.x.values())) if isinstance(batch.x, PerModel) else batch.x
-        digests = torch.zeros(batch.n, dtype=torch.int64)
-        parts = [t for t in tensors_in(x) if readable(t) and t.ndim and len(t) == batch.n]
-        for number, part in enumerate(parts):
-            digests += (2 * number + 1) * _digests(part.detach())
-        place = 2 * torch.arange(batch.n) + 1
-        own = (int((digests * place).sum()) + batch.n) % _WORD
-        self.latest = f"{own:016x}" if parts else ""
-        self._looked_at = digests.tolist()
+        samples = _digests_of(x, batch.n)
+        self.latest = _in_order(samples)
+        self._looked_at = [0] * batch.n if samples is None else samples.tolist()
 
     def count(self, number: int | None = None) -> None:
         """Take the batch that was looked at, by default as the next one."""
@@ -145,33 +141,62 @@ def share_samples(ours: Iterable[str], theirs: Iterable[str]) -> bool:
 
 
 def digest_of(tensors: Iterable[Tensor]) -> str:
-    """One digest of tensors, such as the weights of a model, by some numbers of each."""
-    known = (t.detach() for t in tensors if readable(t) and t.numel())
-    rows = [_real(_some(t.reshape(1, -1), 64))[0].double() for t in known]
-    if not rows:
+    """One digest of tensors, such as the weights of a model, by all their numbers and shapes."""
+    known = [t.detach() for t in tensors if readable(t) and t.numel()]
+    if not known:
         return ""
-    # One copy from each device, and not one for each tensor.
-    by_device = {row.device: [r for r in rows if r.device == row.device] for row in rows}
-    whole = torch.cat([torch.cat(some).cpu() for some in by_device.values()])
-    return f"{int(_digests(whole[None], len(whole))) % _WORD:016x}"
+    whole = torch.cat([digests(t[None]) for t in known])
+    shapes = torch.cat([digests(torch.tensor([[len(t.shape), *t.shape]])) for t in known])
+    return f"{int(digests(torch.stack([whole, shapes])[None])) % _WORD:016x}"
 
 
-def _digests(x: Tensor, numbers: int = _NUMBERS) -> Tensor:
-    """(n,) int64, one of each sample."""
-    rows = x.reshape(len(x), math.prod(x.shape[1:]))  # also of no samples
-    words = _real(_some(rows, numbers)).cpu().double().contiguous().view(torch.int64)
-    generator = torch.Generator().manual_seed(words.shape[1])
-    odd = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=generator) * 2 + 1
-    # The low bits of small whole numbers in float64 are zeros, which products would keep.
-    mixed = (words ^ (words >> 32)) * odd
-    mixed = ((mixed ^ (mixed >> 29)) * odd).sum(1)
-    mixed = (mixed ^ (mixed >> 32)) * _ODD
-    return mixed ^ (mixed >> 29)
+def digest_of_labels(batch: Batch) -> str:
+    """One digest of a batch's labels, in their order; empty without any."""
+    return "" if batch.y is None else _in_order(_digests_of(batch.y, batch.n))
 
 
-def _some(rows: Tensor, numbers: int) -> Tensor:
-    return rows[:, :: max(1, math.ceil(rows.shape[1] / numbers))]
+def _in_order(
+    samples: Tensor | None,  # (n,)
+) -> str:
+    """One digest of samples in their order; empty where they are not known."""
+    if samples is None:
+        return ""
+    place = 2 * torch.arange(len(samples)) + 1
+    return f"{(int((samples * place).sum()) + len(samples)) % _WORD:016x}"
 
 
-def _real(rows: Tensor) -> Tensor:
-    return torch.view_as_real(rows).flatten(1) if rows.is_complex() else rows
+def _digests_of(x: Any, n: int) -> Tensor | None:
+    """(n,) int64, one of each sample, of all that x holds; None where that is not known.
+
+    What belongs to a batch as a whole enters that of each of its samples.
+    """
+    parts = [part.detach() for part in tensors_in(x)]
+    texts = [*_plain_in(x)]
+    if not all(map(readable, parts)) or not (parts or texts):
+        return None
+    total, told_apart = torch.zeros(n, dtype=torch.int64), False
+    if texts:
+        total += int.from_bytes(hashlib.sha256(repr(texts).encode()).digest()[:7], "big")
+    for number, part in enumerate(parts):
+        along = _dimension_of_samples(part, n)
+        told_apart |= along is not None
+        total += (2 * number + 1) * digests(part[None] if along is None else part.movedim(along, 0))
+    # Without a part for each, by their places, which the same batch has again.
+    return total if told_apart else total + digests(torch.arange(n)[:, None])
+
+
+def _dimension_of_samples(x: Tensor, n: int) -> int | None:
+    """The dimension that samples have; None where it is not known."""
+    sizes = [*x.shape]
+    if sizes[:1] == [n]:
+        return 0
+    return sizes.index(n) if sizes.count(n) == 1 else None
+
+
+def _plain_in(x: Any) -> Iterator[Any]:
+    """Texts and numbers that are no tensors, in order."""
+    if isinstance(x, (Mapping, tuple, list)):
+        for part in x.values() if isinstance(x, Mapping) else x:
+            yield from _plain_in(part)
+    elif isinstance(x, (str, bytes, int, float, complex)):
+        yield x
