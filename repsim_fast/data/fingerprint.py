@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -141,13 +142,19 @@ def share_samples(ours: Iterable[str], theirs: Iterable[str]) -> bool:
 
 
 def digest_of(tensors: Iterable[Tensor]) -> str:
-    """One digest of tensors, such as the weights of a model, by all their numbers and shapes."""
+    """One digest of tensors, such as the weights of a model, by all their bytes."""
     known = [t.detach() for t in tensors if readable(t) and t.numel()]
     if not known:
         return ""
-    whole = torch.cat([digests(t[None]) for t in known])
-    shapes = torch.cat([digests(torch.tensor([[len(t.shape), *t.shape]])) for t in known])
-    return f"{int(digests(torch.stack([whole, shapes])[None])) % _WORD:016x}"
+    found = [[_crc32(t), *t.shape] for t in known]
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+
+
+def _crc32(x: Tensor) -> int:
+    raw: Any = (
+        x.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    )
+    return zlib.crc32(raw, zlib.crc32(str(x.dtype).encode()))
 
 
 def digest_of_labels(batch: Batch) -> str:
