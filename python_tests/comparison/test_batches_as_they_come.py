@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from repsim_fast import compare
+from repsim_fast.comparison.described import describe
 
 X, Y, ROWS = torch.randn(40, 6), torch.arange(40) % 3, torch.arange(40)
 HALVES = (slice(0, 20), slice(20, 40))
@@ -188,7 +189,7 @@ def test_forward_of_each_model(net: nn.Module) -> None:
     result = compare({"net": net, "other": other}, data, layers="a", forward=twice)
     expected = compare({"net": net, "other": other}, data, layers="a", inputs={"other": _twice})
     assert np.array_equal(result.value, expected.value)
-    assert result.settings["forward"] == {"other": "<lambda>"}
+    assert result.settings["forward"] == {"other": describe(twice["other"])}
 
 
 def _twice(x: Tensor, y: Tensor) -> Tensor:

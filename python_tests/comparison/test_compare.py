@@ -18,6 +18,7 @@ from python_tests.support.in_order import compare
 from python_tests.support.written_out import features, hsic0, hsic1, in_place, minibatch_cka
 from repsim_fast import build_info, list_layers
 from repsim_fast.comparison.compare import Options
+from repsim_fast.comparison.described import describe
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.data import ImageData
 from repsim_fast.similarity import cka
@@ -274,12 +275,15 @@ class TestForwards:
 
 class TestInputs:
     def test_one_for_each_model(self, net_a: nn.Module, images: Tensor) -> None:
-        flipped = compare(net_a, net_a, images, inputs=[None, lambda x, y: x.flip(3)])
+        def flip(x: Tensor, y: object) -> Tensor:
+            return x.flip(3)
+
+        flipped = compare(net_a, net_a, images, inputs=[None, flip])
         apart = compare([net_a], images.flip(3))
         np.testing.assert_allclose(
             flipped.between(1, 1).value, apart.between(0, 0).value, atol=1e-6
         )
-        assert flipped.settings["inputs"] == {"Sequential 2": "<lambda>"}
+        assert flipped.settings["inputs"] == {"Sequential 2": describe(flip)}
 
     def test_by_name(self, net_a: nn.Module, net_b: nn.Module, images: Tensor) -> None:
         seen = []
@@ -336,14 +340,13 @@ class TestInputs:
 
         kept = torch.ones_like(net_a[0].weight)
         net_a[0].weight.grad = kept
+        transform = functools.partial(attack, net_a)
         with outer():
-            result = compare(
-                net_a, net_a, (images, labels), inputs=[None, functools.partial(attack, net_a)]
-            )
+            result = compare(net_a, net_a, (images, labels), inputs=[None, transform])
         assert net_a[0].weight.grad is kept
         assert torch.equal(kept, torch.ones_like(kept))
         assert net_a[7].weight.grad is None
-        assert result.settings["inputs"] == {"Sequential 2": "attack"}
+        assert result.settings["inputs"] == {"Sequential 2": describe(transform)}
         assert result.n_samples == 40
 
     def test_must_keep_the_samples(self, net_a: nn.Module, images: Tensor) -> None:

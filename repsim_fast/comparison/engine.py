@@ -22,10 +22,11 @@ from repsim_fast.capture import (
     left_out_by_default,
 )
 from repsim_fast.comparison import diagnosis
+from repsim_fast.comparison.described import short_name
 from repsim_fast.comparison.inputs import BatchInputs, forward
 from repsim_fast.comparison.intake import Intake
 from repsim_fast.comparison.layouts import Layouts
-from repsim_fast.comparison.plan import Run, describe
+from repsim_fast.comparison.plan import Run
 from repsim_fast.comparison.playback import Playback, damaged
 from repsim_fast.comparison.replay import Replay
 from repsim_fast.data.batches import Batch
@@ -240,7 +241,7 @@ class Engine:
     ) -> None:
         """The forward pass of one model on a batch."""
         start = perf_counter()
-        transform = "" if r.transform is None else describe(r.transform)
+        transform = "" if r.transform is None else short_name(r.transform)
         with self._aside(number, "inputs", transform):
             x = self._seen(r, inputs)
         self.seconds["inputs"] += perf_counter() - start

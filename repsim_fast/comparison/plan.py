@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from repsim_fast._core import headers
 from repsim_fast._core.model_state import check_hookable, unwrap
 from repsim_fast.capture import LayerSpec, by_names, select_layers
+from repsim_fast.comparison.described import describe
 from repsim_fast.comparison.recording import Recording
 from repsim_fast.similarity import Measure, get_measure
 from repsim_fast.similarity.base.estimator import Estimator
@@ -313,15 +313,3 @@ def _per_model(
 
 def _describe_model(model: nn.Module) -> str:
     return f"{type(model).__name__}, {sum(p.numel() for p in model.parameters()):,} parameters"
-
-
-def describe(value: Any) -> str:
-    """A short text for an argument, without the addresses that a repr of a function has."""
-    if isinstance(value, functools.partial):
-        return describe(value.func)
-    if isinstance(value, str) or not callable(value):
-        return value if isinstance(value, str) else ", ".join(value)
-    if hasattr(value, "__name__"):
-        return str(value.__name__)
-    text = repr(value)
-    return type(value).__name__ if " at 0x" in text else text

@@ -14,8 +14,9 @@ from tqdm import tqdm
 from repsim_fast._core.model_state import usable_device
 from repsim_fast._core.versions import versions
 from repsim_fast.comparison import diagnosis
+from repsim_fast.comparison.described import describe
 from repsim_fast.comparison.identity import Identity
-from repsim_fast.comparison.plan import Member, Models, describe, named_members
+from repsim_fast.comparison.plan import Member, Models, named_members
 from repsim_fast.comparison.playback import (
     Playback,
     Watch,

@@ -21,7 +21,8 @@ from repsim_fast._core.model_state import (
 )
 from repsim_fast._core.randomness import private_rng
 from repsim_fast.comparison import diagnosis
-from repsim_fast.comparison.plan import Plan, describe
+from repsim_fast.comparison.described import describe
+from repsim_fast.comparison.plan import Plan
 from repsim_fast.data.batches import Batch, Feed
 from repsim_fast.data.fingerprint import digest_of
 from repsim_fast.similarity.base.accumulator import Similarities
