@@ -465,7 +465,7 @@ class TestResuming:
         want = record(Noisy(), images, tmp_path / "y", **options)
         same(compare([want], names=["m"]), compare([got], names=["m"]))
 
-    def test_a_finished_one_costs_no_pass(
+    def test_a_finished_one_costs_the_passes_of_two_batches(
         self, net_a: nn.Module, images: Tensor, tmp_path: Path
     ) -> None:
         model = Counted(net_a)
@@ -473,7 +473,7 @@ class TestResuming:
         before = (tmp_path / "x" / INDEX).stat().st_mtime_ns
         model.passes = 0
         assert record(model, images, tmp_path / "x", **SETTINGS).n_samples == 40
-        assert model.passes == 0
+        assert model.passes == 2
         assert (tmp_path / "x" / INDEX).stat().st_mtime_ns == before
 
     @pytest.mark.parametrize("finished", [False, True])

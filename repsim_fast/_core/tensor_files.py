@@ -108,7 +108,7 @@ class MappedTensors:
         self._path = path
         with _as_value_error(path):
             file: Any = safe_open(path, framework="pt")
-            self.metadata, self._checksums = _texts(file)
+            self.metadata, self.checksums = _texts(file)
             self.names = frozenset(file.keys())
             self._file = file
 
@@ -117,7 +117,7 @@ class MappedTensors:
         if name not in self.names:
             raise ValueError(f"{os.fspath(self._path)} lacks the tensor {name!r}")
         with _as_value_error(self._path):
-            return _checked(self._file.get_tensor(name), name, self._checksums)
+            return _checked(self._file.get_tensor(name), name, self.checksums)
 
 
 def _read(

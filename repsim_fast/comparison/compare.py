@@ -43,6 +43,7 @@ from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.comparison.session import borrowed, settings_of, shown
 from repsim_fast.comparison.sums import Sums, kept_sums
 from repsim_fast.data.batches import Batch, Feed, open_data
+from repsim_fast.data.fingerprint import digest_of_labels
 from repsim_fast.data.share import Share
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
@@ -576,8 +577,10 @@ def _step(
     """Run all models on a batch; its rows where they are too few for the measure."""
     if engine.is_too_small(batch):
         return batch.n
+    transformed = engine.playbacks and any(run.transform is not None for run in engine.runs)
+    labels = digest_of_labels(batch) if transformed else ""
     for playback in engine.playbacks:
-        playback.check(number, batch.n, digest, settings)
+        playback.check(number, batch.n, digest, settings, labels)
     try:
         engine.step(batch, number)
     except TooFewRowsError as error:

@@ -38,7 +38,9 @@ class Watch:
         self.recording = recording
         self._parts = _Cursor(recording.parts())
 
-    def check(self, number: int, n: int, digest: str, live: Mapping[str, Any]) -> None:
+    def check(
+        self, number: int, n: int, digest: str, live: Mapping[str, Any], labels: str = ""
+    ) -> None:
         """Raises ValueError unless batch ``number`` of the data is the recording's.
 
         Args:
@@ -46,6 +48,8 @@ class Watch:
             n: Its samples.
             digest: Of these, in their order.
             live: Settings of the comparison.
+            labels: Digest of the batch's labels where they count: those of both must be the same,
+                unless samples are known by ids.
         """
         own = self._parts.at(number)
         if own is None and number in dict(self.recording.dropped):
@@ -59,6 +63,12 @@ class Watch:
             raise ValueError(
                 f"data: batch {number} has {n} samples, for which recording {self._title} has "
                 f"{what}{_differences(self.recording.settings, live, 'the comparison')}"
+            )
+
+        if _other_labels(own[0].labels, labels, live):
+            raise ValueError(
+                f"data: batch {number} has other labels than the transform of inputs of recording "
+                f"{self._title} was given"
             )
 
     def finish(self, count: int) -> None:
@@ -233,6 +243,7 @@ def check_recordings(
     for name, recording in others:
         _check_settings(name, recording, first[1].settings, f"recording {first[0]!r}")
         _check_batches(name, recording, *first, accumulator.min_samples)
+    _check_labels(recordings)
 
 
 def _check_settings(name: str, recording: Recording, other: Mapping[str, Any], whose: str) -> None:
@@ -270,6 +281,27 @@ def _check_batches(name: str, ours: Recording, other: str, theirs: Recording, le
         )
 
 
+def _check_labels(recordings: Mapping[str, Recording]) -> None:
+    """Raises ValueError unless all transforms of inputs were given the same labels."""
+    given = {n: r for n, r in recordings.items() if any(batch.labels for batch in r.batches)}
+    for name, recording in given.items():
+        first = next(iter(given))
+        wanted = {batch.number: batch.labels for batch in given[first].batches}
+        for batch in recording.batches:
+            if _other_labels(batch.labels, wanted.get(batch.number, ""), recording.settings):
+                raise ValueError(
+                    f"recording {name!r} ({recording.path}): expected as in {first!r} "
+                    f"({given[first].path}) the same labels for the transform of inputs, got other "
+                    f"ones in batch {batch.number}"
+                )
+
+
+def _other_labels(ours: str, theirs: str, settings: Mapping[str, Any]) -> bool:
+    """Whether two transforms of inputs were given different labels of the same samples. Inputs of
+    samples known by ids differ by nature, and so may their labels."""
+    return bool(ours and theirs and ours != theirs and not settings.get("ids"))
+
+
 def usable(recording: Recording, least: int) -> list[RecordedBatch]:
     """Batches of so many rows at least."""
     return [batch for batch in recording.batches if batch.rows >= least]
@@ -303,7 +335,8 @@ def settings_with(
         }
         of_models[key] = {name: value for name, value in found.items() if value is not None}
     paths = {name: os.path.abspath(recording.path) for name, recording in recordings.items()}
-    return {**common, **of_models, "recordings": paths}
+    contents = {name: recording.digest for name, recording in recordings.items()}
+    return {**common, **of_models, "recordings": paths, "contents": contents}
 
 
 def notes_with(recordings: Mapping[str, Recording]) -> Iterator[str]:

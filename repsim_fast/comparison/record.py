@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, Literal, TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from repsim_fast._core import headers
 from repsim_fast._core.checks import check_autocast, check_choice, check_whole
@@ -32,25 +32,19 @@ from repsim_fast.comparison.recording_files import (
     PartWriter,
     RecordedBatch,
     Stored,
-    part_path,
-    read_part,
     rounding_of,
     unfinished_parts,
     write_index,
 )
+from repsim_fast.comparison.rerun import MAY_DIFFER, Rerun
 from repsim_fast.comparison.session import borrowed, settings_of, shown
 from repsim_fast.data.batches import Batch, Feed, open_data
+from repsim_fast.data.fingerprint import digest_of_labels
 from repsim_fast.ops import Precision
 from repsim_fast.similarity.base.estimator import ESTIMATORS, Estimator
 from repsim_fast.similarity.streaming.recorders import Kept, Recorder, recorder
 
 __all__ = ["record"]
-
-# Settings that change no value by more than rounding: a recording may go on with others.
-_MAY_DIFFER = ("device", "threads")
-# Relative difference of the first batch from what was recorded of it that another device or number
-# of threads, 16 bits and products of low precision explain.
-_SAME = 0.02
 
 
 class RecordOptions(TypedDict, total=False):
@@ -105,8 +99,9 @@ def record(
 
     A part is written whole after every few batches, and an index at the end. A recording that was
     stopped goes on after its last part when the same is recorded again: the first batch is run once
-    more to see that it is the same model. One that is finished is returned as it is. Nothing is
-    ever written over: where the folder has another recording, that is an error.
+    more to see that it is the same model with the same inputs. One that is finished is returned as
+    it is, after that batch and the last one were run again. Nothing is ever written over: where the
+    folder has another recording, that is an error.
 
     Args:
         model: Comes back as it was.
@@ -125,7 +120,7 @@ def record(
         every: Batches in a part, at most; fewer where they take more than 256 MiB.
         layers: As for ``compare``.
         inputs: As for ``compare``. A transform that draws from a generator of its own goes on from
-            the generator's start after an interruption.
+            the generator's start after an interruption. Labels that it is given are known, too.
         ids: One different number or text for each sample, by which recordings are known to be of
             the same samples where their inputs differ, as those of two tokenizers do. Default:
             samples are known by their inputs.
@@ -225,7 +220,9 @@ def record(
     check_writable(folder)
     with only_writer(folder):
         if (folder / INDEX).exists():
-            return _same_recording(Recording.open(folder), about, feed, identity)
+            there = _Finished(Recording.open(folder), about, engine, run, taker, identity)
+            with borrowed([module], place, seed), engine:
+                return there.checked(feed)
         session = _Session(folder, about, engine, run, taker, identity, every=every)
         with borrowed([module], place, seed), engine:
             session.run(feed, progress=progress)
@@ -259,6 +256,10 @@ class _Session:
         self.layers = parts[-1]["layers"] if parts else []
         self.skipped = parts[-1]["skipped"] if parts else {}
         self._written = len(self.dropped)
+        by_part = [header["batches"] for header in parts]
+        self.rerun = (
+            Rerun(folder, parts[0]["about"], about, by_part, self.skipped) if parts else None
+        )
         self.writer = PartWriter(
             folder,
             about,
@@ -314,7 +315,8 @@ class _Session:
     def _add(self, batch: Batch, number: int) -> None:
         entries = self.taker.entries
         rows = batch.n if self.engine.rows is None else self.engine.rows
-        new = RecordedBatch(number, rows, batch.n, self.identity.latest)
+        labels = _labels(batch, self.run_of_model)
+        new = RecordedBatch(number, rows, batch.n, self.identity.latest, labels)
         self.writer.add(new, entries)
         self.batches.append(new)
 
@@ -323,32 +325,12 @@ class _Session:
         there = self.recorded.get(number)
         if there is None:
             return
-        if there.digest != self.identity.latest:
-            raise ValueError(
-                f"data: {str(self.folder)!r} has a recording of other samples, or of another "
-                f"order of them, from batch {number} on: choose another path"
-            )
-        if number == self.batches[0].number:
-            self.engine.step(batch, number)
-            self._check_first(there)
+        _check_batch(there, self.identity.latest, _labels(batch, self.run_of_model), self.folder)
+        if self.rerun is not None and number == self.rerun.first:
+            self.rerun.check(batch, number, self.engine, self.run_of_model, self.taker)
         self.identity.count()
         if number == self.batches[-1].number:
             self.run_of_model.skipped.update(self.skipped)
-
-    def _check_first(self, batch: RecordedBatch) -> None:
-        """Raises ValueError unless the model makes of the first batch what was recorded of it."""
-        layers, entries = list(self.run_of_model.rows), self.taker.entries
-        part = read_part(part_path(self.folder, 0))
-        same = layers == part.header["layers"]
-        if same:
-            read = part.grams if self.about["keep"] == "grams" else part.features
-            recorded = read(batch.number, range(len(entries)))
-            same = all(_close(a, b) for a, b in zip(entries, recorded, strict=True))
-        if not same:
-            raise ValueError(
-                f"model: {str(self.folder)!r} has a recording of another one, which made other "
-                "features of the first batch: choose another path"
-            )
 
     def _flush(self) -> None:
         run = self.run_of_model
@@ -395,35 +377,65 @@ class _Session:
         write_index(self.folder, header, scale, rounding)
 
 
-def _same_recording(
-    there: Recording, about: Mapping[str, Any], feed: Feed, identity: Identity
-) -> Recording:
-    """The recording that is there, if it is of this model and these data."""
-    found = {key: getattr(there, key) for key in about}
-    _check_same(found, about, there.path)
-    recorded = {batch.number: batch.digest for batch in there.batches}
-    numbers = set()
-    for number, batch in enumerate(feed.batches):
-        identity.look(batch)
-        numbers.add(number)
-        if number in recorded and recorded[number] != identity.latest:
+class _Finished:
+    """A recording that is there, whole, and what would be recorded in its place."""
+
+    def __init__(
+        self,
+        there: Recording,
+        about: Mapping[str, Any],
+        engine: Engine,
+        run: Run,
+        taker: Recorder,
+        identity: Identity,
+    ) -> None:
+        self.there, self.engine, self.run_of_model = there, engine, run
+        self.taker, self.identity = taker, identity
+        found = {key: getattr(there, key) for key in about}
+        _check_same(found, about, there.path)
+        self.rerun = Rerun(there.path, found, about, there.batches_by_part, there.skipped)
+
+    def checked(self, feed: Feed) -> Recording:
+        """The recording, if it is of this model and these data: some batches are run again."""
+        there = self.there
+        recorded = {batch.number: batch for batch in there.batches}
+        numbers = set()
+        for number, batch in enumerate(feed.batches):
+            self.identity.look(batch)
+            numbers.add(number)
+            if number in recorded:
+                labels = _labels(batch, self.run_of_model)
+                _check_batch(recorded[number], self.identity.latest, labels, there.path)
+            if number in (self.rerun.first, self.rerun.last):
+                self.rerun.check(batch, number, self.engine, self.run_of_model, self.taker)
+        if numbers != recorded.keys() | {number for number, _ in there.dropped}:
             raise ValueError(
-                f"data: {str(there.path)!r} has a recording of other samples, or of another order "
-                f"of them, from batch {number} on: choose another path"
+                f"data: {str(there.path)!r} has a recording of {len(there.batches)} batches, got "
+                f"{len(numbers)}: choose another path"
             )
-    if numbers != recorded.keys() | {number for number, _ in there.dropped}:
-        raise ValueError(
-            f"data: {str(there.path)!r} has a recording of {len(there.batches)} batches, got "
-            f"{len(numbers)}: choose another path"
-        )
-    return there
+        return there
+
+
+def _labels(batch: Batch, run: Run) -> str:
+    """Digest of the labels, where a transform is given them."""
+    return "" if run.transform is None else digest_of_labels(batch)
+
+
+def _check_batch(there: RecordedBatch, digest: str, labels: str, folder: Path) -> None:
+    """Raises ValueError unless a batch that is recorded is of the same samples and labels."""
+    for what, theirs, ours in (("samples", there.digest, digest), ("labels", there.labels, labels)):
+        if theirs != ours:
+            raise ValueError(
+                f"data: {str(folder)!r} has a recording of other {what}, or of another order of "
+                f"them, from batch {there.number} on: choose another path"
+            )
 
 
 def _check_same(found: Mapping[str, Any], about: Mapping[str, Any], folder: Path) -> None:
     """Raises ValueError where a recording that is there has other settings."""
     theirs, ours = _flat(found), _flat(about)
     for key in dict.fromkeys([*ours, *theirs]):
-        if key not in _MAY_DIFFER and theirs.get(key) != ours.get(key):
+        if key not in MAY_DIFFER and theirs.get(key) != ours.get(key):
             raise ValueError(
                 f"{key}: {str(folder)!r} has a recording with {theirs.get(key)!r}, got "
                 f"{ours.get(key)!r}: choose another path"
@@ -432,10 +444,3 @@ def _check_same(found: Mapping[str, Any], about: Mapping[str, Any], folder: Path
 
 def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
     return {**{k: v for k, v in about.items() if k != "settings"}, **about["settings"]}
-
-
-def _close(ours: Tensor, theirs: Tensor) -> bool:
-    ours, theirs = ours.detach().cpu().double(), theirs.double()
-    if ours.shape != theirs.shape:
-        return False
-    return float((ours - theirs).norm()) <= _SAME * float(theirs.norm())

@@ -30,7 +30,7 @@ from repsim_fast.comparison.playback import (
 from repsim_fast.comparison.recording import Recording
 from repsim_fast.comparison.session import labelled, notes_of
 from repsim_fast.data.batches import Feed
-from repsim_fast.data.fingerprint import order_of
+from repsim_fast.data.fingerprint import digest_of_labels, order_of
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
 from repsim_fast.similarity.base.accumulator import NotFiniteError
@@ -207,6 +207,6 @@ def check_data(
         identity.look(batch)
         total += 1
         for watch in watched:
-            watch.check(number, batch.n, identity.latest, live)
+            watch.check(number, batch.n, identity.latest, live, digest_of_labels(batch))
     for watch in watched:
         watch.finish(total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Recording:
         sorted_by: What the data come sorted by.
         replacement: Whether a sample may have come several times.
         seconds: Wall time.
+        skipped: Why layers were left out, by name.
 
     Example:
         >>> import tempfile, torch
@@ -80,6 +82,7 @@ class Recording:
     sorted_by: str | None
     replacement: bool
     seconds: Mapping[str, float]
+    skipped: Mapping[str, str]
     _rows: tuple[int, ...]
     _parts: tuple[int, ...]
 
@@ -136,6 +139,7 @@ class Recording:
             sorted_by=header["sorted_by"],
             replacement=header["replacement"],
             seconds=header["seconds"],
+            skipped=skipped,
             _rows=tuple(rows),
             _parts=tuple(header["parts"]),
         )
@@ -151,17 +155,33 @@ class Recording:
         parts = (part_path(self.path, number) for number in range(len(self._parts)))
         return sum(path.stat().st_size for path in (*parts, self.path / INDEX))
 
+    @property
+    def batches_by_part(self) -> list[list[RecordedBatch]]:
+        """The batches of each part, in order."""
+        batches = iter(self.batches)
+        return [[next(batches) for _ in range(count)] for count in self._parts]
+
+    @property
+    def digest(self) -> str:
+        """The same for the same numbers in the same batches only, by their checksums.
+
+        Raises:
+            ValueError: A part is no part of a recording.
+        """
+        found: dict[str, int] = {}
+        for number in range(len(self._parts)):
+            found |= read_part(part_path(self.path, number)).checksums
+        return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]
+
     def parts(self) -> Iterator[tuple[RecordedBatch, Part]]:
         """Each batch and the part that has it, in order; one part is open at a time.
 
         Raises:
             ValueError: A part is damaged, or of another recording.
         """
-        batches = iter(self.batches)
-        for number, count in enumerate(self._parts):
+        for number, mine in enumerate(self.batches_by_part):
             path = part_path(self.path, number)
             part = read_part(path)
-            mine = [next(batches) for _ in range(count)]
             if part.header["batches"] != mine or part.header["about"]["settings"] != self.settings:
                 raise ValueError(f"{path}: expected the part of this recording, got another's")
             for batch in mine:

@@ -42,12 +42,14 @@ class RecordedBatch(NamedTuple):
         rows: Rows of its features.
         samples: Samples that they are of.
         digest: Of the samples in their order.
+        labels: Digest of the labels that a transform of inputs was given; empty without.
     """
 
     number: int
     rows: int
     samples: int
     digest: str
+    labels: str = ""
 
 
 _COUNT = headers.whole(0)
@@ -55,12 +57,16 @@ _NAMES = headers.listed(headers.text())
 
 
 def _batch(value: Any, where: str) -> None:
-    headers.listed(headers.free, 4)(value, where)
-    if len(value) != 4:
-        raise ValueError(f"{where}: expected number, rows, samples and digest, got {len(value)}")
+    headers.listed(headers.free, 5)(value, where)
+    if len(value) != 5:
+        raise ValueError(
+            f"{where}: expected number, rows, samples and digests of them and their labels, got "
+            f"{len(value)}"
+        )
     for entry in value[:3]:
         _COUNT(entry, where)
-    headers.text(16)(value[3], where)
+    for entry in value[3:]:
+        headers.text(16)(entry, where)
 
 
 def _dropped(value: Any, where: str) -> None:
@@ -113,6 +119,11 @@ class Part(NamedTuple):
 
     header: dict[str, Any]
     tensors: MappedTensors
+
+    @property
+    def checksums(self) -> dict[str, int]:
+        """Those of what is kept of the batches, by its names."""
+        return {n: sum_ for n, sum_ in self.tensors.checksums.items() if n[:1].isdecimal()}
 
     def grams(self, batch: int, rows: Sequence[int]) -> Tensor:
         """The packed Grams (k, m) of rows in the batch with this number.

@@ -55,6 +55,9 @@ Indices: TypeAlias = npt.NDArray[np.int64]
 _OF_VALUES = (
     "maps", "mask", "channels", "calls", "autocast", "precision", "inputs", "weights",
 )  # fmt: skip
+# By which values of recordings may be off those of models that were run: by 16 bits and low
+# precision.
+_SAME_VALUES = 0.02
 _UNKNOWN_SAMPLES = (
     "which samples a result is over is not known, as of one from an older file: nothing tells "
     "whether those of the other are the same"
@@ -458,7 +461,8 @@ class SimilarityResult:
 
         Raises:
             ValueError: A name that is there, models without recordings, recordings that are not
-                those of this result, or not of the same samples as the new one.
+                those of this result (known by their contents), or not of the same samples as the
+                new one, or a merged result.
             FileNotFoundError: A recording is no longer where it was.
         """
         new = opened([recording], None if name is None else [name])
@@ -466,7 +470,13 @@ class SimilarityResult:
             raise ValueError(
                 f"name: expected one that is not among {self.models}, got {taken.pop()!r}"
             )
-        known: dict[str, Any] = {**self.settings.get("recordings", {}), **(recordings or {})}
+        where, contents = (self.settings.get(key, {}) for key in ("recordings", "contents"))
+        if not (isinstance(where, Mapping) and isinstance(contents, Mapping)):
+            raise ValueError(
+                "recordings: expected a result of one comparison, got a merged one, whose models "
+                "have several: extend each, then merge them"
+            )
+        known: dict[str, Any] = {**where, **(recordings or {})}
         if unknown := [model for model in known if model not in self.models]:
             raise ValueError(f"recordings: expected names among {self.models}, got {unknown[0]!r}")
         if missing := [model for model in self.models if model not in known]:
@@ -498,6 +508,7 @@ class SimilarityResult:
                 "recordings: expected those of the samples of this result, in their order, got "
                 "others"
             )
+        self._check_values(result)
         result.warn(stacklevel=3)
         return result
 
@@ -511,12 +522,27 @@ class SimilarityResult:
                 self.settings.get("weights", {}).get(model),
                 recording.settings.get("weights", {}).get(recording.name),
             ),
+            ("contents", self.settings.get("contents", {}).get(model), recording.digest),
         ):
             if ours is not None and ours != theirs:
                 raise ValueError(
-                    f"recordings: expected that of {model!r} with {what} {ours!r}, got "
-                    f"{recording.path} with {theirs!r}"
+                    f"recordings: expected that of {model!r} with {what} {ours!r}, got another in "
+                    f"{str(recording.path)!r} with {theirs!r}: compare the recordings anew"
                 )
+
+    def _check_values(self, extended: SimilarityResult) -> None:
+        """Raises ValueError where values of this result are others in one that has it within.
+
+        Models of equal weights, run for this result, may do something else when recorded.
+        """
+        size = len(self.value)
+        off = np.nan_to_num(np.abs(extended.value[:size, :size] - self.value))
+        if (off > _SAME_VALUES * np.maximum(1.0, np.nan_to_num(np.abs(self.value)))).any():
+            (one, other), _ = self._names(np.array(np.unravel_index(off.argmax(), off.shape)))
+            raise ValueError(
+                f"recordings: expected those of this result, got others: values of {one!r} and "
+                f"{other!r} are off by up to {off.max():.2g}: compare the recordings anew"
+            )
 
     def _measure(self) -> Measure[Any]:
         """The measure by its name, with the estimator if it has one."""
