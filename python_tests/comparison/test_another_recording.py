@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -251,3 +252,43 @@ class TestExtended:
         live.extend(c, recordings=own)
         with pytest.raises(ValueError, match=r"recordings: .* values of 'a' and 'b' are off by"):
             live.extend(c, recordings=own | {"a": folders("a", -1.0, "other")})
+
+
+class TestIds:
+    @pytest.fixture
+    def made(self, net_a: nn.Module, images: Tensor, tmp_path: Path) -> Callable[..., Recording]:
+        def made(name: str, ids: Any, x: Tensor = images) -> Recording:
+            return record(net_a, x, tmp_path / name, ids=ids, **SETTINGS)
+
+        return made
+
+    @pytest.mark.parametrize(
+        "ids",
+        [
+            torch.arange(40),
+            torch.arange(40, dtype=torch.int16),
+            np.arange(40),
+            np.arange(40).astype(np.uint8),
+            [np.array(i) for i in range(40)],
+        ],
+        ids=["int64", "int16", "numpy", "uint8", "arrays"],
+    )
+    def test_equal_numbers_are_the_same(self, made: Callable[..., Recording], ids: Any) -> None:
+        one, other = made("a", range(40)), made("b", ids)
+        assert compare([one, other]).models == ("a", "b")
+        assert made("a", ids).path == one.path
+
+    def test_texts_and_numbers_are_not(self, made: Callable[..., Recording]) -> None:
+        one, other = made("a", range(40)), made("b", [*map(str, range(40))])
+        with pytest.raises(ValueError, match="differ in ids 'str' and 'int'"):
+            compare([one, other])
+
+    @pytest.mark.parametrize("n", [39, 50, 70])
+    def test_there_is_one_for_each_sample(
+        self, net_a: nn.Module, images: Tensor, made: Callable[..., Recording], n: int
+    ) -> None:
+        message = f"ids: expected one for each sample, got {n} for 40 samples"
+        with pytest.raises(ValueError, match=message):
+            made("a", range(n))
+        with pytest.raises(ValueError, match=message):
+            compare([made("b", range(40)), net_a], images, ids=range(n), **SETTINGS)

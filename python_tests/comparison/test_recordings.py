@@ -243,7 +243,7 @@ class TestRefused:
             ({"measure": "procrustes_distance"}, "keep='features'"),
             ({"estimator": "biased"}, "Grams for cka with estimator 'unbiased'"),
             ({"shuffle": False}, "order 'random' and 'as given'"),
-            ({"ids": range(40)}, "ids False and True"),
+            ({"ids": range(40)}, "ids False and 'int'"),
         ],
     )
     def test_other_settings(

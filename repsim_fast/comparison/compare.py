@@ -340,7 +340,7 @@ def compare(
                 with borrowed([], None, seed):
                     feed = open_data(data, **opening)
                     known = identify(ids, feed, **opening)
-                    check_data(recordings, feed, known, ids=ids is not None, **opening)
+                    check_data(recordings, feed, known, **opening)
             fields = compare_recordings(
                 recordings,
                 measure=chosen,
@@ -415,9 +415,10 @@ def compare(
             settings["processes"] = processes.size
         if max_batches is not None:
             settings["max_batches"] = max_batches
-        seen = Seen([], identify(ids, feed, share=share, **opening), feed.check)
+        known = identify(ids, feed, share=share, **opening)
+        seen = Seen([], known, feed.check)
         if recordings:
-            settings["ids"] = ids is not None
+            settings["ids"] = known.kinds
             check_recordings(recordings, chosen, accumulator, settings)
 
         of_each = [chosen] if alone else list(several.values())
@@ -436,7 +437,7 @@ def compare(
             about = same_everywhere(settings, feed, data)
         if processes.size > 1:
             together.start(about)
-        about |= {"measure": [repr(one) for one in of_each], "ids": ids is not None}
+        about |= {"measure": [repr(one) for one in of_each], "ids": known.kinds}
         keeping = kept_sums(resume, processes, about, engine, accumulator, every=every)
         with _partial_result_kept(engine, result, together):
             with keeping as sums, borrowed((run.model for run in plan.runs), place, seed), engine:

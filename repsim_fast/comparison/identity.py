@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,11 +22,15 @@ class Identity(Fingerprint):
 
     Args:
         ids: Those of each batch (n, 1), in the order in which batches come.
+        kinds: Their types, in words.
+
+    Attributes:
+        kinds: Types of the ids; False without any.
     """
 
-    def __init__(self, ids: Iterator[Tensor] | None = None) -> None:
+    def __init__(self, ids: Iterator[Tensor] | None = None, kinds: str | bool = False) -> None:
         super().__init__()
-        self._ids = ids
+        self._ids, self.kinds = ids, kinds
 
     def look(self, batch: Batch) -> None:
         """See what the batch is.
@@ -57,16 +62,22 @@ def identify(
     """What tells the batches of a feed; the further arguments are those it was opened with.
 
     Raises:
-        ValueError: Ids that are not different, or data that come in batches.
+        ValueError: Ids that are not different or not one for each sample, or data that come in
+            batches.
     """
     if ids is None:
         return Identity()
-    names = [f"{type(name).__name__} {name}" for name in ids]
+    plain = [*map(_plain, ids)]
+    names = [f"{type(name).__name__} {name}" for name in plain]
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise ValueError(f"ids: expected different ones, got {twice.split(' ', 1)[1]!r} twice")
     digests = torch.tensor([[_digest(name)] for name in names], dtype=torch.float64)
-    if feed.batch_size is not None:
+    if feed.n_samples is not None:
+        if len(names) != feed.n_samples:
+            raise ValueError(
+                f"ids: expected one for each sample, got {len(names)} for {feed.n_samples} samples"
+            )
         opened = open_data(
             digests,
             batch_size=batch_size,
@@ -75,11 +86,19 @@ def identify(
             seed=seed,
             share=share,
         )
-        return Identity(batch.x for batch in opened.batches)
+        kinds = " and ".join(sorted({type(name).__name__ for name in plain}))
+        return Identity((batch.x for batch in opened.batches), kinds)
     raise ValueError(
         "ids: expected data that are read by number, to which ids belong, got batches; pass the "
         "data set itself"
     )
+
+
+def _plain(name: object) -> object:
+    """Python's own number for one of torch or NumPy, or for a tensor of one: equal ones are one."""
+    if isinstance(name, (Tensor, np.ndarray, np.generic)) and name.ndim == 0:
+        return name.item()
+    return name
 
 
 def _digest(name: str) -> float:

@@ -122,8 +122,8 @@ def record(
         inputs: As for ``compare``. A transform that draws from a generator of its own goes on from
             the generator's start after an interruption. Labels that it is given are known, too.
         ids: One different number or text for each sample, by which recordings are known to be of
-            the same samples where their inputs differ, as those of two tokenizers do. Default:
-            samples are known by their inputs.
+            the same samples where their inputs differ, as those of two tokenizers do: equal whole
+            numbers are the same of whatever type. Default: samples are known by their inputs.
         batch_size: As for ``compare``; all recordings that are compared must have the same.
         passes: As for ``compare``.
         shuffle: As for ``compare``.
@@ -197,7 +197,7 @@ def record(
         cuda_graph=False,
         place=place,
     )
-    settings["ids"] = ids is not None
+    settings["ids"] = identity.kinds
     about = {
         "name": name,
         "keep": keep,

@@ -187,7 +187,6 @@ def check_data(
     feed: Feed,
     identity: Identity,
     *,
-    ids: bool,
     seed: int,
     passes: int,
     **_: Any,
@@ -199,7 +198,7 @@ def check_data(
         "order": feed.order,
         "seed": seed,
         "passes": passes,
-        "ids": ids,
+        "ids": identity.kinds,
     }
     watched = [Watch(name, recording) for name, recording in recordings.items()]
     total = 0

@@ -49,6 +49,7 @@ class Feed:
         replacement: Whether a sample may come several times in one pass.
         split_over: Processes that a loader gives different samples, each a part of them.
         drawn_by: The same for the same random order of a loader, as far as its sampler tells.
+        n_samples: Samples of one pass; None where data come in batches.
     """
 
     batches: Iterator[Batch]
@@ -62,6 +63,7 @@ class Feed:
     replacement: bool = False
     split_over: int = 1
     drawn_by: str = ""
+    n_samples: int | None = None
 
 
 def open_data(
@@ -204,6 +206,7 @@ def _open_indexed(
         order="as given" if check else "random",
         batch_size=max(sizes),
         check=check,
+        n_samples=sources[0].n,
     )
 
 
