@@ -155,6 +155,36 @@ def test_other_samples_or_models_behind_the_same_names(tmp_path: Path) -> None:
         Other.forward = before  # type: ignore[method-assign]
 
 
+def _scaled(x: Tensor, y: Tensor | None) -> Tensor:
+    return x if y is None else x * y.view(-1, 1, 1, 1)
+
+
+def test_labels_and_inputs_of_further_models_count(tmp_path: Path) -> None:
+    model, y = network(0), torch.arange(80.0)
+
+    def batches(x: Tensor, y: Tensor) -> list[tuple[Tensor, ...]]:
+        return list(zip(x.split(16), y.split(16), strict=True))
+
+    def run(folder: str, data: Any, **options: Any) -> SimilarityResult:
+        return compare({"a": model, "b": network(1)}, data, resume=tmp_path / folder, **options)
+
+    run("labels", batches(images(80), y), inputs=_scaled)
+    other = torch.cat([y[:40], y[40:] + 1])
+    with pytest.raises(ValueError, match=r"data: .* other samples, .* from batch 2 on"):
+        run("labels", batches(images(80), other), inputs=_scaled)
+    run("plain", batches(images(80), y))
+    run("plain", batches(images(80), other))  # nothing rests on them
+
+    def each(x: Tensor) -> dict[str, Any]:
+        return {"a": list(images(80).split(16)), "b": list(x.split(16))}
+
+    run("each", each(images(80)))
+    changed = images(80)
+    changed[70] += 1
+    with pytest.raises(ValueError, match=r"data: .* other samples, .* from batch 4 on"):
+        run("each", each(changed))
+
+
 def test_what_cannot_go_on(tmp_path: Path) -> None:
     data, model = images(80), network(0)
     recording = record(model, data, tmp_path / "r", batch_size=16)

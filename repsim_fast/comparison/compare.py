@@ -43,7 +43,7 @@ from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.comparison.session import borrowed, settings_of, shown
 from repsim_fast.comparison.sums import Sums, kept_sums
 from repsim_fast.data.batches import Batch, Feed, open_data
-from repsim_fast.data.fingerprint import digest_of_labels
+from repsim_fast.data.fingerprint import digest_of_labels, with_all
 from repsim_fast.data.share import Share
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
@@ -547,17 +547,18 @@ def _loop(
 ) -> None:
     """Run all batches; of those too small for the measure, left out, the sizes are noted."""
     rank, size = together.processes.rank, together.processes.size
-    number = -1
+    number, transformed = -1, _are_transformed(engine)
     for i, batch in shown(feed, "compare", progress=progress):
         number = rank + i * size
         seen.prints.look(batch)
         latest = seen.prints.latest
+        whole = latest if sums is None else with_all(latest, batch, labels=transformed)
         if sums is not None and sums.has(number):
-            few = sums.skip(batch, number, latest)
+            few = sums.skip(batch, number, whole)
         else:
             few = _step(engine, batch, number, latest, settings)
             if sums is not None:
-                sums.add(number, latest, few)
+                sums.add(number, whole, few)
         if few is None:
             seen.prints.count(number)
         else:
@@ -572,14 +573,18 @@ def _loop(
         raise diagnosis.no_batch(seen.dropped, engine.accumulator.min_samples)
 
 
+def _are_transformed(engine: Engine) -> bool:
+    """Whether any model's inputs are made of the data and their labels."""
+    return any(run.transform is not None for run in engine.runs)
+
+
 def _step(
     engine: Engine, batch: Batch, number: int, digest: str, settings: Mapping[str, Any]
 ) -> int | None:
     """Run all models on a batch; its rows where they are too few for the measure."""
     if engine.is_too_small(batch):
         return batch.n
-    transformed = engine.playbacks and any(run.transform is not None for run in engine.runs)
-    labels = digest_of_labels(batch) if transformed else ""
+    labels = digest_of_labels(batch) if engine.playbacks and _are_transformed(engine) else ""
     for playback in engine.playbacks:
         playback.check(number, batch.n, digest, settings, labels)
     try:

@@ -162,6 +162,17 @@ def digest_of_labels(batch: Batch) -> str:
     return "" if batch.y is None else _in_order(_digests_of(batch.y, batch.n))
 
 
+def with_all(latest: str, batch: Batch, *, labels: bool) -> str:
+    """``Fingerprint.latest`` of a batch, and what it does not tell: inputs of models after the
+    first, and labels where they count."""
+    further = [*batch.x.values()][1:] if isinstance(batch.x, PerModel) else []
+    found = [_in_order(_digests_of(x, batch.n)) for x in further]
+    found += [digest_of_labels(batch)] if labels else []
+    if not latest or not any(found):
+        return latest
+    return hashlib.sha256(" ".join([latest, *found]).encode()).hexdigest()[:16]
+
+
 def _in_order(
     samples: Tensor | None,  # (n,)
 ) -> str:
