@@ -277,8 +277,8 @@ class _Session:
                 self.identity.look(batch)
                 if not self.identity.latest:
                     raise ValueError(
-                        "data: expected inputs by which samples are known, got none of numbers "
-                        "that can be read, as of sparse tensors; ids= gives them names"
+                        "data: expected inputs by which samples are known, got none or some "
+                        "that cannot be read, as sparse tensors; ids= gives samples names"
                     )
                 if number in self.recorded or number in done:
                     self._skip(batch, number)

@@ -125,8 +125,8 @@ class Sums:
         """
         if not digest:
             raise ValueError(
-                "resume: expected inputs by which samples are known, got none of numbers that can "
-                "be read, as of sparse tensors; ids= gives them names"
+                "resume: expected inputs by which samples are known, got none or some that cannot "
+                "be read, as sparse tensors; ids= gives samples names"
             )
         if few is None and not self._first:
             self._first = [one.kept()["largest"].clone() for one in self._accumulators]
