@@ -108,12 +108,12 @@ def _killed(
         before = batches(kept)
         passed.write_bytes(b"")
         again, _ = _pair(work, kept, folder)
-        # Whoever goes on runs the first batch of each model once more: of a zoo each one, else two
-        # in each process.
+        # Whoever goes on runs batches once more to see what they are of: of a zoo the first one of
+        # each model, and the last one if it is finished, else two in each process.
         ran = len(passed.read_bytes())
         if any(one.code for one in again):
             fault = fault or f"the next start: {again}"
-        elif ran > total - before + _MODELS:
+        elif ran > total - before + 2 * _MODELS:
             fault = fault or f"{before} of {total} batches kept, {ran} run by the next start"
         else:
             for rank in range(SIZE):
