@@ -17,6 +17,7 @@ from repsim_fast._core.processes import members as members_of
 from repsim_fast._core.signals import undisturbed
 from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec
 from repsim_fast.comparison import diagnosis
+from repsim_fast.comparison.asked import asked_of_models, unlike_data
 from repsim_fast.comparison.engine import Engine
 from repsim_fast.comparison.identity import identify
 from repsim_fast.comparison.intake import TooFewRowsError
@@ -194,7 +195,8 @@ def compare(
             defaults, and those of the recordings hold.
         layers: Layers of all models that are run: names, patterns or a predicate, as for
             ``Capture``, such as ``"hidden_states.*"`` of transformers of any family; or one such
-            choice for each of them, as a sequence or a mapping by model name. Default: all layers
+            choice for each model, as a sequence (None for a recording, which has its layers) or a
+            mapping by model name. Default: all layers
             that :func:`~repsim_fast.capture.list_layers` gives a kind.
         measure: "cka", linear centred kernel alignment, in [0, 1] up to the noise of the estimate;
             1 means equal up to rotation and scale. Or any other of ``similarity.measure_names()``,
@@ -216,7 +218,9 @@ def compare(
             exactly: 0 for the unbiased estimator.
         inputs: What a model sees in place of the images: a callable (x, y) -> x, such as an attack
             ``functools.partial(attack, model)`` or a corruption, for all models, or one for each
-            (None: the data as they are). It runs with gradients enabled, once a batch and before
+            (None: the data as they are), as a sequence or a mapping by model name. A recording that
+            it is for must have been made with it; a mapping of other models alone leaves
+            recordings as they are. It runs with gradients enabled, once a batch and before
             the forward pass; models that name the same callable are fed the same result.
         forward: What runs a model on a batch, (model, batch) -> anything, where batches are
             special: a callable for all models, or one for each. ``batch`` is what the data give, of
@@ -335,6 +339,10 @@ def compare(
                 "forward": forward,
             }  # fmt: skip
             check_arguments(recordings, asked if data is not None else asked | opening)
+            if data is None and ids is not None:
+                raise ValueError(
+                    "ids: expected None with recordings alone and no data, whose samples they name"
+                )
             if data is not None:
                 # Loaders that draw from torch's own generator come in the order of the recordings.
                 with borrowed([], None, seed):
@@ -354,6 +362,11 @@ def compare(
             of_recordings.warn(stacklevel=3)
             return of_recordings
         share = Share(processes.rank, processes.size)
+        asked_of = partial(asked_of_models, names=tuple(members), recordings=recordings)
+        unlike = list(unlike_data(tuple(members), recordings, inputs))
+        layers, inputs, forward = (
+            asked_of(argument, given[argument]) for argument in ("layers", "inputs", "forward")
+        )
         feed = open_data(
             data,
             models=tuple(named),
@@ -423,8 +436,9 @@ def compare(
 
         of_each = [chosen] if alone else list(several.values())
         parts = Parts(
-            tuple(members), recordings, plan, feed, of_each, accumulator, engine, settings, start
-        )
+            tuple(members), recordings, plan, feed, of_each, accumulator, engine, settings, start,
+            notes=unlike,
+        )  # fmt: skip
 
         def result(*, bare: bool = False) -> Any:
             each_once = passes == 1 and not feed.replacement

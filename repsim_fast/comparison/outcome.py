@@ -37,6 +37,7 @@ class Parts:
         engine: What has fed it.
         settings: As plain data, but for those of the recordings.
         start: When it began, by ``perf_counter``.
+        notes: What one must know of the members.
     """
 
     members: Sequence[str]
@@ -48,6 +49,7 @@ class Parts:
     engine: Engine
     settings: Mapping[str, Any]
     start: float
+    notes: Sequence[str] = ()
 
     def results(self, collected: Collected, *, bare: bool) -> list[SimilarityResult]:
         """A result for each measure, of what all processes have seen.
@@ -86,7 +88,13 @@ class Parts:
         )
         of_share = [diagnosis.of_one_process(feed.split_over)] if feed.split_over > 1 else []
         return notes_of(
-            (*collected.notes, *of_share, *of_samples, *notes_with(self.recordings)),
+            (
+                *collected.notes,
+                *self.notes,
+                *of_share,
+                *of_samples,
+                *notes_with(self.recordings),
+            ),
             collected.seen.dropped,
             sorted_by=_sorted_by(collected.seen.check, accumulator, collected.n_batches),
             replacement=feed.replacement,

@@ -159,8 +159,8 @@ def make_plan(
     """
     names = tuple(models)
     chosen_layers = _layers_of(models, layers)
-    transforms = _per_model("inputs", inputs, names, callable)
-    forwards = _per_model("forward", forward, names, callable)
+    transforms = per_model("inputs", inputs, names, callable)
+    forwards = per_model("forward", forward, names, callable)
     runs: dict[tuple[Any, ...], Run] = {}
     run_of: dict[str, Run] = {}
     for name, model in models.items():
@@ -268,7 +268,7 @@ def _layers_of(models: Mapping[str, nn.Module], layers: Any) -> dict[str, Any]:
     several = not isinstance(layers, (str, nn.Module, Mapping)) and isinstance(layers, Iterable)
     modules = list(layers) if several else [layers]
     if not modules or not all(isinstance(module, nn.Module) for module in modules):
-        return _per_model("layers", layers, tuple(models), _is_layer_choice)
+        return per_model("layers", layers, tuple(models), is_layer_choice)
     found: dict[str, Any] = {}
     left = {id(module) for module in modules}
     for name, model in models.items():
@@ -282,13 +282,14 @@ def _layers_of(models: Mapping[str, nn.Module], layers: Any) -> dict[str, Any]:
     return found
 
 
-def _is_layer_choice(value: Any) -> bool:
+def is_layer_choice(value: Any) -> bool:
+    """Whether it is a choice of layers, and no sequence of one for each model."""
     if isinstance(value, str) or callable(value) or not isinstance(value, Iterable):
         return True
     return all(isinstance(v, (str, int, nn.Module)) for v in value)
 
 
-def _per_model(
+def per_model(
     argument: str, value: Any, names: Sequence[str], is_one: Callable[[Any], bool]
 ) -> dict[str, Any]:
     """An argument that is given once for all models, or for each, by order or by name."""

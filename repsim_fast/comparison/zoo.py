@@ -8,7 +8,7 @@ import gc
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -24,8 +24,10 @@ from repsim_fast._core.model_state import usable_device
 from repsim_fast._core.processes import members
 from repsim_fast._core.scratch import Scratch
 from repsim_fast.capture import LayerSpec
-from repsim_fast.comparison.plan import Transform, choose_measure
-from repsim_fast.comparison.playback import check_recordings
+from repsim_fast.comparison.asked import asked_of_models, unlike_data
+from repsim_fast.comparison.compare import compare
+from repsim_fast.comparison.plan import Transform, is_layer_choice, per_model
+from repsim_fast.comparison.playback import check_recordings, measure_for
 from repsim_fast.comparison.processes import Together
 from repsim_fast.comparison.record import RecordOptions, record
 from repsim_fast.comparison.recording import Recording
@@ -54,8 +56,8 @@ def compare_zoo(
     data: Any = None,
     folder: str | os.PathLike[str] | None = None,
     *,
-    layers: LayerSpec | Mapping[str, LayerSpec] = None,
-    inputs: Transform | Mapping[str, Transform] | None = None,
+    layers: LayerSpec | Sequence[LayerSpec] | Mapping[str, LayerSpec] = None,
+    inputs: Transform | Sequence[Transform | None] | Mapping[str, Transform] | None = None,
     measure: str | Measure[Any] = "cka",
     estimator: Estimator | None = None,
     jackknife: int | None = None,
@@ -76,11 +78,12 @@ def compare_zoo(
     Args:
         zoo: By name a model, a callable without arguments that returns one, which is called when
             it is that model's turn, or a recording or the path of its folder.
-        data: As for ``compare``, read once for each model; may be left out of recordings alone.
+        data: As for ``compare``, read once for each model, and held against recordings; may be left
+            out of recordings alone.
         folder: Where recordings go, each in a folder of its model's name. Default: a temporary one,
             removed in the end.
-        layers: As for ``compare``: one choice for all models, or a mapping by name.
-        inputs: As for ``compare``: one transform for all models, or a mapping by name.
+        layers: As for ``compare``.
+        inputs: As for ``compare``.
         measure: As for ``compare``. Others than "cka" keep the features of all layers on the disk.
         estimator: As for ``compare``.
         jackknife: As for ``compare``.
@@ -95,6 +98,8 @@ def compare_zoo(
             is done waits for the others, for the group's timeout at most. Default: this process
             alone.
         **options: Further options of ``record``: ``batch_size``, ``maps``, ``seed``, ``device`` ...
+            What recordings of the zoo must have been made with, they are held against as
+            ``compare`` does; of recordings alone the data are, too.
 
     Returns:
         The similarities of all pairs of layers of the models that did not fail.
@@ -122,11 +127,19 @@ def compare_zoo(
     for name, entry in zoo.items():
         _check_entry(name, entry, data)
     _check_options(zoo, data, {"layers": layers, "inputs": inputs}, options)
-    chosen = choose_measure(measure, estimator)
+    opened = {name: _attempt(zoo[name], data, Path()) for name in zoo if _is_recording(zoo[name])}
+    recordings = {name: one for name, one in opened.items() if isinstance(one, Recording)}
+    alone = len(opened) == len(zoo)
+    if alone:
+        _check_nothing_is_recorded(stored, options)
+    else:
+        layers_of = _of_each("layers", layers, zoo, recordings)
+        inputs_of = _of_each("inputs", inputs, zoo, recordings)
+    chosen = measure_for(recordings, measure, estimator)
     accumulator = chosen.accumulator()
-    of_all = accumulator.centering is None
-    recorded: dict[str, Any] = {"keep": "features"} if of_all else {}
-    if not of_all and "estimator" in options_of_measure(chosen):
+    of_features = accumulator.centering is None
+    recorded: dict[str, Any] = {"keep": "features"} if of_features else {}
+    if not of_features and "estimator" in options_of_measure(chosen):
         recorded["estimator"] = options_of_measure(chosen)["estimator"]
     processes = members(process_group)
     if processes.size > 1 and folder is None:
@@ -141,13 +154,15 @@ def compare_zoo(
             raise RuntimeError(f"zoo: every model failed: {texts}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the notes come below, together with our own
-            result = SimilarityResult.from_recordings(
+            of_all: dict[str, Any] = {"layers": layers, "inputs": inputs, **options}
+            result = compare(
                 found,
+                data=data if alone else None,
                 measure=chosen,
                 jackknife=jackknife,
                 permutations=permutations,
-                device=options.get("device"),
                 progress=progress,
+                **(of_all if alone else {"device": options.get("device")}),
             )
         settings = dict(result.settings)
         if folder is None:  # those that are gone
@@ -159,6 +174,7 @@ def compare_zoo(
         if failed:
             settings["failed"] = failed
         notes = [f"model {name!r} failed and is left out: {text}" for name, text in failed.items()]
+        notes += unlike_data(tuple(zoo), recordings, inputs)
         return replace(result, settings=settings, notes=(*notes, *result.notes))
 
     with Together(processes) as together, _place(folder) as place:
@@ -168,13 +184,13 @@ def compare_zoo(
             own = list(zoo)[processes.rank :: processes.size]
             # Recordings first: what does not belong to them is seen after one model.
             for name in sorted(own, key=lambda name: not _is_recording(zoo[name])):
-                made[name] = _attempt(
+                made[name] = opened.get(name) or _attempt(
                     zoo[name],
                     _data_of(name, zoo, data),
                     place / _folder_name(name),
                     name=name,
-                    layers=layers.get(name) if isinstance(layers, Mapping) else layers,
-                    inputs=inputs.get(name) if isinstance(inputs, Mapping) else inputs,
+                    layers=layers_of.get(name),
+                    inputs=inputs_of.get(name),
                     stored=stored,
                     progress=progress,
                     **recorded,
@@ -271,6 +287,27 @@ def _check_options(
         )
     if options.get("device") is not None:
         usable_device(options["device"])
+
+
+def _check_nothing_is_recorded(stored: object, options: Mapping[str, Any]) -> None:
+    """Raises ValueError for what says how to record, where there are recordings alone."""
+    said = {"stored": stored, "every": options.get("every")}
+    for argument, value in said.items():
+        if value is not None:
+            raise ValueError(
+                f"{argument}: expected none with recordings alone, as nothing is recorded, got "
+                f"{value!r}"
+            )
+
+
+def _of_each(
+    argument: str, value: Any, zoo: Mapping[str, Entry], recordings: Mapping[str, Recording]
+) -> dict[str, Any]:
+    """An argument of ``compare`` for each model that is run, held against the recordings."""
+    names = tuple(zoo)
+    run = asked_of_models(argument, value, names, recordings)
+    is_one = is_layer_choice if argument == "layers" else callable
+    return per_model(argument, run, [n for n in names if n not in recordings], is_one)
 
 
 def _by_model(zoo: Mapping[str, Entry], data: Any) -> bool:
