@@ -114,7 +114,10 @@ def test_those_that_fail_are_named_and_the_others_kept(
         (["compare", "{runs}/none*"], "MODEL: expected checkpoints"),
         (["compare", "{empty}"], "MODEL: expected checkpoints"),
         (["compare", "{rec}", "--seed", "1", *FEW], "differ in"),
-        (["compare", "{rec}", "--maps", "pool"], "maps: expected the default"),
+        (
+            ["compare", "{rec}", "--maps", "pool"],
+            "--maps: expected 'flatten', with which recording",
+        ),
         (["record", "{rec}", *FEW], "MODEL: expected networks, got the recording"),
         (["record", "{runs}/pgd.safetensors", "--keep", "all", *FEW], "keep: expected one of"),
         (["extend", "{rec}/pgd", "{rec}/pgd"], "there is no manifest.json in"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Radii that papers on CIFAR-10 report.
 _RADIUS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
+_NORM = "linf"  # where none is chosen
 # Names of attacks, and of the classes of `repsim_fast.attacks` that they stand for.
 ATTACKS = {
     "pgd": "PGD",
@@ -167,7 +168,8 @@ def compared_attack(
     given = name.strip().lower()
     kind, _, which = given.partition(":")
     if kind == "corruption":
-        return _corruption(option, which, {"--eps": eps, "--attack-steps": steps}, seed)
+        own = {"--norm": None if norm == _NORM else norm, "--eps": eps, "--attack-steps": steps}
+        return _corruption(option, which, own, seed)
     if given not in known:
         near = did_you_mean(given, known)
         raise ValueError(
@@ -181,6 +183,8 @@ def compared_attack(
         )
     options: dict[str, Any] = {"eps": eps, "steps": steps}
     wanted = {key: value for key, value in options.items() if value is not None}
+    if norm != _NORM:
+        raise ValueError(f"--norm: {given} has no norm to choose, got {norm!r}")
     if given == "rotation" and wanted:
         raise ValueError(f"{option}: rotation has no radius and no steps, got {wanted}")
     return getattr(attacks, _TRANSFORMS[given])(seed=seed, **wanted)
@@ -195,6 +199,10 @@ def attack_maker(
         ValueError: No such attack, or an option that it does not have.
     """
     if name is None:
+        own = {"--norm": None if norm == _NORM else norm, "--eps": eps, "--attack-steps": steps}
+        for option, value in own.items():
+            if value is not None:
+                raise ValueError(f"{option}: acts on an attack, and there is none without --attack")
         return None
     make = partial(compared_attack, "--attack", name, norm=norm, eps=eps, steps=steps, seed=seed)
     make()  # which says what is wrong with it

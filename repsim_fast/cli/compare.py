@@ -18,12 +18,14 @@ from repsim_fast._core.locks import only_writer
 from repsim_fast._core.names import MEASURES
 from repsim_fast._core.signals import undisturbed
 
+from .acting import check_acting, check_attacked
 from .attack_setup import Norm, Radius, attack_maker, attacks_on
 from .errors import Interrupted
 from .options import (
     Autocast,
     Device,
     Mean,
+    On,
     Seed,
     Size,
     Split,
@@ -68,6 +70,7 @@ MeasureNames = Annotated[
         help="Similarity measure, or several with commas between them, which are computed in one "
         f"pass and share a page with a switch: {', '.join(MEASURES)}.",
     ),
+    On.RESULTS,
 ]
 Jackknife = Annotated[
     int | None,
@@ -78,6 +81,7 @@ Jackknife = Annotated[
         "other than cka, whose errors come from its batches; 0 for none (default: ten, where they "
         "take a minute at most).",
     ),
+    On.RESULTS,
 ]
 Permutations = Annotated[
     int | None,
@@ -87,16 +91,19 @@ Permutations = Annotated[
         help="Random orders of the images that give the chance level of measures other than cka, "
         "whose level is known; 0 for none (default: ten, where they take a minute at most).",
     ),
+    On.RESULTS,
 ]
 MinusChance = Annotated[
     bool,
     typer.Option(
         "--minus-chance", help="Draw heat maps of the values minus their chance levels as well."
     ),
+    On.RESULTS,
 ]
 Figures = Annotated[
     bool,
     typer.Option(help="Draw heat maps as PNGs; the report, which draws itself, is always there."),
+    On.RESULTS,
 ]
 EstimatorName = Annotated[
     str | None,
@@ -105,6 +112,7 @@ EstimatorName = Annotated[
         help="Estimator of measures of kernels such as cka: 'unbiased' or 'biased' (default: the "
         "measure's own).",
     ),
+    On.RESULTS,
 ]
 CudaGraph = Annotated[
     bool,
@@ -128,6 +136,7 @@ KeepEvery = Annotated[
 
 
 def compare(
+    context: typer.Context,
     models: Models,
     out: Results,
     data: MaybeInputs = None,
@@ -218,6 +227,10 @@ def compare(
         zoo = open_zoo(
             arguments, images, seed=seed, given=given, published=published, say=group.first
         )
+        if zoo.networks:
+            check_attacked(zoo.recordings, attacks)
+        else:
+            check_acting(compare, context, zoo.recordings, data=images is not None)
         on = "" if images is None else f" on {describe(images)}"
         if group.first:
             shared = f", {group.size} processes" * (group.size > 1)
@@ -227,7 +240,8 @@ def compare(
             results: dict[str, SimilarityResult] = compare_models(
                 zoo.members,
                 data=images,
-                layers=layers,
+                # Recordings alone were held against all of this.
+                layers=layers if zoo.networks else None,
                 # compare names those there are
                 maps=cast(Any, maps),
                 mask=mask,
@@ -240,7 +254,6 @@ def compare(
                 inputs=attacks_on(zoo.networks, attacks),
                 batch_size=batch_size,
                 passes=passes,
-                # Recordings alone have been read in an order of their own.
                 shuffle=None if images is None and shuffle else shuffle,
                 autocast=mixed,
                 precision=cast(Any, precision),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
     Inputs = ImageData | dict[str, Tensor]
     """What networks are run on: images, or arrays by the names of a network's arguments."""
+
+
+class On(Enum):
+    """What an option acts on, in its declaration; without it on networks as they are run."""
+
+    RESULTS = "what is compared, be it run or recorded"
+    DATA = "which data are read, and how, against which recordings are held"
 
 
 def parse_channels(text: str | None) -> list[float] | None:
@@ -55,15 +63,17 @@ Size = Annotated[
         help="Bring all images to this size (default: that of published weights, otherwise as they "
         "are).",
     ),
+    On.DATA,
 ]
-Split = Annotated[str, typer.Option(metavar="NAME", help="'test' or 'train' images.")]
+Split = Annotated[str, typer.Option(metavar="NAME", help="'test' or 'train' images."), On.DATA]
 # Half of what torch takes, since seeds of several networks are this one plus their position.
 Seed = Annotated[
-    int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of everything random.")
+    int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of everything random."), On.DATA
 ]
 Device = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="'cpu', 'cuda', 'cuda:1', ... (default: a GPU if there)."),
+    On.RESULTS,
 ]
 Threads = Annotated[
     int | None,
@@ -74,6 +84,7 @@ Threads = Annotated[
         help="CPU threads (default: one for each idle core). Results repeat bit for bit with the "
         "same number only.",
     ),
+    On.RESULTS,
 ]
 Autocast = Annotated[
     str | None,

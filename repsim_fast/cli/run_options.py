@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import IMAGES
+from .options import IMAGES, On
 
 Models = Annotated[
     list[str],
@@ -23,8 +23,9 @@ Models = Annotated[
         "record` wrote; folders of checkpoints or recordings, and patterns such as 'runs/*', "
         "also behind ARCHITECTURE=.",
     ),
+    On.RESULTS,
 ]
-Results = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")]
+Results = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results."), On.RESULTS]
 _INPUTS = typer.Option(
     "--data",
     metavar="SPEC",
@@ -33,7 +34,7 @@ _INPUTS = typer.Option(
     "arguments, such as input_ids and attention_mask.",
 )
 InputsSpec = Annotated[str, _INPUTS]
-MaybeInputs = Annotated[str | None, _INPUTS]  # where there may be recordings alone
+MaybeInputs = Annotated[str | None, _INPUTS, On.RESULTS]  # where there may be recordings alone
 Mask = Annotated[
     str | None,
     typer.Option(
@@ -44,6 +45,7 @@ Mask = Annotated[
 Limit = Annotated[
     int | None,
     typer.Option(min=4, metavar="N", help="Use only N images, drawn at random."),
+    On.DATA,
 ]
 Layers = Annotated[
     list[str] | None,
@@ -84,6 +86,7 @@ Shuffle = Annotated[
         help="Read images in random order, by the seed, or in the order of the data, which makes "
         "layers look less or more alike where that follows classes."
     ),
+    On.DATA,
 ]
 BatchSize = Annotated[
     int | None,
@@ -93,6 +96,7 @@ BatchSize = Annotated[
         help="Images at a time (default: ten even batches, of 8 to 128 images).",
         show_default=False,
     ),
+    On.DATA,
 ]
 Passes = Annotated[
     int,
@@ -101,6 +105,7 @@ Passes = Annotated[
         metavar="N",
         help="Times through the images, in a new order each time; of cka only.",
     ),
+    On.DATA,
 ]
 Attack = Annotated[
     str | None,
@@ -121,4 +126,5 @@ ProductPrecision = Annotated[
         metavar="TYPE",
         help="Precision of cka's products: 'bfloat16', or 'tf32' on a GPU (default: float32).",
     ),
+    On.RESULTS,
 ]

@@ -36,6 +36,11 @@ class Zoo(NamedTuple):
         """Those to be run."""
         return {n: m for n, m in self.members.items() if not isinstance(m, Recording)}
 
+    @property
+    def recordings(self) -> dict[str, Recording]:
+        """Those that are there."""
+        return {n: m for n, m in self.members.items() if isinstance(m, Recording)}
+
 
 def expand(arguments: Sequence[str]) -> list[str]:
     """Arguments with patterns and folders replaced by the models that they stand for.
@@ -134,7 +139,7 @@ def _recorded(recording: Recording) -> dict[str, Any]:
     return {
         "network": f"recording of {described}",
         "training": "",
-        "input": "",
+        "input": recording.settings.get("inputs", {}).get(recording.name, ""),
         "clean accuracy": None,
         "robust accuracy": None,
         "attack": "-",
