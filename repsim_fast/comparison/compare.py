@@ -45,6 +45,7 @@ from repsim_fast.comparison.session import borrowed, settings_of, shown
 from repsim_fast.comparison.sums import Sums, kept_sums
 from repsim_fast.data.batches import Batch, Feed, open_data
 from repsim_fast.data.fingerprint import digest_of_labels, with_all
+from repsim_fast.data.rereading import rereading
 from repsim_fast.data.share import Share
 from repsim_fast.ops import Precision
 from repsim_fast.similarity import Measure
@@ -326,8 +327,12 @@ def compare(
         choices: list[Any] = [measure] if alone else list(measure)  # type: ignore[arg-type]
         several = choose_measures(measure, estimator)
         if recordings and not alone:
-            each = zip(several, choices, strict=True)
-            return {name: _alone(given, one, several[name], estimator) for name, one in each}
+            found = {}
+            with rereading(data) as rewind:
+                for name, one in zip(several, choices, strict=True):
+                    rewind()
+                    found[name] = _alone(given, one, several[name], estimator)
+            return found
         chosen = measure_for(recordings, choices[0], estimator) if recordings else _first(several)
         opening: dict[str, Any] = {
             "batch_size": batch_size, "passes": passes, "shuffle": shuffle, "seed": seed,

@@ -33,6 +33,7 @@ from repsim_fast.comparison.record import RecordOptions, record
 from repsim_fast.comparison.recording import Recording
 from repsim_fast.comparison.recording_files import INDEX, Stored
 from repsim_fast.comparison.result import SimilarityResult
+from repsim_fast.data.rereading import rereading
 from repsim_fast.similarity import Measure
 from repsim_fast.similarity.base.estimator import Estimator
 from repsim_fast.similarity.base.measure import options as options_of_measure
@@ -177,13 +178,18 @@ def compare_zoo(
         notes += unlike_data(tuple(zoo), recordings, inputs)
         return replace(result, settings=settings, notes=(*notes, *result.notes))
 
-    with Together(processes) as together, _place(folder) as place:
+    with (
+        Together(processes) as together,
+        _place(folder) as place,
+        rereading(data) as rewind,
+    ):
         _check_same_zoo(together.gather(list(zoo)))
         progress = progress and processes.first
         with tqdm(total=len(zoo), desc="zoo", unit="model", disable=not progress) as bar:
             own = list(zoo)[processes.rank :: processes.size]
             # Recordings first: what does not belong to them is seen after one model.
             for name in sorted(own, key=lambda name: not _is_recording(zoo[name])):
+                rewind()
                 made[name] = opened.get(name) or _attempt(
                     zoo[name],
                     _data_of(name, zoo, data),
