@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from python_tests.comparison.test_recordings import SETTINGS, Counted, same
 from repsim_fast import Recording, compare, compare_zoo, record
 from repsim_fast.comparison import recording_files
+from repsim_fast.comparison.recording_files import part_path
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -150,6 +152,38 @@ class TestFailures:
         assert again.models == ("good", "halfway")
         assert "failed" not in again.settings
         assert counted.passes == passes + 2
+
+    @pytest.mark.parametrize(
+        ("harm", "message"),
+        [
+            (lambda part: part.write_bytes(part.read_bytes()[:-1]), "not a readable safetensors"),
+            (lambda part: part.unlink(), "is missing: the recording has 1 parts"),
+        ],
+        ids=["cut", "missing"],
+    )
+    def test_a_damaged_recording_is_left_out(
+        self,
+        net_a: nn.Module,
+        net_b: nn.Module,
+        images: Tensor,
+        tmp_path: Path,
+        harm: Callable[[Path], object],
+        message: str,
+    ) -> None:
+        zoo, folder = {"a": net_a, "b": net_b}, tmp_path / "zoo"
+        compare_zoo(zoo, images, folder, **SETTINGS)
+        harm(part_path(folder / "a", 0))
+        with pytest.raises((ValueError, OSError), match=message):
+            record(net_a, images, folder / "a", **SETTINGS)
+        for entry in (net_a, folder / "a"):
+            with pytest.warns(UserWarning, match=f"'a' failed .*{message}") as caught:
+                left = compare_zoo({**zoo, "a": entry}, images, folder, **SETTINGS)
+            assert left.models == ("b",)
+            assert f"remove the folder '{folder / 'a'}' to record it again" in str(
+                caught[0].message
+            )
+        shutil.rmtree(folder / "a")
+        assert compare_zoo(zoo, images, folder, **SETTINGS).models == ("a", "b")
 
     def test_of_all(self, net_a: nn.Module, images: Tensor) -> None:
         with pytest.raises(RuntimeError, match="every model failed: 'a': ValueError: every: "):

@@ -217,7 +217,7 @@ def _attempted(name: str, work: Callable[[], None]) -> bool:
     try:
         work()
     except Exception as error:
-        text = (str(error).splitlines() or [""])[0][:300]
+        text = (str(error).splitlines() or [""])[0][:1000]
         typer.echo(f"{name}: {type(error).__name__}: {text}", err=True)
         return False
     return True

@@ -19,6 +19,7 @@ from repsim_fast.comparison.recording_files import (
     part_path,
     read_index,
     read_part,
+    to_record_again,
     unfinished_parts,
 )
 
@@ -109,11 +110,13 @@ class Recording:
             raise _without_index(folder)
         header, tensors = read_index(folder)
         for number in range(len(header["parts"])):
-            if not part_path(folder, number).exists():
+            path = part_path(folder, number)
+            if not path.exists():
                 raise FileNotFoundError(
-                    f"{part_path(folder, number)} is missing: the recording has "
-                    f"{len(header['parts'])} parts"
+                    f"{path} is missing: the recording has {len(header['parts'])} parts; "
+                    f"{to_record_again(folder)}"
                 )
+            read_part(path)  # now, while it can be said before any work
         about, skipped = header["about"], header["skipped"]
         rows = [row for row, name in enumerate(header["layers"]) if name not in skipped]
         if not rows or not header["batches"]:
@@ -183,7 +186,10 @@ class Recording:
             path = part_path(self.path, number)
             part = read_part(path)
             if part.header["batches"] != mine or part.header["about"]["settings"] != self.settings:
-                raise ValueError(f"{path}: expected the part of this recording, got another's")
+                raise ValueError(
+                    f"{path}: expected the part of this recording, got another's; "
+                    f"{to_record_again(self.path)}"
+                )
             for batch in mine:
                 yield batch, part
 

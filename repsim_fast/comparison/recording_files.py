@@ -163,6 +163,11 @@ def part_path(folder: Path, number: int) -> Path:
     return folder / f"batches-{number:05d}.safetensors"
 
 
+def to_record_again(folder: Path) -> str:
+    """What helps where a part of a recording is gone or damaged, as the end of a message."""
+    return f"remove the folder {str(folder)!r} to record it again"
+
+
 def read_part(path: Path) -> Part:
     """A part.
 
@@ -170,7 +175,10 @@ def read_part(path: Path) -> Part:
         FileNotFoundError: It is not there.
         ValueError: It is none, or damaged.
     """
-    tensors = MappedTensors(path)
+    try:
+        tensors = MappedTensors(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {to_record_again(path.parent)}") from error
     header = _header(path, tensors.metadata, _PART_FORMAT, _PART)
     return Part(header, tensors)
 

@@ -379,4 +379,4 @@ def _folder_name(name: str) -> str:
 
 def _short(error: Exception) -> str:
     lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}"
+    return f"{type(error).__name__}: {lines[0][:1000]}"
