@@ -118,11 +118,13 @@ def test_those_that_fail_are_named_and_the_others_kept(
             ["compare", "{rec}", "--maps", "pool"],
             "--maps: expected 'flatten', with which recording",
         ),
+        (["record", "{runs}/pgd.safetensors", *FEW, "--out", ""], "expected the path of a folder"),
+        (["compare", "{rec}", "--out", ""], "expected the path of a folder"),
         (["record", "{rec}", *FEW], "MODEL: expected networks, got the recording"),
         (["record", "{runs}/pgd.safetensors", "--keep", "all", *FEW], "keep: expected one of"),
         (["extend", "{rec}/pgd", "{rec}/pgd"], "there is no manifest.json in"),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_bad_input(
     run: Run,
@@ -136,8 +138,8 @@ def test_bad_input(
     assert made.exit_code == 0
     places = {"runs": networks, "rec": tmp_path / "rec", "empty": tmp_path / "empty"}
     filled = [str(a).format(**places) for a in arguments]
-    done = run(*filled, "--out", tmp_path / "out")
-    assert done.exit_code == 1
+    done = run(*filled, *(() if "--out" in filled else ("--out", tmp_path / "out")))
+    assert done.exit_code == (2 if "--out" in filled else 1)
     assert message in " ".join(done.output.split())
 
 

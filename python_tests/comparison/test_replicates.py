@@ -246,7 +246,8 @@ class TestMerge:
         )
         other = replace(other, settings={**other.settings, "data": "more"})
         merged = one.merge(other).settings
-        assert merged == {**one.settings, "data": f"{one.settings['data']}; more"}
+        told = {"data": f"{one.settings['data']}; more", "merged": 2}
+        assert merged == {**one.settings, **told}
 
     @pytest.mark.parametrize(
         ("argument", "value"),

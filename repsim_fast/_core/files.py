@@ -104,13 +104,28 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
     return os.fdopen(number, "rb")
 
 
+def named_folder(argument: str, path: object) -> Path:
+    """A folder's path; that of no name would be the current folder.
+
+    Raises:
+        TypeError: No path.
+        ValueError: One without a name.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{argument}: expected the path of a folder, got {path!r}")
+    if os.fspath(path) == "":
+        raise ValueError(f"{argument}: expected the path of a folder, got {path!r}")
+    return Path(path)
+
+
 def check_writable(folder: str | os.PathLike[str]) -> Path:
     """Make ``folder`` and prove that files can be written there, before work is spent on them.
 
     Raises:
+        ValueError: A folder without a name.
         OSError: They cannot; the message says where and why.
     """
-    path = Path(folder)
+    path = named_folder("folder", folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

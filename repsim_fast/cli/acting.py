@@ -68,7 +68,7 @@ def check_attacked(recordings: Mapping[str, Recording], make: Callable[[], Any] 
     Raises:
         ValueError: A recording of other images than networks see.
     """
-    from repsim_fast.comparison.plan import describe
+    from repsim_fast.comparison.described import describe
 
     asked = None if make is None else describe(make())
     for label, recording in recordings.items():

@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from .errors import Interrupted
-from .options import Seed
+from .options import Seed, parse_folder
 from .tables import format_table
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")] = Path(
-        "out/demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(parser=parse_folder, metavar="DIR", help="Folder for the results.")
+    ] = Path("out/demo"),
     seed: Seed = 0,
     epochs: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     limit: Annotated[int | None, typer.Option(min=40, hidden=True)] = None,

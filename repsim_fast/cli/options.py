@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     """What networks are run on: images, or arrays by the names of a network's arguments."""
 
 
+def parse_folder(text: str | Path) -> Path:
+    """A folder's path; that of no name would be the current folder."""
+    if str(text) == "":
+        raise typer.BadParameter("expected the path of a folder, got ''")
+    return Path(text)
+
+
 class On(Enum):
     """What an option acts on, in its declaration; without it on networks as they are run."""
 

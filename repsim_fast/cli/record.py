@@ -27,6 +27,7 @@ from .options import (
     choose_device,
     describe,
     parse_channels,
+    parse_folder,
 )
 from .run_options import (
     Attack,
@@ -47,7 +48,10 @@ from .run_options import (
 from .threads import choose_threads
 
 Out = Annotated[
-    Path, typer.Option(metavar="DIR", help="Folder for the recordings, one folder each.")
+    Path,
+    typer.Option(
+        parser=parse_folder, metavar="DIR", help="Folder for the recordings, one folder each."
+    ),
 ]
 Keep = Annotated[
     str,
@@ -121,10 +125,11 @@ def record(
     """
     from repsim_fast._core.processes import local_device, processes
     from repsim_fast.comparison.record import record as record_model
+    from repsim_fast.comparison.recording import is_recording
 
     from .inputs import load_inputs
     from .models import open_models, short_names
-    from .zoo import echo_recording, expand, is_recording
+    from .zoo import echo_recording, expand
 
     where = local_device(choose_device(device))
     group = processes(where)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .options import parse_folder
+
 Results = Annotated[
     list[Path],
     typer.Argument(
@@ -22,13 +24,17 @@ Title = Annotated[str | None, typer.Option(metavar="TEXT", help="Heading of the 
 FiguresFolder = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="Also draw a heat map (PNG) of each model and pair of models there."
+        parser=parse_folder,
+        metavar="DIR",
+        help="Also draw a heat map (PNG) of each model and pair of models there.",
     ),
 ]
 TablesFolder = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="Also write each pair of layers as a line of a table (CSV) there."
+        parser=parse_folder,
+        metavar="DIR",
+        help="Also write each pair of layers as a line of a table (CSV) there.",
     ),
 ]
 

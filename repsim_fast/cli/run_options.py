@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import IMAGES, On
+from .options import IMAGES, On, parse_folder
 
 Models = Annotated[
     list[str],
@@ -25,7 +25,11 @@ Models = Annotated[
     ),
     On.RESULTS,
 ]
-Results = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results."), On.RESULTS]
+Results = Annotated[
+    Path,
+    typer.Option(parser=parse_folder, metavar="DIR", help="Folder for the results."),
+    On.RESULTS,
+]
 _INPUTS = typer.Option(
     "--data",
     metavar="SPEC",

@@ -12,7 +12,7 @@ from repsim_fast._core import names
 
 from . import ramps
 from .attack_setup import ATTACKS, Norm, parse_radius, parse_varying_radius
-from .options import Autocast
+from .options import Autocast, parse_folder
 
 MIX_SHARE = 0.5
 Out = Annotated[Path, typer.Option(metavar="FILE", help="Checkpoint to write, *.safetensors.")]
@@ -55,7 +55,11 @@ Limit = Annotated[
 ]
 Tensorboard = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Write the figures of each epoch for TensorBoard, too."),
+    typer.Option(
+        parser=parse_folder,
+        metavar="FOLDER",
+        help="Write the figures of each epoch for TensorBoard, too.",
+    ),
 ]
 Resume = Annotated[
     bool | None,

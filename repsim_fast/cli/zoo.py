@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 from torch import nn
 
-from repsim_fast.comparison.recording import Recording
-from repsim_fast.comparison.recording_files import INDEX
+from repsim_fast.comparison.recording import Recording, is_recording
 from repsim_fast.models.named import SUFFIXES, Opened
 
 from .models import Normalisation, open_models, short_names
@@ -52,12 +51,6 @@ def expand(arguments: Sequence[str]) -> list[str]:
         ValueError: A pattern or a folder without a model.
     """
     return [model for argument in arguments for model in _models_of(argument)]
-
-
-def is_recording(path: str | Path) -> bool:
-    """Whether a recording lies there, finished or not."""
-    folder = Path(path)
-    return (folder / INDEX).is_file() or any(folder.glob("batches-00000.safetensors"))
 
 
 def _models_of(argument: str) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from repsim_fast.comparison.plan import describe, is_layer_choice, per_model
+from repsim_fast.comparison.described import describe
+from repsim_fast.comparison.plan import is_layer_choice, per_model
 from repsim_fast.comparison.recording import Recording
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 import torch
 
 from repsim_fast._core.checks import check_autocast
+from repsim_fast._core.files import named_folder
 from repsim_fast._core.model_state import device_of, usable_device
 from repsim_fast._core.processes import members as members_of
 from repsim_fast._core.signals import undisturbed
@@ -26,6 +27,7 @@ from repsim_fast.comparison.plan import (
     Forward,
     Member,
     Models,
+    Place,
     Plan,
     Transform,
     choose_measures,
@@ -100,7 +102,7 @@ class Options(OptionsOfAny, total=False):
 
 @overload
 def compare(
-    models: Member, model_b: Member, data: Any, **options: Unpack[Options]
+    models: Member | Place, model_b: Member | Place, data: Any = None, **options: Unpack[Options]
 ) -> SimilarityResult: ...
 @overload
 def compare(
@@ -319,6 +321,8 @@ def compare(
                 f"resume: expected None with recordings {sorted(recordings)}, got {resume!r}: "
                 "record the other models as well, which goes on after a kill"
             )
+        if resume is not None:
+            resume = named_folder("resume", resume)
         if resume is not None and cuda_graph:
             raise ValueError("cuda_graph: expected False with resume, got True")
         if recordings and max_batches is not None:

@@ -13,17 +13,16 @@ from repsim_fast._core import headers
 from repsim_fast._core.model_state import check_hookable, unwrap
 from repsim_fast.capture import LayerSpec, by_names, select_layers
 from repsim_fast.comparison.described import describe
-from repsim_fast.comparison.recording import Recording
+from repsim_fast.comparison.recording import Recording, is_recording
 from repsim_fast.similarity import Measure, get_measure
 from repsim_fast.similarity.base.estimator import Estimator
 from repsim_fast.similarity.base.measure import as_measure, options
 
 Member: TypeAlias = "nn.Module | Recording"
 
-Models: TypeAlias = (
-    "Sequence[Member | str | os.PathLike[str]] | Mapping[str, Member | str | os.PathLike[str]]"
-    " | os.PathLike[str]"
-)
+Place: TypeAlias = "str | os.PathLike[str]"
+
+Models: TypeAlias = "Sequence[Member | Place] | Mapping[str, Member | Place] | Place"
 """Modules to run, and recordings or the paths of their folders."""
 
 Transform: TypeAlias = Callable[[Any, "Tensor | None"], Any]
@@ -193,8 +192,8 @@ def models_and_data(
         ValueError: No model, or names that do not fit.
         FileNotFoundError: A path without a recording.
     """
-    if isinstance(model_b, (nn.Module, Recording)):
-        if not isinstance(models, (nn.Module, Recording)):
+    if _is_member(model_b, known=data is not None or isinstance(models, _PLACES)):
+        if not isinstance(models, (nn.Module, Recording, *_PLACES)):
             raise TypeError("models must be one module when model_b is given, got several")
         models = [models, model_b]
     elif model_b is not None and data is not None:
@@ -205,6 +204,16 @@ def models_and_data(
     if data is None and not all(isinstance(model, Recording) for model in found.values()):
         raise TypeError("data is missing: compare(model_a, model_b, data) or compare(models, data)")
     return found, data
+
+
+_PLACES = (str, os.PathLike)
+
+
+def _is_member(value: Any, *, known: bool) -> bool:
+    """Whether an argument that may be data is a model; ``known``: a path can be no data here."""
+    if isinstance(value, _PLACES):
+        return known or is_recording(value)
+    return isinstance(value, (nn.Module, Recording))
 
 
 def named_members(models: Models | Member, names: Sequence[str] | None) -> dict[str, Member]:
@@ -231,13 +240,14 @@ def _member(model: Any) -> Member:
         return Recording.open(model)
     if isinstance(model, str):
         raise TypeError(
-            f"model must be a torch.nn.Module, got str {model!r}, which is no folder of a recording"
+            f"model: expected a torch.nn.Module or the folder of a recording, got {model!r}, which "
+            "is no folder"
         )
     return check_hookable(unwrap(check_hookable(model)))
 
 
 def _as_list(models: Any) -> list[Any]:
-    if isinstance(models, (nn.Module, Recording, str, os.PathLike)):
+    if isinstance(models, (nn.Module, Recording, *_PLACES)):
         return [models]
     if not isinstance(models, Iterable) or isinstance(models, Tensor):
         raise TypeError(

@@ -14,7 +14,7 @@ from torch import nn
 
 from repsim_fast._core import headers
 from repsim_fast._core.checks import check_autocast, check_choice, check_whole
-from repsim_fast._core.files import check_writable
+from repsim_fast._core.files import check_writable, named_folder
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.model_state import check_hookable, unwrap, usable_device
 from repsim_fast._core.signals import undisturbed
@@ -168,7 +168,7 @@ def record(
             f"precision: expected None for keep='features', which takes no products, got "
             f"{precision!r}"
         )
-    folder = Path(path)
+    folder = named_folder("path", path)
     name = folder.resolve().name if name is None else name
     headers.text()(name, "name")
     module = check_hookable(unwrap(check_hookable(model)))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from itertools import count
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -45,26 +45,27 @@ def opened(recordings: Models | Member, names: Sequence[str] | None = None) -> d
         ValueError: None at all, or names that do not fit.
         FileNotFoundError: A path without a recording.
     """
+    members: Models
     if isinstance(recordings, Mapping):
-        recordings = {name: _path(recording) for name, recording in recordings.items()}
+        members = {name: _recording(recording) for name, recording in recordings.items()}
     elif isinstance(recordings, Sequence) and not isinstance(recordings, str):
-        recordings = [_path(recording) for recording in recordings]
+        members = [_recording(recording) for recording in recordings]
     else:
-        recordings = _path(recordings)
-    members = named_members(recordings, names)
-    found = {name: m for name, m in members.items() if isinstance(m, Recording)}
-    if len(found) < len(members):
-        kind = next(type(m).__name__ for m in members.values() if not isinstance(m, Recording))
-        raise TypeError(
-            f"recordings: expected recordings or their paths, got {kind}: record(model, data, "
-            "path) makes one"
-        )
-    return found
+        members = [_recording(recordings)]
+    found = named_members(members, names)
+    return {name: m for name, m in found.items() if isinstance(m, Recording)}
 
 
-def _path(recording: Any) -> Any:
-    """A text as what it must be here, a path."""
-    return Path(recording) if isinstance(recording, str) else recording
+def _recording(value: Any) -> Recording:
+    """One that is given, or opened where its path is."""
+    if isinstance(value, Recording):
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        return Recording.open(value)
+    raise TypeError(
+        f"recordings: expected recordings or their paths, got {type(value).__name__}: "
+        "record(model, data, path) makes one"
+    )
 
 
 def compare_recordings(

@@ -207,6 +207,12 @@ class Recording:
         return self.scales[layer].to(dtype)
 
 
+def is_recording(path: str | os.PathLike[str]) -> bool:
+    """Whether a recording lies there, finished or not."""
+    folder = Path(path)
+    return (folder / INDEX).is_file() or part_path(folder, 0).is_file()
+
+
 def _without_index(folder: Path) -> Exception:
     """What to raise for a folder without the file that ends a recording."""
     parts = unfinished_parts(folder)

@@ -357,7 +357,10 @@ class SimilarityResult:
             standard_error=np.where(unknown, np.nan, merged.standard_error.numpy()),
             n_samples=merged.n_samples,
             n_batches=merged.n_batches,
-            settings=_merged(self.settings, other.settings),
+            settings={
+                **_merged(self.settings, other.settings),
+                "merged": sum(r.settings.get("merged", 1) for r in (self, other)),
+            },
             versions=_merged(self.versions, other.versions),
             seconds={k: self.seconds.get(k, 0.0) + v for k, v in other.seconds.items()},
             hsic=merged.hsic.numpy(),
@@ -471,7 +474,8 @@ class SimilarityResult:
                 f"name: expected one that is not among {self.models}, got {taken.pop()!r}"
             )
         where, contents = (self.settings.get(key, {}) for key in ("recordings", "contents"))
-        if not (isinstance(where, Mapping) and isinstance(contents, Mapping)):
+        whole = isinstance(where, Mapping) and isinstance(contents, Mapping)
+        if "merged" in self.settings or not whole:
             raise ValueError(
                 "recordings: expected a result of one comparison, got a merged one, whose models "
                 "have several: extend each, then merge them"
@@ -484,7 +488,13 @@ class SimilarityResult:
                 f"recordings: expected those of {', '.join(map(repr, missing))}, whose features "
                 "are gone with the comparison, got none: record(model, data, path) makes them"
             )
-        old = opened({model: known[model] for model in self.models})
+        try:
+            old = opened({model: known[model] for model in self.models})
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"recordings: {error}; where those of this result have been moved, recordings= "
+                "says by model where they are"
+            ) from error
         for model, own in old.items():
             self._check_recording(model, own)
         chosen = self._measure() if measure is None else measure
@@ -902,12 +912,15 @@ def _merged_order(ours: str, theirs: str) -> str:
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries of both; where they differ, both as text."""
+    """Entries of both; where they differ, both as text, of mappings entry by entry."""
+
+    def joined(value: Any, other: Any) -> Any:
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            return _merged(value, other)
+        return value if value == other else f"{value}; {other}"
+
     both = {**theirs, **ours}
-    return {
-        key: value if theirs.get(key, value) == value else f"{value}; {theirs[key]}"
-        for key, value in both.items()
-    }
+    return {key: joined(value, theirs.get(key, value)) for key, value in both.items()}
 
 
 def _undefined_in_both(

@@ -108,6 +108,8 @@ def open_data(
         TypeError: ``data`` is nothing of the above, or ``seed`` no integer.
     """
     _check_numbers(batch_size, passes, seed, max_batches)
+    if shuffle not in (None, True, False):
+        raise TypeError(f"shuffle must be True, False or None, got {shuffle!r}")
     share = share or Share()
     streams, pair = _streams(data, models, raw)
     sources = [indexed(stream) for stream in streams]
