@@ -114,7 +114,7 @@ def test_a_merged_result_is_not_extended(
 def test_recordings_that_have_moved(recordings: dict[str, Recording], tmp_path: Path) -> None:
     result = compare([recordings["a"]])
     shutil.move(recordings["a"].path, tmp_path / "moved")
-    with pytest.raises(FileNotFoundError, match="have been moved, recordings= says by model"):
+    with pytest.raises(FileNotFoundError, match="recordings= says where those of this result are"):
         result.extend(recordings["b"])
     extended = result.extend(recordings["b"], recordings={"a": tmp_path / "moved"})
     assert extended.models == ("a", "b")

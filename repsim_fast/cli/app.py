@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .errors import reported
+from .errors import is_first, reported
 from .version import version_line
 
 # Name, which is also that of the module and its function, and the line in the list of commands.
@@ -24,6 +24,10 @@ COMMANDS = {
     "report": "Write results as a page to explore.",
     "info": "Show versions, build, devices and what is missing.",
 }
+
+
+# Commands that several processes, as torchrun starts them, work on together.
+_SHARED = ("train", "compare", "record")
 
 
 class _Commands(TyperGroup):
@@ -43,6 +47,8 @@ class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command itself, to be called or to complete its options."""
         name, command, rest = super().resolve_command(ctx, args)
+        if name not in _SHARED and not is_first():
+            raise typer.Exit  # what one process does, the others need not
         return name, command and loaded(str(command.name)), rest
 
 

@@ -215,7 +215,7 @@ def compare(
     with only_writer(check_writable(out) / PARTIAL) if group.first else contextlib.nullcontext():
         progress = sys.stderr.isatty() and group.first
         given = parse_channels(mean), parse_channels(std)
-        arguments = expand(models)
+        arguments = expand(models, say=group.first)
         published = open_published(arguments, given)
         images = None
         if data is not None:

@@ -83,8 +83,13 @@ def _explain(error: Exception) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    if os.environ.get("RANK", "0") == "0":  # all that torchrun starts have the same ones
+    if is_first():  # all that torchrun starts have the same ones
         typer.echo(f"warning: {message}", err=True)
+
+
+def is_first() -> bool:
+    """Whether torchrun, if it started this process, started it as the first; without torch."""
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def _of_process() -> str:

@@ -183,6 +183,8 @@ def short_names(arguments: Sequence[str]) -> list[str]:
 def _parts(argument: str) -> tuple[str, ...]:
     """Folders and name of a file, without the architecture before it and its suffix."""
     path = Path(argument if is_checkpoint(argument) else argument.partition("=")[2] or argument)
+    if path.name in ("", ".."):  # such as "."
+        path = path.resolve()
     suffix = path.suffix if path.suffix in SUFFIXES else ""
     return (*path.parts[:-1], path.name.removesuffix(suffix))
 

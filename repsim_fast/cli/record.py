@@ -135,7 +135,7 @@ def record(
     group = processes(where)
     mixed = choose_autocast(autocast, where)
     threads_used = choose_threads(threads)
-    arguments = expand(models)
+    arguments = expand(models, say=group.first)
     if recorded := [argument for argument in arguments if is_recording(argument)]:
         raise ValueError(f"MODEL: expected networks, got the recording {recorded[0]!r}")
     given = parse_channels(mean), parse_channels(std)
@@ -196,9 +196,9 @@ def record(
     # None ends before all have: torchrun would end the others with one that failed.
     failed = [name for some in group.gather(failed) for name in some]
     if failed:
+        others = f"; the others are recorded in {out}" * (len(failed) < len(arguments))
         raise ValueError(
-            f"MODEL: {len(failed)} of {len(arguments)} failed: {', '.join(failed)}; the others are "
-            f"recorded in {out}"
+            f"MODEL: {len(failed)} of {len(arguments)} failed: {', '.join(failed)}{others}"
         )
 
 

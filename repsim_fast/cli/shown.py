@@ -55,6 +55,6 @@ def _undefined(result: SimilarityResult) -> list[str]:
 
 def as_option(text: str) -> str:
     """A text for Python in the words of the command line."""
-    return re.sub(r"\b(jackknife|permutations)=(\d+)", r"--\1 \2", text).replace(
-        "batch_size", "--batch-size"
-    )
+    text = re.sub(r"\b(jackknife|permutations)=(\d+)", r"--\1 \2", text)
+    text = text.replace("recordings= ", "--recordings DIR ")
+    return text.replace("batch_size", "--batch-size")

@@ -11,6 +11,7 @@ import typer
 from torch import nn
 
 from repsim_fast.comparison.recording import Recording, is_recording
+from repsim_fast.comparison.storage import is_result
 from repsim_fast.models.named import SUFFIXES, Opened
 
 from .models import Normalisation, open_models, short_names
@@ -41,42 +42,66 @@ class Zoo(NamedTuple):
         return {n: m for n, m in self.members.items() if isinstance(m, Recording)}
 
 
-def expand(arguments: Sequence[str]) -> list[str]:
+def expand(arguments: Sequence[str], what: str = "MODEL", *, say: bool = True) -> list[str]:
     """Arguments with patterns and folders replaced by the models that they stand for.
 
-    A folder stands for the checkpoints and recordings in it; one that is a recording for itself.
-    ARCHITECTURE=PLACE stands for the files of weights there, each as ARCHITECTURE=FILE.
+    A folder stands for the checkpoints and recordings in it, or where it has none for other files
+    of weights; one that is a recording for itself. ARCHITECTURE=PLACE stands for the files of
+    weights there, each as ARCHITECTURE=FILE. Results of comparisons are no models.
+
+    Args:
+        arguments: As they were given.
+        what: Their name in messages.
+        say: Whether this process names the files of weights that are left out.
 
     Raises:
         ValueError: A pattern or a folder without a model.
     """
-    return [model for argument in arguments for model in _models_of(argument)]
+    return [model for argument in arguments for model in _models_of(argument, what, say)]
 
 
-def _models_of(argument: str) -> list[str]:
+def _models_of(argument: str, what: str, say: bool) -> list[str]:
     if is_recording(argument):
         return [argument]
+    if Path(argument).is_file() and is_result(Path(argument)):
+        raise ValueError(
+            f"{what}: expected networks or recordings, got the result {argument!r}, which "
+            "`repsim-fast report` shows"
+        )
     places = _places(argument)
-    if found := _checkpoints(places or []):
+    ours, others = _checkpoints(places or [])
+    if ours and others and say:
+        typer.echo(
+            f"{argument}: left out {', '.join(others[:5])}{', ...' * (len(others) > 5)} beside "
+            "checkpoints and recordings; ARCHITECTURE=FILE names weights of other origin"
+        )
+    if found := ours or others:
         return found
     architecture, _, rest = argument.partition("=")
     file, number_sign, key = rest.partition("#")
     inside = _places(file) if file else None
-    if weights := sorted(p for p in inside or [] if p.suffix in SUFFIXES and p.is_file()):
+    if weights := sorted(p for p in inside or [] if _has_weights(p)):
         return [f"{architecture}={path}{number_sign}{key}" for path in weights]
     if inside is not None:
-        raise ValueError(f"MODEL: expected weights ({', '.join(SUFFIXES)}) at {rest!r}, got none")
+        raise ValueError(f"{what}: expected weights ({', '.join(SUFFIXES)}) at {rest!r}, got none")
     if places is not None and not Path(file).is_file():
         raise ValueError(
-            f"MODEL: expected checkpoints (*.safetensors) or recordings at {argument!r}, got none"
+            f"{what}: expected checkpoints (*.safetensors) or recordings at {argument!r}, got none"
         )
     return [argument]
 
 
-def _checkpoints(places: Sequence[Path]) -> list[str]:
-    """Those of this package and recordings; where there is none, what may be one by its name."""
-    ours = [p for p in places if p.suffix == ".safetensors" or is_recording(p)]
-    return sorted(map(str, ours or [p for p in places if p.suffix in SUFFIXES]))
+def _checkpoints(places: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """Those of this package and recordings, and files that may be weights by their names."""
+    weights = sorted(place for place in places if _has_weights(place))
+    ours = [p for p in weights if p.suffix == ".safetensors"]
+    recordings = [p for p in places if is_recording(p)]
+    others = [str(p) for p in weights if p not in ours]
+    return sorted(map(str, [*ours, *recordings])), others
+
+
+def _has_weights(place: Path) -> bool:
+    return place.suffix in SUFFIXES and place.is_file() and not is_result(place)
 
 
 def _places(argument: str) -> list[Path] | None:

@@ -492,8 +492,7 @@ class SimilarityResult:
             old = opened({model: known[model] for model in self.models})
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"recordings: {error}; where those of this result have been moved, recordings= "
-                "says by model where they are"
+                f"recordings: {error}; recordings= says where those of this result are now"
             ) from error
         for model, own in old.items():
             self._check_recording(model, own)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from repsim_fast._core import headers
-from repsim_fast._core.tensor_files import read_tensors, write_tensors
+from repsim_fast._core.tensor_files import read_metadata, read_tensors, write_tensors
 from repsim_fast.comparison.grid import Array
 
 FILE_NAME = "result.safetensors"
@@ -67,6 +67,14 @@ def write(path: str | os.PathLike[str], fields: Mapping[str, Any]) -> Path:
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     write_tensors(path, contiguous, metadata, "numpy")
     return Path(path)
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file is one of a result, whole or partial."""
+    try:
+        return read_metadata(path).get("format") == _FORMAT
+    except (ValueError, OSError):
+        return False
 
 
 def folders(place: Path) -> list[Path]:
