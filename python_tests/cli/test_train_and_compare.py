@@ -118,14 +118,17 @@ def test_compare_writes_everything(run: Run, tmp_path: Path, checkpoints: dict[s
         assert f"{grid.mean_off_diagonal():.3f}" in result.output
 
 
+PGD = ["--attack", "pgd", "--eps", "51/255", "--attack-steps", 2]
+
+
 def test_attack_changes_what_the_models_see(
     run: Run, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     values = {}
-    for name, attack in (("clean", []), ("attacked", ["--attack", "pgd", "--eps", "51/255"])):
+    for name, attack in (("clean", []), ("attacked", PGD)):
         result = run(
             "compare", checkpoints["standard"], "--data", "digits", "--limit", 64, "--batch-size",
-            32, "--attack-steps", 2, "--threads", 1, "--out", tmp_path / name, *attack,
+            32, "--threads", 1, "--out", tmp_path / name, *attack,
         )  # fmt: skip
         assert result.exit_code == 0, result.output
         values[name] = SimilarityResult.load(tmp_path / name / "result.safetensors").value

@@ -418,7 +418,7 @@ class TestForms:
     def test_misuse(self, net_a: nn.Module, net_b: nn.Module, images: Tensor) -> None:
         with pytest.raises(TypeError, match="data is missing"):
             compare(net_a, net_b)
-        with pytest.raises(TypeError, match="model_b must be a torch"):
+        with pytest.raises(TypeError, match="got str 'resnet', which is no folder of a record"):
             compare(net_a, "resnet", images)
         with pytest.raises(TypeError, match="models must be one module when"):
             compare([net_a], net_b, images)

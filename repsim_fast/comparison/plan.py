@@ -240,8 +240,7 @@ def _member(model: Any) -> Member:
         return Recording.open(model)
     if isinstance(model, str):
         raise TypeError(
-            f"model: expected a torch.nn.Module or the folder of a recording, got {model!r}, which "
-            "is no folder"
+            f"model must be a torch.nn.Module, got str {model!r}, which is no folder of a recording"
         )
     return check_hookable(unwrap(check_hookable(model)))
 
