@@ -67,7 +67,7 @@ class TestInputs:
         for wrong in ([cubed, cubed], {"a": cubed}):
             with pytest.raises(ValueError, match="inputs: expected None, with which recording 'a'"):
                 comparing(zoo, images, inputs=wrong, **SETTINGS)
-        with pytest.raises(ValueError, match=r"inputs: expected 'cubed', .* got None for it"):
+        with pytest.raises(ValueError, match=r"inputs: expected '.*cubed.*', .* got None for it"):
             comparing({**zoo, "a": cubes}, images, inputs=[None, cubed], **SETTINGS)
         with pytest.raises(ValueError, match=r"inputs must be .* one for each of 2, got 1"):
             comparing(zoo, images, inputs=[cubed], **SETTINGS)
@@ -76,9 +76,9 @@ class TestInputs:
         self, cubes: Recording, net_b: nn.Module, images: Tensor, comparing: Compare
     ) -> None:
         zoo = {"a": cubes, "b": net_b}
-        with pytest.warns(UserWarning, match="'a' was made with inputs='cubed', while models that"):
+        with pytest.warns(UserWarning, match="'a' was made with inputs='.*cubed.*', while"):
             result = comparing(zoo, images, **SETTINGS)
-        assert sum("inputs='cubed'" in note for note in result.notes) == 1
+        assert sum("was made with inputs=" in note for note in result.notes) == 1
         assert not comparing(zoo, images, inputs={"b": None}, **SETTINGS).notes
 
 

@@ -107,7 +107,7 @@ def test_a_merged_result_is_not_extended(
     paths = (str(recordings["a"].path), str(others.path))
     assert merged.settings["recordings"]["a"] == "; ".join(paths)
     assert merged.settings["merged"] == 2
-    with pytest.raises(ValueError, match="expected the result of one comparison, got a merged one"):
+    with pytest.raises(ValueError, match="result of one comparison, got a merged one"):
         merged.extend(recordings["b"])
 
 
