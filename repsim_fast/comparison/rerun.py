@@ -54,7 +54,8 @@ class Rerun:
         if differs := self._difference(place, number, list(run.rows), taker.entries):
             raise ValueError(
                 f"model: {str(self._folder)!r} has a recording of another one, or of other inputs, "
-                f"with other features of batch {number}: {differs}: choose another path"
+                f"with other features of batch {number}: {differs}: choose another path (random "
+                "numbers are the same each time if torch's generators draw them)"
             )
 
     def _difference(
