@@ -30,7 +30,6 @@ from repsim_fast.comparison.plan import Run
 from repsim_fast.comparison.playback import Playback, damaged
 from repsim_fast.comparison.replay import Replay
 from repsim_fast.data.batches import Batch
-from repsim_fast.data.fingerprint import digest_of
 from repsim_fast.similarity.base.accumulator import NotFiniteError, Taker
 
 
@@ -318,8 +317,7 @@ def _streams(runs: Sequence[Run]) -> dict[int, str]:
     which time it is."""
     found: dict[int, str] = {}
     for r in runs:
-        own = digest_of([*r.model.parameters(), *r.model.buffers()])
-        kind = f"{type(r.model).__name__} {own}"
+        kind = f"{type(r.model).__name__} {r.weights}"
         times = sum(other.startswith(f"{kind} ") for other in found.values())
         found[id(r)] = f"{kind} {times}"
     return found

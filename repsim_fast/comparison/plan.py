@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from repsim_fast._core.model_state import check_hookable, unwrap
 from repsim_fast.capture import LayerSpec, by_names, select_layers
 from repsim_fast.comparison.described import describe
 from repsim_fast.comparison.recording import Recording, is_recording
+from repsim_fast.data.fingerprint import digest_of
 from repsim_fast.similarity import Measure, get_measure
 from repsim_fast.similarity.base.estimator import Estimator
 from repsim_fast.similarity.base.measure import as_measure, options
@@ -55,6 +57,11 @@ class Run:
     skipped: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     running: bool = False
+
+    @functools.cached_property
+    def weights(self) -> str:
+        """Digest of the model's numbers when it was first asked for: a pass over all of them."""
+        return digest_of([*self.model.parameters(), *self.model.buffers()])
 
     @property
     def kept(self) -> dict[str, int]:

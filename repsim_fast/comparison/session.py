@@ -24,7 +24,6 @@ from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.described import describe
 from repsim_fast.comparison.plan import Plan
 from repsim_fast.data.batches import Batch, Feed
-from repsim_fast.data.fingerprint import digest_of
 from repsim_fast.similarity.base.accumulator import Similarities
 
 
@@ -97,10 +96,7 @@ def settings_of(
         "cuda_graph": cuda_graph,
         "device": str(place or device_of(plan.runs[0].model)),
         "threads": torch.get_num_threads(),
-        "weights": {
-            name: digest_of([*model.parameters(), *model.buffers()])
-            for name, model in plan.models.items()
-        },
+        "weights": {name: run.weights for name, run in plan.run_of.items()},
     }
 
 
