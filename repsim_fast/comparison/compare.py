@@ -465,7 +465,10 @@ def compare(
         with _partial_result_kept(engine, result, together):
             with keeping as sums, borrowed((run.model for run in plan.runs), place, seed), engine:
                 shows = progress and processes.first
-                _loop(engine, feed, seen, together, settings, sums, progress=shows)
+                _loop(
+                    engine, feed, seen, together, settings, sums,
+                    transforms=plan.transforms, progress=shows,
+                )  # fmt: skip
             final: Any = result()
         if processes.first:
             for one in [final] if alone else final.values():
@@ -566,20 +569,21 @@ def _loop(
     settings: Mapping[str, Any],
     sums: Sums | None,
     *,
+    transforms: bool,
     progress: bool,
 ) -> None:
     """Run all batches; of those too small for the measure, left out, the sizes are noted."""
     rank, size = together.processes.rank, together.processes.size
-    number, transformed = -1, _are_transformed(engine)
+    number = -1
     for i, batch in shown(feed, "compare", progress=progress):
         number = rank + i * size
         seen.prints.look(batch)
         latest = seen.prints.latest
-        whole = latest if sums is None else with_all(latest, batch, labels=transformed)
+        whole = latest if sums is None else with_all(latest, batch, labels=transforms)
         if sums is not None and sums.has(number):
             few = sums.skip(batch, number, whole)
         else:
-            few = _step(engine, batch, number, latest, settings)
+            few = _step(engine, batch, number, latest, settings, transforms=transforms)
             if sums is not None:
                 sums.add(number, whole, few)
         if few is None:
@@ -596,18 +600,19 @@ def _loop(
         raise diagnosis.no_batch(seen.dropped, engine.accumulator.min_samples)
 
 
-def _are_transformed(engine: Engine) -> bool:
-    """Whether any model's inputs are made of the data and their labels."""
-    return any(run.transform is not None for run in engine.runs)
-
-
 def _step(
-    engine: Engine, batch: Batch, number: int, digest: str, settings: Mapping[str, Any]
+    engine: Engine,
+    batch: Batch,
+    number: int,
+    digest: str,
+    settings: Mapping[str, Any],
+    *,
+    transforms: bool,
 ) -> int | None:
     """Run all models on a batch; its rows where they are too few for the measure."""
     if engine.is_too_small(batch):
         return batch.n
-    labels = digest_of_labels(batch) if engine.playbacks and _are_transformed(engine) else ""
+    labels = digest_of_labels(batch) if engine.playbacks and transforms else ""
     for playback in engine.playbacks:
         playback.check(number, batch.n, digest, settings, labels)
     try:
