@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[Callable[..., Row | list[Row]], int, int]] = {
     "reports": (reports.hostile, 60, 2),
     "files": (files.changed, 50_000, 1_000),
     "threads": (many.threads, 40, 3),
-    "forks": (many.forks, 40, 4),
+    "forks": (many.forks, 200, 40),
     "leak": (many.leak, 2_000, 100),
 }
 

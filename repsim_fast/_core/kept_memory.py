@@ -8,11 +8,11 @@ import functools
 import os
 import platform
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
+
+from .threads import WhileUsed
 
 # Parameters of glibc's mallopt, and the most that its int takes.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -32,32 +32,27 @@ def kept_memory(device: torch.device) -> Iterator[None]:
     or where the environment says how its malloc is to behave. May be used within itself and in
     several threads.
     """
-    malloc = _tunable_malloc() if device.type == "cpu" else None
-    if malloc is None:
+    if device.type != "cpu" or _tunable_malloc() is None:
         yield
         return
-    with _lock:
-        if _users.count == 0:
-            malloc.mallopt(_MMAP_THRESHOLD, _NEVER)
-            malloc.mallopt(_TRIM_THRESHOLD, _NEVER)
-        _users.count += 1
-    try:
+    with _while_kept():
         yield
-    finally:
-        with _lock:
-            _users.count -= 1
-            if _users.count == 0:
-                malloc.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
-                malloc.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM)
-                malloc.malloc_trim(0)
 
 
-@dataclass
-class _Users:
-    count: int = 0
+def _keep(first: bool) -> None:
+    if first and (malloc := _tunable_malloc()) is not None:
+        malloc.mallopt(_MMAP_THRESHOLD, _NEVER)
+        malloc.mallopt(_TRIM_THRESHOLD, _NEVER)
 
 
-_users, _lock = _Users(), threading.Lock()
+def _give_back() -> None:
+    if (malloc := _tunable_malloc()) is not None:
+        malloc.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
+        malloc.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM)
+        malloc.malloc_trim(0)
+
+
+_while_kept = WhileUsed(_keep, _give_back)
 
 
 @functools.cache

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-import threading
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+
+from .threads import WhileUsed
 
 ModelMode = Literal["eval", "train", "keep"]
 """Mode of the modules for a while: all eval, all train, or each as it is."""
@@ -82,45 +82,41 @@ def check_hookable(model: object) -> nn.Module:
     return model
 
 
-@contextlib.contextmanager
-def eager() -> Iterator[None]:
+def eager() -> contextlib.AbstractContextManager[None]:
     """A context in which models run module by module, uncompiled, and so run their hooks.
 
     A graph that was compiled before a hook was added would skip it in silence. The fast path of
     ``nn.TransformerEncoder`` packs padded samples into nested tensors, which no layer outside the
     fast path takes, and a layer with a hook is outside it.
     """
-    # Both are settings of the process: the first one in makes them, the last one out, which may be
-    # of another thread, takes them back.
-    with _eager_lock:
-        if _eager.users == 0:
-            _eager.fast = torch.backends.mha.get_fastpath_enabled()
-            torch.backends.mha.set_fastpath_enabled(False)
-        # Nothing can have been compiled before torch._dynamo was imported, which takes seconds.
-        if _eager.stance is None and "torch._dynamo" in sys.modules:
-            _eager.stance = torch.compiler.set_stance("force_eager")
-            _eager.stance.__enter__()
-        _eager.users += 1
-    try:
-        yield
-    finally:
-        with _eager_lock:
-            _eager.users -= 1
-            if _eager.users == 0:
-                torch.backends.mha.set_fastpath_enabled(_eager.fast)
-                if _eager.stance is not None:
-                    _eager.stance.__exit__(None, None, None)
-                    _eager.stance = None
+    return _while_eager()
 
 
-@dataclass
 class _Eager:
-    users: int = 0
-    fast: bool = True
+    """Both are settings of the process."""
+
+    fast: bool
     stance: Any = None
 
+    def make(self, first: bool) -> None:
+        if first:
+            self.fast = torch.backends.mha.get_fastpath_enabled()
+            torch.backends.mha.set_fastpath_enabled(False)
+        # Nothing can have been compiled before torch._dynamo was imported, which takes seconds.
+        if self.stance is None and "torch._dynamo" in sys.modules:
+            stance = torch.compiler.set_stance("force_eager")
+            stance.__enter__()
+            self.stance = stance
 
-_eager, _eager_lock = _Eager(), threading.Lock()
+    def take_back(self) -> None:
+        torch.backends.mha.set_fastpath_enabled(self.fast)
+        if self.stance is not None:
+            self.stance.__exit__(None, None, None)
+            self.stance = None
+
+
+_eager = _Eager()
+_while_eager = WhileUsed(_eager.make, _eager.take_back)
 
 
 @contextlib.contextmanager

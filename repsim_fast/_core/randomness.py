@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import threading
-import warnings
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from .checks import check_seed
+from .threads import Turns
 
 
 class Stream:
@@ -82,34 +80,10 @@ def aside(devices: Iterable[torch.device], *named: object) -> Iterator[None]:
     yield from _seeded(devices, int.from_bytes(digest[:8], "big") >> 1)
 
 
-_lock = threading.RLock()
-_WORTH_A_WORD = 30.0  # seconds
-
-
-@contextlib.contextmanager
-def _turn() -> Iterator[None]:
-    lock = _lock
-    if not lock.acquire(timeout=_WORTH_A_WORD):
-        warnings.warn(
-            "waiting for another thread that compares, trains or attacks: threads take turns at "
-            "it, processes do not (does that thread wait for this one?)",
-            stacklevel=2,
-        )
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _renew() -> None:
-    """In a forked child: the thread that had the lock is not there to give it back."""
-    global _lock
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
+_turn = Turns(
+    "waiting for another thread that compares, trains or attacks: threads take turns at "
+    "it, processes do not (does that thread wait for this one?)"
+)
 
 
 def _seeded(devices: torch.device | Iterable[torch.device], seed: int) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -10,6 +9,8 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+from repsim_fast._core.cached import cached
 
 MaskSpec: TypeAlias = "str | Callable[[Any], Tensor | None] | None"
 """Key of the mask among a model's inputs, or a callable inputs -> mask; None: attention_mask."""
@@ -31,22 +32,22 @@ class TokenMask:
         self.tokens = tokens
         self.name = name
 
-    @functools.cached_property
+    @cached
     def counts(self) -> Tensor:
         """(N,) real tokens of each sample."""
         return self.tokens.sum(1)
 
-    @functools.cached_property
+    @cached
     def padded(self) -> bool:
         """Whether any token is none."""
         return not bool(self.tokens.all())
 
-    @functools.cached_property
+    @cached
     def first(self) -> Tensor:
         """(N,) position of the first real token of each sample."""
         return self.tokens.int().argmax(1)
 
-    @functools.cached_property
+    @cached
     def last(self) -> Tensor:
         """(N,) position of the last real token of each sample."""
         return self.tokens.shape[1] - 1 - self.tokens.int().flip(1).argmax(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from repsim_fast._core import headers
+from repsim_fast._core.cached import cached
 from repsim_fast._core.model_state import check_hookable, unwrap
 from repsim_fast.capture import LayerSpec, by_names, select_layers
 from repsim_fast.comparison.described import describe
@@ -58,7 +58,7 @@ class Run:
     taken: set[str] = field(default_factory=set)
     running: bool = False
 
-    @functools.cached_property
+    @cached
     def weights(self) -> str:
         """Digest of the model's numbers when it was first asked for: a pass over all of them."""
         return digest_of([*self.model.parameters(), *self.model.buffers()])

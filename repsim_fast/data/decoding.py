@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,6 +18,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from repsim_fast._core.threads import Turns
+
 # Only these are tried: others (EPS, for one) hand the file to outside programs.
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "GIF", "TIFF")
 # Bytes and pixels of one image; decoding takes up to twelve bytes a pixel.
@@ -26,7 +27,7 @@ LARGEST_FILE = 1 << 26
 LARGEST_IMAGE = 1 << 25
 # Larger ones are decoded one at a time, not as many as there are cores.
 _LARGE = 1 << 22
-_one_large = threading.Lock()
+_one_large = Turns()
 # Images decoded between two updates of the progress bar; bounds the encoded bytes in memory.
 _BLOCK = 256
 # Below this mean encoded size Python's own work per image dominates, and threads, which must
@@ -118,7 +119,7 @@ def _decode(item: Encoded, size: int | None) -> npt.NDArray[np.uint8]:  # (H, W,
                 )
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"pixels of mode {image.mode} are not 8-bit")
-            with _one_large if pixels > _LARGE else contextlib.nullcontext():
+            with _one_large() if pixels > _LARGE else contextlib.nullcontext():
                 rgb = image if image.mode == "RGB" else image.convert("RGB")
                 return np.asarray(rgb if size is None else centre_square(rgb, size))
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error

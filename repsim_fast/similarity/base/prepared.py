@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from repsim_fast._core.cached import cached
 from repsim_fast._core.checks import as_tensor, check_choice, check_finite, check_matrix
 from repsim_fast.capture.features import flatten, positions
 from repsim_fast.capture.means import means
@@ -65,7 +65,7 @@ class Prepared:
         done = [key for key in ("centered", "basis", "eigen", "scores") if key in self.__dict__]
         return f"Prepared({self.n_samples} samples, {self.n_features} features; has {done})"
 
-    @cached_property
+    @cached
     def _raw_norm(self) -> float:
         norm = float(torch.linalg.vector_norm(self.features.detach(), dtype=torch.float64))
         if norm == float("inf") or norm != norm:
@@ -97,7 +97,7 @@ class Prepared:
         """What rounding may have left of a unit vector: of features as given, and of products."""
         return torch.finfo(self._eps_dtype).eps + 4 * torch.finfo(torch.float64).eps
 
-    @cached_property
+    @cached
     def centered(self) -> Tensor:
         """Features without their means (n, p).
 
@@ -112,23 +112,23 @@ class Prepared:
             )
         return x
 
-    @cached_property
+    @cached
     def norm(self) -> Tensor:
         """Frobenius norm of the centred features, a float64 scalar."""
         norm: Tensor = torch.linalg.vector_norm(self.centered, dtype=torch.float64)
         return norm
 
-    @cached_property
+    @cached
     def eigen(self) -> factor.Eigen:
         """Singular values and vectors of the centred features."""
         return factor.eigen(self.centered)
 
-    @cached_property
+    @cached
     def rank(self) -> int:
         """Singular values above the cut-off; n - 1 at most."""
         return self.basis.shape[1]
 
-    @cached_property
+    @cached
     def _factors(self) -> tuple[Tensor, Tensor | None]:
         if self.n_features < self.n_samples and "eigen" not in self.__dict__:
             found = factor.cholesky_basis(self.centered, self.cutoff)
@@ -150,24 +150,24 @@ class Prepared:
         """Orthonormal basis Q of the column space of the centred features (n, rank)."""
         return self._factors[0]
 
-    @cached_property
+    @cached
     def coordinates(self) -> Tensor:
         """Centred features in that basis: QᵀX (rank, p)."""
         basis, upper = self._factors
         return basis.mT @ self.centered if upper is None else upper
 
-    @cached_property
+    @cached
     def scores(self) -> Tensor:
         """A matrix Z (n, min(n, p)) with Z Zᵀ that of the centred features, for measures that see
         nothing else of them."""
         return _scores(self.centered, center=True)
 
-    @cached_property
+    @cached
     def raw_scores(self) -> Tensor:
         """The same for the features as they are, means included."""
         return _scores(self.features, center=False)
 
-    @cached_property
+    @cached
     def raw_basis(self) -> Tensor:
         """Orthonormal basis of the column space of the features, means included (n, r)."""
         least = self.cutoff
