@@ -315,15 +315,18 @@ class TestMask:
             ]
 
         model = seeded(Both).eval()
-        with pytest.raises(ValueError, match="nothing tells whose they are; choose layers="):
-            compare([model], batches(24), maps="mean")
-        options: dict[str, Any] = {"layers": "encoder.norm", "maps": "mean"}
-        got = silent([model], batches(24), mask="attention_mask", **options)
-        np.testing.assert_allclose(got.value, [[1]], atol=1e-6)
-        message = r"'decoder.layers.0.norm1' \(it returns \(16, 7, 16\) where attention_mask has 24"
-        with pytest.warns(UserWarning, match=message):
-            result = compare([model], batches(7), layers=None, maps="mean")
-        assert "encoder.norm" in result.layers[0]
+        both = ["encoder.norm", "decoder.norm"]
+        for length in (7, 24):
+            with pytest.warns(UserWarning, match="all tokens of 'decoder_input_ids' count"):
+                got = compare([model], batches(length), layers=both, maps="mean")
+            features = []
+            for batch in batches(length):
+                with torch.no_grad(), Capture(model, both, maps=None) as capture:
+                    model(**batch)
+                encoded, decoded = (capture.activations[name].double() for name in both)
+                real = batch["attention_mask"][..., None]
+                features.append([(encoded * real).sum(1) / real.sum(1), decoded.mean(1)])
+            np.testing.assert_allclose(got.value, minibatch_cka(features), atol=1e-6)
 
     def test_cuda_graphs_have_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(engine, "device_of", lambda model: torch.device("cuda"))

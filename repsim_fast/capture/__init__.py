@@ -4,6 +4,7 @@ from repsim_fast._core.inputs import run
 from repsim_fast.capture.capture import Capture, list_layers
 from repsim_fast.capture.forms import Forms, Maps
 from repsim_fast.capture.kinds import layer_kind
+from repsim_fast.capture.layer_masks import check_masks
 from repsim_fast.capture.layers import (
     ROOT,
     LayerInfo,
@@ -31,6 +32,7 @@ __all__ = [
     "MaskSpec",
     "UnfitError",
     "by_names",
+    "check_masks",
     "find_mask",
     "find_places",
     "layer_kind",

@@ -25,6 +25,7 @@ from repsim_fast._core.nested import map_tensors
 from repsim_fast._core.randomness import private_rng
 from repsim_fast.capture.features import first_tensor
 from repsim_fast.capture.forms import Forms, Maps
+from repsim_fast.capture.layer_masks import check_masks
 from repsim_fast.capture.layers import (
     LayerSpec,
     LayerTable,
@@ -91,8 +92,11 @@ class Capture:
             it are an error.
         mask: Which tokens are real, (N, T), not zero where they are: a key of the model's inputs,
             or a callable that makes it of them (a tensor, or a mapping by the names that the
-            model's ``forward`` gives them) or returns None where there is no padding. Default:
-            "attention_mask" where the inputs have it.
+            model's ``forward`` gives them) or returns None where there is no padding. Or a mapping
+            of names and patterns of layers to these, or to None for layers without padding, of
+            which the first that matches counts. Default: "attention_mask" where the inputs have
+            it, of layers that work on the text; those of an image or a sound beside it have all
+            their tokens, those of a decoder have "decoder_attention_mask".
         channels: Where layers have their channels, "first" (N, C, ...) or "last" (N, ..., C): for
             all, or a callable (name, module, tensor) that says it of one, None for the default.
             Default: as the layer that returned the tensor has them, and for what only passes
@@ -137,6 +141,7 @@ class Capture:
             )
         self.model = unwrap(check_hookable(model))
         check_hookable(self.model)
+        check_masks(mask, [self.model])
         self.activations: dict[str, Tensor] = {}
         self._selected = select_layers(self.model, layers)
         if layers is None:

@@ -18,15 +18,10 @@ from repsim_fast.capture.features import (
     real_tokens,
     samples_first,
 )
+from repsim_fast.capture.layer_masks import LayerMasks
 from repsim_fast.capture.layers import modules_by_layer
 from repsim_fast.capture.layout import ChannelsOf, Layouts
-from repsim_fast.capture.masks import (
-    MaskSpec,
-    TokenMask,
-    find_mask,
-    inputs_of_call,
-    mask_like,
-)
+from repsim_fast.capture.masks import MaskSpec, TokenMask, inputs_of_call
 from repsim_fast.capture.means import Means
 from repsim_fast.capture.samples import Place, Places, UnfitError, by_sample
 
@@ -89,9 +84,7 @@ class Forms:
         self._model = model
         self._means = Means()
         self._modules: dict[str, nn.Module] | None = None  # by layer, when first needed
-        self._mask_spec = mask
-        self._mask: TokenMask | None = None  # of the present pass
-        self._mask_like: dict[str, None] = {}  # names of inputs that may be masks and are not used
+        self._masks = LayerMasks(model, mask)
         self._asked = channels
         self._flatten = samples_first if any_order else flatten
         self._layouts = Layouts(model)
@@ -115,6 +108,7 @@ class Forms:
             # After the hooks that it may take away, which so have had their turn.
             start = self._model.register_forward_pre_hook(self._start_pass, with_kwargs=True)
             stack.callback(start.remove)
+            stack.enter_context(self._masks.watching())
             yield
 
     def _end_pass(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -123,12 +117,7 @@ class Forms:
     def _start_pass(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._watched:
             self._layout_hooks.close()
-        inputs = inputs_of_call(module, args, kwargs)
-        self._mask = find_mask(inputs, self._mask_spec)
-        if self._mask is None and self._mask_spec is None:
-            self._mask_like.update(dict.fromkeys(mask_like(inputs)))
-        if self._mask is not None and self.maps in ("mean", "cls", "last"):
-            self._mask.check_every_sample()
+        self._masks.start(inputs_of_call(module, args, kwargs))
 
     def features(self, name: str, x: Tensor) -> Tensor:
         """Features (n, p) of what a layer has just returned.
@@ -147,12 +136,15 @@ class Forms:
         place = self._place(name)
         if self.places.middle:
             self.places.check_middle(name, x, self.n)
-        mask = self._mask
-        if mask is not None and self.maps not in OF_TOKENS:
-            self._refuse_padding(name, x, mask)
+        mask = self._masks.of(name)
+        if mask is not None:
+            if self.maps not in OF_TOKENS:
+                self._refuse_padding(name, x, mask)
+            elif self.maps != "tokens":
+                mask.check_every_sample()
         if self.maps == "flatten":
             return self._flatten(by_sample(x, place, self.n, None))
-        channels = "last" if x.ndim <= 2 else self._channels_of(name, x)
+        channels = "last" if x.ndim <= 2 else self._channels_of(name, x, mask)
         x = by_sample(x, place, self.n, channels)
         if x.ndim <= 2:
             if self.maps == "tokens":
@@ -170,12 +162,7 @@ class Forms:
     def notes(self) -> list[str]:
         """What was read in a way that nothing in the model tells to be right."""
         notes = [self.places.note] if self.places.note else []
-        if self._mask_like:
-            names = ", ".join(map(repr, self._mask_like))
-            notes.append(
-                f"all tokens count: {names} among the inputs is not taken for a mask; if it says "
-                "which tokens are padding, give mask=callable, inputs -> (N, T), 1 for real tokens"
-            )
+        notes += self._masks.notes()
         if constant := list(self._means.constant):
             notes.append(
                 f"means over positions of {_some(constant)} are equal for all samples but for "
@@ -194,13 +181,13 @@ class Forms:
             raise UnfitError(reason)
         return self.places.by_layer.get(name, "first")
 
-    def _channels_of(self, name: str, x: Tensor) -> Channels:
+    def _channels_of(self, name: str, x: Tensor, mask: TokenMask | None) -> Channels:
         key = name, x.ndim
         if key not in self._channels:
-            self._channels[key] = self._find_channels(name, x)
+            self._channels[key] = self._find_channels(name, x, mask)
         return self._channels[key]
 
-    def _find_channels(self, name: str, x: Tensor) -> Channels:
+    def _find_channels(self, name: str, x: Tensor, mask: TokenMask | None) -> Channels:
         found = self._asked
         if callable(found):
             found = found(name, self._module(name), x)
@@ -208,7 +195,7 @@ class Forms:
                 raise ValueError(
                     f"channels must return 'first', 'last' or None, got {found!r} for {name!r}"
                 )
-        found = found or self._layouts.of(x) or self._by_mask(x)
+        found = found or self._layouts.of(x) or _by_mask(x, mask)
         if found is None:
             self._unknown.append(name)
             found = "last" if x.ndim == 3 else "first"
@@ -219,14 +206,6 @@ class Forms:
         if self._modules is None:
             self._modules = modules_by_layer(self._model)
         return self._modules.get(name) or self._modules[name.rpartition("#")[0]]
-
-    def _by_mask(self, x: Tensor) -> Channels | None:
-        """Channels of what has one dimension of as many tokens as the mask."""
-        if self._mask is None or x.ndim != 3:
-            return None
-        length = self._mask.tokens.shape[1]
-        sides: dict[tuple[bool, bool], Channels] = {(True, False): "last", (False, True): "first"}
-        return sides.get((x.shape[1] == length, x.shape[2] == length))
 
     def _refuse_padding(self, name: str, x: Tensor, mask: TokenMask) -> None:
         n, length = mask.tokens.shape
@@ -239,6 +218,15 @@ class Forms:
                 "Choose maps='tokens' (each real token a sample), 'mean' (over real tokens), 'cls' "
                 "or 'last' (the first or last real token)"
             )
+
+
+def _by_mask(x: Tensor, mask: TokenMask | None) -> Channels | None:
+    """Channels of what has one dimension of as many tokens as the mask."""
+    if mask is None or x.ndim != 3:
+        return None
+    length = mask.tokens.shape[1]
+    sides: dict[tuple[bool, bool], Channels] = {(True, False): "last", (False, True): "first"}
+    return sides.get((x.shape[1] == length, x.shape[2] == length))
 
 
 def _some(layers: Sequence[str]) -> str:

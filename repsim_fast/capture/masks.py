@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from repsim_fast._core.cached import cached
 
-MaskSpec: TypeAlias = "str | Callable[[Any], Tensor | None] | None"
+OneMask: TypeAlias = "str | Callable[[Any], Tensor | None] | None"
 """Key of the mask among a model's inputs, or a callable inputs -> mask; None: attention_mask."""
+
+MaskSpec: TypeAlias = "OneMask | Mapping[str, OneMask]"
+"""Of all layers, or by names and patterns of layers; there None says that no token is padding."""
 
 DEFAULT = "attention_mask"
 
@@ -58,23 +61,29 @@ class TokenMask:
             return self
         return TokenMask(self.tokens.to(device), self.name)
 
+    @cached
+    def empty(self) -> int | None:
+        """Number of the first sample without a real token, if there is one."""
+        none = self.counts == 0
+        return int(none.int().argmax()) if bool(none.any()) else None
+
     def check_every_sample(self) -> None:
         """Raises ValueError where a sample has no real token."""
-        if not bool(self.counts.all()):
-            empty = int((self.counts == 0).int().argmax())
-            raise ValueError(f"mask: sample {empty} of a batch has no real token in {self.name}")
+        if self.empty is not None:
+            raise ValueError(
+                f"mask: sample {self.empty} of a batch has no real token in {self.name}"
+            )
 
 
-def find_mask(inputs: Any, spec: MaskSpec) -> TokenMask | None:
+def find_mask(inputs: Any, spec: OneMask) -> TokenMask | None:
     """The mask of a batch, or None where it has none.
 
     Args:
         inputs: What the model was called with: a tensor, or a tuple or mapping of inputs.
-        spec: As ``mask`` of ``Capture``.
+        spec: As ``mask`` of ``Capture``, of all layers.
 
     Raises:
-        ValueError: No mask under the name that was given, one of another shape than (N, T), or one
-            for inputs that two kinds of tokens of the same number share.
+        ValueError: No mask under the name that was given, or one of another shape than (N, T).
         TypeError: Something else than a tensor.
     """
     name = spec if isinstance(spec, str) else DEFAULT if spec is None else "mask="
@@ -107,8 +116,6 @@ def find_mask(inputs: Any, spec: MaskSpec) -> TokenMask | None:
             f"[{low:g}, {high:g}]; of one that is added to scores give mask=callable, inputs -> "
             "(N, T) that says which tokens are real"
         )
-    if spec is None:
-        _check_one_kind(inputs, mask)
     return TokenMask(mask != 0, name)
 
 
@@ -127,18 +134,6 @@ def mask_like(inputs: Any) -> list[str]:
         elif isinstance(value, Tensor) and 1 <= value.ndim <= 2 and _SAYS_MASK.search(str(name)):
             found.append(str(name))
     return found
-
-
-def _check_one_kind(inputs: Mapping[str, Any], mask: Tensor) -> None:
-    """Encoder and decoder have masks of their own, told apart by their numbers of tokens only."""
-    for name in ("decoder_input_ids", "decoder_inputs_embeds"):
-        tokens = inputs.get(name)
-        if isinstance(tokens, Tensor) and tokens.ndim > 1 and tokens.shape[1] == mask.shape[1]:
-            raise ValueError(
-                f"mask: {DEFAULT} and {name} have {mask.shape[1]} tokens both, so that nothing "
-                "tells whose they are; choose layers= of the encoder or of the decoder, and its "
-                "mask by mask="
-            )
 
 
 def inputs_of_call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

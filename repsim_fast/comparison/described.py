@@ -36,7 +36,7 @@ def describe(value: Any) -> str:
     """
     if isinstance(value, str):
         return value
-    if not callable(value):
+    if not callable(value) and not isinstance(value, Mapping):
         return ", ".join(value)
     text = _Words().of(value)
     if len(text) <= _LONGEST:

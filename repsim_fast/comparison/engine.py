@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from repsim_fast.capture import (
     Forms,
     Maps,
     MaskSpec,
+    check_masks,
     find_mask,
     find_places,
     left_out_by_default,
@@ -81,6 +82,7 @@ class Engine:
         self.seconds = {"inputs": 0.0, "forward": 0.0, "pairs": 0.0}
         self._autocast = autocast
         self._mask = mask
+        check_masks(mask, [r.model for r in runs])
         order = accumulator.any_feature_order
         self._forms = [
             Forms(r.model, maps, mask=mask, channels=channels, any_order=order) for r in runs
@@ -325,8 +327,13 @@ def _streams(runs: Sequence[Run]) -> dict[int, str]:
 
 def _check_no_mask(x: Any, spec: MaskSpec) -> None:
     """A replayed graph runs no hooks, so that nothing would look at the masks of its batches."""
-    if (mask := find_mask(x, spec)) is not None:
-        raise ValueError(f"cuda_graph: expected inputs without a mask of tokens, got {mask.name}")
+    if isinstance(spec, Mapping):
+        name = "mask="
+    elif (mask := find_mask(x, spec)) is not None:
+        name = mask.name
+    else:
+        return
+    raise ValueError(f"cuda_graph: expected inputs without a mask of tokens, got {name}")
 
 
 def _one_gpu(devices: set[torch.device]) -> torch.device:
