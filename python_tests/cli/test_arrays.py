@@ -149,3 +149,44 @@ def test_texts_of_hugging_face_folders(run: Run, tmp_path: Path) -> None:
     wanted = compare(nets, load_arrays(spec), layers="hidden_states.*", maps="mean")
     np.testing.assert_allclose(found["one", "other"].value, wanted["one", "other"].value, atol=1e-6)
     assert "images in [0, 1]" not in (out / "report.html").read_text()
+
+
+def test_masks_of_some_layers(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "ours.py"
+    path.write_text(CODE)
+    data = tokens(tmp_path, 24)
+    command = ("compare", f"{path}:Encoder", "--data", data, *HOW, "--maps", "mean", "--out")
+    given = {
+        "plain": (),
+        "named": ("--mask", "*=attention_mask"),
+        "none": ("--mask", "*="),
+        "both": ("--mask", "layers.0.*=", "--mask", "*=attention_mask"),
+    }
+    for name, mask in given.items():
+        done = run(*command, tmp_path / name, *mask)
+        assert done.exit_code == 0, done.output
+    plain, named, none, both = (load_folder(tmp_path / name).value for name in given)
+    np.testing.assert_array_equal(plain, named)
+    assert float(np.abs(none - named).max()) > 1e-3
+    assert float(np.abs(both - named).max()) > 1e-3
+    assert float(np.abs(both - none).max()) > 1e-3
+    for wrong in (("a", "b"), ("a", "layers.0=b")):
+        refused = run(*command, tmp_path / "no", *(w for one in wrong for w in ("--mask", one)))
+        assert refused.exit_code == 2
+        assert "expected one NAME, or PATTERN=NAME of some layers" in " ".join(
+            refused.output.split()
+        )
+
+
+def test_masks_beside_recordings(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "ours.py"
+    path.write_text(CODE)
+    data, mask = tokens(tmp_path, 24), ("--mask", "layers.0.*=")
+    how, recorded = (*HOW, "--maps", "mean"), tmp_path / "recorded"
+    done = run("record", f"{path}:Encoder", "--data", data, *how, *mask, "--out", recorded)
+    assert done.exit_code == 0, done.output
+    [folder] = recorded.iterdir()
+    for options, expected in ((mask, 0), ((), 0), (("--mask", "layers.1.*="), 1)):
+        played = run("compare", folder, *options, "--out", tmp_path / "played")
+        assert played.exit_code == expected, played.output
+    assert "--mask: expected" in " ".join(played.output.split())

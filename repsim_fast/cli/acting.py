@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .options import On, typed_options
+from .run_options import masks
 
 if TYPE_CHECKING:
     import typer
@@ -50,7 +51,7 @@ def check_acting(
             made_with = _made_with(name, recording)
             if made_with is _NOT_KNOWN:
                 raise ValueError(f"{option}: acts on {what}")
-            asked = ", ".join(value) if name == "layers" else value
+            asked = _as_recorded(name, value)
             if made_with != asked:
                 raise ValueError(
                     f"{option}: expected {made_with!r}, with which recording {label!r} was made, "
@@ -81,6 +82,14 @@ def check_attacked(recordings: Mapping[str, Recording], make: Callable[[], Any] 
                 f"made, got {asked or 'none'} for the networks: record all of them to compare "
                 "recordings of different attacks"
             )
+
+
+def _as_recorded(name: str, value: Any) -> Any:
+    from repsim_fast.comparison.described import describe
+
+    if name == "mask" and (mask := masks(value)) is not None:
+        return describe(mask)
+    return ", ".join(value) if name == "layers" else value
 
 
 _NOT_KNOWN = object()

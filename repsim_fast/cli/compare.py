@@ -52,6 +52,7 @@ from .run_options import (
     ProductPrecision,
     Results,
     Shuffle,
+    masks,
 )
 from .shown import FEW, HELPS, as_option, say_where, show
 from .threads import choose_threads
@@ -244,7 +245,7 @@ def compare(
                 layers=layers if zoo.networks else None,
                 # compare names those there are
                 maps=cast(Any, maps),
-                mask=mask,
+                mask=masks(mask),
                 channels=cast(Any, channels),
                 calls=cast(Any, calls),
                 measure=measures,

@@ -44,6 +44,7 @@ from .run_options import (
     Passes,
     ProductPrecision,
     Shuffle,
+    masks,
 )
 from .threads import choose_threads
 
@@ -174,7 +175,7 @@ def record(
             layers=layers,
             inputs=None if attacks is None else attacks[name],
             maps=cast(Any, maps),
-            mask=mask,
+            mask=masks(mask),
             channels=cast(Any, channels),
             calls=cast(Any, calls),
             batch_size=batch_size,

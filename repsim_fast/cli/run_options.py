@@ -40,10 +40,12 @@ _INPUTS = typer.Option(
 InputsSpec = Annotated[str, _INPUTS]
 MaybeInputs = Annotated[str | None, _INPUTS, On.RESULTS]  # where there may be recordings alone
 Mask = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="NAME",
-        help="Array of --data that says which tokens are real (default: attention_mask, if there).",
+        help="Array of --data that says which tokens are real; of some layers PATTERN=NAME, or "
+        "PATTERN= where all tokens are real; may be given several times (default: that of what "
+        "the layers work on, attention_mask or decoder_attention_mask, if there).",
     ),
 ]
 Limit = Annotated[
@@ -132,3 +134,17 @@ ProductPrecision = Annotated[
     ),
     On.RESULTS,
 ]
+
+
+def masks(named: list[str] | None) -> str | dict[str, str | None] | None:
+    """What ``--mask`` names, as ``mask`` of ``compare``."""
+    if not named:
+        return None
+    pairs = [text.rpartition("=") for text in named]
+    of_all = [name for pattern, _, name in pairs if not pattern]
+    if len(of_all) > 1 or (of_all and len(pairs) > 1):
+        raise typer.BadParameter(
+            f"expected one NAME, or PATTERN=NAME of some layers, got {', '.join(named)}",
+            param_hint="--mask",
+        )
+    return of_all[0] if of_all else {pattern: name or None for pattern, _, name in pairs}

@@ -253,7 +253,8 @@ def compare(
             on a few samples of it, one of them twice and in other orders, to find out. By default,
             layers whose rows are not samples, as those of experts or in an order of the layer's,
             are left out with a warning that says why.
-        mask: Which tokens are real, as for ``Capture``. Default: "attention_mask" among the inputs.
+        mask: Which tokens are real, as for ``Capture``. Default: each layer has the mask of the
+            inputs on which it works, "attention_mask" or "decoder_attention_mask".
             Padding in a form that would count it is an error.
         channels: Where layers have their channels, "first", "last" or a callable, as for
             ``Capture``. Default: as the layers have them.
