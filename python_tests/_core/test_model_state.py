@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from repsim_fast._core.buffers import buffers_kept
 from repsim_fast._core.model_state import (
-    buffers_kept,
     evaluating,
     gradients_set_aside,
     in_mode,

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .model_state import ModelMode, buffers_kept, in_mode, parameters_frozen
+from .buffers import buffers_kept
+from .model_state import ModelMode, in_mode, parameters_frozen
 from .randomness import private_rng
 
 __all__ = ["Model", "ModelMode", "borrow", "call", "input_gradient", "model_dtype"]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .borrow import Model, call
-from .model_state import ModelMode, buffers_kept, has_hooks, in_mode, unwrap
+from .buffers import buffers_kept
+from .model_state import ModelMode, has_hooks, in_mode, unwrap
 from .randomness import generator_states, private_rng
 
 Rectifier = nn.ReLU | nn.ReLU6

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from .threads import WhileUsed
 
@@ -130,7 +129,7 @@ def evaluating(models: Iterable[nn.Module]) -> Iterator[None]:
 def in_mode(models: Iterable[nn.Module], mode: ModelMode) -> Iterator[None]:
     """Every module in one mode inside ("keep": its own); its own as before afterwards."""
     # A frozen TorchScript module has no modes.
-    modules = [module for module in _modules(models) if hasattr(module, "training")]
+    modules = [module for module in modules_of(models) if hasattr(module, "training")]
     flags = [module.training for module in modules]
     try:
         if mode != "keep":
@@ -172,39 +171,9 @@ def _set_training(module: nn.Module, training: bool) -> None:
         module.training = training
 
 
-def _modules(models: Iterable[nn.Module]) -> list[nn.Module]:
+def modules_of(models: Iterable[nn.Module]) -> list[nn.Module]:
     """All modules of all models, each once."""
     return list({id(m): m for model in models for m in model.modules()}.values())
-
-
-@contextlib.contextmanager
-def buffers_kept(models: Iterable[nn.Module]) -> Iterator[None]:
-    """Buffers, such as statistics of batch norms, with the same values afterwards as before.
-
-    They change in eval mode, too: a norm may be written so that it always trains.
-    """
-    buffers = [
-        (module, name, buffer, None if buffer is None else buffer.clone())
-        for module in _modules(models)
-        for name, buffer in module._buffers.items()
-        if buffer is None or not is_lazy(buffer)  # lazy: without a value yet
-    ]
-    try:
-        yield
-    finally:
-        for module, name, buffer, value in buffers:
-            if buffer is not None and value is not None:
-                _restore(buffer, value)
-            module._buffers[name] = buffer
-
-
-def _restore(buffer: torch.Tensor, value: torch.Tensor) -> None:
-    if buffer.is_inference():  # writable within inference mode only
-        with torch.inference_mode():
-            buffer.copy_(value)
-    else:
-        # Through .data: a graph that the caller still holds must not see a new version.
-        buffer.data.copy_(value)
 
 
 @contextlib.contextmanager
@@ -214,7 +183,7 @@ def parameters_frozen(models: Iterable[nn.Module]) -> Iterator[None]:
     # made in inference mode could not be switched on again.
     tracked = [
         p
-        for module in _modules(models)
+        for module in modules_of(models)
         for p in module.parameters(recurse=False)
         if p.requires_grad and p.is_leaf and not p.is_inference()
     ]

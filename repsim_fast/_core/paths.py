@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .borrow import call
+from .buffers import buffers_kept
 from .in_place import different
-from .model_state import ModelMode, buffers_kept, in_mode
+from .model_state import ModelMode, in_mode
 from .randomness import private_rng
 
 _MODES: tuple[ModelMode, ...] = ("eval", "train")

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.model_state import buffers_kept, in_mode
+from repsim_fast._core.buffers import buffers_kept
+from repsim_fast._core.model_state import in_mode
 from repsim_fast._core.nested import map_tensors
 from repsim_fast.capture.kinds import CONTAINERS, layer_kind, parts
 

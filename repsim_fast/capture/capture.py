@@ -13,14 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from repsim_fast._core.buffers import buffers_kept
 from repsim_fast._core.inputs import run
-from repsim_fast._core.model_state import (
-    buffers_kept,
-    check_hookable,
-    eager,
-    evaluating,
-    unwrap,
-)
+from repsim_fast._core.model_state import check_hookable, eager, evaluating, unwrap
 from repsim_fast._core.nested import map_tensors
 from repsim_fast._core.randomness import private_rng
 from repsim_fast.capture.features import first_tensor

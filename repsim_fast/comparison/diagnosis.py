@@ -135,6 +135,15 @@ def left_out(run: Run) -> str:
     )
 
 
+def stateful(run: Run) -> str:
+    """That a model's passes change its buffers."""
+    some = ", ".join(run.changing[:5]) + ", ..." * (len(run.changing) > 5)
+    return (
+        f"model {run.name!r}: its passes change its buffers ({some}); every batch is run with the "
+        "values that the model came with"
+    )
+
+
 def not_finite(
     error: NotFiniteError,
     runs: Sequence[Run],

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from repsim_fast._core.buffers import KeptBuffers
 from repsim_fast._core.model_state import device_of
 from repsim_fast._core.randomness import aside
 from repsim_fast.capture import (
@@ -101,6 +102,7 @@ class Engine:
         self._layouts = Layouts(
             runs, calls=calls, autocast=autocast, n_batches=n_batches, batch_size=batch_size
         )
+        self._buffers: dict[int, KeptBuffers] = {}  # by run
         self._begun = False
         self._hooked = contextlib.ExitStack()  # captures that stay from batch to batch
         self._cuda_graph = cuda_graph
@@ -118,9 +120,11 @@ class Engine:
         return self._intake.expected
 
     def __enter__(self) -> Engine:
-        """Take models as they are; the first batch puts the hooks in place."""
+        """Take models as they are, and every batch finds them so; the first one puts the hooks in
+        place."""
         if self._cuda_graph:
             self._replay = Replay(_one_gpu({device_of(r.model) for r in self.runs}))
+        self._buffers = {id(r): KeptBuffers([r.model]) for r in self.runs}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -128,6 +132,7 @@ class Engine:
         self._layouts.close()
         # They know the accumulator: memory that should not wait for the collector of cycles.
         self._captures.clear()
+        self._buffers.clear()
         self._replay = None
 
     @property
@@ -138,6 +143,7 @@ class Engine:
             own = left_out_by_default(r.model) if r.layers is None else []
             notes += [f"model {r.name!r}: {note}" for note in (*own, *forms.notes())]
             notes += [diagnosis.left_out(r)] if r.skipped else []
+            notes += [diagnosis.stateful(r)] if r.changing else []
         return list(dict.fromkeys(notes))
 
     def go_on(self, n_batches: int, notes: Sequence[str]) -> None:
@@ -230,6 +236,7 @@ class Engine:
                 self._pass(r, forms, capture, inputs, number)
             if self.n_batches == 0:
                 diagnosis.check_first_pass(r)
+                r.changing = self._buffers[id(r)].look()
             self._intake.end_pass(r, number)
             diagnosis.check_any_layer(r)
             made = self.seconds["inputs"] - before
@@ -287,8 +294,10 @@ class Engine:
         return aside({device_of(r.model) for r in self.runs}, self._seed, number, *what)
 
     def _run(self, r: Run, x: Any, number: int) -> None:
-        """A forward pass with the model's own random numbers of the batch."""
+        """A forward pass with the model's own random numbers of the batch, and the buffers that it
+        came with: so that values do not depend on the batches before, nor on where these ran."""
         with self._aside(number, self._streams[id(r)]):
+            self._buffers[id(r)].put_changed_back()
             self._forward(r, x, number)
 
     def _forward(self, r: Run, x: Any, number: int) -> None:

@@ -45,6 +45,7 @@ class Run:
         skipped: Why layers are left out, by name.
         taken: Layers of the current batch so far.
         running: Whether this is its own forward pass, the only one whose activations count.
+        changing: Names of buffers that its passes change.
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class Run:
     skipped: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     running: bool = False
+    changing: list[str] = field(default_factory=list)
 
     @cached
     def weights(self) -> str:

@@ -12,13 +12,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from repsim_fast._core.model_state import (
-    buffers_kept,
-    device_of,
-    evaluating,
-    gradients_set_aside,
-    placed,
-)
+from repsim_fast._core.buffers import buffers_kept
+from repsim_fast._core.model_state import device_of, evaluating, gradients_set_aside, placed
 from repsim_fast._core.randomness import private_rng
 from repsim_fast.comparison import diagnosis
 from repsim_fast.comparison.described import describe

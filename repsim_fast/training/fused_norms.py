@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast._core.borrow import call
+from repsim_fast._core.buffers import buffers_kept
 from repsim_fast._core.in_place import same_answers
-from repsim_fast._core.model_state import buffers_kept, has_hooks, in_mode, unwrap
+from repsim_fast._core.model_state import has_hooks, in_mode, unwrap
 from repsim_fast._core.randomness import private_rng
 from repsim_fast.ops import batch_norm_relu
 

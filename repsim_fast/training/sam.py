@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.model_state import buffers_kept
+from repsim_fast._core.buffers import buffers_kept
 
 
 @contextlib.contextmanager
