@@ -205,7 +205,7 @@ def test_a_killed_process_ends_the_others(tmp_path: Path) -> None:
         assert one.code == 1
         assert "cannot reach the others: one was killed" in one.output, one.output
         seconds = float(one.output.split("after ")[1].split()[0])
-        assert seconds < 10, one.output
+        assert seconds < 30, one.output
     assert time.monotonic() - start < 100
 
 

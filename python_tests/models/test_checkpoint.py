@@ -173,10 +173,10 @@ def test_files_of_others_are_told_apart(file, text, message):
 )
 def test_a_small_file_cannot_ask_for_a_large_network(file, asked):
     save_file({}, file, {"repsim_fast": json.dumps({**HEADER, **asked})})
-    before = time.monotonic()
+    before = time.process_time()
     with pytest.raises(ValueError, match=r"far more of them|cannot be built"):
         models.load_checkpoint(file)
-    assert time.monotonic() - before < 2
+    assert time.process_time() - before < 2
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors here at all", None])
