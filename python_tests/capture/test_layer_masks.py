@@ -184,6 +184,26 @@ class TestWhereNothingTells:
         ):
             capture.model(**self.inputs())
 
+    def test_without_padding_nothing_has_to(self) -> None:
+        ones = torch.ones_like(MASK)
+        inputs = {**self.inputs(), "attention_mask": ones}
+        got = captured(seeded(Pair).eval(), inputs, maps="mean")
+        raw = captured(seeded(Pair).eval(), inputs, maps=None)
+        torch.testing.assert_close(got["decoder.norm"], raw["decoder.norm"].mean(1))
+
+    def test_of_layers_without_tokens(self) -> None:
+        class Headed(Pair):
+            def __init__(self) -> None:
+                super().__init__()
+                self.head = nn.Linear(8, 3)
+
+            def forward(self, *args: Any, **inputs: Any) -> Tensor:
+                return self.head(super().forward(*args, **inputs).mean(1))
+
+        model, inputs = seeded(Headed).eval(), self.inputs()
+        got = captured(model, inputs, layers=["encoder.norm", "head"], maps="mean")
+        assert got["head"].shape == (N, 3)
+
     def test_the_same_tensor_for_both(self) -> None:
         inputs = {**TEXTS, "decoder_input_ids": TEXTS["input_ids"]}
         with (

@@ -136,7 +136,7 @@ class Forms:
         place = self._place(name)
         if self.places.middle:
             self.places.check_middle(name, x, self.n)
-        mask = self._masks.of(name)
+        mask = self._masks.of(name, x.ndim)
         if mask is not None:
             if self.maps not in OF_TOKENS:
                 self._refuse_padding(name, x, mask)

@@ -76,8 +76,12 @@ class LayerMasks:
             unused = [name for name in mask_like(inputs) if name not in self._by_kind]
             self._may_be_masks.update(dict.fromkeys(unused))
 
-    def of(self, layer: str) -> TokenMask | None:
+    def of(self, layer: str, ndim: int) -> TokenMask | None:
         """The mask of the layer that is at work, None if all of its tokens are real.
+
+        Args:
+            layer: Its name, with the number of the call.
+            ndim: Dimensions of what it returned; of two, it has no tokens.
 
         Raises:
             UnfitError: Nothing tells whose tokens its are.
@@ -87,7 +91,7 @@ class LayerMasks:
                 return self._by_pattern[pattern]
         kind = self._towers.kind(layer) if self._several else None
         if kind is None:
-            if self._conflict:
+            if self._conflict and ndim > 2:
                 raise UnfitError(self._conflict)
             return self._default
         if kind == _UNMASKED:
@@ -113,7 +117,8 @@ class LayerMasks:
 
     def _find_conflict(self, inputs: Any) -> str:
         """Why tokens of the mask's number may be others: masks are told apart by their numbers."""
-        if self._default is None:
+        masks = [mask for mask in (self._default, *self._by_kind.values()) if mask is not None]
+        if self._default is None or not any(mask.padded for mask in masks):
             return ""
         length = self._default.tokens.shape[1]
         names = [name for name in inputs if str(name).startswith(_DECODERS)]
