@@ -23,6 +23,7 @@ from python_tests.support.row_networks import (
     TimeFirst,
     Windows,
 )
+from repsim_fast import compare
 from repsim_fast.capture import list_layers
 from repsim_fast.capture.probe import find_places, keeps_rows
 from repsim_fast.capture.samples import Places, UnfitError, by_sample, find_place
@@ -369,6 +370,49 @@ class TestNoTrace:
         assert "latest" not in vars(model)
         assert torch.equal(torch.get_rng_state(), state)
         assert not model.fc._forward_hooks
+
+    def test_collections_of_any_kind(self) -> None:
+        model = Remembering()
+        model.table, model.names = {"a": 1}, {"x"}
+        table, names = model.table, model.names
+
+        def remembers(module: nn.Module, args: object) -> None:
+            table["b"] = 2
+            names.clear()
+
+        with model.register_forward_pre_hook(remembers):
+            places(model, numbers(10, 4))
+        assert model.table is table
+        assert model.names is names
+        assert (table, names) == ({"a": 1}, {"x"})
+
+    def test_hooks_that_the_first_pass_puts_in(self) -> None:
+        """As transformers do; the note that they are there must not go without them."""
+
+        class Collecting(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+                self.collected: list[Tensor] = []
+                self.ready = False
+
+            def forward(self, x: Tensor) -> Tensor:
+                if not self.ready:
+                    self.layer.register_forward_hook(lambda m, a, y: self.collected.append(y))
+                    self.ready = True
+                self.collected.clear()
+                self.layer(x)
+                [only] = self.collected
+                return self.last(only)
+
+        model = Collecting().eval()
+        assert not places(model, numbers(10, 4)).note
+        assert not model.ready
+        assert not model.layer._forward_hooks
+        result = compare([model], numbers(40, 4), batch_size=10)
+        assert len(result.layers[0]) == 2
+        assert len(model.layer._forward_hooks) == 1
+        model(numbers(10, 4))
 
     def test_after_an_exception(self) -> None:
         model = nn.ModuleDict({"a": AtLeast(8), "b": Remembering()})

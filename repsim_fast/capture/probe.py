@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -157,17 +158,43 @@ def _rows(inputs: Any, rows: Tensor, n: int) -> Any:
 
 @contextlib.contextmanager
 def _attributes_kept(model: nn.Module) -> Iterator[None]:
-    """Attributes of modules, such as counters and caches, as before afterwards."""
-    kept = [
-        (vars(m), dict(vars(m)), {k: list(v) for k, v in vars(m).items() if type(v) is list})
-        for m in model.modules()
-    ]
+    """Attributes of modules, such as counters and caches, as before afterwards, and no new hooks.
+
+    A model may put its hooks in by itself in its first pass and note in an attribute that they are
+    there, as those of transformers that collect hidden states.
+    """
+    kept = [_Attributes(module) for module in model.modules()]
     try:
         yield
     finally:
-        for own, before, lists in kept:
-            for name in own.keys() - before.keys():
-                del own[name]
-            own.update(before)
-            for name, values in lists.items():
-                before[name][:] = values
+        for one in kept:
+            one.put_back()
+
+
+class _Attributes:
+    """What a module has beside parameters, buffers and modules inside, which may be made in its
+    first pass."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._own, self._before = vars(module), dict(vars(module))
+        self._collections = [
+            (value, value.copy())
+            for name, value in self._before.items()
+            if type(value) in (list, dict, OrderedDict, set) and name not in _STANDARD
+        ]
+        self._hooks = [(v, set(v)) for name, v in self._before.items() if name in _HOOKS]
+
+    def put_back(self) -> None:
+        for name in self._own.keys() - self._before.keys():
+            del self._own[name]
+        self._own.update(self._before)
+        for value, content in self._collections:
+            value.clear()
+            value.extend(content) if type(value) is list else value.update(content)
+        for hooks, numbers in self._hooks:  # those that were taken away stay away
+            for number in hooks.keys() - numbers:
+                del hooks[number]
+
+
+_STANDARD = frozenset(vars(nn.Module()))
+_HOOKS = frozenset(name for name in _STANDARD if "_hooks" in name)
