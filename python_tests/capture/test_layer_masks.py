@@ -130,6 +130,18 @@ def test_a_decoder_without_a_mask_has_all_its_tokens_and_that_is_said(length: in
     torch.testing.assert_close(got["encoder.norm"], mean(raw["encoder.norm"], MASK))
 
 
+def test_nothing_is_said_where_nothing_has_a_mask() -> None:
+    inputs = {"input_ids": TEXTS["input_ids"], **decoder_inputs(TEXT)}
+    del inputs["decoder_attention_mask"]
+
+    class Unmasked(Pair):
+        def forward(self, **inputs: Any) -> Tensor:  # type: ignore[override]
+            return super().forward(attention_mask=None, **inputs)  # type: ignore[arg-type]
+
+    got = captured(seeded(Unmasked).eval(), inputs, maps="mean")
+    assert "decoder.norm" in got
+
+
 @pytest.mark.parametrize("patch", [4, 3])  # as many patches as tokens, and others
 def test_an_image_beside_a_text_has_all_its_tokens(patch: int) -> None:
     inputs = {**TEXTS, "pixel_values": torch.rand(N, 3, 12, 12)}

@@ -94,7 +94,7 @@ class LayerMasks:
             if self._conflict and ndim > 2:
                 raise UnfitError(self._conflict)
             return self._default
-        if kind == _UNMASKED:
+        if kind == _UNMASKED and self._default is not None:
             self._bare.update(dict.fromkeys(self._decoders))
         return self._by_kind.get(kind, self._default)
 
