@@ -311,3 +311,48 @@ class TestMapping:
             Capture(Tower(), mask=mask)
         with pytest.raises(error, match=message):
             compare([Tower()], TEXTS, maps="mean", mask=mask)
+
+
+def public(name: str) -> nn.Module:
+    """A small model of transformers with random weights."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    if name == "T5Model":
+        sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+        config = transformers.T5Config(vocab_size=VOCABULARY, **sizes)
+    elif name == "BartModel":
+        of_each = {"layers": 2, "attention_heads": 2, "ffn_dim": 32}
+        sizes = {f"{side}_{k}": n for side in ("encoder", "decoder") for k, n in of_each.items()}
+        config = transformers.BartConfig(
+            vocab_size=VOCABULARY, d_model=16, max_position_embeddings=TEXT, **sizes
+        )
+    else:  # as many patches as tokens
+        both = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+        config = transformers.SiglipConfig(
+            text_config={**both, "vocab_size": VOCABULARY, "max_position_embeddings": TEXT},
+            vision_config={**both, "image_size": 12, "patch_size": 4},
+        )
+    torch.manual_seed(0)
+    return getattr(transformers, name)(config).eval()
+
+
+@pytest.mark.parametrize("name", ["T5Model", "BartModel", "SiglipModel"])
+def test_public_models_are_read_whole(name: str) -> None:
+    model = public(name)
+    if name == "SiglipModel":
+        inputs = {**TEXTS, "pixel_values": torch.rand(N, 3, 12, 12)}
+    else:
+        inputs = {**TEXTS, **decoder_inputs(TEXT)}
+    raw, got = captured(model, inputs, maps=None), captured(model, inputs, maps="mean")
+    assert set(got) == set(raw)
+    ends = {"EncDecAttention": "kv", "encoder_attn": ("k_proj", "v_proj")}
+    crossing = tuple(f"{attention}.{end}" for attention, found in ends.items() for end in found)
+    for layer, x in raw.items():
+        if x.ndim != 3:
+            continue
+        if layer.startswith("vision_model"):
+            mask = torch.ones_like(MASK)
+        elif layer.startswith("decoder") and not layer.endswith(crossing):
+            mask = inputs["decoder_attention_mask"]
+        else:
+            mask = MASK
+        torch.testing.assert_close(got[layer], mean(x, mask), msg=layer)
