@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 from repsim_fast import pruning
@@ -147,6 +148,34 @@ def test_other_kinds_of_weights_are_refused() -> None:
         pruning.prune(3, 0.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="sparsity must be a number"):
         pruning.prune(two_layers(), "0.5")  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize(
+    "make_weight",
+    [
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        lambda layer: torch.nn.utils.prune.l1_unstructured(layer, "weight", 0.5),
+    ],
+)
+def test_a_weight_that_a_hook_makes_is_refused(make_weight: Any) -> None:
+    model = two_layers()
+    make_weight(model[0])
+    for mask in (lambda: pruning.prune(model, 0.5), lambda: pruning.hold_zeros(model)):
+        with pytest.raises(ValueError, match=r"^model: expected the weight of '0' to be a param"):
+            mask()
+    with (
+        pytest.raises(ValueError, match=r"^model: expected the weight of '0'"),
+        pruning.learned_scores(model, 0.5),
+    ):
+        raise AssertionError("not to be reached")
+
+
+def test_complex_weights_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 4, dtype=torch.complex64))
+    with pytest.raises(ValueError, match=r"^model: expected a real .* '0', got torch.complex64"):
+        pruning.prune(model, 0.5)
 
 
 def test_a_model_in_eval_mode_stays_in_it() -> None:

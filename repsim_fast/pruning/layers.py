@@ -54,7 +54,7 @@ def chosen(
 
 
 def check_maskable(model: nn.Module, layers: dict[str, nn.Module]) -> None:
-    """Raises ValueError unless each layer alone holds its weight, as an ordinary parameter."""
+    """Raises ValueError unless each layer alone holds its weight, as an ordinary real parameter."""
     holders: dict[int, list[str]] = {}
     for name, parameter in unwrap(model).named_parameters(remove_duplicate=False):
         holders.setdefault(id(parameter), []).append(name)
@@ -67,6 +67,15 @@ def check_maskable(model: nn.Module, layers: dict[str, nn.Module]) -> None:
         weight = weight_of(layer)
         if is_lazy(weight):
             raise ValueError(f"model: {name!r} has no weight yet: run the model once first")
+        if id(weight) not in holders:  # made of others by a hook, which would overwrite a mask
+            raise ValueError(
+                f"model: expected the weight of {name!r} to be a parameter, got one that a hook "
+                "makes, as torch.nn.utils.weight_norm, spectral_norm and prune do: remove it first"
+            )
+        if not weight.is_floating_point():
+            raise ValueError(
+                f"model: expected a real floating-point weight in {name!r}, got {weight.dtype}"
+            )
         # One layer under two names still has one weight.
         holding = {id(owners[held.rpartition(".")[0]]): held for held in holders[id(weight)]}
         if len(holding) > 1:
