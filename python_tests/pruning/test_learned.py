@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -75,6 +76,24 @@ def test_an_exception_leaves_the_dense_model() -> None:
     held = {name: p.requires_grad for name, p in model.named_parameters()}
     assert held == {name: name != "3.bias" for name in held}
     assert type(model[0]) is nn.Conv2d
+
+
+def test_a_copy_made_inside_is_usable_afterwards() -> None:
+    model, x = network().eval(), torch.rand(2, 1, 4, 4)
+    with pruning.learned_scores(model, 0.5):
+        kept = copy.deepcopy(model)
+        want = model(x)
+    assert torch.equal(kept(x), want)
+    assert torch.equal(model(x), want)
+
+
+def test_a_bias_keeps_its_own_parametrisation() -> None:
+    model = network()
+    nn.utils.parametrizations.weight_norm(model[3], "bias")
+    with pruning.learned_scores(model, 0.5):
+        pass
+    assert nn.utils.parametrize.is_parametrized(model[3], "bias")
+    assert pruning.report(model).sparsity == 0.5
 
 
 def test_a_layer_without_weights_has_no_scores() -> None:

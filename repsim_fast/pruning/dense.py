@@ -13,6 +13,7 @@ from repsim_fast._core.model_state import unwrap
 
 from .layers import weight_of
 from .learned import is_masked
+from .mask import take_off
 
 _UNDERNEATH = "parametrizations.weight."
 
@@ -66,11 +67,7 @@ def unmasked(model: nn.Module) -> nn.Module:
             continue
         if parametrize.is_parametrized(module, "bias"):
             raise ValueError(f"model: layer {name!r} has parametrisations beside its mask")
-        weight = weight_of(module).detach().clone()
-        # Not by remove_parametrizations, which would change the class that copies share.
-        module.__class__ = parametrize.type_before_parametrizations(module)
-        del module.parametrizations
-        module.weight = nn.Parameter(weight)
+        take_off(module, nn.Parameter(weight_of(module).detach().clone()))
     return dense
 
 

@@ -14,7 +14,7 @@ from repsim_fast._core.model_state import unwrap
 from repsim_fast.capture.kinds import layer_kind
 
 from .layers import check_maskable, chosen, weight_of
-from .mask import Mask, masked_layers, parametrization_of, put_on
+from .mask import Mask, masked_layers, original, parametrization_of, put_on, take_off
 from .selection import check_sparsity, largest, n_kept
 
 
@@ -98,8 +98,12 @@ def learned_scores(
         yield
     finally:
         for layer in picked.values():
-            if parametrize.is_parametrized(layer, "weight"):
+            if not parametrize.is_parametrized(layer, "weight"):
+                continue
+            if parametrize.is_parametrized(layer, "bias"):  # whose own parametrisation stays
                 parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+            else:
+                take_off(layer, original(layer))
         for parameter, before in required.items():
             parameter.requires_grad_(before)
     put_on(picked, [mask.mask() for mask in masks.values()])

@@ -47,6 +47,16 @@ def put_on(layers: Mapping[str, nn.Module], masks: Iterable[Tensor]) -> None:
             original(layer).masked_fill_(~keep, 0.0)
 
 
+def take_off(layer: nn.Module, weight: nn.Parameter) -> None:
+    """Put ``weight`` in the place of a mask and what it masks, in a layer parametrised so alone.
+
+    Not by remove_parametrizations, which would change the class that copies of the layer share.
+    """
+    layer.__class__ = parametrize.type_before_parametrizations(layer)
+    del layer.parametrizations
+    layer.weight = weight
+
+
 def mask_of(layer: nn.Module) -> Mask | None:
     """The mask of a layer's weight."""
     mask = parametrization_of(layer)
