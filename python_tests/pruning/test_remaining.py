@@ -65,6 +65,39 @@ def test_a_layer_called_twice_counts_twice() -> None:
     assert found.multiply_adds == 32
 
 
+def test_a_module_of_two_names_is_stored_once() -> None:
+    layer = nn.Linear(40, 40)
+    model = nn.Sequential(layer, nn.ReLU(), layer, nn.BatchNorm1d(40))
+    pruning.prune(model, 0.95)
+    found = pruning.report(model)
+    others = (40 + 4 * 40) * 4 + 8  # a bias, a norm and its counter
+    assert (found.weights, found.other_bytes, found.dense_bytes) == (1600, others, 6400 + others)
+    assert found.compressed_bytes == 80 * 4 + 200 + others
+
+
+def test_the_output_projection_of_attention_counts() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(6, 2, 10, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.encoder(x)
+
+    found = pruning.report(Attending(), torch.rand(3, 5, 6))
+    assert {line.name.rpartition(".")[2]: line.positions for line in found.layers} == {
+        "out_proj": 5,
+        "linear1": 5,
+        "linear2": 5,
+    }
+
+
+def test_a_layer_without_a_weight_yet_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'1' has no weight yet: run the model once"):
+        pruning.report(nn.Sequential(nn.Flatten(), nn.LazyLinear(3)))
+
+
 def test_nothing_to_report_is_an_error() -> None:
     with pytest.raises(ValueError, match="linear or convolutional layer, got none"):
         pruning.report(nn.ReLU())

@@ -115,3 +115,14 @@ def test_a_compiled_model_and_a_copy_are_masked() -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     assert torch.equal(compiled(IMAGES[0]), want)
     assert pruning.report(compiled).sparsity == 0.5
+
+
+def test_dense_weights_go_into_a_layer_of_two_names() -> None:
+    layer = nn.Linear(36, 36)
+    model = nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer)
+    pruning.prune(model, 0.5)
+    want = model(IMAGES[0])
+    state = pruning.apply(model)
+    nn.init.ones_(layer.parametrizations.weight.original)
+    pruning.put(model, state)
+    assert torch.equal(model(IMAGES[0]), want)

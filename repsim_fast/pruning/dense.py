@@ -76,7 +76,8 @@ def put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy a dense state dict into a pruned model, whose masks stay and hold."""
     inner = unwrap(model)
     own = inner.state_dict()
-    masked = {name for name, module in inner.named_modules() if is_masked(module)}
+    modules = inner.named_modules(remove_duplicate=False)
+    masked = {name for name, module in modules if is_masked(module)}
     for key, value in state.items():
         name = key.rpartition(".")[0]
         if key.endswith("weight") and name in masked:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from repsim_fast._core.borrow import borrow, model_dtype
-from repsim_fast._core.model_state import device_of, eager
+from repsim_fast._core.model_state import device_of, eager, unwrap
 
 from .dense import apply
 from .layers import linear_maps, weight_of
@@ -105,7 +107,7 @@ class Report:
 
     @property
     def dense_bytes(self) -> int:
-        """Of the ordinary state dict."""
+        """Of the ordinary state dict, a module of two names counted once."""
         return sum(layer.dense_bytes for layer in self.layers) + self.other_bytes
 
     @property
@@ -127,11 +129,12 @@ def report(model: nn.Module, images: Tensor | None = None) -> Report:
             are not.
 
     Returns:
-        A report with a line a layer; a layer that has not run has 0 positions.
+        A report with a line a layer; a layer that is not called has 0 positions. The output
+        projection of ``nn.MultiheadAttention`` counts as called with it.
 
     Raises:
         TypeError: No module.
-        ValueError: No linear or convolutional layer, or no image.
+        ValueError: No linear or convolutional layer, one that has no weight yet, or no image.
 
     Example:
         >>> import torch
@@ -145,6 +148,8 @@ def report(model: nn.Module, images: Tensor | None = None) -> Report:
     layers = linear_maps(model)
     if not layers:
         raise ValueError("model: expected a linear or convolutional layer, got none")
+    if lazy := [name for name, layer in layers.items() if is_lazy(weight_of(layer))]:
+        raise ValueError(f"model: {lazy[0]!r} has no weight yet: run the model once first")
     positions = {} if images is None else _positions(model, layers, images)
     lines = []
     for name, layer in layers.items():
@@ -152,7 +157,10 @@ def report(model: nn.Module, images: Tensor | None = None) -> Report:
         kept = int(weight.count_nonzero())
         at = None if images is None else positions[name]
         lines.append(LayerReport(name, weight.numel(), kept, at, weight.element_size()))
-    stored = sum(value.nbytes for value in apply(model).values())
+    # A state dict has what a module holds under each of its names.
+    first = {name for name, _ in unwrap(model).named_modules()}
+    state = apply(model).items()
+    stored = sum(value.nbytes for key, value in state if key.rpartition(".")[0] in first)
     return Report(tuple(lines), stored - sum(line.dense_bytes for line in lines))
 
 
@@ -166,24 +174,31 @@ def _positions(model: nn.Module, layers: dict[str, nn.Module], images: Tensor) -
         borrow(model, device=device, seed=0),
         eager(),
         torch.no_grad(),
-        _counted(layers) as outputs,
+        _counted(unwrap(model), layers) as outputs,
     ):
         model(x)
     return {name: outputs[name] // len(weight_of(m)) // len(x) for name, m in layers.items()}
 
 
 @contextlib.contextmanager
-def _counted(layers: dict[str, nn.Module]) -> Iterator[dict[str, int]]:
+def _counted(model: nn.Module, layers: dict[str, nn.Module]) -> Iterator[dict[str, int]]:
     """Numbers of the layers' outputs so far."""
     outputs = dict.fromkeys(layers, 0)
 
-    def counts(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def count(_: nn.Module, __: object, output: Tensor) -> None:
-            outputs[name] += output.numel()
+    def counts(name: str) -> Callable[[nn.Module, object, Any], None]:
+        def count(_: nn.Module, __: object, output: Any) -> None:
+            outputs[name] += (output[0] if isinstance(output, tuple) else output).numel()
 
         return count
 
-    hooks = [layer.register_forward_hook(counts(name)) for name, layer in layers.items()]
+    # Attention computes with the weight of its last layer, whose output is its own.
+    called: dict[nn.Module, nn.Module] = {
+        m.out_proj: m for m in model.modules() if isinstance(m, nn.MultiheadAttention)
+    }
+    hooks = [
+        called.get(layer, layer).register_forward_hook(counts(name))
+        for name, layer in layers.items()
+    ]
     try:
         yield outputs
     finally:
