@@ -348,6 +348,17 @@ def test_bounds_may_be_those_of_channels():
     assert all(map(torch.equal, want, low))
 
 
+def test_one_value_a_channel_is_not_one_a_column():
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(8, 3)).eval(), torch.rand(2, 2, 2, 2)
+    low, high = torch.tensor([0.0, -1.0]), torch.tensor([1.0, 2.0])
+    want = output_bounds(model, x, 0.3, bounds=(low.view(2, 1, 1), high.view(2, 1, 1)))
+    assert all(map(torch.equal, want, output_bounds(model, x, 0.3, bounds=(low, high))))
+    with pytest.raises(ValueError, match=r"^bounds must be .* shape \(2, 2, 2\), got shape \(3,\)"):
+        output_bounds(model, x, 0.3, bounds=(torch.zeros(3), 1.0))
+    with pytest.raises(TypeError, match=r"^bounds must be a pair of numbers .*, got '0' in it"):
+        output_bounds(model, x, 0.3, bounds=("0", 1.0))
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -16,7 +16,7 @@ from torch import Tensor
 from repsim_fast._core.precision import full_precision, rounds_products
 
 from .graph import Node, Traced, read
-from .intervals import Interval, ball, propagated
+from .intervals import Bounds, Interval, ball, limits, propagated
 
 # Several, since a layer such as ReLU may hide the difference in some.
 _IMAGES = 4
@@ -27,7 +27,7 @@ _COARSE = 0.05
 def check_agreement(
     traced: Traced,
     x: Tensor,
-    bounds: tuple[float, float] | None = (0.0, 1.0),
+    bounds: Bounds | None = (0.0, 1.0),
     nodes: Sequence[Node] | None = None,
 ) -> None:
     """Raises ValueError unless graph and model, in eval mode, give images like ``x`` the same.
@@ -64,14 +64,15 @@ def _at_points(nodes: Sequence[Node], images: Tensor) -> Interval:
     return intervals[-1]
 
 
-def _some_unlike(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
+def _some_unlike(x: Tensor, bounds: Bounds | None) -> Tensor:
     """The first image and others, far from it, within ``bounds``."""
     first = x[:1].detach()
     shape = (_IMAGES - 1, *first.shape[1:])
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     others = first + (2 * noise.to(first) - 1) * (1 + first.abs().amax())
     if bounds is not None:
-        others = others.clamp(min=bounds[0]).clamp(max=bounds[1])
+        low, high = limits(x, bounds)
+        others = others.clamp(min=low).clamp(max=high)
     return torch.cat((first, others))
 
 

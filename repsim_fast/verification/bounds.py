@@ -15,7 +15,7 @@ from repsim_fast._core.kept_memory import kept_memory
 from .agreement import check_agreement
 from .backward import Rows, lower
 from .graph import Node, Traced, read, trace
-from .intervals import Interval, ball, propagated
+from .intervals import Bounds, Interval, ball, propagated
 from .operations import MaxPool, ReLU
 
 Method = Literal["ibp", "crown-ibp", "crown"]
@@ -29,7 +29,7 @@ def output_bounds(
     eps: float,
     *,
     method: Method = "crown",
-    bounds: tuple[float, float] | None = (0.0, 1.0),
+    bounds: Bounds | None = (0.0, 1.0),
     chunk: int = 256,
     rounded: bool = True,
 ) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,8 @@ def output_bounds(
         eps: Radius of all images, a number, not negative.
         method: "ibp" (intervals: fastest, loosest), "crown" (linear bounds of every layer: slowest,
             tightest) or "crown-ibp" (intervals within, linear bounds of the output).
-        bounds: Least and largest value of an image's pixel; None for no limit.
+        bounds: Least and largest value of an image's pixel, numbers or tensors, one value per
+            channel or such as broadcast to an image; None for no limit.
         chunk: Neurons at a time whose bounds CROWN computes, for the sake of memory.
         rounded: Allow for rounding. False computes the formulas of the papers, which takes less
             time and proves nothing: for training.
@@ -93,7 +94,7 @@ def margin_bounds(
     eps: float,
     *,
     method: Method = "crown",
-    bounds: tuple[float, float] | None = (0.0, 1.0),
+    bounds: Bounds | None = (0.0, 1.0),
     chunk: int = 256,
     rounded: bool = True,
 ) -> Tensor:
@@ -101,12 +102,14 @@ def margin_bounds(
 
     An image whose other margins are positive is verified: no image of its ball is given another
     class. What is linear at the end and the difference are bounded as one. Arguments, errors and
-    references as in ``output_bounds``; ``y`` are labels (N,).
+    references as in ``output_bounds``; ``y`` are labels (N,) of two classes or more.
     """
     labels = check_labels(y, x)
     with torch.autocast(images_device(x).type, enabled=False):
         nodes, intervals = _propagated(model, x, eps, method, bounds, chunk, rounded)
         n_classes, last = nodes[-1].shape[0], len(nodes) - 1
+        if n_classes < 2:  # whose margins would be none, and so all of them positive
+            raise ValueError(f"model must return logits (N, n_classes >= 2), got {n_classes} class")
         check_labels_below(n_classes, labels)
         eye = torch.eye(n_classes, dtype=x.dtype, device=x.device)
         differences = Rows(eye[labels].unsqueeze(1) - eye)
@@ -122,7 +125,7 @@ def _propagated(
     x: Tensor,
     eps: float,
     method: Method,
-    bounds: tuple[float, float] | None,
+    bounds: Bounds | None,
     chunk: int,
     rounded: bool,
 ) -> tuple[list[Node], list[Interval]]:

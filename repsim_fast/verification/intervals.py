@@ -14,6 +14,9 @@ from .graph import Node
 from .operations import Input, MaxPool, ReLU, Sum
 from .rounding import away, slack
 
+Bounds = tuple[float | Tensor, float | Tensor]
+"""Least and largest value of a pixel."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -28,7 +31,7 @@ class Interval:
         return torch.maximum(self.low.abs(), self.high.abs())
 
 
-def ball(x: Tensor, eps: float, bounds: tuple[float, float] | None) -> Interval:
+def ball(x: Tensor, eps: float, bounds: Bounds | None) -> Interval:
     """Every image that a ball holds, rounded outwards."""
     images_device(x)
     if x.dtype not in (torch.float32, torch.float64):
@@ -43,13 +46,41 @@ def ball(x: Tensor, eps: float, bounds: tuple[float, float] | None) -> Interval:
         room = eps * (1 + 2 * torch.finfo(x.dtype).eps)
         low, high = away(x - room, upwards=False), away(x + room, upwards=True)
     if bounds is not None:
-        if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-            raise TypeError(f"bounds must be a pair (low, high) or None, got {bounds!r}")
-        least, largest = bounds
+        least, largest = limits(x, bounds)
         if not bool(((x >= least) & (x <= largest)).all()):
             raise ValueError(f"x must lie in [{least}, {largest}] (bounds), got values outside")
         low, high = low.clamp(min=least), high.clamp(max=largest)
     return Interval(low, high, torch.zeros_like(x))
+
+
+def limits(x: Tensor, bounds: Bounds) -> Bounds:
+    """The pair of ``bounds`` as what broadcasts against images ``x``.
+
+    Raises:
+        TypeError: No pair, or not of numbers or tensors.
+        ValueError: A tensor that is neither one value a channel nor broadcasts to an image.
+    """
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise TypeError(f"bounds must be a pair (low, high) or None, got {bounds!r}")
+    low, high = (_limit(x, bound) for bound in bounds)
+    return low, high
+
+
+def _limit(x: Tensor, bound: float | Tensor) -> float | Tensor:
+    if not isinstance(bound, int | float | Tensor):
+        raise TypeError(f"bounds must be a pair of numbers or tensors, got {bound!r} in it")
+    if not isinstance(bound, Tensor):
+        return bound
+    # Of channels, as those of attacks.
+    spread = bound.view(-1, *[1] * (x.ndim - 2)) if bound.ndim == 1 else bound
+    try:
+        spread.expand(x.shape[1:])
+    except RuntimeError:
+        raise ValueError(
+            "bounds must be numbers, one value per channel, or broadcast to an image of shape "
+            f"{tuple(x.shape[1:])}, got shape {tuple(bound.shape)}"
+        ) from None
+    return spread.to(x)
 
 
 def propagated(node: Node, inputs: list[Interval], images: Interval, rounded: bool) -> Interval:
