@@ -122,3 +122,44 @@ def test_batches_are_known_by_their_numbers(model, data, tmp_path):
     for other in (loader(changed, labels), loader(images, wrong), loader(images[1:], labels[1:])):
         with pytest.raises(ValueError, match="name another file"):
             verified_accuracy(model, other, 0.01, resume=path)
+
+
+def test_one_logit_is_no_class_to_verify(data):
+    one = nn.Sequential(nn.Flatten(), nn.Linear(16, 1)).eval()
+    zeros = torch.zeros(20, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"^model must return logits .*n_classes >= 2\), got"):
+        verified_accuracy(one, (data[0], zeros), 0.1)
+    with pytest.raises(ValueError, match=r"^model must return logits .*n_classes >= 2\), got"):
+        margin_bounds(one, data[0], zeros, 0.1)
+
+
+@pytest.mark.parametrize("labels", [torch.arange(20) % 4, torch.arange(20) % 3 - 1])
+def test_labels_are_classes_of_the_model(model, data, labels):
+    with pytest.raises(ValueError, match=r"^y must lie in \[0, 2\], the model's classes"):
+        verified_accuracy(model, (data[0], labels), 0.1)
+
+
+def test_soft_labels_have_the_classes_of_the_model(model, data):
+    soft = torch.eye(5)[data[1]]
+    with pytest.raises(ValueError, match="soft labels must have the model's 3 classes, got 5"):
+        verified_accuracy(model, (data[0], soft), 0.1)
+    assert verified_accuracy(model, (data[0], soft[:, :3]), 0.0).clean == 0.75
+
+
+def test_an_answer_with_a_nan_is_not_right(model, data):
+    with torch.no_grad():
+        model[3].bias[0] = torch.nan
+    found = verified_accuracy(model, (data[0], torch.zeros(20, dtype=torch.int64)), 0.0)
+    assert (found.clean, found.verified) == (0, 0)
+
+
+def test_bounds_of_channels_are_among_the_settings(data, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+    images = torch.rand(20, 3, 2, 2)
+    labels = model(images).argmax(1)
+    path, low = tmp_path / "known.json", torch.tensor([0.0, -1.0, 0.0])
+    found = verified_accuracy(model, (images, labels), 0.1, bounds=(low, 1.0), resume=path)
+    assert found == verified_accuracy(model, (images, labels), 0.1, bounds=(low, 1.0), resume=path)
+    with pytest.raises(ValueError, match="name another file"):
+        verified_accuracy(model, (images, labels), 0.1, resume=path)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from repsim_fast._core.borrow import borrow, model_dtype
+from repsim_fast._core.borrow import borrow, call, model_dtype
 from repsim_fast._core.checks import check_choice, check_number
 from repsim_fast._core.files import replacing
 from repsim_fast._core.headers import listed, parsed, record, text, truth
@@ -23,11 +23,12 @@ from repsim_fast._core.locks import only_writer
 from repsim_fast._core.model_state import device_of, unwrap
 from repsim_fast.analysis.estimates import wilson_interval
 from repsim_fast.data.labelled import LabelledImages, labelled
-from repsim_fast.data.labels import classes_of
+from repsim_fast.data.labels import check_fit, classes_of
 from repsim_fast.data.samples import Samples
 
 from .bounds import Method, margin_bounds
 from .graph import Traced, fingerprint, trace
+from .intervals import Bounds
 
 _FILE = record({"settings": text(), "right": listed(truth), "verified": listed(truth)})
 
@@ -57,7 +58,7 @@ def verified_accuracy(
     eps: float,
     *,
     method: Method = "crown-ibp",
-    bounds: tuple[float, float] | None = (0.0, 1.0),
+    bounds: Bounds | None = (0.0, 1.0),
     batch_size: int = 32,
     chunk: int = 256,
     device: torch.device | str | None = None,
@@ -75,7 +76,7 @@ def verified_accuracy(
             ``DataLoader`` or other iterable of such pairs with a length, in a fixed order.
         eps: Radius, in units of the images.
         method: "ibp", "crown-ibp" or "crown".
-        bounds: Least and largest value of a pixel; None for no limit.
+        bounds: As in ``output_bounds``.
         batch_size: Images at a time, where ``data`` does not come in batches.
         chunk: Neurons at a time whose bounds CROWN computes.
         device: Where to compute; default: where the model is.
@@ -85,7 +86,8 @@ def verified_accuracy(
             the same.
 
     Raises:
-        ValueError: As ``output_bounds``; a file of another model, other images or settings.
+        ValueError: As ``output_bounds``; labels that are no classes of the model, of which there
+            are two at least; a file of another model, other images or settings.
 
     Example:
         >>> model = nn.Linear(2, 2, bias=False)
@@ -108,7 +110,7 @@ def verified_accuracy(
         stack.enter_context(borrow(model, device=where, seed=0))
         traced = trace(unwrap(model))
         about = {"eps": float(eps), "data": _described(held), "model": fingerprint(traced)}
-        settings = json.dumps({**how, **about})
+        settings = json.dumps({**how, **about}, default=Tensor.tolist)  # of bounds
         right, verified = _known(path, settings)
         stack.enter_context(kept_memory(where))
         stack.enter_context(held.reading(where))
@@ -116,17 +118,16 @@ def verified_accuracy(
         bar = stack.enter_context(_bar(total, progress))
         n = 0
         for x, labels in held.batches(batch_size, where):
-            y = classes_of(labels)
-            if n + len(y) > len(right):
+            if n + len(labels) > len(right):
                 new = slice(len(right) - n, None)
                 images = x[new].to(model_dtype(model, x.dtype))
-                answers, proven = _verify(traced, images, y[new], eps, chunk, **how)
+                answers, proven = _verify(traced, images, labels[new], eps, chunk, **how)
                 right += answers
                 verified += proven
                 if path is not None:
                     _keep(path, settings, right, verified)
-            n += len(y)
-            bar.update(len(y))
+            n += len(labels)
+            bar.update(len(labels))
     if n == 0:
         raise ValueError("data must hold at least one image, got none")
     if n < len(right):
@@ -149,10 +150,13 @@ def _described(data: LabelledImages) -> str:
 
 
 def _verify(
-    traced: Traced, x: Tensor, y: Tensor, eps: float, chunk: int, **how: Any
+    traced: Traced, x: Tensor, labels: Tensor, eps: float, chunk: int, **how: Any
 ) -> tuple[list[bool], list[bool]]:
     """Of each image whether it is right, and whether that is proven of its ball."""
-    right = traced.model(x.clone()).argmax(1) == y  # it may write on what it is given
+    logits = call(traced.model, x)
+    check_fit("data", labels, logits.shape[1])
+    y = classes_of(labels)
+    right = (logits.argmax(1) == y) & ~logits.isnan().any(1)
     proven = torch.zeros_like(right)
     if bool(right.any()):
         margins = margin_bounds(traced, x[right], y[right], eps, chunk=chunk, **how)
