@@ -174,6 +174,19 @@ class Endless:
             yield self.batch
 
 
+class Once:
+    """Batches that are gone after the first time, of a length that says more."""
+
+    def __init__(self, *batches: Pair, length: int) -> None:
+        self.batches, self.length = iter(batches), length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Pair]:
+        return self.batches
+
+
 class Unnumbered(IterableDataset):
     def __init__(self, data: Pair) -> None:
         self.data = data
@@ -209,9 +222,15 @@ class TestBadInput:
             ([(x, y + 1)], r"y must lie in \[0, 9\], .* got labels in \[1, 10\]"),
             ([few, (x, y + 1)], r"y must lie in \[0, 9\], .* got labels in \[1, 10\]"),
             (Endless(few), "train_data gave more batches than its length, 2"),
+            (Once(few, few, few, length=5), "train_data gave fewer batches than its length, 5: 1"),
         ):
             with pytest.raises(ValueError, match=message):
                 run(small_net(), data, epochs=1)
+
+
+def test_fewer_batches_than_the_length_are_no_evaluation(small_net: Build, few: Pair) -> None:
+    with pytest.raises(ValueError, match="data gave fewer batches than its length, 3: 1"):
+        evaluate(small_net(), Once(few, length=3))
 
 
 def test_a_last_batch_of_one_sample_is_named(few: Pair) -> None:

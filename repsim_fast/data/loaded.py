@@ -58,7 +58,13 @@ class LoadedBatches:
         return private_rng(device, 0)
 
     def batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """All batches once; ``batch_size`` is the source's own."""
+        """All batches once; ``batch_size`` is the source's own.
+
+        Raises:
+            TypeError, ValueError: A batch of something else, or not as many as the length says, by
+                which schedules go.
+        """
+        given = 0
         # Of the comparison's feed: what is a batch is the same in both.
         for number, batch in enumerate(
             open_data(_Pairs(self.source, self.name), batch_size=1, passes=1, seed=0).batches
@@ -76,6 +82,11 @@ class LoadedBatches:
             if self.n_classes is not None:
                 check_fit(f"{self.name}: batch {number}", batch.y, self.n_classes)
             yield placed(batch.x, batch.y, device)
+            given += 1
+        if given < len(self):
+            raise ValueError(
+                f"{self.name} gave fewer batches than its length, {len(self)}: {given}"
+            )
 
     def epoch(
         self, epoch: int, batch_size: int, device: torch.device, seed: int, group: Processes
