@@ -82,6 +82,13 @@ def test_accuracies_count_the_most_probable_class(small_net: Build, few: Pair) -
     assert 0 < history.last.train_accuracy < 1
 
 
+def test_evaluation_data_have_the_classes_of_the_model(small_net: Build, few: Pair) -> None:
+    images, labels = few
+    soft = torch.nn.functional.pad(one_hot(labels), (0, 3))
+    with pytest.raises(ValueError, match="data: soft labels must have the model's 10 classes, got"):
+        evaluate(small_net(), (images, soft))
+
+
 def test_resume_knows_them(small_net: Build, few: Pair, tmp_path: Path) -> None:
     images, labels = few
     soft = 0.6 * one_hot(labels) + 0.4 * one_hot(labels.roll(1))

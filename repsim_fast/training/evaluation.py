@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from repsim_fast._core.attacked import Attack, attacked
-from repsim_fast._core.batch_checks import check_labels_below
 from repsim_fast._core.borrow import Model, borrow, call
 from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
@@ -22,7 +21,7 @@ from repsim_fast._core.processes import Processes
 from repsim_fast.analysis.estimates import wilson_interval
 from repsim_fast.attacks.best_adversarial import fools
 from repsim_fast.data.labelled import labelled
-from repsim_fast.data.labels import classes_of
+from repsim_fast.data.labels import check_fit, classes_of
 from repsim_fast.data.samples import Samples
 
 from .faster_form import Form, Forms, in_form
@@ -117,7 +116,7 @@ def _evaluate(
             if layout is None:
                 layout = stack.enter_context(_fastest_form(model, attacks.values(), x, forms))
             x, y = laid_out(x, layout), classes_of(labels)
-            right = correct(model, x, y)
+            right = correct(model, x, labels)
             clean += int(right.sum())
             for name, one in attacks.items():
                 whose = f"attack {name!r}" if name else "attack"
@@ -167,12 +166,12 @@ def _fastest_form(
             yield layout
 
 
-def correct(model: Model, x: Tensor, y: Tensor) -> Tensor:
+def correct(model: Model, x: Tensor, labels: Tensor) -> Tensor:
     """Which images are classified correctly in eval mode, (N,) bool; a NaN output never is."""
     with borrow(model, device=x.device, seed=0), torch.no_grad():
         logits = call(model, x)
-        check_labels_below(logits.shape[1], y)
-        return ~fools(logits, y)
+        check_fit("data", labels, logits.shape[1])
+        return ~fools(logits, classes_of(labels))
 
 
 def _place(model: Model) -> torch.device:
