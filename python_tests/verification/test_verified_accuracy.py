@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from repsim_fast.models import normalized
 from repsim_fast.verification import margin_bounds, verified_accuracy
 
 
@@ -104,6 +105,29 @@ def test_one_weight_or_a_constant_makes_another_model(tmp_path):
     for wrong in (other, changed):
         with pytest.raises(ValueError, match="name another file"):
             verified_accuracy(wrong, data, 0.01, resume=path)
+
+
+def test_normalisation_and_settings_of_layers_make_another_model(tmp_path):
+    torch.manual_seed(0)
+    linear = nn.Linear(8, 3)
+    data = torch.rand(5, 2, 5, 5), torch.tensor([0, 1, 2, 0, 1])
+
+    def pooled(count_include_pad=True, ceil_mode=False):
+        pool = nn.AvgPool2d(3, 2, 1, ceil_mode, count_include_pad)
+        return nn.Sequential(pool, nn.AvgPool2d(2, 1), nn.Flatten(), linear)
+
+    for number, (one, other) in enumerate(
+        (
+            (normalized(pooled(), 0.3, 0.25), normalized(pooled(), 0.3, 0.26)),
+            (pooled(), pooled(count_include_pad=False)),
+            (pooled(), pooled(ceil_mode=True)),
+        )
+    ):
+        path = tmp_path / f"{number}.json"
+        found = verified_accuracy(one, data, 0.01, resume=path)
+        assert verified_accuracy(one, data, 0.01, resume=path) == found
+        with pytest.raises(ValueError, match="name another file"):
+            verified_accuracy(other, data, 0.01, resume=path)
 
 
 def test_batches_are_known_by_their_numbers(model, data, tmp_path):

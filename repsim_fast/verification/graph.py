@@ -122,13 +122,30 @@ def read(traced: Traced, images: Tensor) -> list[Node]:
 
 
 def fingerprint(traced: Traced) -> str:
-    """A digest of what a model does: its graph, and every number of its weights and constants."""
+    """A digest of what a model does: its graph, every setting of its layers, and every number of
+    its weights, buffers and constants."""
     digest = hashlib.sha256(f"{traced.model}\n{traced.graph.code}".encode())
     # Of the traced module, which holds the constants of a forward, too.
-    for name, value in traced.graph.state_dict().items():
+    for name, module in traced.graph.named_modules():
+        digest.update(f"{name} {_settings(module)}".encode())
+    # Not of the state dict, which lacks buffers such as those of `models.normalized`.
+    held = (*traced.graph.named_parameters(), *traced.graph.named_buffers())
+    for name, value in held:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()[:32]
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """What a layer was made with, of which its text lacks some, such as an average pooling's."""
+    plain = (bool, int, float, str, tuple)
+    return {
+        name: value
+        for name, value in sorted(vars(module).items())
+        if name != "training" and not name.startswith("_") and isinstance(value, plain)
+    }
 
 
 class _Reader(fx.Interpreter):
