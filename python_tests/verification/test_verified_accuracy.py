@@ -148,6 +148,15 @@ def test_batches_are_known_by_their_numbers(model, data, tmp_path):
             verified_accuracy(model, other, 0.01, resume=path)
 
 
+def test_each_of_many_images_counts(model, tmp_path):
+    path, images = tmp_path / "known.json", torch.rand(250, 1, 4, 4)
+    labels = torch.zeros(250, dtype=torch.int64)
+    verified_accuracy(model, (images, labels), 0.01, method="ibp", resume=path)
+    images[7, 0, 2, 1] = 0.5
+    with pytest.raises(ValueError, match="name another file"):
+        verified_accuracy(model, (images, labels), 0.01, method="ibp", resume=path)
+
+
 def test_one_logit_is_no_class_to_verify(data):
     one = nn.Sequential(nn.Flatten(), nn.Linear(16, 1)).eval()
     zeros = torch.zeros(20, dtype=torch.int64)

@@ -22,6 +22,7 @@ from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.model_state import device_of, unwrap
 from repsim_fast.analysis.estimates import wilson_interval
+from repsim_fast.data.digests import digests
 from repsim_fast.data.labelled import LabelledImages, labelled
 from repsim_fast.data.labels import check_fit, classes_of
 from repsim_fast.data.samples import Samples
@@ -137,16 +138,20 @@ def verified_accuracy(
 
 
 def _described(data: LabelledImages) -> str:
-    """What tells data from others: of batches also every number of the first."""
+    """What tells data from others: every number of images in memory, of batches of the first."""
     if isinstance(data, Samples):
-        return data.description
+        return f"{data.description}, images {_digest(digests(data.images))}"
     cpu = torch.device("cpu")
     with data.reading(cpu):
         first = next(iter(data.batches(1, cpu)), None)
+    return f"{data.description}, first batch {_digest(*(first or ()))}"
+
+
+def _digest(*parts: Tensor) -> str:
     digest = hashlib.sha256()
-    for part in first or ():
+    for part in parts:
         digest.update(part.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return f"{data.description}, first batch {digest.hexdigest()[:32]}"
+    return digest.hexdigest()[:32]
 
 
 def _verify(
