@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.attacks import PGD, losses
+from repsim_fast.attacks import APGD, FGSM, PGD, losses
 
 
 def test_cross_entropy_is_softplus_of_ours() -> None:
@@ -98,3 +100,26 @@ def test_a_loss_must_give_one_value_for_each_image(
         PGD(0.1, loss=nn.functional.cross_entropy)(model, images, labels)
     with pytest.raises(ValueError, match="loss must be a callable or one of"):
         PGD(0.1, loss="hinge")
+
+
+class Rounded(nn.Module):
+    """Sees images of few grey levels, whose gradient is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer((x.flatten(1) * 7).round() / 7)
+
+
+@pytest.mark.parametrize("attack", [FGSM(0.1), PGD(0.1, seed=0), APGD(0.1, steps=3, seed=0)])
+def test_an_attack_without_a_direction_says_so(attack: Any, recwarn: Any) -> None:
+    torch.manual_seed(0)
+    model, x = Rounded(), torch.rand(8, 1, 4, 4)
+    y = model(x).argmax(1)
+    with pytest.warns(UserWarning, match="gradient of the loss is exactly 0 at each of 8 images"):
+        attack(model, x, y)
+    recwarn.clear()
+    attack(nn.Sequential(nn.Flatten(), model.layer), x, y)
+    assert not recwarn.list

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -77,7 +78,8 @@ class InputGradient:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, n_classes), value (N,) and direction of its gradient to its image (N, ...).
 
-        ``check`` compares labels with the model's classes and looks for NaN, once an attack.
+        ``check`` compares labels with the model's classes, looks for NaN and for a gradient other
+        than 0, once an attack.
         """
         images = images.detach().requires_grad_()
         answers, gradients = [], []
@@ -92,7 +94,20 @@ class InputGradient:
             gradients.append(input_gradient(scaled, images))
         logits = _mean(answers)
         value = value if self.draws == 1 else self.value(logits, y)
-        return logits, value.detach(), _mean(gradients)
+        gradient = _mean(gradients)
+        if check and not bool(gradient.any()):
+            _warn_of_no_direction(len(images))
+        return logits, value.detach(), gradient
+
+
+def _warn_of_no_direction(n: int) -> None:
+    """Warn that no image has a gradient: what withstands the attack is not robust for that."""
+    warnings.warn(
+        f"model: the gradient of the loss is exactly 0 at each of {n} images: the attack has no "
+        "direction to go in, and a robust accuracy found so is no limit. Look for rounding, "
+        "thresholds or saturation in the model; stage 'square' of AutoAttack takes no gradients",
+        stacklevel=4,
+    )
 
 
 def _mean(draws: list[Tensor]) -> Tensor:
