@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from pathlib import Path
 
@@ -94,6 +95,30 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert torch.equal(
         other[4].weight == 0, resumed["4.parametrizations.weight.0.keep"].logical_not()
     )
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_training_of_another_sparsity_is_not_gone_on_with(tmp_path: Path, learned: bool) -> None:
+    def run(sparsity: float, *, stop: bool) -> None:
+        def on_epoch(_: nn.Module, record: object) -> None:
+            if stop:
+                raise KeyboardInterrupt
+
+        model = network()
+        with contextlib.ExitStack() as stack:
+            if learned:
+                stack.enter_context(pruning.learned_scores(model, sparsity))
+            else:
+                pruning.prune(model, sparsity)
+            saving = Saving(tmp_path, resume=not stop)
+            train(model, IMAGES, epochs=2, saving=saving, on_epoch=on_epoch, progress=False)
+
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        run(0.5, stop=True)
+    kept = r"kept_weights: {'0': 18, '4': 96} there, {'0': 8, '4': 39} here"
+    with pytest.raises(ValueError, match=rf"other settings \({kept}\)"):
+        run(0.8, stop=False)
+    run(0.5, stop=False)
 
 
 def test_the_applied_state_is_that_of_the_dense_architecture() -> None:

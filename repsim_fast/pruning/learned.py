@@ -47,6 +47,18 @@ def is_masked(layer: nn.Module) -> bool:
     return isinstance(parametrization_of(layer), Mask | LearnedMask)
 
 
+def kept_weights(model: nn.Module) -> dict[str, int]:
+    """How many weights the mask of each masked layer keeps, by the layer's name."""
+    kept = {}
+    for name, layer in unwrap(model).named_modules():
+        mask = parametrization_of(layer)
+        if isinstance(mask, Mask):
+            kept[name] = int(mask.keep.sum())
+        elif isinstance(mask, LearnedMask):
+            kept[name] = mask.kept
+    return kept
+
+
 @contextlib.contextmanager
 def learned_scores(
     model: nn.Module, sparsity: float, *, layers: Collection[str] | None = None

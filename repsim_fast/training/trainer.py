@@ -25,7 +25,7 @@ from repsim_fast.data.labelled import LabelledImages, labelled
 from repsim_fast.data.loaded import LoadedBatches
 from repsim_fast.data.samples import Samples
 from repsim_fast.models.checkpoint import check_architecture, load_weights
-from repsim_fast.pruning import put, unmasked
+from repsim_fast.pruning import kept_weights, put, unmasked
 
 from . import checkpoints, schedules
 from .callback import OnEpoch
@@ -183,6 +183,8 @@ def train(
         plan, how, state.optimizer, data, method_options, schedule, augment, evaluation
     )
     settings["init"] = digest
+    if kept := kept_weights(model):
+        settings["kept_weights"] = kept
     group = processes(where)
     with _written_alone(saving, group):
         _resume(state, saving, settings)
