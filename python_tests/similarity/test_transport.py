@@ -41,6 +41,28 @@ def test_the_plan_is_one_and_costs_least(shape, kind):
     assert float((plan * costs).sum()) == pytest.approx(least_cost(costs), abs=1e-10)
 
 
+@pytest.mark.parametrize("shape", [(6, 5), (13, 17), (30, 29)], ids=str)
+@pytest.mark.parametrize("spread", ["one", "all"])
+def test_features_of_other_sizes_leave_the_plan_optimal(shape, spread):
+    """Costs of a large feature are nearly the same for all partners, those of others small beside
+    them: the program ends, and by the costs that tell partners apart no plan is better."""
+    p, q = shape
+    x, y = torch.randn(40, p, dtype=torch.float64), torch.randn(40, q, dtype=torch.float64)
+    if spread == "one":
+        x[:, 0] *= 1e4
+    else:
+        x *= torch.logspace(0, 6, p, dtype=torch.float64)
+    costs = x.square().sum(0)[:, None] + y.square().sum(0) - 2 * x.T @ y
+    rows, columns, weights = transport(costs)
+    apart = costs - costs.amin(1, keepdim=True)
+    apart -= apart.amin(0)
+    copies = apart.repeat_interleave(q, 0).repeat_interleave(p, 1).numpy()
+    first, second = scipy.optimize.linear_sum_assignment(copies)
+    least = copies[first, second].mean()
+    found = float((apart[rows, columns] * weights).sum())
+    assert found == pytest.approx(least, abs=1e-12 * float(apart.max()))
+
+
 def test_equal_widths_are_the_permutation_distance():
     x, y = torch.randn(50, 9), torch.randn(50, 9)
     expected = float(permutation_procrustes_distance(x, y)) / 3

@@ -16,8 +16,10 @@ COPIES = 4
 # Partners of each member that the linear program starts with, and adds at most each time.
 PARTNERS = 8
 
-# Reduced costs, as shares of the largest cost, down to which a plan is optimal.
-OPTIMAL = 1e-11
+# Reduced costs, as shares of the largest cost above the least of its row and column, down to which
+# a plan is optimal: the least that the program's solver can be told, which is left at 1e-7.
+OPTIMAL = 1e-10
+_TOLERANCES = {"dual_feasibility_tolerance": OPTIMAL, "primal_feasibility_tolerance": OPTIMAL}
 
 
 def transport(
@@ -56,8 +58,11 @@ def _by_program(table: NDArray[np.float64]) -> _Plan:
     from scipy.sparse import csc_array
 
     p, q = table.shape
-    unit = np.abs(table).max() or 1.0
-    costs = table / unit
+    # What all partners of one cost alike moves no plan, but may be most of the numbers, as where
+    # one feature is much larger than the others: what tells partners apart would be rounding.
+    costs = table - table.min(axis=1, keepdims=True)
+    costs -= costs.min(axis=0)
+    costs /= costs.max() or 1.0
     wanted = np.concatenate([np.full(p, 1 / p), np.full(q, 1 / q)])
     chosen = _cheapest(costs)
     chosen[_some_plan(p, q)] = True
@@ -68,11 +73,14 @@ def _by_program(table: NDArray[np.float64]) -> _Plan:
             (np.ones(2 * len(rows)), (np.concatenate([rows, p + columns]), np.tile(pairs, 2))),
             shape=(p + q, len(rows)),
         )
-        found = linprog(costs[rows, columns], A_eq=sums, b_eq=wanted, method="highs-ds")
+        found = linprog(
+            costs[rows, columns], A_eq=sums, b_eq=wanted, method="highs-ds", options=_TOLERANCES
+        )
         if found.status != 0:
             raise RuntimeError(f"transport: the linear program failed: {found.message}")
         prices = found.eqlin.marginals
-        reduced = costs - prices[:p, None] - prices[None, p:]
+        # Of pairs that are in the program it has decided: that they are there must end this.
+        reduced = np.where(chosen, np.inf, costs - prices[:p, None] - prices[None, p:])
         cheaper = reduced < -OPTIMAL
         if not cheaper.any():
             used = found.x > 0
