@@ -63,6 +63,48 @@ def test_forward_gives_the_batch_and_keeps_all() -> None:
     assert len(metric.result().group_samples) == 3
 
 
+def test_a_value_asked_for_before_is_not_kept_when_states_change() -> None:
+    """By merging and by loading, for which torchmetrics has no hook that forgets it."""
+    one, other = LayerCKA(LAYERS), LayerCKA(LAYERS)
+    for metric in (one, other):
+        metric.persistent(True)
+    for seed in range(5):
+        (one if seed < 2 else other).update(_features(seed))
+    one.compute()
+    one.merge_state(other)
+    assert one.update_count == 5
+    torch.testing.assert_close(one.compute(), _expected(range(5)).compute().value)
+    one.load_state_dict(other.state_dict())
+    torch.testing.assert_close(one.compute(), _expected(range(2, 5)).compute().value)
+
+
+def test_metrics_that_load_one_state_stay_apart() -> None:
+    first = LayerCKA(LAYERS)
+    first.persistent(True)
+    first.update(_features(0))
+    state = first.state_dict()
+    one, other = LayerCKA(LAYERS), LayerCKA(LAYERS)
+    for metric in (one, other):
+        metric.load_state_dict(state)
+    one.update(_features(1))
+    torch.testing.assert_close(other.compute(), _expected(range(1)).compute().value)
+    two = LayerCKA(["a", "b"])
+    two.persistent(True)
+    with pytest.raises(ValueError, match=r"expected hsic \(64, 3, 3\) of 3 layers"):
+        first.load_state_dict(two.state_dict())
+
+
+@pytest.mark.parametrize("bad", [[1.0], torch.zeros(8, 3), None], ids=["list", "tensor", "None"])
+def test_features_are_tensors_by_layer(bad: object) -> None:
+    metric = LayerCKA(["a"])
+    with pytest.raises(TypeError, match="features: expected a mapping"):
+        metric.update(bad)
+    with pytest.raises(TypeError, match=r"features\['a'\]: expected a tensor"):
+        metric.update({"a": torch.tensor(1.0) if isinstance(bad, Tensor) else bad})
+    metric.update({"a": torch.arange(8.0)})  # one feature
+    assert metric.compute() == 1.0
+
+
 def test_states_merge() -> None:
     one, other = LayerCKA(LAYERS), LayerCKA(LAYERS)
     for seed in range(5):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.extras import extra
+from repsim_fast.capture.features import flatten
 from repsim_fast.comparison.result import SimilarityResult
 from repsim_fast.ops import centered_gram
 from repsim_fast.similarity import MinibatchCKA
@@ -71,19 +72,26 @@ class LayerCKA(_Metric):
         """Add a batch: features (n, ...) of each layer, of the same n samples.
 
         Raises:
+            TypeError: No mapping of floating-point tensors.
             ValueError: Other layers, different numbers of samples, too few, NaN or Inf.
         """
+        if not isinstance(features, Mapping):
+            raise TypeError(f"features: expected a mapping by layer, got {type(features).__name__}")
         if features.keys() != set(self.layers):
             raise ValueError(
                 f"features: expected those of {sorted(self.layers)}, got {sorted(features)}"
             )
+        for name, x in features.items():
+            if not isinstance(x, Tensor) or x.ndim == 0:
+                got = "a single number" if isinstance(x, Tensor) else type(x).__name__
+                raise TypeError(f"features[{name!r}]: expected a tensor (n, ...), got {got}")
         sizes = {name: len(x) for name, x in features.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"features: expected the same samples of all layers, got {sizes}")
         n = next(iter(sizes.values()))
         grams = [
             centered_gram(
-                features[name].detach().flatten(1),
+                flatten(features[name].detach()),
                 centering=CENTERING[self.estimator],
                 packed=True,
             )
@@ -120,6 +128,26 @@ class LayerCKA(_Metric):
             )
         for name, value in state.items():
             setattr(self, name, getattr(self, name) + value.to(self.hsic.device))
+        self._states_are_others()
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *details: Any) -> None:
+        wanted = {name: getattr(self, name).shape for name in self.metric_state}
+        for name, shape in wanted.items():
+            value = state.get(prefix + name)
+            if value is not None and value.shape != shape:
+                raise ValueError(
+                    f"state_dict: expected {name} {tuple(shape)} of {len(self.layers)} layers, "
+                    f"got {tuple(value.shape)}"
+                )
+        super()._load_from_state_dict(state, prefix, *details)
+        for name in wanted:  # which updates write to, as may those of others that loaded the same
+            setattr(self, name, getattr(self, name).clone())
+        self._states_are_others()
+
+    def _states_are_others(self) -> None:
+        """Tell the base class, which keeps what it computed until the next update."""
+        self._computed = None
+        self._update_count = int(self.batches.sum())
 
     def compute(self) -> Tensor:
         """CKA (L, L) of all pairs, float64.
