@@ -72,8 +72,41 @@ def test_what_is_taken_away_is_the_first_component_alone():
     torch.testing.assert_close(rest[:-1], whole[1:], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("n", [3, 10, 100, 1000])
+@pytest.mark.parametrize("value", [0.1, 1e6 + 0.1])
+def test_what_rounding_leaves_of_a_constant_layer_is_no_component(n, value, dtype):
+    constant = torch.full((n, 3), value, dtype=dtype)
+    assert np.isnan(first_component_share(constant))
+    cosines = first_component_cosines([constant, draw(n, 3)])
+    assert np.isnan(cosines).tolist() == [[True, True], [True, False]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mean"), [(torch.float32, 1e6), (torch.float16, 100.0), (torch.bfloat16, 10.0)]
+)
+def test_features_far_from_zero_lose_no_digits(dtype, mean):
+    x = (draw(50, 6) + mean).to(dtype)
+    centred = x.double() - x.double().mean(0)
+    u, values, vt = torch.linalg.svd(centred, full_matrices=False)
+    share = float(values[0].square() / values.square().sum())
+    assert first_component_share(x) == pytest.approx(share, rel=1e-9)
+    left = without_first_component(x)
+    assert left.dtype == torch.float32
+    expected = centred - values[0] * torch.outer(u[:, 0], vt[0])
+    torch.testing.assert_close(left.double(), expected, rtol=0, atol=1e-6)
+
+
 def test_bad_features_are_named():
-    with pytest.raises(ValueError, match=r"expected \(n_samples >= 2, n_features\), got shape"):
+    with pytest.raises(ValueError, match=r"features: expected a matrix .*, got shape \(3,\)"):
         first_component_share(torch.ones(3))
+    with pytest.raises(ValueError, match=r"expected \(n_samples >= 2, n_features\), got shape"):
+        first_component_share(torch.ones(1, 3))
+    with pytest.raises(ValueError, match="features: expected finite values, got 1 NaN"):
+        without_first_component(torch.tensor([[1.0, float("nan")], [2.0, 3.0]]))
+    with pytest.raises(TypeError, match=r"features: expected a torch\.Tensor, got ndarray"):
+        first_component_cosines([np.ones((3, 2))])
+    with pytest.raises(ValueError, match="layers: expected at least one, got none"):
+        first_component_cosines([])
     with pytest.raises(ValueError, match=r"expected the same samples, got \[3, 4\] of them"):
         first_component_cosines([torch.ones(3, 2), torch.ones(4, 2)])

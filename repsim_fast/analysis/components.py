@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from repsim_fast._core.checks import check_finite, check_matrix
+
 from .grids import Array
+from .moments import is_rounding
 
 __all__ = ["first_component_cosines", "first_component_share", "without_first_component"]
 
@@ -17,14 +21,15 @@ def first_component_share(x: Tensor) -> float:
     """Share of a layer's variance in the direction of most variance, λ_1 / Σ λ_i.
 
     Args:
-        x: (n_samples, n_features), of float32 or float64.
+        x: (n_samples, n_features), of a floating dtype.
 
     Returns:
-        In (0, 1]; NaN for features that do not vary. Isotropic features of n samples have about
-        (1 + √(p / n))² / p.
+        In (0, 1]; NaN for features that vary by rounding alone. Isotropic features of n samples
+        have about (1 + √(p / n))² / p.
 
     Raises:
-        ValueError: Not two dimensions, or fewer than two samples.
+        ValueError: Not two dimensions, fewer than two samples, NaN or Inf.
+        TypeError: No floating-point tensor.
 
     Example:
         >>> import torch
@@ -35,7 +40,7 @@ def first_component_share(x: Tensor) -> float:
         Nguyen et al., "Do wide and deep networks learn the same things? Uncovering how neural
         network representations vary with width and depth", section 4.2, 2021.
     """
-    values, _ = _spectrum(x)
+    values = _spectrum(x).values.detach()
     total = float(values.sum())
     return float(values[-1]) / total if total > 0 else float("nan")
 
@@ -53,21 +58,24 @@ def first_component_cosines(layers: Sequence[Tensor]) -> Array:
         (layers, layers) in [0, 1]; NaN for layers that do not vary.
 
     Raises:
-        ValueError: Layers of different numbers of samples, or as `first_component_share`.
+        ValueError: No layers, or of different numbers of samples, or as `first_component_share`.
+        TypeError: As there.
 
     References:
         Nguyen et al., "On the origins of the block structure phenomenon in neural network
         representations", 2022.
     """
-    if len({len(x) for x in layers}) > 1:
-        raise ValueError(
-            f"layers: expected the same samples, got {sorted({len(x) for x in layers})} of them"
-        )
-    # Rounding leaves a constant layer a component, of no length.
+    if not layers:
+        raise ValueError("layers: expected at least one, got none")
+    found = [_spectrum(x) for x in layers]
+    if len(samples := {len(one.centred) for one in found}) > 1:
+        raise ValueError(f"layers: expected the same samples, got {sorted(samples)} of them")
+    # A constant layer has a component, of no length.
     scores = [
-        v[:, -1] if float(w[-1]) > 0 else v[:, -1] * float("nan") for w, v in map(_spectrum, layers)
+        one.vectors[:, -1] if float(one.values[-1]) > 0 else one.vectors[:, -1] * float("nan")
+        for one in found
     ]
-    together = torch.stack([s.double().cpu() for s in scores])
+    together = torch.stack([s.detach().cpu() for s in scores])
     cosines: Array = (together @ together.T).abs().clamp(max=1.0).numpy().astype(np.float64)
     return cosines
 
@@ -78,25 +86,41 @@ def without_first_component(x: Tensor) -> Tensor:
     Similarity that is left after it is removed from every layer does not rest on it.
 
     Args:
-        x: (n_samples, n_features).
+        x: (n_samples, n_features), of a floating dtype.
 
     Returns:
-        (n_samples, n_features) of mean 0.
+        (n_samples, n_features) of mean 0, float64 for float64 features, otherwise float32.
 
     Raises:
-        ValueError: As `first_component_share`.
+        ValueError, TypeError: As `first_component_share`.
     """
-    _, vectors = _spectrum(x)
-    centred, first = x - x.mean(0), vectors[:, -1:].to(x)
-    return centred - first @ (first.T @ centred)
+    _, vectors, centred = _spectrum(x)
+    first = vectors[:, -1:]
+    rest = centred - first @ (first.T @ centred)
+    return rest.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _spectrum(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and vectors (n, n) of the centred Gram, in float64."""
-    if x.ndim != 2 or len(x) < 2:
+class _Spectrum(NamedTuple):
+    """Eigenvalues (n,), ascending, and vectors (n, n) of the Gram of centred features, and these
+    (n, p), in float64. Values are 0 for features that vary by rounding alone."""
+
+    values: Tensor
+    vectors: Tensor
+    centred: Tensor
+
+
+def _spectrum(x: Tensor) -> _Spectrum:
+    check_matrix("features", x)
+    check_finite("features", x)
+    if len(x) < 2:
         raise ValueError(
             f"features: expected (n_samples >= 2, n_features), got shape {tuple(x.shape)}"
         )
-    centred = (x - x.mean(0)).double()
+    wide = x.double()  # before the mean is taken, which may be many times what varies
+    centred = wide - wide.mean(0)
     values, vectors = torch.linalg.eigh(centred @ centred.T)
-    return values.clamp(min=0), vectors
+    size = float(wide.detach().square().sum())
+    eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
+    if is_rounding(float(centred.detach().square().sum()), size, eps):
+        values = torch.zeros_like(values)
+    return _Spectrum(values.clamp(min=0), vectors, centred)

@@ -17,7 +17,7 @@ from repsim_fast.capture import LayerSpec, Maps, MaskSpec, run
 from repsim_fast.similarity.base.nearest import nearest
 
 from .estimates import Array, Estimate, jackknife
-from .moments import GroupedMoments
+from .moments import GroupedMoments, is_rounding
 from .units import batches, watching
 
 __all__ = [
@@ -25,8 +25,6 @@ __all__ = [
     "participation_ratio", "two_nn",
 ]  # fmt: skip
 
-# What rounding leaves of features that do not vary, in eps of their dtype and of their size.
-_CONSTANT_ULPS = 8.0
 # Share of the ratios of distances that the line of the two-NN estimate is fitted to: the largest
 # are of samples at the edge, or alone.
 _FITTED = 0.9
@@ -318,7 +316,7 @@ class _Intake:
         if not np.isfinite(self._size):
             raise ValueError("activations must be finite, got NaN or Inf")
         spectra = moments.spectra()
-        if float(spectra[0].sum()) <= (_CONSTANT_ULPS * self._eps) ** 2 * self._size:
+        if is_rounding(float(spectra[0].sum()), self._size, self._eps):
             spectra = [torch.zeros_like(values) for values in spectra]
         return Dimensions(
             _estimate([components_for(values, 0.9) for values in spectra]),

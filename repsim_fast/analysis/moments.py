@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["GroupedMoments"]
+__all__ = ["GroupedMoments", "is_rounding"]
+
+# What rounding leaves of features that do not vary, in eps of their dtype and of their size.
+_CONSTANT_ULPS = 8.0
 
 
 class GroupedMoments:
@@ -86,3 +89,14 @@ class GroupedMoments:
             scatter = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
         values: Tensor = torch.linalg.eigvalsh(scatter)
         return values.flip(0).clamp(min=0).cpu()
+
+
+def is_rounding(scatter: float, size: float, eps: float) -> bool:
+    """Whether features do not vary.
+
+    Args:
+        scatter: Sum of the squares of all about their means.
+        size: Sum of their squares.
+        eps: Of the dtype that they came in.
+    """
+    return scatter <= (_CONSTANT_ULPS * eps) ** 2 * size
