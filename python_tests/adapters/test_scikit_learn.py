@@ -25,6 +25,24 @@ def test_on_the_samples_it_was_fitted_on_it_is_shape_distance(
     assert ShapeMetric(alpha=alpha).fit_score(x, y) == pytest.approx(float(expected), abs=1e-7)
 
 
+DEPENDENT = X @ RANDOM.normal(size=(6, 20))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (DEPENDENT.astype(np.float32), Y.astype(np.float32)),
+        (np.column_stack([X, np.full(80, 1e6 + 0.7)]), Y),
+        (X * 1e-20, Y),
+    ],
+    ids=["dependent float32", "a constant feature", "small"],
+)
+def test_what_rounding_leaves_is_not_aligned(alpha: float, x: np.ndarray, y: np.ndarray) -> None:
+    expected = shape_distance(torch.from_numpy(x), torch.from_numpy(y), alpha=alpha)
+    assert ShapeMetric(alpha=alpha).fit_score(x, y) == pytest.approx(float(expected), abs=1e-6)
+
+
 def test_unrelated_representations_are_far_apart_on_other_samples_only() -> None:
     x, y = RANDOM.normal(size=(60, 50)), RANDOM.normal(size=(60, 50))
     metric = ShapeMetric(alpha=0).fit(x[:30], y[:30])
@@ -50,6 +68,14 @@ def test_bad_input() -> None:
         ShapeMetric().fit(X * np.nan, Y)
     with pytest.raises(ValueError, match="expected features that vary"):
         ShapeMetric().fit(np.ones((20, 3)), Y[:20])
+    with pytest.raises(ValueError, match="X: expected features that vary, got 80 equal samples"):
+        ShapeMetric().fit(np.full((80, 3), 1e6 + 0.7), Y)
+    with pytest.raises(ValueError, match="Y: features are too large, their squares overflow"):
+        ShapeMetric().fit(X, Y * 1e200)
+    with pytest.raises(ValueError, match="X, Y: features are too large, their squares overflow"):
+        ShapeMetric().fit(X, Y).score(X * 1e200, Y)
+    with pytest.raises(ValueError, match="Y: expected values everywhere, got masked ones"):
+        ShapeMetric().fit(X, np.ma.masked_less(Y, 3))
     with pytest.raises(ValueError, match="not fitted"):
         ShapeMetric().score(X, Y)
     with pytest.raises(ValueError, match="X: expected 6 features as fitted, got 4"):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from repsim_fast._core.extras import extra
+from repsim_fast.similarity import prepare
 
 __all__ = ["ShapeMetric"]
 
@@ -49,17 +50,24 @@ class ShapeMetric(_Estimator):
         """Find the alignment of X (n, p) and Y (n, q), rows of which are the same samples.
 
         Raises:
-            ValueError: Shapes that do not fit, NaN or Inf, a representation that does not vary, or
-                ``alpha`` out of range.
+            ValueError: Shapes that do not fit, NaN, Inf or masked values, a representation that
+                does not vary, or ``alpha`` out of range.
         """
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha: expected a number in [0, 1], got {self.alpha!r}")
-        x, y = _checked(X, Y)
-        self.means_ = (x.mean(axis=0), y.mean(axis=0))
-        scales = [_whitening(c - m, self.alpha) for c, m in zip((x, y), self.means_, strict=True)]
-        left, right = ((c - m) @ w for c, m, w in zip((x, y), self.means_, scales, strict=True))
+        # In the dtypes given, by whose rounding `shape_distance` tells what does not vary.
+        sides = [
+            prepare(given, name=name).double()
+            for name, given in zip("XY", _checked(X, Y), strict=True)
+        ]
+        centred = [side.centered.numpy() for side in sides]
+        self.means_ = tuple(side.features.mean(dim=0).numpy() for side in sides)
+        scales = [
+            _whitening(x, side.cutoff, self.alpha) for x, side in zip(centred, sides, strict=True)
+        ]
+        left, right = (x @ scale for x, scale in zip(centred, scales, strict=True))
         u, _, vt = np.linalg.svd(left.T @ right)
-        width = max(x.shape[1], y.shape[1])
+        width = max(side.n_features for side in sides)
         self.maps_ = tuple(
             np.pad(w @ turn, ((0, 0), (0, width - turn.shape[1])))
             for w, turn in zip(scales, (u, vt.T), strict=True)
@@ -75,7 +83,7 @@ class ShapeMetric(_Estimator):
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(self)
-        x, y = _checked(X, Y)
+        x, y = (given.astype(np.float64) for given in _checked(X, Y))
         for name, matrix, mean in (("X", x, self.means_[0]), ("Y", y, self.means_[1])):
             if matrix.shape[1] != len(mean):
                 raise ValueError(
@@ -91,6 +99,8 @@ class ShapeMetric(_Estimator):
         """
         x, y = self.transform(X, Y)
         norms = np.linalg.norm(x) * np.linalg.norm(y)
+        if not np.isfinite(norms):
+            raise ValueError("X, Y: features are too large, their squares overflow")
         if not norms > 0:
             raise ValueError("X, Y: expected samples that differ from the fitted means, got none")
         return float(np.arccos(np.clip((x * y).sum() / norms, -1.0, 1.0)))
@@ -100,11 +110,15 @@ class ShapeMetric(_Estimator):
         return self.fit(X, Y).score(X, Y)
 
 
-def _checked(X: Any, Y: Any) -> tuple[Matrix, Matrix]:
+def _checked(X: Any, Y: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Both as matrices of floating point, of integers float64."""
     from sklearn.utils.validation import check_array, check_consistent_length
 
+    for name, matrix in (("X", X), ("Y", Y)):
+        if np.ma.is_masked(matrix):
+            raise ValueError(f"{name}: expected values everywhere, got masked ones")
     x, y = (
-        check_array(matrix, dtype=np.float64, input_name=name)
+        check_array(matrix, dtype=[np.float64, np.float32, np.float16], input_name=name)
         for name, matrix in (("X", X), ("Y", Y))
     )
     check_consistent_length(x, y)
@@ -113,13 +127,12 @@ def _checked(X: Any, Y: Any) -> tuple[Matrix, Matrix]:
 
 def _whitening(
     x: Matrix,  # (n, p), centred
+    cutoff: float,
     alpha: float,
 ) -> Matrix:
-    """αI + (1 - α)(XᵀX)^-½ (p, p), the root inverted where XᵀX is not zero."""
+    """αI + (1 - α)(XᵀX)^-½ (p, p), the root inverted where XᵀX is more than rounding."""
     _, values, vectors = np.linalg.svd(x, full_matrices=False)
-    if not values.max(initial=0) > np.finfo(np.float64).eps:
-        raise ValueError("X, Y: expected features that vary, got constant ones")
-    kept = values > values.max() * max(x.shape) * np.finfo(np.float64).eps
+    kept = values > cutoff
     inverse = (vectors[kept].T / values[kept]) @ vectors[kept]
     whitened: Matrix = alpha * np.eye(x.shape[1]) + (1 - alpha) * inverse
     return whitened
