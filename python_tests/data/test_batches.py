@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -25,6 +26,14 @@ from repsim_fast import data
 from repsim_fast.data.batches import Batch, PerModel, open_data
 
 X, Y = torch.arange(40.0).unsqueeze(1), torch.arange(40) % 3
+
+
+@pytest.mark.parametrize("form", ["whole", "pair", "batches", "mapping"])
+def test_masked_values_are_not_taken_for_numbers(form: str) -> None:
+    x = np.ma.masked_less(X.numpy(), 3)
+    given = {"whole": x, "pair": (x, Y.numpy()), "batches": [(x, Y)], "mapping": [{"x": x}]}[form]
+    with pytest.raises(ValueError, match=r"masked array of shape \(40, 1\) with 3 masked"):
+        list(open_data(given, batch_size=8, shuffle=False).batches)
 
 
 class ByNumber:

@@ -42,6 +42,23 @@ def test_arrays_that_are_no_features(dtype: type) -> None:
         similarity.cca(np.ones((5, 3)).astype(dtype), Y[:5])
 
 
+@pytest.mark.parametrize("measure", [similarity.cka, similarity.cca, similarity.mutual_knn])
+def test_masked_values_are_none(measure) -> None:
+    masked = np.ma.masked_array(FLAT.numpy(), mask=np.zeros(FLAT.shape, bool))
+    assert torch.equal(measure(Y, masked[:, :6]), measure(Y, FLAT[:, :6]))
+    masked[3, 2] = np.ma.masked
+    with pytest.raises(ValueError, match=r"got a masked array of shape \(30, 80\) with 1 masked"):
+        measure(Y, masked)
+
+
+@pytest.mark.parametrize("measure", [similarity.cka, similarity.cca, similarity.mutual_knn])
+def test_sparse_tensors_are_told_what_to_do(measure) -> None:
+    for sparse in (Y.to_sparse(), Y.to_sparse_csr()):
+        with pytest.raises(TypeError, match=r"x: expected a dense tensor, as x\.to_dense\(\) is"):
+            measure(sparse, Y)
+    assert torch.isfinite(measure(Y.to_sparse().to_dense(), Y))
+
+
 @pytest.mark.parametrize("measure", [similarity.cka, similarity.procrustes_similarity])
 def test_maps_are_told_what_to_do(measure) -> None:
     with pytest.raises(ValueError, match=r"shape \(30, 5, 4, 4\); x\.flatten\(1\) has.*pool"):

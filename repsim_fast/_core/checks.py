@@ -68,6 +68,8 @@ def check_matrix(argument: str, x: Tensor) -> None:
         raise TypeError(
             f"{argument}: expected float64, float32, float16 or bfloat16, got {x.dtype}"
         )
+    if x.layout is not torch.strided:
+        raise TypeError(f"{argument}: expected a dense tensor, as x.to_dense() is, got {x.layout}")
     if x.dim() != 2:
         got = f"{tuple(x.shape)}; {_FORMS}" if x.dim() > 2 else f"{tuple(x.shape)}"
         raise ValueError(f"{argument}: expected a matrix (n_samples, n_features), got shape {got}")
@@ -83,7 +85,17 @@ _FORMS = (
 
 def as_tensor(x: Any) -> Any:
     """A NumPy array of numbers as a tensor, of the same memory where torch can have it; anything
-    else as it is."""
+    else as it is.
+
+    Raises:
+        ValueError: A masked array with masked values: those below the mask are none.
+    """
+    if np.ma.is_masked(x):
+        count = int(np.ma.getmaskarray(x).sum())
+        raise ValueError(
+            f"array: expected values everywhere, got a masked array of shape {x.shape} with "
+            f"{count} masked; fill them, or leave their samples out of all arrays"
+        )
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "biufc":
         return x
     native = x.astype(x.dtype.newbyteorder("="), copy=False)

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 def with_tensors(item: Any) -> Any:
     """The same with NumPy's arrays and numbers as tensors, in any nesting."""
     if isinstance(item, (np.ndarray, np.number, np.bool_)):
-        return as_tensor(np.asarray(item))
+        return as_tensor(np.asanyarray(item))
     if isinstance(item, Mapping):
         return {key: with_tensors(value) for key, value in item.items()}
     if type(item) in (tuple, list):
