@@ -13,6 +13,7 @@ from repsim_fast.similarity import (
     prepare,
     procrustes_similarity,
     pwcca,
+    shape_distance,
     svcca,
 )
 
@@ -189,6 +190,17 @@ def test_gradients_need_full_column_rank():
     x = torch.randn(30, 5, requires_grad=True)
     cca(x, torch.randn(30, 4)).backward()
     assert bool(torch.isfinite(x.grad).all())
+
+
+def test_gradients_do_not_hang_on_what_was_asked_before():
+    """A measure that needs the spectrum, and one that needs a basis with a gradient after it."""
+    x, y = torch.randn(20, 3, dtype=torch.float64), torch.randn(20, 4, dtype=torch.float64)
+    x.requires_grad_()
+    alone = torch.autograd.grad(cca(x, y), x)
+    prepared = prepare(x)
+    svcca(prepared, y, components=2)
+    torch.testing.assert_close(torch.autograd.grad(cca(prepared, y), x), alone)
+    assert torch.autograd.gradcheck(lambda a: shape_distance(a, y, alpha=0.5), x)
 
 
 def test_noncontiguous_and_transposed_features():

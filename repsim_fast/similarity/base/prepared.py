@@ -130,7 +130,9 @@ class Prepared:
 
     @cached
     def _factors(self) -> tuple[Tensor, Tensor | None]:
-        if self.n_features < self.n_samples and "eigen" not in self.__dict__:
+        # Where a spectrum is there already a basis comes of it for less, but without a gradient.
+        spectrum = "eigen" in self.__dict__ and not self.features.requires_grad
+        if self.n_features < self.n_samples and not spectrum:
             found = factor.cholesky_basis(self.centered, self.cutoff)
             if found is not None:
                 return found
