@@ -127,6 +127,48 @@ def test_moments_are_those_of_the_rows_left(p: int, size: int) -> None:
         torch.testing.assert_close(found, values, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("p", [3, 40])
+def test_rows_of_a_sample_are_left_out_together(p: int) -> None:
+    rows = 100 + draw(10 * 9, p)
+    moments = GroupedMoments(4)
+    for part in rows.split((4 * 9, 1 * 9, 5 * 9)):
+        moments.add(part, samples=len(part) // 9)
+    number = (torch.arange(10) % 4).repeat_interleave(9)
+    wanted = [rows, *(rows[number != g] for g in range(4))]
+    for found, own in zip(moments.spectra(), wanted, strict=True):
+        values = torch.linalg.svdvals(own - own.mean(0)).square()
+        torch.testing.assert_close(found, values[: len(found)], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("index", ["participation_ratio", "intrinsic"])
+def test_positions_of_an_image_are_no_new_samples(index: str) -> None:
+    """Positions that are nearly alike say no more than one of them, whatever their number."""
+    scales, found = torch.tensor([3.0, 2.0, 1.0, 1.0, 0.5]), []
+    for seed in range(30):
+        image = draw(60, 5, seed=seed).float() * scales
+        maps = image[:, :, None, None] + 0.05 * draw(60, 5, 4, 4, seed=100 + seed).float()
+        layers = dimensionality(nn.Sequential(nn.Upsample(scale_factor=1)), maps, layers="0",
+                                maps="positions", batch_size=25)  # fmt: skip
+        assert layers["0"].clean.samples == 60 * 16
+        found.append(getattr(layers["0"].clean, index))
+    spread = np.std([e.value for e in found], ddof=1)
+    mean_error = np.sqrt(np.mean([e.standard_error**2 for e in found]))
+    assert mean_error / spread == pytest.approx(1, abs=0.4)
+
+
+def test_samples_of_different_numbers_of_tokens_have_no_errors() -> None:
+    x = draw(20, 6, 4).float()
+    x[3, 2:] = 0
+    x[5, 1:] = 0  # 111 tokens of 20 samples
+    found = dimensionality(
+        nn.Sequential(nn.Linear(4, 3)), x, layers="0", maps="tokens", mask=lambda x: (x != 0).any(2)
+    )["0"].clean
+    assert found.samples == 111
+    assert found.participation_ratio.value > 1
+    for estimate in (found.participation_ratio, found.components_90, found.intrinsic):
+        assert math.isnan(estimate.standard_error)
+
+
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -186,7 +186,7 @@ def dimensions(x: Tensor, *, groups: int = 10, neighbours: int = 2000) -> Dimens
     check_matrix("x", x)
     check_finite("x", x)
     intake = _Intake(groups, neighbours)
-    intake.add(x)
+    intake.add(x, len(x))
     return intake.compute()
 
 
@@ -210,8 +210,9 @@ def dimensionality(
         perturbation: (model, x, y) -> x', such as an attack or a corruption of
             ``repsim_fast.attacks``.
         layers: As for ``Capture``; default every ``nn.ReLU``.
-        maps: As for ``Capture``: "pool" has a feature a channel, "flatten" one a number. Rows must
-            be samples, or positions ("positions") in place of them.
+        maps: As for ``Capture``: "pool" has a feature a channel, "flatten" one a number. Of rows
+            that are positions or tokens those of a sample are in one group of the jackknife; where
+            samples have different numbers of them standard errors are NaN.
         mask: Which tokens are real, as for ``Capture``.
         groups: Of the jackknife, two at least.
         neighbours: Samples that the two-NN estimate is taken on, the first ones of the data.
@@ -241,21 +242,22 @@ def dimensionality(
     found: dict[str, dict[str, _Intake]] = {}
     kept: dict[str, Tensor] = {}  # of the batch, benign
     passes = ["clean"]  # which of the two is running
+    samples = [0]  # of the batch
 
     def take(name: str, features: Tensor) -> None:
         if name not in found:
             found[name] = {kind: _Intake(groups, neighbours) for kind in kinds}
         own = found[name]
-        own[passes[-1]].add(features)
+        own[passes[-1]].add(features, samples[-1])
         if passes[-1] == "perturbed":
-            own["change"].add(features - kept.pop(name))
+            own["change"].add(features - kept.pop(name), samples[-1])
         elif perturbation is not None:
             kept[name] = features.clone()
 
     watch = partial(watching, model, layers, take, maps=maps, mask=mask)
     with watch() if perturbation is None else contextlib.nullcontext():
-        for inputs, y, _ in batches(model, data, batch_size=batch_size):
-            passes[-1] = "clean"
+        for inputs, y, n in batches(model, data, batch_size=batch_size):
+            passes[-1], samples[-1] = "clean", n
             if perturbation is None:
                 run(model, inputs)
                 continue
@@ -300,14 +302,14 @@ class _Intake:
         self._size = 0.0  # sum of squares, to tell constant features
         self._eps = 0.0
 
-    def add(self, rows: Tensor) -> None:
+    def add(self, rows: Tensor, samples: int) -> None:
         wide = rows if rows.dtype == torch.float64 else rows.float()
         room = self._neighbours - self._moments.n
         if room > 0:
             self._first.append(wide[:room].detach().clone())
         self._size += float(wide.detach().double().square().sum())
         self._eps = max(self._eps, torch.finfo(wide.dtype).eps)
-        self._moments.add(wide)
+        self._moments.add(wide, samples=samples)
 
     def compute(self) -> Dimensions:
         moments, first = self._moments, torch.cat(self._first)
@@ -322,21 +324,21 @@ class _Intake:
             _estimate([components_for(values, 0.9) for values in spectra]),
             _estimate([components_for(values, 0.95) for values in spectra]),
             _estimate([participation_ratio(values) for values in spectra]),
-            _estimate(_two_nn_without(first, moments.groups)),
+            _estimate(_two_nn_without(first, moments.number)),
             first.shape[1],
             moments.n,
         )
 
 
-def _two_nn_without(rows: Tensor, groups: int) -> list[float]:
-    """The estimate of all rows, and without the ratios of each group.
+def _two_nn_without(rows: Tensor, number: Tensor | None) -> list[float]:
+    """The estimate of all rows, and without the ratios of each group, where these are known.
 
     Their neighbours stay: looked for anew among fewer samples they vary by more than with new
     samples, and errors come out half as large again as they are.
     """
     ratios = _ratios(rows)
-    number = torch.arange(len(rows)) % groups
-    return [_slope(ratios), *(_slope(ratios[number != g]) for g in range(min(groups, len(rows))))]
+    own = torch.empty(0, dtype=torch.int64) if number is None else number[: len(rows)]
+    return [_slope(ratios), *(_slope(ratios[own != g]) for g in sorted(set(own.tolist())))]
 
 
 def _estimate(values: list[float]) -> Estimate:

@@ -14,26 +14,37 @@ _CONSTANT_ULPS = 8.0
 class GroupedMoments:
     """Scatter of rows about their mean, of all samples or without those of one group.
 
-    Sample i is in group i modulo ``groups``, whatever the batches. Rows are kept while they are
-    fewer numbers than covariance matrices would be, and their Gram matrix is decomposed where there
-    are fewer samples than features; beyond that only sums and products of each group are kept, in
-    float64.
+    Sample i is in group i modulo ``groups``, whatever the batches, with all rows that it has. Rows
+    are kept while they are fewer numbers than covariance matrices would be, and their Gram matrix
+    is decomposed where there are fewer of them than features; beyond that only sums and products of
+    each group are kept, in float64.
 
     Args:
         groups: Of the jackknife; at least 1.
+
+    Attributes:
+        n: Rows so far.
+        number: Group of each row so far (n,); None where rows could not be told by their samples.
     """
 
     def __init__(self, groups: int) -> None:
         self.groups = groups
         self.n = 0
+        self.number: Tensor | None = torch.empty(0, dtype=torch.int64)
+        self._samples = 0
         self._kept: list[Tensor] = []
         self._shift = torch.empty(0)  # near the mean, so that squares lose no digits
         self._counts = [0] * groups
         self._sums = torch.empty(0)  # (groups, p)
         self._products = torch.empty(0)  # (groups, p, p)
 
-    def add(self, rows: Tensor) -> None:
-        """Rows (n, p).
+    def add(self, rows: Tensor, *, samples: int | None = None) -> None:
+        """Rows (m, p).
+
+        Args:
+            rows: Those of a sample, such as its positions, side by side and as many for each.
+            samples: Samples that they are of; by default each row is one. Where m is no multiple of
+                it nothing tells whose a row is, and there are no spectra without a group.
 
         Raises:
             ValueError: Other numbers of features than before.
@@ -45,8 +56,9 @@ class GroupedMoments:
             raise ValueError(
                 f"rows must have {len(self._shift)} features as before, got {tuple(rows.shape)}"
             )
+        number = self._count(len(rows), len(rows) if samples is None else samples)
         if self._products.numel():
-            self._fold(rows, self.n)
+            self._fold(rows, number)
         else:
             self._kept.append(rows.clone())
         self.n += len(rows)
@@ -55,22 +67,37 @@ class GroupedMoments:
             self._sums = self._shift.new_zeros(self.groups, p)
             self._products = self._shift.new_zeros(self.groups, p, p)
             self._kept = []
-            self._fold(together, 0)
+            self._fold(together, self._number())
 
     def spectra(self) -> list[Tensor]:
         """Eigenvalues of the scatter, descending, of all samples and without each group's.
 
-        As many as the smaller of samples and features; those without a group only where there are
-        two groups.
+        As many as the smaller of rows and features; those without a group only where there are two
+        groups.
         """
-        present = [g for g in range(self.groups) if g < self.n]
+        present = [] if self.number is None else sorted(set(self.number.tolist()))
         left_out: list[int | None] = [None, *(present if len(present) > 1 else [])]
         return [self._spectrum(group) for group in left_out]
 
-    def _fold(self, rows: Tensor, first: int) -> None:
-        rows = rows.double() - self._shift
+    def _count(self, rows: int, samples: int) -> Tensor:
+        """Groups of the next rows, which are noted."""
+        first, self._samples = self._samples, self._samples + samples
+        each, ragged = divmod(rows, samples) if samples else (0, rows)
+        if ragged or self.number is None:
+            self.number = None
+            return torch.zeros(rows, dtype=torch.int64)
+        number = (torch.arange(first, first + samples) % self.groups).repeat_interleave(each)
+        self.number = torch.cat((self.number, number))
+        return number
+
+    def _number(self) -> Tensor:
+        """Groups of all rows, one where they are not known."""
+        return torch.zeros(self.n, dtype=torch.int64) if self.number is None else self.number
+
+    def _fold(self, rows: Tensor, number: Tensor) -> None:
+        rows, number = rows.double() - self._shift, number.to(rows.device)
         for group in range(self.groups):
-            own = rows[(group - first) % self.groups :: self.groups]
+            own = rows[number == group]
             self._counts[group] += len(own)
             self._sums[group] += own.sum(0)
             self._products[group].addmm_(own.T, own)
@@ -84,7 +111,7 @@ class GroupedMoments:
         else:
             rows = torch.cat(self._kept).double()
             if without is not None:
-                rows = rows[torch.arange(len(rows)) % self.groups != without]
+                rows = rows[self._number().to(rows.device) != without]
             rows = rows - rows.mean(0)
             scatter = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
         values: Tensor = torch.linalg.eigvalsh(scatter)
