@@ -38,6 +38,7 @@ def test_compares_every_so_many_steps_and_leaves_the_model_alone() -> None:
         gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
         optimizer.step()
         given.append(monitor.step(model, step))
+        assert monitor.step(model, step) is None  # done already
         assert model.training
         assert model[2].training
         after = [p.grad for p in model.parameters() if p.grad is not None]
@@ -51,7 +52,18 @@ def test_compares_every_so_many_steps_and_leaves_the_model_alone() -> None:
     assert monitor.figures[4]["cka/layer/3"] == pytest.approx(found.value[1, 1])
     same = monitor.figures[4]["cka/mean_same_layer"]
     assert same == pytest.approx(found.value.diagonal().mean())
-    assert monitor.step(model, 4) is None  # done already
+
+
+def test_another_run_is_compared_anew() -> None:
+    """One monitor of several trainings, as of the folds of a cross-validation."""
+    monitor = Monitor(_network(), torch.rand(20, 6), every=2, layers=["0"])
+    other = nn.Sequential(nn.Linear(6, 5), nn.ReLU())
+    first = [monitor.step(_network(), step) for step in (1, 2, 2, 3)]
+    second = [monitor.step(other, step) for step in (1, 2, 2, 3)]
+    for given in (first, second):
+        assert [figures is not None for figures in given] == [False, True, False, False]
+    assert first[1] != second[1]
+    assert monitor.figures == {2: second[1]}
 
 
 @pytest.mark.parametrize(

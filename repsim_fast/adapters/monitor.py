@@ -71,10 +71,17 @@ class Monitor:
         self.figures: dict[int, Figures] = {}
         self._on_result = on_result
         self._options = options
+        self._seen = 0  # the step that was last
 
     def step(self, model: nn.Module, step: int) -> Figures | None:
-        """Compare if it is time; gives the numbers, None where it is not or was done already."""
-        if step == 0 or step % self.every or step in self.figures:
+        """Compare if it is time; gives the numbers, None where it is not.
+
+        It is once where a step is called several times, as for batches whose gradients are
+        accumulated. Another run of steps, as of the next fold, is compared anew: its numbers take
+        the place of those of the same steps.
+        """
+        again, self._seen = step == self._seen and step in self.figures, step
+        if step == 0 or step % self.every or again:
             return None
         models = dict(zip(_NAMES, (self.reference, model), strict=True))
         result = compare(models, data=self.data, **self._options)
