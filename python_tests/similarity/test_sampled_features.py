@@ -86,6 +86,17 @@ def test_both_forms_and_a_large_sample(units, ratio):
     torch.testing.assert_close(grid("cka_sampled_features", [x], [y]), wide, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("n", [100, 500])  # from the Gram, and from features
+@pytest.mark.parametrize("ratio", [100, 3000])
+def test_a_large_feature(n, ratio):
+    """Which has nearly all of the HSIC, of which what others share is the difference."""
+    latent = torch.randn(n, 8)
+    x, y = latent @ torch.randn(8, 64), latent @ torch.randn(8, 64)
+    x[:, 0] *= ratio
+    expected = cka_sampled_features(x.double(), y.double())
+    torch.testing.assert_close(cka_sampled_features(x, y).double(), expected, rtol=1e-5, atol=0)
+
+
 def test_refusals():
     x, y = torch.randn(30, 1), torch.randn(30, 5)
     with pytest.raises(UndefinedError, match=r"x: HSIC of the population .* from 1 features"):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repsim_fast.similarity.base.estimator import known_chance
 from repsim_fast.similarity.base.factor import centred
-from repsim_fast.similarity.base.hsic import Linear, alignments, linear
+from repsim_fast.similarity.base.hsic import Linear, alignments, linear, resolved
 from repsim_fast.similarity.base.measure import Info, check_count, register
 from repsim_fast.similarity.base.pairs import Pairs
 from repsim_fast.similarity.base.prepared import Prepared, UndefinedError
@@ -70,11 +70,11 @@ class CKASampledFeatures(SampleMeasure[Sampled]):
             raise ValueError(
                 f"population: expected at least the {p} features of {x.name}, got {self.population}"
             )
-        gram = linear(x, "unbiased")
-        whole = gram.size.square()
-        if gram.gram is not None:  # whose size is that of the features as they are
-            whole = whole / x.norm**4
-        own = _of_features(x)
+        gram, whole, own = _sizes(x)
+        # Of features of which one is much larger float32 keeps nothing of what others share.
+        if x.features.dtype != torch.float64 and not resolved(whole - own, whole):
+            x = x.double()
+            gram, whole, own = _sizes(x)
         # Means of HSIC₁ over pairs of features of the population: of two, and of one with itself.
         apart = (whole - own) / (p * (p - 1)) if p > 1 else whole.new_tensor(torch.nan)
         share = 0.0 if self.population is None else 1 / self.population
@@ -92,6 +92,15 @@ class CKASampledFeatures(SampleMeasure[Sampled]):
         theirs = ours if left is right else [view.gram for view in right]
         factors = [left[i].factor * right[j].factor for i, j in pairs]
         return alignments(ours, theirs, pairs) * torch.stack(factors)
+
+
+def _sizes(x: Prepared) -> tuple[Linear, Tensor, Tensor]:
+    """The Gram, its <K, K>, and the sum of those of single features, all scaled to norm 1."""
+    gram = linear(x, "unbiased")
+    whole = gram.size.square()
+    if gram.gram is not None:  # whose size is that of the features as they are
+        whole = whole / x.norm**4
+    return gram, whole, _of_features(x)
 
 
 def _of_features(x: Prepared) -> Tensor:
