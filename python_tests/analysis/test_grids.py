@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from repsim_fast.analysis import grids
@@ -83,6 +84,29 @@ def test_rank_correlation_is_scipys():
     expected = stats.spearmanr(a[known], b[known]).statistic
     assert grids.rank_correlation(a, b) == pytest.approx(expected, abs=1e-14)
     assert np.isnan(grids.rank_correlation(np.ones(3), np.arange(3.0)))
+    assert np.isnan(grids.rank_correlation(np.full(3, np.nan), np.arange(3.0)))
+
+
+@pytest.mark.parametrize("kind", [torch.from_numpy, np.ndarray.tolist], ids=["tensor", "list"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        grids.mean_off_diagonal,
+        grids.long_range,
+        lambda g: grids.mean_by_distance(g)[1],
+        lambda g: grids.stage_block(g, STAGES, "stage1", "stage2"),
+        lambda g: grids.stage_mean(g[3], STAGES, "stage1"),
+        lambda g: grids.stage_contrast(g, STAGES),
+        lambda g: grids.block_index(g, STAGES),
+        lambda g: grids.rank_correlation(g, np.arange(SIZE**2.0).reshape(SIZE, SIZE)),
+    ],
+)
+def test_grids_of_tensors_leave_out_the_same_cells(number, kind):
+    """What `similarity.grid` returns; NumPy's mask of a tensor's NaN is one of other numbers."""
+    grid = np.random.default_rng(0).random((SIZE, SIZE))
+    grid[2] = grid[:, 2] = np.nan
+    assert np.isfinite(number(grid))
+    assert number(kind(grid)) == number(grid)
 
 
 @pytest.mark.parametrize(

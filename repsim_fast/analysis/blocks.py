@@ -8,7 +8,7 @@ import numpy as np
 
 from repsim_fast._core.checks import check_seed
 
-from .grids import Array
+from .grids import Array, as_array
 
 __all__ = ["Blocks", "find_blocks"]
 
@@ -124,11 +124,12 @@ def find_blocks(
 
 
 def _checked(grid: Array) -> Array:
+    grid = as_array(grid)
     if grid.ndim != 2 or grid.shape[0] != grid.shape[1]:
         raise ValueError(f"grid: expected as many rows as columns, got shape {grid.shape}")
     if len(grid) < 2 * _LEAST:
         raise ValueError(f"grid: expected at least {2 * _LEAST} layers, got {len(grid)}")
-    both: Array = np.asarray((grid + grid.T) / 2, dtype=np.float64)
+    both: Array = (grid + grid.T) / 2
     if not np.isfinite(both).all():
         raise ValueError(
             "grid: expected known similarities, "

@@ -1,6 +1,7 @@
 """Numbers that describe a grid of similarities: means over its cells, and block structure.
 
-A grid is a matrix (rows, columns) of similarities, layers in order of execution. Cells that are
+A grid is a matrix (rows, columns) of similarities, layers in order of execution, an array or what
+becomes one, such as a tensor of ``similarity.grid``. Cells that are
 NaN, those of layers that do not vary, are left out everywhere. Block structure is about *stages*:
 a label for each layer, of which those in ``OUTSIDE`` belong to no stage.
 
@@ -78,6 +79,7 @@ def mean_off_diagonal(grid: Array) -> float:
     Raises:
         ValueError: The grid is not square.
     """
+    grid = as_array(grid)
     return _mean(grid[_apart(grid) > 0])
 
 
@@ -90,6 +92,7 @@ def mean_same_layer(grid: Array) -> float:
     Raises:
         ValueError: The grid is not square.
     """
+    grid = as_array(grid)
     return _mean(grid[_apart(grid) == 0])
 
 
@@ -105,6 +108,7 @@ def mean_by_distance(grid: Array) -> Array:
     Raises:
         ValueError: The grid is not square.
     """
+    grid = as_array(grid)
     apart = _apart(grid)
     return np.array([_mean(grid[apart == k]) for k in range(len(grid))])
 
@@ -118,6 +122,7 @@ def long_range(grid: Array) -> float:
     Raises:
         ValueError: The grid is not square.
     """
+    grid = as_array(grid)
     return _mean(grid[_apart(grid) >= len(grid) / 2])
 
 
@@ -132,6 +137,7 @@ def stage_block(grid: Array, stages: Sequence[str], row: str, column: str) -> fl
     Raises:
         ValueError: The grid is not square, or stages are not one for each layer.
     """
+    grid = as_array(grid)
     names = _labels(grid, stages)
     return _mean(grid[np.outer(names == row, names == column) & (_apart(grid) > 0)])
 
@@ -147,6 +153,7 @@ def stage_mean(values: Array, stages: Sequence[str], stage: str) -> float:
     Raises:
         ValueError: Stages are not one for each layer.
     """
+    values = as_array(values)
     return _mean(values[_labels(values, stages) == stage])
 
 
@@ -162,6 +169,7 @@ def stage_contrast(grid: Array, stages: Sequence[str]) -> float:
     Raises:
         ValueError: The grid is not square, or stages are not one for each layer.
     """
+    grid = as_array(grid)
     inside, across = _pairs(grid, stages)
     off = _apart(grid) > 0
     return 1 - _mean(grid[across & off]) / _mean(grid[inside & off])
@@ -197,6 +205,7 @@ def block_index(grid: Array, stages: Sequence[str]) -> float:
         >>> block_index(blocks, stages)
         1.0
     """
+    grid = as_array(grid)
     inside, across = _pairs(grid, stages)
     apart = _apart(grid)
     known = ~np.isnan(grid)
@@ -218,7 +227,8 @@ def rank_correlation(a: Array, b: Array) -> float:
         a, b: Of one shape, such as grids of two measures.
 
     Returns:
-        In [-1, 1]; equal values share their mean rank. NaN where one array does not vary.
+        In [-1, 1]; equal values share their mean rank. NaN where one array does not vary, or no
+        cell is known in both.
 
     Raises:
         ValueError: Arrays of different shapes.
@@ -230,13 +240,20 @@ def rank_correlation(a: Array, b: Array) -> float:
     References:
         Spearman, "The proof and measurement of association between two things", 1904.
     """
+    a, b = as_array(a), as_array(b)
     if a.shape != b.shape:
         raise ValueError(f"b: expected the shape of a, {a.shape}, got {b.shape}")
     known = ~(np.isnan(a) | np.isnan(b))
     x, y = (_ranks(values[known]) for values in (a, b))
-    if not (np.ptp(x) and np.ptp(y)):
+    if not (x.size and np.ptp(x) and np.ptp(y)):
         return float("nan")
     return float(np.corrcoef(x, y)[0, 1])
+
+
+def as_array(values: npt.ArrayLike) -> Array:
+    """Of float64, in which masks of unknown cells are NumPy's: those of a tensor mean others."""
+    found: Array = np.asarray(values, dtype=np.float64)
+    return found
 
 
 def _ranks(values: Array) -> Array:
