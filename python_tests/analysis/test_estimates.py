@@ -43,9 +43,10 @@ def test_a_share_of_none_has_an_error():
         (0.5, 0, "n: expected at least one image, got 0"),
     ],
 )
-def test_what_is_no_share(right, n, message):
+@pytest.mark.parametrize("of", [estimates.share, estimates.wilson_interval])
+def test_what_is_no_share(of, right, n, message):
     with pytest.raises(ValueError, match=message):
-        estimates.share(right, n)
+        of(right, n)
 
 
 def test_numbers_of_several_seeds():
@@ -74,6 +75,8 @@ def test_differences_and_ratios_carry_both_errors():
     assert found.value == 3
     assert found.standard_error == pytest.approx(3 * np.hypot(0.3 / 6, 0.4 / 2))
     assert estimates.ratio(a, Estimate(0.0, 0.1)).value == np.inf
+    assert estimates.ratio(Estimate(0.0, 0.3), b) == Estimate(0.0, 0.15)
+    assert estimates.ratio(Estimate(-6.0, 0.3), b).standard_error == found.standard_error
 
 
 @pytest.mark.parametrize(
@@ -83,10 +86,17 @@ def test_differences_and_ratios_carry_both_errors():
         ((4, 5, 6), (1, 2, 3), 1.0),
         ((1, 1, 1), (1, 1, 1), 1.0),
         ((0.1, 0.2), (0.3,), 1 / 3),
+        ((1e-14, 2e-14, 3e-14), (4e-14, 5e-14, 6e-14), 1 / 20),
     ],
 )
 def test_permutation_p_is_exact(low, high, p):
     assert estimates.permutation_p(low, high) == pytest.approx(p)
+
+
+@pytest.mark.parametrize("unknown", [NAN, np.inf])
+def test_permutation_p_of_unknown_values_is_unknown(unknown):
+    assert np.isnan(estimates.permutation_p([0.1, unknown], [0.2, 0.3]))
+    assert np.isnan(estimates.permutation_p([0.1, 0.2], [unknown]))
 
 
 def test_permutation_p_needs_both_groups():

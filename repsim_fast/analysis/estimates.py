@@ -32,7 +32,8 @@ __all__ = [
 
 Array = npt.NDArray[np.float64]
 
-# Rounding must not make an arrangement of the same values miss the observed difference.
+# Rounding must not make an arrangement of the same values miss the observed difference; as a share
+# of the largest of them.
 _TIE = 1e-12
 
 
@@ -185,10 +186,7 @@ def share(right: float, n: int) -> Estimate:
         >>> print(share(0.9, 100))
         0.900 ± 0.031
     """
-    if not 0 <= right <= 1:
-        raise ValueError(f"right: expected a share in [0, 1], got {right}")
-    if n < 1:
-        raise ValueError(f"n: expected at least one image, got {n}")
+    _check_share(right, n)
     likely = (right * n + 1) / (n + 2)
     return Estimate(right, sqrt(likely * (1 - likely) / n))
 
@@ -201,11 +199,15 @@ def wilson_interval(right: float, n: int, z: float = 1.96) -> tuple[float, float
         n: Images.
         z: Quantile of the standard normal distribution.
 
+    Raises:
+        ValueError: No share, or no images.
+
     Example:
         >>> low, high = wilson_interval(0.9, 100)
         >>> print(f"{low:.3f} {high:.3f}")
         0.826 0.945
     """
+    _check_share(right, n)
     z2 = z * z
     centre, scale = right + z2 / (2 * n), 1 + z2 / n
     half = z * sqrt(right * (1 - right) / n + z2 / (4 * n * n))
@@ -277,17 +279,16 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
 
 
 def ratio(a: Estimate, b: Estimate) -> Estimate:
-    """a / b of independent positive numbers, with its error to first order.
+    """a / b of independent numbers, b positive, with its error to first order.
 
     Returns:
-        a / b with a / b · √((se_a / a)² + (se_b / b)²); infinity, its error unknown, where b is
-        not positive.
+        a / b with √(se_a² + (a / b)² se_b²) / b; infinity, its error unknown, where b is not
+        positive.
     """
     if not b.value > 0:
         return Estimate(inf, nan)
     value = a.value / b.value
-    relative = sqrt((a.standard_error / a.value) ** 2 + (b.standard_error / b.value) ** 2)
-    return Estimate(value, value * relative)
+    return Estimate(value, sqrt(a.standard_error**2 + (value * b.standard_error) ** 2) / b.value)
 
 
 def permutation_p(low: Sequence[float], high: Sequence[float]) -> float:
@@ -301,7 +302,7 @@ def permutation_p(low: Sequence[float], high: Sequence[float]) -> float:
         low, high: One number a network.
 
     Returns:
-        In (0, 1].
+        In (0, 1]; NaN where a value is not finite.
 
     Raises:
         ValueError: A group without values.
@@ -311,12 +312,15 @@ def permutation_p(low: Sequence[float], high: Sequence[float]) -> float:
         0.05
     """
     values = np.concatenate([_known("low", low), _known("high", high)])
+    if not np.isfinite(values).all():
+        return nan
     observed = np.mean(high) - np.mean(low)
+    tie = _TIE * float(np.abs(values).max())
     count = least = 0
     for chosen in combinations(range(len(values)), len(high)):
         mask = np.isin(np.arange(len(values)), chosen)
         count += 1
-        least += bool(values[mask].mean() - values[~mask].mean() >= observed - _TIE)
+        least += bool(values[mask].mean() - values[~mask].mean() >= observed - tie)
     return least / count
 
 
@@ -333,6 +337,13 @@ def one_sided_p(difference: Estimate) -> float:
     if not difference.standard_error > 0:
         return nan
     return 0.5 * erfc(difference.value / difference.standard_error / sqrt(2))
+
+
+def _check_share(right: float, n: int) -> None:
+    if not 0 <= right <= 1:
+        raise ValueError(f"right: expected a share in [0, 1], got {right}")
+    if n < 1:
+        raise ValueError(f"n: expected at least one image, got {n}")
 
 
 def _known(name: str, values: Sequence[float]) -> Array:
