@@ -93,6 +93,8 @@ def test_bad_input(data: tuple[Tensor, Tensor]) -> None:
     net, (x, y) = network(nn.Tanh()), data
     with pytest.raises(ValueError, match="iterations must be at least 1"):
         input_hessian_top(net, x, y, iterations=0)
+    with pytest.raises(TypeError, match=r"iterations must be a whole number, got 2\.5"):
+        input_hessian_top(net, x, y, iterations=2.5)
     with pytest.raises(ValueError, match="the model's classes, got labels in"):
         input_hessian_top(net, x, y + 1)
     with pytest.raises(ValueError, match="non-empty batch"):

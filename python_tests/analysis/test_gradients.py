@@ -94,4 +94,6 @@ def test_bad_input() -> None:
         input_unit_gradients(nn.Sequential(nn.Flatten(), nn.Linear(64, 0), nn.ReLU()), x)
     with pytest.raises(ValueError, match="N >= 2, n_units >= 2"):
         variability(torch.rand(1, 5))
+    with pytest.raises(ValueError, match="gradients must be of one layer at least"):
+        mean_variability({})
     assert not any(module._forward_hooks for module in net.modules())

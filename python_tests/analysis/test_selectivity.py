@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from repsim_fast.analysis.selectivity import class_selectivity, selectivity
+from repsim_fast.analysis.selectivity import class_selectivity, selectivity, selectivity_of_means
 
 
 class Twice(nn.Module):
@@ -135,6 +135,12 @@ def test_bad_input(data: tuple[Tensor, Tensor]) -> None:
     rows = nn.Sequential(nn.Flatten(0, 1), nn.Flatten(), nn.ReLU())
     with pytest.raises(ValueError, match="units for each of the"):
         selectivity(rows, (x.expand(-1, 2, -1, -1), y))
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3,), (2, 3, 4)])
+def test_means_of_one_class_have_no_index(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"means must be \(n_classes >= 2, n_units\), got"):
+        selectivity_of_means(torch.ones(shape))
 
 
 def test_negative_class_means_are_named():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from repsim_fast._core.batch_checks import check_labels, check_logits, images_device
 from repsim_fast._core.borrow import Model, borrow, call
+from repsim_fast._core.checks import check_whole
 from repsim_fast._core.randomness import Stream
 
 # A Krylov space is exhausted where what is left of a vector is rounding.
@@ -42,7 +43,8 @@ def input_hessian_top(
 
     Raises:
         ValueError: Less than one iteration, labels out of range, an empty batch.
-        TypeError: Images that are not floating point, labels that are no integers.
+        TypeError: Images that are not floating point, labels that are no integers, iterations that
+            are no whole number.
 
     Example:
         >>> model = lambda x: torch.stack((x[:, 0], -x[:, 0]), 1)
@@ -54,6 +56,7 @@ def input_hessian_top(
         Lanczos, 1950; for training, Ortiz-Jimenez et al., "Catastrophic overfitting can be induced
         with discriminative non-robust features", 2022.
     """
+    check_whole(iterations=iterations)
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     device = images_device(x)

@@ -128,7 +128,13 @@ def variability(gradients: Tensor) -> Variability:
 
 
 def mean_variability(gradients: Mapping[str, Tensor]) -> Variability:
-    """Mean over layers, see :func:`variability`."""
+    """Mean over layers, see :func:`variability`; of one at least.
+
+    Raises:
+        ValueError: No layers, or as there.
+    """
+    if not gradients:
+        raise ValueError("gradients must be of one layer at least, got none")
     found = torch.tensor([variability(own) for own in gradients.values()], dtype=torch.float64)
     return Variability(*found.mean(0).tolist())
 

@@ -167,7 +167,12 @@ def selectivity_of_means(means: Tensor) -> Tensor:
 
     Returns:
         (n_units,), differentiable.
+
+    Raises:
+        ValueError: Fewer than two classes, or another shape.
     """
+    if means.ndim != 2 or len(means) < 2:
+        raise ValueError(f"means must be (n_classes >= 2, n_units), got {tuple(means.shape)}")
     largest = means.amax(0)
     rest = (means.sum(0) - largest) / (len(means) - 1)
     return (largest - rest) / (largest + rest + _FLOOR)
