@@ -203,6 +203,22 @@ def test_gradients_do_not_hang_on_what_was_asked_before():
     assert torch.autograd.gradcheck(lambda a: shape_distance(a, y, alpha=0.5), x)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [(torch.float16, 1e3), (torch.bfloat16, 1e4), (torch.float32, 1e7), (torch.float64, 1e15)],
+    ids=str,
+)
+@pytest.mark.parametrize("measure", [cca, svcca, pwcca, procrustes_similarity, cka])
+def test_a_large_constant_feature_hides_no_others(measure, dtype, value):
+    """Its rounding is the same for all samples, and gone with the mean."""
+    x = torch.randn(200, 6).to(dtype)
+    y = (x.double() @ torch.randn(6, 5).double() + torch.randn(200, 5).double()).to(dtype)
+    with_constant = torch.cat([x, torch.full((200, 1), value, dtype=dtype)], dim=1)
+    if measure in (cca, svcca, pwcca):
+        assert prepare(with_constant).rank == 6
+    torch.testing.assert_close(measure(with_constant, y), measure(x, y), rtol=1e-5, atol=0)
+
+
 def test_noncontiguous_and_transposed_features():
     x, y = torch.randn(20, 60).T, torch.randn(120, 9)[::2]
     torch.testing.assert_close(cca(x, y), cca(x.contiguous(), y.contiguous()))

@@ -81,11 +81,34 @@ class Prepared:
             self._raw_norm == 0.0 or low <= self._raw_norm <= high
         )
 
-    @property
+    @cached
+    def _varying(self) -> Tensor:
+        """Which features (p,) have more than one value."""
+        low, high = torch.aminmax(self.features.detach(), dim=0)
+        return low != high
+
+    @cached
     def cutoff(self) -> float:
         """Singular values of the centred features up to this one count as zero.
 
         ``4 eps rms(x) (√n + √p)``, eps that of the dtype given: what rounding of x may have made.
+        Of a feature with one value it makes the same of all samples, and nothing is left when the
+        mean is gone: x are the p features that have more.
+
+        Raises:
+            ValueError: NaN or Inf among the features.
+        """
+        norm, count = self._raw_norm, int(self._varying.sum())
+        if count == 0:
+            return 0.0
+        if count < self.n_features:
+            varying = self.features.detach()[:, self._varying]
+            norm = float(torch.linalg.vector_norm(varying, dtype=torch.float64))
+        return factor.cutoff(norm, self.n_samples, count, self._eps_dtype)
+
+    @property
+    def raw_cutoff(self) -> float:
+        """The same of the features as they are, means included: x are all of them.
 
         Raises:
             ValueError: NaN or Inf among the features.
@@ -106,6 +129,8 @@ class Prepared:
         """
         least = self.cutoff
         x = factor.centred(self.features)
+        if not bool(self._varying.all()):
+            x = torch.where(self._varying, x, 0.0)  # of which rounding of the mean may be left
         if float(torch.linalg.vector_norm(x.detach())) <= least:
             raise UndefinedError(
                 f"{self.name}: expected features that vary, got {self.n_samples} equal samples"
@@ -172,7 +197,7 @@ class Prepared:
     @cached
     def raw_basis(self) -> Tensor:
         """Orthonormal basis of the column space of the features, means included (n, r)."""
-        least = self.cutoff
+        least = self.raw_cutoff
         if self.n_features < self.n_samples:
             found = factor.cholesky_basis(self.features, least)
             if found is not None:
@@ -234,8 +259,9 @@ def prepare(
     - At least as many: eigenvectors of the smaller X Xᵀ.
     - float64 features: a second Cholesky pass, or an SVD where XᵀX would lose accuracy.
 
-    The rank counts singular values above ``4 eps rms(x) (√n + √p)``, eps that of x's dtype: smaller
-    ones may be rounding errors of x. Duplicate, dependent and constant features drop out there.
+    The rank counts singular values above ``4 eps rms(x) (√n + √p)``, eps that of x's dtype, x the p
+    features that are not constant: smaller ones may be rounding errors of x. Duplicate, dependent
+    and constant features drop out there.
 
     Args:
         x: Representation of n samples with p features, a tensor or an array, float64, float32,

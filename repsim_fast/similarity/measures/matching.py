@@ -151,7 +151,7 @@ class PermutationProcrustesDistance(SampleMeasure[Rows]):
 
     def view(self, x: Prepared) -> Rows:
         """The features."""
-        _ = x.cutoff  # raises for NaN and Inf
+        _ = x.raw_cutoff  # raises for NaN and Inf
         return Rows(x)
 
     def pairs(self, left: Sequence[Rows], right: Sequence[Rows], pairs: Pairs) -> Tensor:
@@ -199,7 +199,7 @@ class SoftMatchingDistance(SampleMeasure[Rows]):
 
     def view(self, x: Prepared) -> Rows:
         """The features."""
-        _ = x.cutoff  # raises for NaN and Inf
+        _ = x.raw_cutoff  # raises for NaN and Inf
         return Rows(Prepared(unit_features(x), name=x.name) if self.standardise else x)
 
     def pairs(self, left: Sequence[Rows], right: Sequence[Rows], pairs: Pairs) -> Tensor:
@@ -246,7 +246,7 @@ class AlignedCosine(SampleMeasure[_Samples]):
 
     def view(self, x: Prepared) -> _Samples:
         """Features (or as few columns with the same Gram) and the norms of samples (n,)."""
-        if x.cutoff == 0.0:
+        if x.raw_cutoff == 0.0:
             raise UndefinedError(f"{x.name}: expected features, got only zeros")
         norms = torch.linalg.vector_norm(x.features, dim=1, dtype=torch.float64)
         return _Samples(x.raw_scores, norms)

@@ -27,7 +27,7 @@ class _Difference(SampleMeasure[Number]):
 
     def view(self, x: Prepared) -> Number:
         """The statistic, of finite features."""
-        _ = x.cutoff  # raises for NaN and Inf
+        _ = x.raw_cutoff  # raises for NaN and Inf
         return Number(self.statistic(x).double())
 
     @abstractmethod
@@ -88,7 +88,7 @@ class ConcentricityDifference(_Difference):
         norms = torch.linalg.vector_norm(features, dim=1)
         known = norms > 0
         size = float(torch.linalg.vector_norm(mean.detach()))
-        if not bool(known.any()) or size <= x.cutoff / x.n_samples:
+        if not bool(known.any()) or size <= x.raw_cutoff / x.n_samples:
             raise UndefinedError(f"{x.name}: expected features with a mean other than zero")
         cosines = features[known] @ mean / (norms[known] * torch.linalg.vector_norm(mean))
         mean_cosine: Tensor = cosines.mean()
