@@ -206,6 +206,19 @@ class TestBadCheckpoints:
         with pytest.raises(ValueError, match=r"other settings \(epochs: 1 there, 3 here; lr: 0.1"):
             resume(small_net(), few, folder, epochs=3, lr=0.2)
 
+    def test_other_normalization(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
+        def net(mean: float) -> nn.Module:
+            return models.normalized(small_net(), mean, 0.25)
+
+        train(net(0.5), few, epochs=1, saving=Saving(tmp_path), progress=False)
+        assert len(resume(net(0.5), few, tmp_path)) == 1
+        for other, said in (
+            (net(0.4), r"'mean': \[0.5\].* there, .*'mean': \[0.4"),
+            (small_net(), ""),
+        ):
+            with pytest.raises(ValueError, match=rf"other settings \(normalization: .*{said}"):
+                resume(other, few, tmp_path)
+
     def test_other_evaluation(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
         def measured(**other: Any) -> Evaluation:
             sets = {"clean": few, "dark": (0.5 * few[0], few[1])}

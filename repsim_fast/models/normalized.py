@@ -73,6 +73,16 @@ def normalized(
     return own
 
 
+def normalizations(model: nn.Module) -> dict[str, dict[str, list[float]]]:
+    """Mean and std of each part of a model that `normalized` made, by its name, "" the whole."""
+    return {
+        name: {"mean": own["_normalized_mean"].flatten().tolist(),
+               "std": own["_normalized_std"].flatten().tolist()}
+        for name, part in unwrap(model).named_modules()
+        if "_normalized_mean" in (own := dict(part.named_buffers(recurse=False)))
+    }  # fmt: skip
+
+
 # Beyond it numbers cannot be those of images in [0, 1]; some divide by 1/255, none by more.
 _LARGEST = 2.0
 

@@ -147,8 +147,9 @@ def _check_same_settings(
 ) -> None:
     now = json.loads(json.dumps(dict(settings)))
     measured = (before.get("evaluation"), now.pop("evaluation", {}))
-    if "kept_weights" not in before:  # of no mask, or a file of an earlier build does not say
-        now.pop("kept_weights", None)
+    for name in ("kept_weights", "normalization"):
+        if name not in before:  # of no mask, or a file of an earlier build does not say
+            now.pop(name, None)
     before = {name: value for name, value in before.items() if name != "evaluation"}
     differences = _differences(before, now) + _measured_otherwise(*measured)
     if differences:

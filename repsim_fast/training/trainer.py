@@ -25,6 +25,7 @@ from repsim_fast.data.labelled import LabelledImages, labelled
 from repsim_fast.data.loaded import LoadedBatches
 from repsim_fast.data.samples import Samples
 from repsim_fast.models.checkpoint import check_architecture, load_weights
+from repsim_fast.models.normalized import normalizations
 from repsim_fast.pruning import kept_weights, put, unmasked
 
 from . import checkpoints, schedules
@@ -182,7 +183,7 @@ def train(
     settings = described(
         plan, how, state.optimizer, data, method_options, schedule, augment, evaluation
     )
-    settings["init"] = digest
+    settings |= {"init": digest, "normalization": normalizations(model)}
     if kept := kept_weights(model):
         settings["kept_weights"] = kept
     group = processes(where)
