@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+import warnings
+
+import numpy as np
 import pytest
 import torch
 
+from python_tests.support.definitions import hsic
 from repsim_fast.similarity import (
     UndefinedError,
     cka,
@@ -14,6 +20,7 @@ from repsim_fast.similarity import (
     permutation_test,
     prepare,
 )
+from repsim_fast.similarity.measures.sampled_features import CKASampledFeatures
 
 
 def populations(units: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,6 +102,62 @@ def test_a_large_feature(n, ratio):
     x[:, 0] *= ratio
     expected = cka_sampled_features(x.double(), y.double())
     torch.testing.assert_close(cka_sampled_features(x, y).double(), expected, rtol=1e-5, atol=0)
+
+
+def drawn(units: int, spread: float = 0.0) -> tuple[torch.Tensor, list[float]]:
+    """Values over draws of features, of a spread of sizes, and the errors that are told of them."""
+    measure, values, errors = CKASampledFeatures(), [], []
+    for _ in range(40):
+        latent = torch.randn(400, 24)
+        pair = [
+            latent @ (torch.randn(24, units) * (spread * torch.randn(units)).exp()) for _ in "xy"
+        ]
+        views = [measure.view(prepare(x)) for x in pair]
+        values.append(measure.pairs(views[:1], views[1:], [(0, 0)])[0])
+        errors.append(math.hypot(*(view.error for view in views)) / 2)
+    return torch.stack(values), errors
+
+
+@pytest.mark.parametrize(("units", "spread"), [(10, 0), (20, 0), (20, 0.5)])
+def test_error_over_draws_of_features(units, spread):
+    values, errors = drawn(units, spread)
+    assert 0.5 < statistics.median(errors) / (values.std() / values.mean()) < 2
+
+
+def test_error_by_leaving_features_out():
+    x = torch.randn(60, 12, dtype=torch.float64) @ torch.randn(12, 12, dtype=torch.float64)
+    for features in (x, x[:20]):  # by features, and by samples
+        view = CKASampledFeatures().view(prepare(features))
+        left_out = []
+        for u in range(12):
+            rest = features[:, torch.arange(12) != u]
+            left_out.append(population_hsic(rest))
+        left_out = torch.stack(left_out)
+        error = (left_out.var(correction=0) * 11).sqrt() / population_hsic(features)
+        assert view.error == pytest.approx(float(error), rel=1e-6)
+
+
+def population_hsic(x: torch.Tensor) -> torch.Tensor:
+    """Mean over pairs of features of HSIC of one with the other."""
+    p = x.shape[1]
+    grams = [np.outer(one, one) for one in x.mT.numpy()]
+    each = [hsic(grams[u], grams[v], "unbiased") for u in range(p) for v in range(p) if u != v]
+    return torch.tensor(np.mean(each))
+
+
+def test_caution_of_few_features():
+    x, y = populations()
+    for units, said in ((5, True), (200, False)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            cka_sampled_features(some(x, units), some(y, units))
+            grid("cka_sampled_features", [some(x, units)], [some(y, units)])
+        texts = [str(one.message) for one in caught]
+        assert len(texts) == 2 * said
+        assert all("p = 5 and q = 5 features tell little of" in text for text in texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cka_sampled_features(x[:, :5], y[:, :5], population=5)
 
 
 def test_refusals():
