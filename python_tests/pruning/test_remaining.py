@@ -75,6 +75,18 @@ def test_a_module_of_two_names_is_stored_once() -> None:
     assert found.compressed_bytes == 80 * 4 + 200 + others
 
 
+def test_a_weight_of_several_layers_is_stored_once() -> None:
+    model = nn.Sequential(
+        nn.Embedding(5, 6), nn.Linear(6, 6, False), nn.Linear(6, 6), nn.Linear(6, 5)
+    )
+    model[2].weight, model[3].weight = model[1].weight, model[0].weight
+    found = pruning.report(model, torch.tensor([[1, 2]]))
+    assert [layer.shares for layer in found.layers] == [None, "1", None]
+    assert (found.weights, found.sparsity, found.other_bytes) == (36 + 30, 0, (6 + 5) * 4)
+    assert found.dense_bytes == found.compressed_bytes == (36 + 30 + 11) * 4
+    assert found.multiply_adds == 2 * (36 + 36 + 30)  # computed with by each
+
+
 def test_the_output_projection_of_attention_counts() -> None:
     class Attending(nn.Module):
         def __init__(self) -> None:

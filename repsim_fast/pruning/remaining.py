@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class LayerReport:
         positions: Where an image applies the weight, such as the pixels of a convolution's output;
             None without images.
         itemsize: Bytes of a weight.
+        shares: Name of the layer before it whose weight it has; None for its own.
     """
 
     name: str
@@ -39,6 +40,7 @@ class LayerReport:
     kept: int
     positions: int | None
     itemsize: int
+    shares: str | None = None
 
     @property
     def sparsity(self) -> float:
@@ -70,7 +72,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The layers of a network and their sums.
+    """The layers of a network and their sums, in which a weight that several share counts once.
 
     Attributes:
         layers: Linear and convolutional layers, in their order.
@@ -83,12 +85,12 @@ class Report:
     @property
     def weights(self) -> int:
         """Weights of all layers."""
-        return sum(layer.weights for layer in self.layers)
+        return sum(layer.weights for layer in self._stored)
 
     @property
     def kept(self) -> int:
         """Those that are not 0."""
-        return sum(layer.kept for layer in self.layers)
+        return sum(layer.kept for layer in self._stored)
 
     @property
     def sparsity(self) -> float:
@@ -107,13 +109,17 @@ class Report:
 
     @property
     def dense_bytes(self) -> int:
-        """Of the ordinary state dict, a module of two names counted once."""
-        return sum(layer.dense_bytes for layer in self.layers) + self.other_bytes
+        """Of the ordinary state dict, a tensor of two names counted once."""
+        return sum(layer.dense_bytes for layer in self._stored) + self.other_bytes
 
     @property
     def compressed_bytes(self) -> int:
         """Of the state dict with each layer's weight in its smallest form."""
-        return sum(layer.compressed_bytes for layer in self.layers) + self.other_bytes
+        return sum(layer.compressed_bytes for layer in self._stored) + self.other_bytes
+
+    @property
+    def _stored(self) -> list[LayerReport]:
+        return [layer for layer in self.layers if layer.shares is None]
 
 
 @torch.no_grad()
@@ -125,8 +131,8 @@ def report(model: nn.Module, images: Tensor | None = None) -> Report:
 
     Args:
         model: Comes back as it was.
-        images: Like those to come, (n, C, H, W), on which multiply-adds are counted; default: they
-            are not.
+        images: Like those to come, (n, C, H, W), or whatever tensor of n samples the model takes,
+            on which multiply-adds are counted; default: they are not.
 
     Returns:
         A report with a line a layer; a layer that is not called has 0 positions. The output
@@ -151,17 +157,30 @@ def report(model: nn.Module, images: Tensor | None = None) -> Report:
     if lazy := [name for name, layer in layers.items() if is_lazy(weight_of(layer))]:
         raise ValueError(f"model: {lazy[0]!r} has no weight yet: run the model once first")
     positions = {} if images is None else _positions(model, layers, images)
-    lines = []
+    lines: list[LayerReport] = []
+    owners: dict[int, str] = {}  # a masked weight has one: it is made anew at each look
     for name, layer in layers.items():
-        weight = weight_of(layer).detach()
+        weight = weight_of(layer)
         kept = int(weight.count_nonzero())
         at = None if images is None else positions[name]
-        lines.append(LayerReport(name, weight.numel(), kept, at, weight.element_size()))
-    # A state dict has what a module holds under each of its names.
+        owner = owners.setdefault(id(layer._parameters.get("weight", layer)), name)
+        shares = None if owner == name else owner
+        lines.append(LayerReport(name, weight.numel(), kept, at, weight.element_size(), shares))
+    found = Report(tuple(lines), 0)
+    return replace(found, other_bytes=_stored_bytes(model) - found.dense_bytes)
+
+
+def _stored_bytes(model: nn.Module) -> int:
+    """Of the ordinary state dict, in which tensors and modules of two names are there for each."""
+    held = unwrap(model).state_dict()
     first = {name for name, _ in unwrap(model).named_modules()}
-    state = apply(model).items()
-    stored = sum(value.nbytes for key, value in state if key.rpartition(".")[0] in first)
-    return Report(tuple(lines), stored - sum(line.dense_bytes for line in lines))
+    sizes = {}
+    for key, value in apply(model).items():
+        if key.rpartition(".")[0] in first:
+            own = held.get(key)
+            there = key if own is None else (own.data_ptr() or key, own.dtype, own.shape)
+            sizes[there] = value.nbytes
+    return sum(sizes.values())
 
 
 def _positions(model: nn.Module, layers: dict[str, nn.Module], images: Tensor) -> dict[str, int]:
@@ -169,7 +188,8 @@ def _positions(model: nn.Module, layers: dict[str, nn.Module], images: Tensor) -
     if len(images) < 1:
         raise ValueError(f"images: expected one at least, got shape {tuple(images.shape)}")
     device = device_of(model)
-    x = images.to(device, model_dtype(model, images.dtype), copy=True)
+    tokens = images.dtype in (torch.int32, torch.int64)
+    x = images.to(device, images.dtype if tokens else model_dtype(model, images.dtype), copy=True)
     with (
         borrow(model, device=device, seed=0),
         eager(),
