@@ -137,16 +137,28 @@ def test_bad_input(kind: type) -> None:
         kind(**({"max_rotation": -1.0} if kind is RotationTranslation else {"eps": -1.0}))
 
 
+needs_package = pytest.mark.skipif(
+    importlib.util.find_spec("imagecorruptions") is None,
+    reason="corruptions come from the imagecorruptions package",
+)
+
+
 class TestCorruptions:
     def test_says_which_package_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "imagecorruptions", None)
         with pytest.raises(ImportError, match="pip install imagecorruptions-imaug"):
             Corruption("fog")
 
-    @pytest.mark.skipif(
-        importlib.util.find_spec("imagecorruptions") is None,
-        reason="corruptions come from the imagecorruptions package",
-    )
+    @needs_package
+    def test_spatter_without_a_drop_is_the_image(self) -> None:
+        """Of 300 images of 32 pixels the package makes three black."""
+        x = torch.full((300, 3, 32, 32), 0.6)
+        found = Corruption("spatter", severity=1, seed=0)(None, x, torch.zeros(300))
+        unchanged = (found == 0.6).flatten(1).all(dim=1).sum()
+        assert 0 < unchanged < 30
+        assert found.flatten(1).amax(dim=1).min() > 0.5
+
+    @needs_package
     def test_corrupts_reproducibly_and_leaves_numpy_alone(self) -> None:
         x, y = torch.rand(2, 1, 32, 40), torch.arange(2)
         state = np.random.get_state()[1].copy()  # noqa: NPY002

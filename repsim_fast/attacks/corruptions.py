@@ -61,14 +61,24 @@ class Corruption:
         state = np.random.get_state()  # noqa: NPY002
         np.random.seed(self._stream.seed() % 2**32)  # noqa: NPY002
         try:
-            corrupted = [
-                self._package.corrupt(image, corruption_name=self.name, severity=self.severity)
-                for image in pixels
-            ]
+            corrupted = [self._corrupted(image) for image in pixels]
         finally:
             np.random.set_state(state)  # noqa: NPY002
         images = torch.from_numpy(np.stack(corrupted)).permute(0, 3, 1, 2)[:, : x.shape[1]]
         return images.to(x.device).float() / 255
+
+    def _corrupted(self, image: Any) -> Any:
+        """An image of 8 bits; spatter without a drop, as small images have, leaves it as it is.
+
+        The package divides by the largest drop, and makes the image black where there is none.
+        """
+        with np.errstate(invalid="raise" if self.name == "spatter" else "warn"):
+            try:
+                return self._package.corrupt(
+                    image, corruption_name=self.name, severity=self.severity
+                )
+            except FloatingPointError:
+                return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
 def names(subset: str = "all") -> list[str]:
