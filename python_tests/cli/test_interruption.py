@@ -133,6 +133,19 @@ def test_starting_over_forgets_the_old_epochs(run: Run, tmp_path: Path) -> None:
     assert len((tmp_path / "network.training" / "log.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.parametrize("wrong", [("--data", "folder:nowhere"), ("--lr", "-1")])
+def test_a_command_that_cannot_begin_leaves_what_was_there(
+    run: Run, tmp_path: Path, wrong: tuple[str, str]
+) -> None:
+    out = tmp_path / "network.safetensors"
+    assert run(*TRAIN, "--out", out).exit_code == 0
+    before = {file.name: file.read_bytes() for file in (tmp_path / "network.training").iterdir()}
+    assert {"log.jsonl", "resume.safetensors"} < before.keys()
+    assert run(*TRAIN, *wrong, "--out", out).exit_code == 1
+    after = {file.name: file.read_bytes() for file in (tmp_path / "network.training").iterdir()}
+    assert after == before
+
+
 @pytest.mark.parametrize(
     ("batches", "error", "code"),
     [(2, KeyboardInterrupt(), 130), (2, ValueError("image 7 is broken"), 1)],

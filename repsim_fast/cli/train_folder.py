@@ -36,12 +36,13 @@ def written_alone(out: Path, resume: bool | None) -> Iterator[Path]:
     folder = check_writable(out.with_suffix(".training"))
     with only_writer(out) if is_first() else contextlib.nullcontext():
         if is_first():
-            _begin(out, folder, resume)
+            _check_begin(out, folder, resume)
         yield folder
 
 
-def _begin(out: Path, folder: Path, resume: bool | None) -> None:
-    """Go on or start over as asked, and neither unasked.
+def _check_begin(out: Path, folder: Path, resume: bool | None) -> None:
+    """Go on or start over as asked, and neither unasked; what an earlier training left stays until
+    the trainer, which has checked all that it was given, begins.
 
     Raises:
         ValueError: There is the state of a training that has not come to its checkpoint.
@@ -55,10 +56,6 @@ def _begin(out: Path, folder: Path, resume: bool | None) -> None:
         )
     if resume and not there:
         typer.echo(f"nothing to resume in {folder}: starting from the beginning")
-    if not there or not resume:
-        # Nor may an earlier training's epochs show up among this one's.
-        (folder / LOG).unlink(missing_ok=True)
-        state.unlink(missing_ok=True)
 
 
 def _is_of(out: Path, state: Path) -> bool:

@@ -188,7 +188,7 @@ def train(
         settings["kept_weights"] = kept
     group = processes(where)
     with _written_alone(saving, group):
-        _resume(state, saving, settings)
+        _resume(state, saving, settings, group)
         with (
             in_mode([model], "keep"),
             frozen_batch_norms(model, how.freeze_batch_norm),
@@ -253,7 +253,9 @@ def _written_alone(saving: Saving, group: Processes) -> contextlib.AbstractConte
     return only_writer(check_writable(saving.folder), *checkpoints.FILES)
 
 
-def _resume(state: TrainingState, saving: Saving, settings: Mapping[str, Any]) -> None:
+def _resume(
+    state: TrainingState, saving: Saving, settings: Mapping[str, Any], group: Processes
+) -> None:
     if saving.folder is None:
         return
     path = Path(saving.folder) / checkpoints.RESUME
@@ -264,6 +266,8 @@ def _resume(state: TrainingState, saving: Saving, settings: Mapping[str, Any]) -
             f"{path} is an unfinished training ({far}), which a new one would overwrite: "
             "Saving(resume=True) goes on with it, resume=False starts over"
         )
+    elif saving.resume is False and group.first:
+        path.unlink(missing_ok=True)  # nor may it be gone on with in place of this one
 
 
 def _log(saving: Saving, state: TrainingState, group: Processes) -> Log:
