@@ -57,7 +57,7 @@ def test_limit_and_size(folder):
 
 def test_unreadable_image_is_named(folder):
     (folder / "train/dog/2.png").write_bytes(b"no png")
-    with pytest.raises(ValueError, match=r"dog/2.png: cannot read the image"):
+    with pytest.raises(ValueError, match=r"dog/2.png: cannot read the image: it is none of JPEG"):
         data.load(f"folder:{folder}", "train")
 
 
@@ -106,7 +106,7 @@ def test_a_file_of_no_end_is_refused(folder, monkeypatch):
 
 def test_missing_split_says_what_there_is(tmp_path):
     put(tmp_path, "train/cat/1.png", 1)
-    with pytest.raises(ValueError, match=r"no folder test or validation or val in .* has train"):
+    with pytest.raises(ValueError, match=r"no folder test or validation or val.* in .* has train"):
         data.load(f"folder:{tmp_path}", "test")
 
 
@@ -116,3 +116,45 @@ def test_nothing_to_read(tmp_path):
     (tmp_path / "cat").mkdir()
     with pytest.raises(ValueError, match="no image file"):
         data.load(f"folder:{tmp_path}", "test")
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("training", "valid")])
+def test_split_folders_have_several_names(tmp_path, train, test):
+    put(tmp_path, f"{train}/ant/1.png", 10)
+    put(tmp_path, f"{train}/cat/1.png", 20)
+    put(tmp_path, f"{test}/cat/1.png", 30)
+    found = data.load(f"folder:{tmp_path}", "test")
+    assert (found.classes, found.labels.tolist()) == (("ant", "cat"), [1])
+    assert len(data.load(f"folder:{tmp_path}", "train")) == 2
+
+
+def test_classes_may_be_called_valid_and_invalid(tmp_path):
+    put(tmp_path, "valid/1.png", 10)
+    put(tmp_path, "invalid/1.png", 10)
+    assert data.load(f"folder:{tmp_path}", "test").classes == ("invalid", "valid")
+
+
+@pytest.mark.parametrize(
+    "places", ["{split}_set/{name}", "{name}/{split}"], ids=["unknown names", "inside classes"]
+)
+def test_splits_taken_for_classes_are_said(tmp_path, places):
+    for split in ("first", "second"):
+        for name in ("ant", "cat"):
+            put(tmp_path, places.format(split=split, name=name) + "/1.png", 10)
+    with pytest.warns(UserWarning, match="are taken for the classes, and each has the same"):
+        data.load(f"folder:{tmp_path}", "test")
+
+
+def test_classes_without_images_are_said(folder):
+    put(folder, "train/bee/1.JFIF", 10, "JPEG")
+    (folder / "train/dog/1.png").rename(folder / "train/dog/1.avif")
+    with pytest.warns(UserWarning, match=r"train: no image in dog \(files that end in"):
+        train = data.load(f"folder:{folder}", "train")
+    assert train.labels.tolist() == [0, 1, 2, 2]
+
+
+def test_other_places_than_folders(folder):
+    with pytest.raises(ValueError, match=r"expected a folder .* got the file .*1\.png"):
+        data.load(f"folder:{folder / 'train/cat/1.png'}", "train")
+    with pytest.raises(ValueError, match="no file or folder ''"):
+        data.load("folder:", "train")

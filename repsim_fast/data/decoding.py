@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
@@ -122,6 +122,10 @@ def _decode(item: Encoded, size: int | None) -> npt.NDArray[np.uint8]:  # (H, W,
             with _one_large() if pixels > _LARGE else contextlib.nullcontext():
                 rgb = image if image.mode == "RGB" else image.convert("RGB")
                 return np.asarray(rgb if size is None else centre_square(rgb, size))
+    except UnidentifiedImageError as error:  # whose message has but the address of the bytes
+        raise ValueError(
+            f"{item.where}: cannot read the image: it is none of {', '.join(FORMATS)}, or damaged"
+        ) from error
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
         raise ValueError(f"{item.where}: cannot read the image: {error}") from error
 

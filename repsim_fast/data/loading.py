@@ -30,9 +30,11 @@ def load(
         spec: where the images are:
             "digits": embedded handwritten digits, 1x8x8, with a fixed split;
             a path: parquet files as on the Hugging Face hub, either a folder with train-* and
-            test-* (or validation-*) files or one file; grey images become RGB;
+            test-* (or validation-*) files, in it or in the one folder in it that has them, or one
+            file; grey images become RGB;
             "cifar10:PATH": the folder torchvision downloads (cifar-10-batches-py or its parent);
-            "folder:PATH": image files PATH/SPLIT/CLASS/*, or PATH/CLASS/* for every split.
+            "folder:PATH": image files PATH/SPLIT/CLASS/*, or PATH/CLASS/* for every split; a
+            photograph's mark of how it was held (EXIF) is not looked at, as by torchvision.
         split: "train" or "test".
         size: side in pixels to bring every image to: the shorter side resized (bilinear,
             antialiased), then the centre cut out. None keeps the images as they are, which
@@ -65,7 +67,7 @@ def load(
 
 def _existing(text: str) -> Path:
     path = Path(text).expanduser()
-    if not path.exists():
+    if not text or not path.exists():  # that of no name would be the current folder
         raise ValueError(
             f"no file or folder {text!r}; a data set is 'digits', a path with parquet files, "
             "'cifar10:PATH' or 'folder:PATH'"
