@@ -169,7 +169,7 @@ def test_missing_columns(tmp_path):
     with pytest.raises(ValueError, match="needs a column image or img, has pixels, label"):
         data.load(file, "test")
     file = write_parquet(tmp_path / "x.parquet", [encode(picture(1))], [0], label_column="y")
-    with pytest.raises(ValueError, match="needs a column label or fine_label, has image, y"):
+    with pytest.raises(ValueError, match="needs a column label or labels or fine_label"):
         data.load(file, "test")
 
 
@@ -226,3 +226,42 @@ def test_real_limit_matches_the_whole(data_folder):
     part = data.load(data_folder / "tiny-imagenette", "test", limit=60, seed=2)
     assert torch.equal(part.images, whole.subset(60, seed=2).images)
     assert torch.equal(part.labels, whole.subset(60, seed=2).labels)
+
+
+@pytest.mark.parametrize(
+    "layout", ["data/{split}-0.parquet", "{split}.parquet", "default/{split}/0000.parquet"]
+)
+def test_layouts_of_the_hub(tmp_path, layout):
+    for value, split in enumerate(("train", "validation")):
+        file = tmp_path / layout.format(split=split)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(file, [encode(picture(value))], [0], names=["a"])
+    found = [data.load(tmp_path, split).images[0, 0, 1, 1].item() for split in ("train", "test")]
+    assert found == [0, 1]
+
+
+def test_several_sets_in_a_folder_are_named(tmp_path):
+    for name in ("fine", "coarse"):
+        (tmp_path / name).mkdir()
+        write_parquet(tmp_path / name / "train-0.parquet", [encode(picture(1))], [0])
+    with pytest.raises(ValueError, match=r"several sets, choose one: .*coarse, .*fine"):
+        data.load(tmp_path, "train")
+
+
+def test_files_with_classes_in_other_orders(tmp_path):
+    images = [encode(picture(value)) for value in range(3)]
+    write_parquet(tmp_path / "train-0.parquet", images, [0, 1, 2], names=["a", "b", "c"])
+    write_parquet(tmp_path / "train-1.parquet", images, [0, 1, 2], names=["c", "b", "a"])
+    write_parquet(tmp_path / "test-0.parquet", images, [0, 1, 1], names=["c", "a"])
+    assert data.load(tmp_path, "train").labels.tolist() == [0, 1, 2, 2, 1, 0]
+    test = data.load(tmp_path, "test")
+    assert (test.classes, test.labels.tolist()) == (("a", "b", "c"), [2, 0, 0])
+    write_parquet(tmp_path / "test-0.parquet", images, [0, 1, 1], names=["c", "d"])
+    with pytest.raises(ValueError, match=r"test-0.parquet: has other classes .* 0 is 'c' rather"):
+        data.load(tmp_path, "test")
+
+
+def test_files_of_another_kind_are_told_what_else_there_is(tmp_path):
+    np.savez(tmp_path / "images.npz", images=np.zeros((4, 8, 8, 3)))
+    with pytest.raises(ValueError, match=r"images.npz: .*; other layouts are folder:PATH"):
+        data.load(tmp_path / "images.npz", "train")

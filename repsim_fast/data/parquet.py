@@ -17,6 +17,7 @@ import torch
 from repsim_fast._core.extras import extra
 from repsim_fast._core.files import open_regular
 
+from .classes import difference, numbers_in
 from .decoding import Encoded, decode_images
 from .image_data import ImageData
 from .request import Request
@@ -27,24 +28,32 @@ if TYPE_CHECKING:
 # A label names a class, and all classes below its own: more than any data set has.
 _MOST_CLASSES = 1_000_000
 _IMAGE_COLUMNS = ("image", "img")
-_LABEL_COLUMNS = ("label", "fine_label")  # CIFAR-100 has fine and coarse ones
+_LABEL_COLUMNS = ("label", "labels", "fine_label")  # CIFAR-100 has fine and coarse ones
 # What the files of a split are called, the first that exists; the hub's test files of some sets
 # have no labels, or are called validation.
-_PREFIXES = {"train": ("train",), "test": ("test", "validation", "val")}
+_PREFIXES = {"train": ("train",), "test": ("test", "validation", "val", "valid")}
+
+OTHERS = "other layouts are folder:PATH and cifar10:PATH"
 
 
 def load_parquet(path: Path, request: Request) -> ImageData:
     """Read one split of a folder with parquet files, or one file.
 
     Each file has a struct column `image` or `img` whose field `bytes` is an encoded image, an
-    integer column `label` (or `fine_label`) and, in the schema metadata under `huggingface`, the
-    class names; without names the classes are called "0", "1", ...
+    integer column `label` (or `labels`, `fine_label`) and, in the schema metadata under
+    `huggingface`, the class names; without names the classes are called "0", "1", ... Where files
+    name the same classes in several orders, that of the first training file numbers the labels.
+
+    A folder has files PREFIX-*.parquet or PREFIX.parquet, or a folder PREFIX of files, as the hub
+    writes them; or one folder, such as `data`, that has.
 
     Raises:
-        ValueError: no file of the split, a missing column, or an unreadable file, image or label.
+        ValueError: no file of the split, a missing column, files of different classes, or an
+            unreadable file, image or label.
     """
     files = _files_of_split(path, request.split)
-    names = _class_names(files[0])
+    training = [] if path.is_file() else _named(_place_of(path, request.split), "train")
+    names = next(filter(None, map(_class_names, [*training[:1], *files])), ())
     labels = [_read_labels(file, names) for file in files]
     starts = np.cumsum([0] + [len(part) for part in labels])
     rows = request.rows(int(starts[-1]))
@@ -73,14 +82,34 @@ def _files_of_split(path: Path, split: str) -> list[Path]:
         if path.stem.split("-")[0] in _PREFIXES[other]:
             raise ValueError(f"{path} is a {other} file by its name, but split is {split!r}")
         return [path]
-    for prefix in _PREFIXES[split]:
-        if files := sorted(path.glob(f"{prefix}-*.parquet")):
-            return files
+    if files := _named(_place_of(path, split), split):
+        return files
     wanted = " or ".join(f"{prefix}-*.parquet" for prefix in _PREFIXES[split])
     found = ", ".join(sorted(file.name for file in path.glob("*.parquet"))) or "no parquet file"
-    raise ValueError(
-        f"no {wanted} in {path}, which has {found}; other layouts are folder:PATH and cifar10:PATH"
-    )
+    raise ValueError(f"no {wanted} in {path}, which has {found}; {OTHERS}")
+
+
+def _named(folder: Path, split: str) -> list[Path]:
+    """The files of a split by their names, or by that of the folder they are in."""
+    for prefix in _PREFIXES[split]:
+        for pattern in (f"{prefix}-*.parquet", f"{prefix}.parquet", f"{prefix}/*.parquet"):
+            if files := sorted(folder.glob(pattern)):
+                return files
+    return []
+
+
+def _place_of(path: Path, split: str) -> Path:
+    """The folder itself, or the one in it that has the files of a split.
+
+    Raises:
+        ValueError: Several have.
+    """
+    if _named(path, split):
+        return path
+    inside = [place for place in sorted(path.iterdir()) if place.is_dir() and _named(place, split)]
+    if len(inside) > 1:
+        raise ValueError(f"{path} has several sets, choose one: {', '.join(map(str, inside))}")
+    return inside[0] if inside else path
 
 
 def _class_names(file: Path) -> tuple[str, ...]:
@@ -101,17 +130,23 @@ def _read_labels(file: Path, names: tuple[str, ...]) -> npt.NDArray[np.int64]:
         if not _arrow().types.is_integer(got):
             raise ValueError(f"{file}: column {column!r} must hold integers, got {got}")
         values = table.read([column])[column]
+    own = _class_names(file) or names
     # No value counts as one out of range; unsigned ones beyond int64 must not wrap around.
-    known = values.fill_null(len(names) if names else 0).to_numpy()
+    known = values.fill_null(len(own) if own else 0).to_numpy()
     invalid = values.is_null().to_numpy() | (known < 0) | (known > np.iinfo(np.int64).max)
-    if names:
-        invalid |= known >= len(names)
+    if own:
+        invalid |= known >= len(own)
     if invalid.any():
         row = int(invalid.argmax())
-        wanted = f"0..{len(names) - 1}" if names else "0 or more"
+        wanted = f"0..{len(own) - 1}" if own else "0 or more"
         raise ValueError(f"{file}, row {row}: label must be {wanted}, got {values[row]}")
     labels: npt.NDArray[np.int64] = known.astype(np.int64)
-    return labels
+    if own == names:
+        return labels
+    if (numbers := numbers_in(own, names)) is None:
+        raise ValueError(f"{file}: has other classes than other files: {difference(own, names)}")
+    renumbered: npt.NDArray[np.int64] = numbers.numpy()[labels]
+    return renumbered
 
 
 def _read_images(file: Path, rows: npt.NDArray[np.int64]) -> Iterator[Encoded]:
@@ -150,12 +185,11 @@ def _open(file: Path) -> Iterator[pq.ParquetFile]:
         open_regular(file).close()
         with arrow.parquet.ParquetFile(file) as table:
             yield table
-    except ValueError as error:
-        if not isinstance(error, arrow.ArrowException):  # of ours, with a name already
-            raise
-        raise ValueError(f"cannot read the parquet file {file}: {error}") from error
     except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(f"cannot read the parquet file {file}: {error}") from error
+        if isinstance(error, ValueError) and not isinstance(error, arrow.ArrowException):
+            raise  # of ours, with a name already
+        other = "" if file.suffix == ".parquet" else f"; {OTHERS}"
+        raise ValueError(f"cannot read the parquet file {file}: {error}{other}") from error
 
 
 def _arrow() -> ModuleType:
