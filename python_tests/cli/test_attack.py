@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 
 from python_tests.support.commands import Run
+from python_tests.support.image_files import encode, picture
 from repsim_fast import data, models
 from repsim_fast.training import evaluate
 
@@ -103,3 +105,32 @@ def test_a_place_that_cannot_be_written_is_found_before_the_attack(
         assert result.exit_code == 1
         assert "cannot write" in result.output
         assert "attacking" not in result.output
+
+
+@pytest.mark.parametrize("command", [("attack", "--attack", "fgsm"), ("certify", "--sigma", "0.1")])
+def test_labels_are_numbered_as_in_the_checkpoint(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """A folder of some of its classes numbers them from 0; the network does not."""
+    for name, count in (("bee", 4), ("cat", 2)):
+        (tmp_path / "part/test" / name).mkdir(parents=True)
+        for number in range(count):
+            (tmp_path / "part/test" / name / f"{number}.png").write_bytes(encode(picture(90, 8, 8)))
+    network = models.build("resnet-8", num_classes=3, in_channels=3, seed=0)
+    network.fc.bias.data += torch.tensor([0.0, 1e3, 0.0])  # all are bees
+    out = tmp_path / "network.safetensors"
+    about: dict[str, Any] = {"name": "resnet-8", "num_classes": 3, "in_channels": 3}
+    models.save_checkpoint(out, network, **about, classes=["ant", "bee", "cat"])
+    few = ("--n", 50, "--n0", 10, "--radii", "0") if command[0] == "certify" else ()
+    whole = (*command, out, "--data", f"folder:{tmp_path / 'part'}", "--threads", 1, *few)
+
+    found = run(*whole)
+    assert found.exit_code == 0, found.output
+    assert "labels of part are numbered as in" in found.output
+    assert "0.667" in found.output
+
+    (tmp_path / "part/test/bee").rename(tmp_path / "part/test/wasp")
+    other = run(*whole)
+    assert other.exit_code == 0, other.output
+    assert "part has other classes than" in other.output
+    assert "class 0 is 'cat' rather than 'ant'" in other.output

@@ -90,7 +90,7 @@ def attack(
     """
     from repsim_fast.data import load
 
-    from .models import check_channels, say_as_they_are, size_for
+    from .models import check_channels, numbered_for, say_as_they_are, size_for
     from .models import load as load_network
 
     if out is not None:
@@ -112,6 +112,7 @@ def attack(
         size = size_for({checkpoint: header}) if size is None else size
         images = load(data, split, size=size, limit=limit, seed=seed, progress=sys.stderr.isatty())
         check_channels(checkpoint, header, images)
+        images = numbered_for(checkpoint, header, images)
         say_as_they_are(checkpoint, header, images)
         typer.echo(
             f"attacking {checkpoint} on {describe(images)} with "

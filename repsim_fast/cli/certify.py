@@ -129,7 +129,7 @@ def certify(
     from repsim_fast.data import load as load_images
     from repsim_fast.verification import certified_accuracy as accuracy_at
 
-    from .models import check_channels, load, size_for
+    from .models import check_channels, load, numbered_for, size_for
 
     bounded.check_typed(method, typed_options(context))
     at = _radii(radii)
@@ -145,6 +145,7 @@ def certify(
             data, split, size=size, limit=limit, seed=seed, progress=sys.stderr.isatty()
         )
         check_channels(checkpoint, header, images)
+        images = numbered_for(checkpoint, header, images)
         about: dict[str, Any] = {"checkpoint": checkpoint, "data": describe(images)}
         if radius is not None:
             how = {"method": method, "eps": radius, "chunk": chunk, "batch_size": batch_size}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,6 +11,7 @@ import typer
 from torch import nn
 
 from repsim_fast.data import ImageData
+from repsim_fast.data.classes import are_named, difference, numbers_in
 from repsim_fast.models.named import SUFFIXES, Opened, brings_its_own, open_model
 
 if TYPE_CHECKING:
@@ -220,3 +222,25 @@ def check_channels(model: str, about: Mapping[str, Any], data: Inputs) -> None:
         raise ValueError(
             f"{model} takes images with {about['in_channels']} channels, {data.name} has {channels}"
         )
+
+
+def numbered_for(model: str, about: Mapping[str, Any], images: ImageData) -> ImageData:
+    """The images with labels that are the numbers of classes in the network.
+
+    Where both name their classes, those of the images may be some of the network's, in any order.
+    Others are said, and keep their numbers.
+    """
+    wanted = tuple(about.get("classes") or ())
+    both = are_named(wanted) and are_named(images.classes)
+    if not both or images.classes == wanted:
+        return images
+    numbers = numbers_in(images.classes, wanted)
+    if numbers is None:
+        typer.echo(
+            f"{images.name} has other classes than {model}: {difference(images.classes, wanted)}; "
+            "labels are taken as they are numbered, and accuracies mean nothing where the numbers "
+            "are of other classes"
+        )
+        return images
+    typer.echo(f"labels of {images.name} are numbered as in {model}, by the names of classes")
+    return replace(images, labels=numbers[images.labels], classes=wanted)
