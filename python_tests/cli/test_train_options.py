@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -379,6 +380,26 @@ def test_several_sets_attacks_and_diagnostics(run: Run, tmp_path: Path) -> None:
     assert list(accuracies["test"]) == ["clean", "fgsm", "pgd"]
     assert accuracies["test"] == accuracies["again"]
     assert record["again"] == accuracies["again"]["clean"]
+
+
+@pytest.fixture
+def class_by_class(tmp_path: Path) -> Path:
+    """Images in two class folders without splits."""
+    generator = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        for number in range(20):
+            file = tmp_path / "images" / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (8, 8, 3), np.uint8)).save(file)
+    return tmp_path / "images"
+
+
+def test_diagnostics_are_of_all_classes(run: Run, tmp_path: Path, class_by_class: Path) -> None:
+    result = run(
+        *TRAIN, "--data", f"folder:{class_by_class}", "--diagnostics", "selectivity",
+        "--diagnostic-images", 10, "--out", tmp_path / "network.safetensors",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
 
 
 def test_a_second_stream(run: Run, tmp_path: Path) -> None:

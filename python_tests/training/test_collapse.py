@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from repsim_fast.data.samples import Samples
 from repsim_fast.training import (
     CollapseGuard,
     Epoch,
@@ -125,6 +126,22 @@ def test_others_are_asked_too() -> None:
 def test_it_needs_the_probes() -> None:
     with pytest.raises(ValueError, match=r"needs Evaluation\(detector=\.\.\.\)"):
         CollapseGuard(DETECTOR)(nn.Linear(1, 1), record(0, None, None))
+
+
+class AllFirst(nn.Module):
+    """Answers the first class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :3] * 1e-3 + torch.tensor([1.0, 0.0, 0.0])
+
+
+def test_probes_are_of_all_classes() -> None:
+    """Of images that come class by class, too."""
+    images = Samples(torch.rand(90, 1, 2, 2), torch.arange(3).repeat_interleave(30))
+    assert images.some(9).labels.bincount().tolist() == [3, 3, 3]
+    assert len(images.some(100).labels) == 90
+    right = OverfittingDetector(1e-3, n=9).probe(AllFirst(), images, torch.device("cpu"))
+    assert right.fgsm == right.pgd == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])

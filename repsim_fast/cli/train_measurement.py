@@ -116,12 +116,15 @@ def diagnostics(
     *,
     layers: list[str] | None,
 ) -> Diagnostics | None:
-    """What measures them on the first images, selectivity of ``layers``; None for no names."""
+    """What measures them on some images, selectivity of ``layers``; None for no names.
+
+    Drawn at random, for the first of a folder are all of its first class.
+    """
     if not names:
         return None
-    some = slice(0, options.diagnostic_images)
+    some = images.subset(min(options.diagnostic_images, len(images)), seed)
     return Diagnostics(
-        *images.take(some),
+        *some.tensors(),
         eps=setup.eps if "alignment" in names else None,
         selectivity="selectivity" in names,
         curvature="curvature" in names,

@@ -118,7 +118,7 @@ class LoadedBatches:
         """The same, checked batch by batch to have labels of ``n_classes`` classes."""
         return replace(self, n_classes=n_classes)
 
-    def first(self, n: int) -> Samples:
+    def some(self, n: int) -> Samples:
         """The first ``n`` samples, or as many as there are."""
         images, labels, held = [], [], 0
         with self.reading(torch.device("cpu")):

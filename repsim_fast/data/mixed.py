@@ -103,9 +103,9 @@ class Mixed:
         rest, held = self.first_stream.split(share, seed)
         return replace(self, first_stream=rest), held
 
-    def first(self, n: int) -> Samples:
-        """The first ``n`` samples of the first stream."""
-        return self.first_stream.first(n)
+    def some(self, n: int) -> Samples:
+        """``n`` samples of the first stream."""
+        return self.first_stream.some(n)
 
     def _sizes(self, batch_size: int) -> tuple[int, int]:
         """Images of the two streams in a batch of that size.

@@ -112,9 +112,11 @@ class Samples:
             Samples(self.images[held], self.labels[held]),
         )
 
-    def first(self, n: int) -> Samples:
-        """The first ``n`` samples, or as many as there are."""
-        return Samples(self.images[:n], self.labels[:n])
+    def some(self, n: int) -> Samples:
+        """``n`` samples, or as many as there are, evenly spaced: the first may be of one class."""
+        total = len(self.labels)
+        rows = torch.arange(min(n, total)) * total // min(n, total)
+        return Samples(*(part[rows.to(part.device)] for part in (self.images, self.labels)))
 
     def rows(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Some of the samples, on ``device``."""

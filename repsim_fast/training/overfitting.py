@@ -29,7 +29,7 @@ class OverfittingDetector:
 
     Args:
         eps: Radius in image units.
-        n: Images probed, the first of the training data.
+        n: Images probed: of training data in memory evenly spaced ones, of others the first.
         drop: Collapse: fall of the accuracy against PGD below its best so far.
         gap: Masking: accuracy against FGSM minus that against PGD; healthy networks stay below 0.1.
         options: Further settings of both attacks, such as ``norm``.
@@ -48,7 +48,7 @@ class OverfittingDetector:
 
     def probe(self, model: Model, data: LabelledImages, device: torch.device) -> Probe:
         """Accuracies of ``model`` on the probed images."""
-        part = data.first(self.n)
+        part = data.some(self.n)
         scores = [
             evaluate(model, part, attack, device=device).robust
             for attack in (self._fgsm, copy.deepcopy(self._pgd))  # the same random start each epoch
