@@ -402,6 +402,16 @@ def test_diagnostics_are_of_all_classes(run: Run, tmp_path: Path, class_by_class
     assert result.exit_code == 0, result.output
 
 
+def test_test_images_that_are_trained_on_are_said(
+    run: Run, tmp_path: Path, class_by_class: Path
+) -> None:
+    said = "test images are among those trained on"
+    out = tmp_path / "network.safetensors"
+    without = run(*TRAIN, "--data", f"folder:{class_by_class}", "--out", out)
+    assert f"of 30 {said}" in without.output
+    assert said not in run(*TRAIN, "--out", out).output
+
+
 def test_a_second_stream(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "network.safetensors"
     result = run(*TRAIN, "--mix", "digits", "--mix-share", 0.25, "--out", out)

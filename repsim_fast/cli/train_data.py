@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import typer
+from torch import Tensor
+
 from repsim_fast.data import ImageData, mixed
+from repsim_fast.data.classes import difference
 from repsim_fast.training.named_sets import HELD_OUT, check_names
 
 from .options import describe
@@ -15,6 +19,8 @@ from .train_options import MIX_SHARE
 
 TEST = "test"
 """Name of the test images of --data, beside others."""
+# Published sets have a few images twice.
+_FEW_REPEATED = 0.01
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ def load_all(sources: Sources, seed: int) -> Images:
     """
     train = _load(sources.data, "train", sources.size, sources.limit, seed)
     test = _load(sources.data, "test", sources.size, sources.test_limit, seed)
+    _say_repeated(test, train, sources.data)
     further = {
         name: _load(spec, "test", sources.size, sources.test_limit, seed)
         for name, spec in sources.further.items()
@@ -129,6 +136,23 @@ def _load(data: str, split: str, size: int | None, limit: int | None, seed: int)
     return load(data, split, size=size, limit=limit, seed=seed, progress=sys.stderr.isatty())
 
 
+def _say_repeated(test: ImageData, train: ImageData, spec: str) -> None:
+    """Say where many test images are those trained on, as of a folder that has no splits."""
+    seen = {hash(_bytes(image)) for image in train.images}
+    repeated = sum(hash(_bytes(image)) in seen for image in test.images)
+    if repeated > _FEW_REPEATED * len(test):
+        typer.echo(
+            f"{repeated:,} of {len(test):,} test images are among those trained on: accuracies of "
+            f"test images will be too high (--data {spec} has no split, or one in which images "
+            "come twice)"
+        )
+
+
+def _bytes(image: Tensor) -> bytes:
+    held: bytes = image.numpy().tobytes()
+    return held
+
+
 def _check_classes(option: str, images: ImageData, wanted: ImageData) -> None:
     """The same classes in the same order: labels are their numbers.
 
@@ -137,13 +161,5 @@ def _check_classes(option: str, images: ImageData, wanted: ImageData) -> None:
     """
     if images.classes == wanted.classes:
         return
-    row = next(
-        (i for i, (a, b) in enumerate(zip(images.classes, wanted.classes, strict=False)) if a != b),
-        None,
-    )
-    differ = (
-        f"{len(images.classes)} rather than {len(wanted.classes)}"
-        if row is None
-        else f"class {row} is {images.classes[row]!r} rather than {wanted.classes[row]!r}"
-    )
+    differ = difference(images.classes, wanted.classes)
     raise ValueError(f"{option}: {images.name} has other classes than --data: {differ}")
