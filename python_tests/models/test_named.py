@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 from collections import OrderedDict
@@ -238,6 +239,58 @@ def test_damaged_files(tmp_path: Path):
     torch.jit.trace(MODEL, X).save(str(path))
     with pytest.raises(ValueError, match=r"TorchScript archive; save model\.state_dict"):
         models.load(f"resnet-8={path}")
+
+
+def test_other_files_are_no_advice_to_unpickle(tmp_path: Path):
+    """As torch's own message gives it for anything that it cannot read."""
+    (tmp_path / "w.json").write_text('{"epochs": 3}')
+    with pytest.raises(ValueError, match=r"w\.json: it is no file of weights, neither of torch"):
+        models.load(f"resnet-8={tmp_path / 'w.json'}")
+
+
+def in_parts(folder: Path, kind: str) -> Path:
+    """The weights in two files and their index."""
+    names, half = list(STATE), len(STATE) // 2
+    write, stem, suffix = (
+        (save_file, "model", ".safetensors")
+        if kind == "safetensors"
+        else (torch.save, "pytorch_model", ".bin")
+    )
+    files = {}
+    for number, part in enumerate((names[:half], names[half:]), 1):
+        file = folder / f"{stem}-0000{number}-of-00002{suffix}"
+        write({name: STATE[name] for name in part}, file)
+        files |= dict.fromkeys(part, file.name)
+    index = folder / f"{stem}{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": files}))
+    return index
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch"])
+def test_weights_in_several_files(tmp_path: Path, kind: str):
+    index = in_parts(tmp_path, kind)
+    assert torch.equal(models.load(f"resnet-8={index}")(X), MODEL(X))
+    second = next(iter(tmp_path.glob("*-00002-of-00002*")))
+    second.unlink()
+    with pytest.raises(FileNotFoundError, match="00002-of-00002"):
+        models.load(f"resnet-8={index}")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("no json", "expected JSON"),
+        ('{"weight_map": {"conv1.weight": "../w.pt"}}', r"files beside it, got '\.\./w\.pt'"),
+        ('{"weight_map": {"conv1.weight": "x.index.json"}}', r"files beside it, got 'x\.index"),
+        ('{"weight_map": {"nothing": "model-00001-of-00002.safetensors"}}', "lacks 'nothing'"),
+        ("{}", "lacks weight_map"),
+    ],
+)
+def test_indices_that_are_none(tmp_path: Path, content: str, message: str):
+    index = in_parts(tmp_path, "safetensors")
+    index.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        models.load(f"resnet-8={index}")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.files import open_regular
+from repsim_fast._core.headers import named, parsed, record, text
 from repsim_fast._core.tensor_files import read_tensors
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
@@ -30,6 +31,10 @@ _HARMLESS: list[Any] = [
 ]
 _DEEPEST = 4
 _OF_TORCH_SAVE = (b"PK\x03\x04", b"\x80")  # a zip archive, before torch 1.6 a pickle
+# Weights in several files, as the Hugging Face hub has those of large networks.
+_INDEX = ".index.json"
+_LARGEST_INDEX = 1 << 26
+_SCHEMA = record({"weight_map": named(text())})
 _POINTER = b"version https://git-lfs"
 # Tensors that are not weights, under names that trainers use.
 _NOT_WEIGHTS = ("optim", "scheduler", "scaler", "rng", "loops", "callbacks")
@@ -45,7 +50,8 @@ def read_states(path: str | os.PathLike[str]) -> tuple[States, Mapping[str, Any]
 
     Args:
         path: A safetensors file, or one that ``torch.save`` wrote, which is read with
-            ``weights_only=True``; whatever they are called.
+            ``weights_only=True``; whatever they are called. Or the index of several such files
+            (``model.safetensors.index.json``), which lie beside it.
 
     Raises:
         FileNotFoundError: No such file.
@@ -54,6 +60,8 @@ def read_states(path: str | os.PathLike[str]) -> tuple[States, Mapping[str, Any]
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file of weights {os.fspath(path)!r}")
     _check_no_pointer(path)
+    if os.fspath(path).endswith(_INDEX):
+        return {"": dict(_parts(Path(path)))}, {}
     if is_safetensors(path):
         return {"": read_tensors(path)[1]}, {}
     content = _unpickled(path)
@@ -69,6 +77,19 @@ def read_states(path: str | os.PathLike[str]) -> tuple[States, Mapping[str, Any]
         )
     settings = content.get("hyper_parameters")
     return found, settings if isinstance(settings, Mapping) else {}
+
+
+def _parts(index: Path) -> Iterator[tuple[str, Tensor]]:
+    """The weights of all files that an index names."""
+    with open_regular(index) as file:
+        files = parsed(file.read(_LARGEST_INDEX), _SCHEMA, str(index))["weight_map"]
+    for name in sorted({*files.values()}):
+        if Path(name).name != name or name.endswith(_INDEX):
+            raise ValueError(f"{index}: expected names of files beside it, got {name!r}")
+        found = read_states(index.with_name(name))[0].get("", {})
+        if missing := [key for key, place in files.items() if place == name and key not in found]:
+            raise ValueError(f"{index.with_name(name)} lacks {missing[0]!r}, which {index} names")
+        yield from found.items()
 
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:
@@ -119,17 +140,17 @@ def _unpickled(path: str | os.PathLike[str]) -> Any:
 
 
 def _why_not(error: Exception) -> str:
-    text = str(error)
+    said = str(error)
     for words in ("Unsupported global: GLOBAL ", "Unsupported class "):
-        if words in text:
-            name = text.partition(words)[2].split()[0].strip(".`'")
+        if words in said:
+            name = said.partition(words)[2].split()[0].strip(".`'")
             return (
                 f"it holds more than tensors ({name}), and nothing else is unpickled: it could run "
                 "anything. Where you trust it, save its weights alone: "
                 "torch.save(torch.load(path, weights_only=False)[KEY], 'weights.pt'), with "
                 ".state_dict() after it for a whole model"
             )
-    return f"it is no file of weights: {(text.splitlines() or ['no message'])[0]}"
+    return "it is no file of weights, neither of torch.save nor safetensors, or damaged"
 
 
 def _mappings(content: Mapping[Any, Any], where: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
