@@ -184,3 +184,13 @@ class TestBounds:
         result = run("certify", noisy, *self.GIVEN, *options)
         assert result.exit_code == 1
         assert message in result.output
+
+    def test_files_that_cannot_be_gone_on_with(self, run: Run, noisy: Path, tmp_path: Path) -> None:
+        how = ("--eps", "0.001", "--resume")
+        result = run("certify", noisy, *self.GIVEN, *how, noisy)
+        assert result.exit_code == 1
+        assert f"{noisy}: expected JSON" in result.output
+        known = tmp_path / "known.json"
+        result = run("certify", noisy, *self.GIVEN, *how, known, "--out", known)
+        assert result.exit_code == 1
+        assert "--resume and --out must be two files" in result.output

@@ -135,6 +135,8 @@ def certify(
     at = _radii(radii)
     if out is not None:
         check_out(out, ".json")
+        if resume is not None and resume.resolve() == out.resolve():
+            raise ValueError(f"--resume and --out must be two files, got {str(out)!r} for both")
     with contextlib.nullcontext() if out is None else only_writer(out):
         where, threads_used = choose_device(device), choose_threads(threads)
         network, header = load(checkpoint, (parse_channels(mean), parse_channels(std)))

@@ -177,7 +177,7 @@ def _known(path: Path | None, settings: str) -> tuple[list[bool], list[bool]]:
     """What an earlier run found."""
     if path is None or not path.exists():
         return [], []
-    found = parsed(path.read_text(encoding="utf-8"), _FILE, str(path))
+    found = parsed(path.read_bytes(), _FILE, str(path))
     if found["settings"] != settings:
         raise ValueError(
             f"resume: {str(path)!r} is of {found['settings']}, not of {settings}; name another file"
