@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from repsim_fast.analysis.selectivity import selectivity
 from repsim_fast.attacks import PGD
 from repsim_fast.data.labelled import labelled
 from repsim_fast.training import (
@@ -216,8 +218,46 @@ class TestSelectivity:
             SelectivityRegulariser(1.0, layers=[])
         net = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 64)), nn.Linear(64, 10))
         how = Optimisation(regularisers=[SelectivityRegulariser(1.0, layers=["0"])])
-        with pytest.raises(ValueError, match=r"layer '0' must return units.*, got \(6400,\)"):
+        with pytest.raises(
+            ValueError, match=r"layer '0' must have units for each of the 100 .*6400"
+        ):
             train(net, few, batch_size=100, optimisation=how, progress=False)
+
+    @pytest.mark.parametrize("act", [nn.ReLU(), nn.GELU()], ids=["positive", "signed"])
+    def test_units_are_channels_wherever_a_layer_has_them(self, act: nn.Module, few: Pair) -> None:
+        images, labels = few
+        last, tokens = nn.Linear(6, 12), nn.Linear(8, 12)
+
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv, self.last, self.tokens = nn.Conv2d(1, 6, 3), last, tokens
+                self.act, self.rnn = act, nn.LSTM(12, 5, batch_first=True)
+
+            def forward(self, x: Tensor) -> Tensor:
+                self.act(self.conv(x))
+                self.act(self.last(self.conv(x).permute(0, 2, 3, 1)))
+                rows = self.act(self.tokens(x.flatten(1, 2)))
+                return self.rnn(rows)[0].mean(1)
+
+        net = Net()
+        for layers in (["act"], ["rnn"], "*"):
+            regulariser = SelectivityRegulariser(-1.0, layers=layers)
+            for _ in range(2):  # the second knows from the first
+                with warnings.catch_warnings(), regulariser.observe(net) as penalty:
+                    warnings.simplefilter("ignore")
+                    net(images)
+                    found = penalty(labels)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    want = selectivity(net, (images, labels), layers=layers).mean
+                assert found.item() == pytest.approx(want, rel=1e-4)
+
+    def test_units_without_limits_are_said(self, few: Pair) -> None:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.GELU())
+        how = Optimisation(regularisers=[SelectivityRegulariser(1e-3, layers="2")])
+        with pytest.warns(UserWarning, match=r"not in \[0, 1\].*negative"):
+            train(net, few, epochs=1, optimisation=how, progress=False)
 
     def test_layers(self, small_net: Build, few: Pair) -> None:
         net = small_net()

@@ -5,17 +5,26 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import math
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from repsim_fast._core.borrow import call
+from repsim_fast._core.model_state import eager, unwrap
 from repsim_fast.analysis.selectivity import class_selectivity
 from repsim_fast.attacks.losses import cross_entropy
 from repsim_fast.attacks.objective import lifted
+from repsim_fast.capture.features import Channels, first_tensor, pool
+from repsim_fast.capture.layout import Layouts
+
+# Of an index.
+_ROUNDING = 1e-6
 
 
 class Regulariser(Protocol):
@@ -31,6 +40,11 @@ class Regulariser(Protocol):
 
 
 _unobserved: ContextVar[bool] = ContextVar("unobserved", default=False)
+
+# Where layers have their channels, by name and call in a pass, as the model's first passes told: to
+# watch every one of its modules in every step would cost as much as the penalty does.
+_Sides = dict[tuple[str, int], Channels]
+_sides: WeakKeyDictionary[nn.Module, _Sides] = WeakKeyDictionary()
 
 
 @contextlib.contextmanager
@@ -49,12 +63,13 @@ class SelectivityRegulariser:
 
     alpha < 0 discourages selectivity, alpha > 0 encourages it. Class means are true means over the
     batch, so the frequency of a class does not matter; classes that are absent from a batch are no
-    part of its index.
+    part of its index. A unit is a channel, wherever a layer has its channels, as for
+    ``analysis.selectivity``.
 
     Args:
         alpha: Weight, of either sign; the published grid spans 0.1 to 100 either way.
         layers: Names of modules as in ``named_modules()``, or ``fnmatch`` patterns of them such as
-            ``"stage1.*.relu2"``; default every ReLU.
+            ``"stage1.*.relu2"``, or one of them; default every ReLU.
 
     Raises:
         ValueError: alpha that is not finite, or no layers named.
@@ -63,13 +78,14 @@ class SelectivityRegulariser:
         Leavitt & Morcos, "Selectivity considered harmful", 2020.
     """
 
-    def __init__(self, alpha: float, *, layers: Sequence[str] | None = None) -> None:
+    def __init__(self, alpha: float, *, layers: str | Sequence[str] | None = None) -> None:
         if not math.isfinite(alpha):
             raise ValueError(f"alpha must be finite, got {alpha}")
         if layers is not None and not layers:
             raise ValueError(f"layers must be names of modules or None for all ReLUs, got {layers}")
         self.alpha = alpha
-        self.layers = None if layers is None else tuple(layers)
+        names = (layers,) if isinstance(layers, str) else layers
+        self.layers = None if names is None else tuple(names)
 
     def __repr__(self) -> str:
         return f"SelectivityRegulariser({self.alpha!r}, layers={self.layers!r})"
@@ -80,38 +96,58 @@ class SelectivityRegulariser:
 
         Of a batch of one class, for which the index is not defined, the penalty is 0.
 
+        Warns:
+            UserWarning: Class means are negative in a first batch, so that the penalty has no
+                limit.
+
         Raises:
             ValueError: A layer that the model does not have, no ReLU module at all, or a layer
-                without units.
+                without units for each sample.
         """
-        units: list[Tensor] = []
+        inner = unwrap(model)
+        modules = self._modules(inner)
+        sides = _sides.setdefault(inner, {})
+        units: list[tuple[str, Tensor]] = []
+        calls: Counter[str] = Counter()  # in a pass
 
-        def hook(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-            def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+        def hook(name: str) -> Callable[[nn.Module, object, object], None]:
+            def keep(module: nn.Module, inputs: object, output: object) -> None:
+                calls[name] += 1
                 if not _unobserved.get():
-                    units.append(_units(name, output))
+                    units.append((name, _units((name, calls[name]), output, sides, layouts)))
 
             return keep
 
         def penalty(y: Tensor) -> Tensor:
             if not units:
                 raise ValueError("no layer of the selectivity regulariser was called")
+            for name, own in units:
+                if len(own) != len(y) or not own.shape[1]:
+                    raise ValueError(
+                        f"layer {name!r} must have units for each of the {len(y)} samples, "
+                        f"(n, n_units >= 1), got {tuple(own.shape)}"
+                    )
+            found = [own for _, own in units]
             if bool((y == y[0]).all()):  # as a last, short batch may be: nothing is selective
-                return units[0].new_zeros(())
+                return found[0].new_zeros(())
             # Of all layers at once: what is done for each of them counts more than its numbers.
-            index = class_selectivity(torch.cat([unit.float() for unit in units], 1), y)
-            layers = torch.split(index, [unit.shape[1] for unit in units])
+            index = class_selectivity(torch.cat(found, 1), y)
+            if layouts is not None:
+                _check_range(index)
+            layers = torch.split(index, [own.shape[1] for own in found])
             return -self.alpha * torch.stack([layer.mean() for layer in layers]).mean()
 
-        handles = [
-            module.register_forward_hook(hook(name))
-            for name, module in self._modules(model).items()
-        ]
-        try:
+        with contextlib.ExitStack() as stack:
+            layouts = None
+            if not modules.keys() <= {name for name, _ in sides}:
+                layouts = Layouts(inner)
+                stack.enter_context(eager())
+                stack.enter_context(layouts.watching())
+            start = inner.register_forward_pre_hook(lambda *_: calls.clear())
+            stack.callback(start.remove)
+            for name, module in modules.items():
+                stack.callback(module.register_forward_hook(hook(name)).remove)
             yield penalty
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _modules(self, model: nn.Module) -> dict[str, nn.Module]:
         named = dict(model.named_modules())
@@ -122,23 +158,45 @@ class SelectivityRegulariser:
             return {name: module for name, module in named.items() if name in every}
         wanted: dict[str, None] = {}
         for pattern in self.layers:
-            found = [pattern] if pattern in named else fnmatch.filter(named, pattern)
+            found = [pattern] if pattern in named else fnmatch.filter(filter(None, named), pattern)
             if not found:
                 raise ValueError(f"layers must be modules of the model, got {pattern!r}")
             wanted.update(dict.fromkeys(found))
         return {name: named[name] for name in wanted}
 
 
-def _units(name: str, output: object) -> Tensor:
+def _units(call: tuple[str, int], output: object, sides: _Sides, layouts: Layouts | None) -> Tensor:
     """(N, n_units); reduced at once, for what follows may overwrite the output in place.
+
+    Args:
+        call: Name of the layer, and which of its calls in a pass.
+        output: What it returned.
+        sides: Of the channels, as far as they are known.
+        layouts: What tells them in a first pass.
 
     Raises:
         ValueError: There are none.
     """
-    if not isinstance(output, Tensor) or output.ndim < 2 or not output.shape[1]:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f"layer {name!r} must return units, (N, n_units >= 1, ...), got {got}")
-    return output.flatten(2).mean(2) if output.ndim > 2 else output
+    x = first_tensor(output)
+    if x is None or x.ndim == 0:
+        raise ValueError(
+            f"layer {call[0]!r} must return units, (N, n_units >= 1, ...), "
+            f"got {type(output).__name__}"
+        )
+    if call not in sides:
+        # Where nothing tells, as everywhere: (N, T, D), and (N, C, ...) of more dimensions.
+        found = None if layouts is None else layouts.of(x)
+        sides[call] = found or ("last" if x.ndim == 3 else "first")
+    return pool(x, sides[call])
+
+
+def _check_range(index: Tensor) -> None:
+    if bool(((index < -_ROUNDING) | (index > 1 + _ROUNDING)).any()):
+        warnings.warn(
+            "selectivity regulariser: the index of some units is not in [0, 1] but has no limit, "
+            "for their class means are negative; choose layers without negative activations",
+            stacklevel=3,
+        )
 
 
 def gradient_misalignment(model: nn.Module, x: Tensor, y: Tensor, nearby: Tensor) -> Tensor:
