@@ -18,6 +18,7 @@ from repsim_fast.analysis.dimensionality import (
     two_nn,
 )
 from repsim_fast.analysis.moments import GroupedMoments
+from repsim_fast.attacks import PGD
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -215,6 +216,19 @@ def test_layers_and_their_change(batch_size: int) -> None:
     assert maps["conv"].clean.features == 8 * 36
 
 
+def test_an_attack_is_not_given_labels_that_nobody_gave() -> None:
+    net, x, seen = Net(), torch.rand(20, 1, 8, 8), []
+
+    def spy(model: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
+        seen.append(y)
+        return x
+
+    dimensionality(net, x, perturbation=spy)
+    assert set(seen) == {None}
+    with pytest.raises(TypeError, match=r"y must be an integer tensor of labels, got NoneType"):
+        dimensionality(net, x, perturbation=PGD(0.1))
+
+
 def test_bad_input() -> None:
     net, x = Net(), torch.rand(20, 1, 8, 8)
     with pytest.raises(ValueError, match="groups must be at least 2"):
@@ -223,12 +237,19 @@ def test_bad_input() -> None:
         dimensionality(net, x, neighbours=2)
     with pytest.raises(ValueError, match="at least three samples, got 2"):
         dimensionality(net, x[:2])
-    with pytest.raises(ValueError, match="activations must be finite"):
+    with pytest.raises(ValueError, match=r"'relu' must have finite activations"):
         dimensionality(net, x * float("nan"))
+    for wrong in ({"groups": 2.5}, {"neighbours": None}, {"groups": "ten"}):
+        with pytest.raises(TypeError, match="must be a whole number"):
+            dimensionality(net, x, **wrong)
+    with pytest.raises(TypeError, match=r"perturbation must be callable.*got 3"):
+        dimensionality(net, x, perturbation=3)
     with pytest.raises(ValueError, match="perturbation must keep the shape"):
         dimensionality(net, x, perturbation=lambda model, x, y: x[:, :, :4])
-    with pytest.raises(ValueError, match="at least three samples, got 2"):
-        two_nn(torch.rand(2, 3))
+    for rows in (torch.rand(2, 3), torch.rand(9, 0)):
+        for index in (two_nn, dimensions):
+            with pytest.raises(ValueError, match=r"three samples of one feature or more, got \("):
+                index(rows)
     with pytest.raises(ValueError, match="expected finite values"):
         dimensions(torch.full((5, 2), float("inf")))
     with pytest.raises(ValueError, match="expected a matrix"):

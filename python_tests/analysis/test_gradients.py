@@ -70,6 +70,14 @@ def test_some_units() -> None:
     assert input_unit_gradients(net, x, units=99)["relu"].shape == (6, 5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_models_of_other_precision(dtype: torch.dtype) -> None:
+    net, x = Net(), torch.rand(6, 1, 8, 8)
+    want = jacobian_norms(net, x)
+    found = jacobian_norms(net.to(dtype), x)
+    torch.testing.assert_close(found, want, rtol=0.1, atol=0.0)
+
+
 def test_variability_of_known_magnitudes() -> None:
     found = variability(torch.tensor([[1.0, 2.0, 0.0], [3.0, 2.0, 0.0]]))
     assert found.across_samples == pytest.approx((2**0.5 / 2 + 0) / 2)
@@ -94,6 +102,11 @@ def test_bad_input() -> None:
         input_unit_gradients(nn.Sequential(nn.Flatten(), nn.Linear(64, 0), nn.ReLU()), x)
     with pytest.raises(ValueError, match="N >= 2, n_units >= 2"):
         variability(torch.rand(1, 5))
+    with pytest.raises(TypeError, match="units must be a whole number"):
+        input_unit_gradients(net, x, units=2.5)
+    for value, message in ((float("nan"), "expected finite values"), (-1.0, "at least 0, got -1")):
+        with pytest.raises(ValueError, match=message):
+            variability(torch.tensor([[value, 1.0], [2.0, 3.0]]))
     with pytest.raises(ValueError, match="gradients must be of one layer at least"):
         mean_variability({})
     assert not any(module._forward_hooks for module in net.modules())

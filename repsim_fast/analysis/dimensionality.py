@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repsim_fast._core.checks import check_finite, check_matrix
+from repsim_fast._core.checks import check_finite, check_matrix, check_whole
 from repsim_fast.capture import LayerSpec, Maps, MaskSpec, run
 from repsim_fast.similarity.base.nearest import nearest
 
@@ -29,8 +29,8 @@ __all__ = [
 # are of samples at the edge, or alone.
 _FITTED = 0.9
 
-Perturbation = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""(model, x, y) -> x', such as an attack or a corruption."""
+Perturbation = Callable[[nn.Module, Tensor, Any], Tensor]
+"""(model, x, y) -> x', such as an attack or a corruption; y is None where data have no labels."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def two_nn(x: Tensor) -> float:
         The dimension; NaN where fewer than three samples have distinct neighbours.
 
     Raises:
-        ValueError: Fewer than three samples, no matrix, or not finite.
+        ValueError: Fewer than three samples, no features, no matrix, or not finite.
 
     Example:
         >>> import torch
@@ -134,11 +134,17 @@ def two_nn(x: Tensor) -> float:
         Facco et al., "Estimating the intrinsic dimension of datasets by a minimal neighborhood
         information", 2017.
     """
+    _check_rows(x)
+    return _slope(_ratios(x.detach()))
+
+
+def _check_rows(x: Tensor) -> None:
     check_matrix("x", x)
     check_finite("x", x)
-    if len(x) < 3:
-        raise ValueError(f"x: expected at least three samples, got {len(x)}")
-    return _slope(_ratios(x))
+    if len(x) < 3 or not x.shape[1]:
+        raise ValueError(
+            f"x: expected at least three samples of one feature or more, got {tuple(x.shape)}"
+        )
 
 
 def _ratios(x: Tensor) -> Tensor:
@@ -174,7 +180,9 @@ def dimensions(x: Tensor, *, groups: int = 10, neighbours: int = 2000) -> Dimens
         neighbours: Samples that the two-NN estimate is taken on, the first ones.
 
     Raises:
-        ValueError: Fewer than three samples, no matrix, not finite, or less than two groups.
+        ValueError: Fewer than three samples, no features, no matrix, not finite, or less than two
+            groups.
+        TypeError: Groups or neighbours that are no whole numbers.
 
     Example:
         >>> import torch
@@ -183,11 +191,11 @@ def dimensions(x: Tensor, *, groups: int = 10, neighbours: int = 2000) -> Dimens
         >>> found.components_95.value, round(found.participation_ratio.value, 1)
         (3.0, 3.0)
     """
-    check_matrix("x", x)
-    check_finite("x", x)
+    _check_rows(x)
+    _check_sizes(groups, neighbours)
     intake = _Intake(groups, neighbours)
     intake.add(x, len(x))
-    return intake.compute()
+    return intake.compute("x")
 
 
 def dimensionality(
@@ -206,7 +214,8 @@ def dimensionality(
 
     Args:
         model: Runs in eval mode without gradients and comes back as it was.
-        data: As for ``compare``; with labels where the perturbation needs them.
+        data: As for ``compare``; with labels where the perturbation needs them, which gets None
+            in their place otherwise.
         perturbation: (model, x, y) -> x', such as an attack or a corruption of
             ``repsim_fast.attacks``.
         layers: As for ``Capture``; default every ``nn.ReLU``.
@@ -224,6 +233,8 @@ def dimensionality(
     Raises:
         ValueError: Fewer than three samples, activations that are not finite, layers that the model
             does not have, or numbers out of range.
+        TypeError: Groups or neighbours that are no whole numbers, a perturbation that is no
+            function or returns no tensor.
 
     Example:
         >>> import torch
@@ -238,6 +249,9 @@ def dimensionality(
         selectivity and dimensionality", 2020; participation ratio: Gao et al., "A theory of
         multineuronal dimensionality, dynamics and measurement", 2017; two-NN: Facco et al., 2017.
     """
+    _check_sizes(groups, neighbours)
+    if perturbation is not None and not callable(perturbation):
+        raise TypeError(f"perturbation must be callable, (model, x, y) -> x', got {perturbation!r}")
     kinds = ("clean",) if perturbation is None else ("clean", "perturbed", "change")
     found: dict[str, dict[str, _Intake]] = {}
     kept: dict[str, Tensor] = {}  # of the batch, benign
@@ -268,7 +282,7 @@ def dimensionality(
                 passes[-1] = "perturbed"
                 run(model, other)
     return {
-        name: LayerDimensions(**{kind: own[kind].compute() for kind in kinds})
+        name: LayerDimensions(**{kind: own[kind].compute(f"layer {name!r}") for kind in kinds})
         for name, own in found.items()
     }
 
@@ -280,22 +294,25 @@ def _perturbed(
         raise TypeError(
             f"data: a perturbation takes one tensor of inputs, got {type(inputs).__name__}"
         )
-    labels = torch.zeros(len(inputs), dtype=torch.int64) if y is None else y
-    other = perturbation(model, inputs.clone(), labels.to(inputs.device))
+    other = perturbation(model, inputs.clone(), None if y is None else y.to(inputs.device))
     if not isinstance(other, Tensor) or other.shape != inputs.shape:
         got = tuple(other.shape) if isinstance(other, Tensor) else type(other).__name__
         raise ValueError(f"perturbation must keep the shape {tuple(inputs.shape)}, got {got}")
     return other.detach()
 
 
+def _check_sizes(groups: int, neighbours: int) -> None:
+    check_whole(groups=groups, neighbours=neighbours)
+    if groups < 2 or neighbours < 3:
+        raise ValueError(
+            f"groups must be at least 2 and neighbours 3, got {groups} and {neighbours}"
+        )
+
+
 class _Intake:
     """Rows batch by batch: their moments, and the first of them for neighbours."""
 
     def __init__(self, groups: int, neighbours: int) -> None:
-        if groups < 2 or neighbours < 3:
-            raise ValueError(
-                f"groups must be at least 2 and neighbours 3, got {groups} and {neighbours}"
-            )
         self._moments = GroupedMoments(groups)
         self._neighbours = neighbours
         self._first: list[Tensor] = []
@@ -311,12 +328,13 @@ class _Intake:
         self._eps = max(self._eps, torch.finfo(wide.dtype).eps)
         self._moments.add(wide, samples=samples)
 
-    def compute(self) -> Dimensions:
+    def compute(self, whose: str) -> Dimensions:
+        """The indices; an error begins with ``whose`` rows they are."""
         moments, first = self._moments, torch.cat(self._first)
         if moments.n < 3:
-            raise ValueError(f"data must have at least three samples, got {moments.n}")
+            raise ValueError(f"{whose} must have at least three samples, got {moments.n}")
         if not np.isfinite(self._size):
-            raise ValueError("activations must be finite, got NaN or Inf")
+            raise ValueError(f"{whose} must have finite activations, got NaN or Inf")
         spectra = moments.spectra()
         if is_rounding(float(spectra[0].sum()), self._size, self._eps):
             spectra = [torch.zeros_like(values) for values in spectra]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast._core.batch_checks import images_device
-from repsim_fast._core.borrow import borrow
+from repsim_fast._core.borrow import borrow, model_dtype
+from repsim_fast._core.checks import check_finite, check_whole
 from repsim_fast._core.randomness import seeded
 from repsim_fast.capture import Capture, LayerSpec
 
@@ -58,7 +59,7 @@ def input_unit_gradients(
     Raises:
         ValueError: No sample, less than one unit, a layer without units for each sample, or layers
             that the model does not have.
-        TypeError: Inputs that are not floating point.
+        TypeError: Inputs that are not floating point, units that are no whole number.
 
     Example:
         >>> import torch
@@ -75,6 +76,7 @@ def input_unit_gradients(
     device = images_device(x)
     if x.ndim < 1 or x.numel() == 0:
         raise ValueError(f"x must hold samples (N, ...), got shape {tuple(x.shape)}")
+    check_whole(**({} if units is None else {"units": units}))
     if units is not None and units < 1:
         raise ValueError(f"units must be at least 1 or None for all, got {units}")
     generator = seeded(seed)
@@ -82,7 +84,8 @@ def input_unit_gradients(
     with borrow(model, device=device, seed=seed):
         images = x.detach().clone().requires_grad_()
         with Capture(model, chosen, maps="pool") as capture:
-            model(images.clone())  # a leaf cannot be written on, which the model may do
+            # In the model's precision; a leaf cannot be written on, which the model may do.
+            model(images.to(model_dtype(model, images.dtype), copy=True))
         return {
             name: _magnitudes(name, activations, images, units, generator)
             for name, activations in capture.activations.items()
@@ -118,12 +121,15 @@ def variability(gradients: Tensor) -> Variability:
         Both coefficients; NaN where no unit or no sample has one.
 
     Raises:
-        ValueError: Fewer samples or units.
+        ValueError: Fewer samples or units, or values that are negative or not finite.
     """
     if gradients.ndim != 2 or min(gradients.shape) < 2:
         raise ValueError(
             f"gradients must be (N >= 2, n_units >= 2), got shape {tuple(gradients.shape)}"
         )
+    check_finite("gradients", gradients)
+    if bool((gradients < 0).any()):
+        raise ValueError(f"gradients must be magnitudes, at least 0, got {float(gradients.min())}")
     return Variability(_coefficient(gradients, 0), _coefficient(gradients, 1))
 
 
