@@ -10,13 +10,20 @@ from pathlib import Path
 from .experiment import Experiment
 from .presets import Preset
 
+_COUNTS = ("processes", "seeds", "epochs", "train_images", "test_images", "size")
+
 
 def parse(experiment: Experiment, arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options, checked as far as they go by themselves."""
     options = _parser(experiment).parse_args(arguments)
     options.only = _questions(experiment, options.only)
-    if options.processes < 1:
-        raise SystemExit(f"--processes: expected at least 1, got {options.processes}")
+    for name in _COUNTS:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            option = name.replace("_", "-")
+            raise SystemExit(f"--{option}: expected at least 1, got {value}")
+    if options.minutes is not None and not options.minutes >= 0:  # of NaN no time is too late
+        raise SystemExit(f"--minutes: expected a number of at least 0, got {options.minutes}")
     return options
 
 

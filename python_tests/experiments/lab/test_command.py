@@ -134,8 +134,19 @@ def test_a_failed_training_in_another_process_is_no_success(run):
     broken = dataclasses.replace(toy.PRESET, architecture="no-such-network")
     with pytest.raises(RuntimeError, match="a process that trained networks ended with status 1"):
         run("--only", "Q1", "--processes", "2", preset=broken)
-    with pytest.raises(SystemExit, match="--processes: expected at least 1, got 0"):
-        run("--processes", "0")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--processes", "0"), ("--seeds", "0"), ("--seeds", "-1"), ("--epochs", "0"),
+        ("--train-images", "0"), ("--test-images", "-5"), ("--size", "0"),
+        ("--minutes", "-1"), ("--minutes", "nan"),
+    ],
+)  # fmt: skip
+def test_options_out_of_range_are_named(run, option: str, value: str) -> None:
+    with pytest.raises(SystemExit, match=rf"{option}: expected .*at least [01], got {value}"):
+        run(option, value)
 
 
 def test_a_run_out_of_time_goes_on(run, capsys):
