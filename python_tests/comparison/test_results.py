@@ -61,6 +61,13 @@ class TestGrids:
         assert np.isnan(grid.mean_by_distance()[1])
         assert result.undefined_layers == (("a", "layer1"),)
 
+    def test_one_layer_of_each_has_nothing_beside_the_diagonal(self) -> None:
+        result = make((1, 1))
+        assert result.between("a", "b").summary() == {"mean same layer": result.value[0, 1]}
+        assert result.between("a", "b").mean_with_error().value == result.value[0, 1]
+        assert result.between("a", "a").summary() == {"mean of all pairs": 1.0}
+        assert "nan" not in repr(result)
+
     def test_diagonals_need_square_grids(self) -> None:
         grid = self.result.between("a", "b")
         for method in (grid.mean_off_diagonal, grid.mean_same_layer, grid.mean_by_distance):

@@ -236,7 +236,8 @@ class Grid:
     def mean_with_error(self) -> Estimate:
         """The mean over pairs of different layers, with its standard error.
 
-        Pairs at the same position are left out of square grids: within a model they are 1.
+        Pairs at the same position are left out of square grids of several layers: within a model
+        they are 1.
         """
         figure = self.figures()[-1]
         return Estimate(figure.value, figure.standard_error)
@@ -246,13 +247,15 @@ class Grid:
 
         "mean off-diagonal" is over pairs of layers at different positions and the last one of every
         square grid; before it, between two models, "mean same layer" is over those at the same
-        position. Grids that are not square have no diagonal, and "mean of all pairs" alone.
+        position. Grids that are not square have no diagonal, and "mean of all pairs" alone; of one
+        layer each there is nothing beside the diagonal.
         """
         means = {"mean of all pairs": Grid.mean}
         if self.is_square:
-            off_diagonal = {"mean off-diagonal": Grid.mean_off_diagonal}
+            several = len(self.rows) > 1
+            off_diagonal = {"mean off-diagonal": Grid.mean_off_diagonal} if several else {}
             same_layer = {} if self.within else {"mean same layer": Grid.mean_same_layer}
-            means = same_layer | off_diagonal
+            means = same_layer | off_diagonal or means
         by_chance = None if self.chance is None else replace(self, value=self.chance)
         return [
             Mean(
