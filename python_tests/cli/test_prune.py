@@ -63,6 +63,14 @@ def zeros(path: Path) -> dict[str, torch.Tensor]:
     return {name: value == 0 for name, value in network.state_dict().items() if name in names}
 
 
+def test_the_dense_network_is_not_overwritten(run: Run, dense: Path) -> None:
+    before = dense.read_bytes()
+    result = run("prune", dense, "--sparsity", 0.5, "--out", dense)
+    assert result.exit_code == 1
+    assert "--out must be another file than CHECKPOINT" in result.output
+    assert dense.read_bytes() == before
+
+
 def test_a_pruned_network_is_tuned_and_stays_pruned(run: Run, dense: Path, tmp_path: Path) -> None:
     compact, tuned, again = (tmp_path / f"{n}.safetensors" for n in ("compact", "tuned", "again"))
     assert run("prune", dense, "--sparsity", 0.75, "--out", compact).exit_code == 0

@@ -69,6 +69,8 @@ def prune(
     from .models import load
 
     check_out(out, ".safetensors")
+    if out.resolve() == Path(checkpoint).resolve():
+        raise ValueError(f"--out must be another file than CHECKPOINT, got {checkpoint!r} for both")
     with only_writer(out):
         network, header = load(checkpoint)
         if "weights" in header:
