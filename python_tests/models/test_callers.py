@@ -87,7 +87,9 @@ WAYS: dict[str, Callable[[nn.Module, Tensor], Any]] = {
         m, x[:8], LABELS[:8]
     ),
     "class means": lambda m, x: class_means(m, (x, LABELS)),
-    "dimensionality": lambda m, x: repr(dimensionality(m, x, layers="3", perturbation=added)),
+    "dimensionality": lambda m, x: repr(
+        dimensionality(m, (x, LABELS), layers="3", perturbation=added)
+    ),
     "gradients": lambda m, x: input_unit_gradients(m, x[:5], layers="3"),
     "curvature": lambda m, x: input_hessian_top(m, x[:3], LABELS[:3]),
     "stages": lambda m, x: making_stages(m, x, ["1", "3"], stages=["1", "3"]),
