@@ -19,6 +19,7 @@ from repsim_fast.plotting.style import (
     colours_of,
     finish,
     plain,
+    plain_names,
     style_ticks,
 )
 
@@ -74,8 +75,9 @@ def plot_curves(
         raise ValueError("curves must be at least one, got none")
     figure = NotebookFigure(figsize=(6.4, 3.6), layout="constrained", facecolor=colours.background)
     ax = figure.subplots()
-    for number, curve in enumerate(curves):
-        _draw(ax, curve, _LINES[number % len(_LINES)])
+    titles = plain_names([curve.title for curve in curves])
+    for number, (curve, title) in enumerate(zip(curves, titles, strict=True)):
+        _draw(ax, curve, title, _LINES[number % len(_LINES)])
     ax.set_ylim(min(0.0, ax.get_ylim()[0]), 1.02 * top)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(x_label, color=colours.text, fontsize=9)
@@ -84,10 +86,10 @@ def plot_curves(
     return finish(figure, path)
 
 
-def _draw(ax: Axes, curve: Curve, colour: str) -> None:
+def _draw(ax: Axes, curve: Curve, title: str, colour: str) -> None:
     x = np.arange(curve.start, curve.start + len(curve.value))
     style = "--" if curve.dashed else "-"
-    ax.plot(x, curve.value, label=plain(curve.title), color=colour, linestyle=style, linewidth=2)
+    ax.plot(x, curve.value, label=title, color=colour, linestyle=style, linewidth=2)
     if curve.standard_error is not None:
         low, high = curve.value - curve.standard_error, curve.value + curve.standard_error
         ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)

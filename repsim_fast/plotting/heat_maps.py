@@ -25,6 +25,7 @@ from repsim_fast.plotting.style import (
     colours_of,
     finish,
     plain,
+    plain_names,
     style_ticks,
 )
 
@@ -111,7 +112,9 @@ def plot_heat_maps(
     if not maps:
         raise ValueError("maps must be at least one, got none")
     limits = (limits[0] if vmin is None else vmin, limits[1] if vmax is None else vmax)
-    maps, label = [_plain(one) for one in maps], plain(label)
+    titles = plain_names([one.title for one in maps])
+    maps = [_plain(one, title) for one, title in zip(maps, titles, strict=True)]
+    label = plain(label)
     if ax is not None:
         if len(maps) > 1 or standard_error or figsize is not None:
             raise ValueError("ax: expected one map, without standard_error and figsize")
@@ -144,7 +147,7 @@ def _sides(maps: Sequence[HeatMap]) -> tuple[list[Sides], bool]:
 
     def written(side: Sequence[str]) -> Sequence[str]:
         found = (stages[tuple(side)] if staged else None) or names_without_containers(side)
-        return [plain(name) for name in found]
+        return plain_names(found)
 
     return [Sides(written(one.rows), written(one.columns)) for one in maps], staged
 
@@ -196,13 +199,13 @@ def _error(one: HeatMap) -> Matrix:
     return np.full_like(one.value, np.nan) if one.standard_error is None else one.standard_error
 
 
-def _plain(one: HeatMap) -> HeatMap:
+def _plain(one: HeatMap, title: str) -> HeatMap:
     """The map with texts that are no formulas; names of layers become so where they are drawn."""
     return replace(
         one,
         row_label=plain(one.row_label),
         column_label=plain(one.column_label),
-        title=plain(one.title),
+        title=title,
     )
 
 

@@ -18,6 +18,7 @@ from repsim_fast.plotting.style import (
     colours_of,
     finish,
     plain,
+    plain_names,
     style_ticks,
 )
 
@@ -77,7 +78,7 @@ def plot_models(
         OSError: The place cannot be written to.
     """
     colours = colours_of(theme)
-    names = [plain(name) for name in names]
+    names = plain_names(names)
     count = len(names)
     side = max(_LEAST, _ROW * count)
     margin = 0.6 + _LETTER * max(map(len, names))

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ __all__ = [
     "colours_of",
     "finish",
     "plain",
+    "plain_names",
     "style_ticks",
     "to_html",
     "to_png",
@@ -67,10 +69,40 @@ _LONGEST = 60
 
 def plain(text: str) -> str:
     """Text that matplotlib takes for no formula, on one line, long ones without their middle."""
-    line = "".join(c if c.isprintable() else " " for c in str(text))
-    if len(line) > _LONGEST:
-        line = f"{line[: _LONGEST // 2]}…{line[-_LONGEST // 2 + 1 :]}"
-    return line.replace("$", r"\$")
+    return _cut(_line(text)).replace("$", r"\$")
+
+
+def plain_names(names: Sequence[str]) -> list[str]:
+    """The names, each as `plain`, but different ones never alike: long ones that differ in their
+    middle alone keep that, and are counted where they still look the same."""
+    lines = [_line(name) for name in names]
+    shown = {line: _cut(line) for line in lines}
+    for alike in _alike(shown):
+        letters = enumerate(zip(*alike, strict=False))
+        differ = next((i for i, those in letters if len({*those}) > 1), 0)
+        start = max(0, differ - _LONGEST // 4)
+        shown.update({line: "…" + _cut(line[start:]) for line in alike})
+    for alike in _alike(shown):
+        shown.update({line: f"{shown[line]} ({i})" for i, line in enumerate(alike, 1)})
+    return [shown[line].replace("$", r"\$") for line in lines]
+
+
+def _alike(shown: Mapping[str, str]) -> list[list[str]]:
+    """Different lines that are shown as the same."""
+    groups: dict[str, list[str]] = {}
+    for line, text in shown.items():
+        groups.setdefault(text, []).append(line)
+    return [lines for lines in groups.values() if len(lines) > 1]
+
+
+def _line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in str(text))
+
+
+def _cut(line: str) -> str:
+    if len(line) <= _LONGEST:
+        return line
+    return f"{line[: _LONGEST // 2]}…{line[-_LONGEST // 2 + 1 :]}"
 
 
 def style_ticks(ax: Axes, colours: Colours, **options: Any) -> None:
