@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from repsim_fast import Grid
 from repsim_fast.analysis.estimates import Estimate
 from repsim_fast.comparison.grid import plot_grids
+
+_FEW = 4  # curves, whose legend fits beside them
 
 
 def heatmaps(grids: Sequence[Grid], title: str, columns: int = 3) -> Figure:
@@ -45,7 +48,12 @@ def lines(
         ax.text(position, ax.get_ylim()[1], f" {text}", fontsize=7, va="top", color="0.4")
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     ax.grid(alpha=0.25)
-    ax.legend(fontsize=7)
+    if x is None:  # layers, epochs
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(curves) > _FEW:  # would lie on the curves
+        figure.legend(fontsize=7, loc="outside right upper")
+    else:
+        ax.legend(fontsize=7)
     return figure
 
 
