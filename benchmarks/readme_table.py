@@ -18,6 +18,7 @@ OF_L1 = Path(__file__).parent / "results" / "l1_attack.json"
 BEGIN, END = "<!-- speed: benchmarks/readme_table.py -->\n", "<!-- end -->\n"
 BEGIN_L1 = "<!-- l1: benchmarks/readme_table.py -->\n"
 BEGIN_MODELS = "<!-- models: benchmarks/readme_table.py -->\n"
+BEGIN_MIXED = "<!-- mixed precision: benchmarks/readme_table.py -->\n"
 L1_STEPS = (10, 20, 50, 100)
 
 
@@ -95,8 +96,7 @@ def speedups() -> list[tuple[str, str]]:
 def table() -> str:
     """The table as Markdown."""
     at = json.loads((RESULTS / "layer_grid.json").read_text())["machine"]
-    threads = f"{at['threads']} thread{'s' * (at['threads'] > 1)}"
-    lines = [f"| {at['processor']}, {threads}, float32 | |", "|---|---|"]
+    lines = [f"| {at['processor']}, {_threads(at)}, float32 | |", "|---|---|"]
     lines += [f"| {what} | {figure} |" for what, figure in layer_grid() + speedups()]
     return "\n".join(lines) + "\n"
 
@@ -132,13 +132,38 @@ def models_table() -> str:
             kinds = ("forwards with channels last", "float32", "bfloat16")
             rows = [found[f"{case}, {kind}"] for kind in kinds]
             at = rows[0].get("machine", held["machine"])
-            threads = f"{at['threads']} thread{'s' * (at['threads'] > 1)}"
-            layers = rows[0]["layers"]
-            layers = " and ".join(map(str, layers)) if isinstance(layers, list) else layers
             counted = f"{rows[-1]['operations_to_forwards']:.2f}"
             cells = " | ".join([counted, *(f"{row['ratio_to_forwards']:.2f}" for row in rows)])
-            lines.append(f"| {at['processor']}, {threads} | {case} | {layers} | {cells} |")
+            where = f"{at['processor']}, {_threads(at)}"
+            lines.append(f"| {where} | {case} | {_layers(rows[0])} | {cells} |")
     return "\n".join(lines) + "\n"
+
+
+def mixed_table() -> str:
+    """Comparisons in mixed precision over the forward passes in it, as Markdown."""
+    files = sorted((Path(__file__).parent / "results").glob("*/mixed_precision.json"))
+    if not files:
+        return "Not measured yet.\n"
+    lines = ["| machine | models | layers | over the forwards |", "|---|---|---|---|"]
+    for file in files:
+        held = json.loads(file.read_text())
+        for row in held["rows"]:
+            if not row["case"].endswith(", compare"):
+                continue
+            at = row.get("machine", held["machine"])
+            where = f"{at['processor']}, {_threads(at)}, {row['multiplied_by']}"
+            models, layers = row["case"].removesuffix(", compare"), _layers(row)
+            lines.append(f"| {where} | {models} | {layers} | {row['ratio_to_forwards']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _threads(at: dict[str, Any]) -> str:
+    return f"{at['threads']} thread{'s' * (at['threads'] > 1)}"
+
+
+def _layers(row: dict[str, Any]) -> str:
+    layers = row["layers"]
+    return " and ".join(map(str, layers)) if isinstance(layers, list) else str(layers)
 
 
 def l1_table() -> str:
@@ -183,4 +208,5 @@ if __name__ == "__main__":
     README.write_text(written(README.read_text()))
     with_training = written(OF_TRAINING.read_text(), training_table())
     with_models = written(with_training, models_table(), BEGIN_MODELS)
-    OF_TRAINING.write_text(written(with_models, l1_table(), BEGIN_L1))
+    with_mixed = written(with_models, mixed_table(), BEGIN_MIXED)
+    OF_TRAINING.write_text(written(with_mixed, l1_table(), BEGIN_L1))

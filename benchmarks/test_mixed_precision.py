@@ -78,4 +78,5 @@ def test_mixed_precision(case, record):
             ratio_to_forwards=timing.median / times["forwards"].median,
             layers=layers if len(layers) > 1 else layers[0],
             max_error=error if name == "compare" else 0.0,
+            multiplied_by="AMX" if torch.cpu._is_amx_tile_supported() else "AVX512-BF16",
         )

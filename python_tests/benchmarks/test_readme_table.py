@@ -29,6 +29,13 @@ def test_speeds_of_many_models_are_those_of_the_results_files() -> None:
     assert script["written"](readme, script["models_table"](), script["BEGIN_MODELS"]) == readme
 
 
+def test_speeds_in_mixed_precision_are_those_of_the_results_files() -> None:
+    script = runpy.run_path(str(SCRIPT))
+    readme = script["OF_TRAINING"].read_text()
+    assert script["BEGIN_MIXED"] in readme
+    assert script["written"](readme, script["mixed_table"](), script["BEGIN_MIXED"]) == readme
+
+
 def test_robust_images_under_l1_attacks_are_those_of_the_results_file() -> None:
     script = runpy.run_path(str(SCRIPT))
     readme = script["OF_TRAINING"].read_text()
