@@ -180,7 +180,7 @@ def test_errors_and_chance_levels_of_other_measures(run: Run, tmp_path: Path) ->
 def test_notes_are_below_the_figures(run: Run, tmp_path: Path) -> None:
     result = run(*COMPARE, "--layers", "fc", "--measure", "cca", "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    below = result.stdout.partition("mean off-diagonal")[2]
+    below = result.stdout.partition("mean of all pairs")[2]
     assert "note: cca: p = 10 and q = 10 independent features of n = 40 samples" in below
 
 
