@@ -160,6 +160,13 @@ def test_caution_of_few_features():
         cka_sampled_features(x[:, :5], y[:, :5], population=5)
 
 
+def test_two_features_tell_no_error():
+    # Two directions in common, of which either feature has one, and a little of the other.
+    x = torch.randn(400, 2) @ torch.tensor([[1.0, 0.6], [0.6, 1.0]]) + torch.randn(400, 2)
+    with pytest.warns(UserWarning, match="p = 2 and q = 2 .* may differ by any amount"):
+        cka_sampled_features(x, x + torch.randn(400, 2))
+
+
 def test_refusals():
     x, y = torch.randn(30, 1), torch.randn(30, 5)
     with pytest.raises(UndefinedError, match=r"x: HSIC of the population .* from 1 features"):

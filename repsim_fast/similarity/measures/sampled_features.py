@@ -112,9 +112,10 @@ class CKASampledFeatures(SampleMeasure[Sampled]):
         if worst <= UNKNOWN:
             return ""
         i, j = pairs[errors.index(worst)]
+        share = f"{worst:.0%} of itself" if math.isfinite(worst) else "any amount"
         return (
             f"p = {left[i].n_features} and q = {right[j].n_features} features tell little of their "
-            f"populations: with others drawn the value may differ by {worst:.0%} of itself, which "
+            f"populations: with others drawn the value may differ by {share}, which "
             "no standard error over samples contains; use more features"
         )
 
