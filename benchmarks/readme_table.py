@@ -101,18 +101,21 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def measured(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Rows of the results files of that name, each with its machine."""
+    found = []
+    for file in sorted((Path(__file__).parent / "results").glob(f"*/{name}.json")):
+        held = json.loads(file.read_text())
+        found += [(row, row.get("machine", held["machine"])) for row in held["rows"]]
+    return found
+
+
 def training_table() -> str:
     """Times of an epoch of robust training over those of textbook loops, as Markdown."""
-    files = sorted((Path(__file__).parent / "results").glob("*/training_speed.json"))
-    if not files:
-        return "Not measured yet.\n"
     lines = ["| machine | epoch of | time over the textbook loop's |", "|---|---|---|"]
-    for file in files:
-        held = json.loads(file.read_text())
-        for row in held["rows"]:
-            at = row.get("machine", held["machine"])
-            where = f"{at['processor']}, {at['threads']} threads, {at['bfloat16']}"
-            lines.append(f"| {where} | {row['case']} | {row['ratio_to_textbook']:.2f} |")
+    for row, at in measured("training_speed"):
+        where = f"{at['processor']}, {at['threads']} threads, {at['bfloat16']}"
+        lines.append(f"| {where} | {row['case']} | {row['ratio_to_textbook']:.2f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -141,19 +144,13 @@ def models_table() -> str:
 
 def mixed_table() -> str:
     """Comparisons in mixed precision over the forward passes in it, as Markdown."""
-    files = sorted((Path(__file__).parent / "results").glob("*/mixed_precision.json"))
-    if not files:
-        return "Not measured yet.\n"
     lines = ["| machine | models | layers | over the forwards |", "|---|---|---|---|"]
-    for file in files:
-        held = json.loads(file.read_text())
-        for row in held["rows"]:
-            if not row["case"].endswith(", compare"):
-                continue
-            at = row.get("machine", held["machine"])
+    for row, at in measured("mixed_precision"):
+        models, _, what = row["case"].rpartition(", ")
+        if what == "compare":
             where = f"{at['processor']}, {_threads(at)}, {row['multiplied_by']}"
-            models, layers = row["case"].removesuffix(", compare"), _layers(row)
-            lines.append(f"| {where} | {models} | {layers} | {row['ratio_to_forwards']:.2f} |")
+            cells = f"{models} | {_layers(row)} | {row['ratio_to_forwards']:.2f}"
+            lines.append(f"| {where} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
