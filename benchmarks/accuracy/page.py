@@ -80,8 +80,8 @@ are above.
 CKA of one batch of 32 to 512 samples, 64 to 4,096 features, 60 data sets a cell.
 
 {tables.precision()}
-The CPU's "bfloat16" multiplies 16-bit integers where it can; a GPU's is less exact. Nothing has
-been measured on a GPU.
+A CPU's "bfloat16" multiplies bfloat16 in AMX's tiles where it has them, else 16-bit integers where
+it can (AVX-512 VNNI), else float32. Nothing has been measured on a GPU.
 
 ## What the safeguards cost
 

@@ -1,11 +1,12 @@
 """Errors of CKA by the precision of its products, against float64.
 
     python benchmarks/accuracy/precision.py --out benchmarks/results/accuracy/precision.json
+    (precision_amx.json where the processor has AMX)
 
 Features of 32 to 512 samples and a linear map of them with noise; the truth is the definition in
 float64 of the same numbers. CKA is taken as `compare` takes it, of one batch: packed Grams of
-`centered_gram`, `MinibatchCKA`. tf32 exists on CUDA only, and a GPU's bfloat16 is less exact than
-the CPU's: neither is measured here.
+`centered_gram`, `MinibatchCKA`. tf32 exists on CUDA only, and a GPU's bfloat16 sums in another
+order: neither is measured here.
 """
 
 from __future__ import annotations

@@ -203,16 +203,15 @@ def coverage_of_others() -> str:
 
 
 def precision() -> str:
-    """Errors by policy."""
-    by_policy = grouped(results("precision"), lambda row: row["policy"])
-    kinds = [row["features"] for row in next(iter(by_policy.values()))]
-    lines = [
-        (
-            f"{policy}, products in {some[0]['products_in']}",
-            *(f"{row['median_error']:.0e} / {row['max_error']:.0e}" for row in some),
-        )
-        for policy, some in by_policy.items()
-    ]
+    """Errors by policy and by what a processor multiplies in then."""
+    rows = [*results("precision"), *results("precision_amx")]
+    found = grouped(rows, lambda row: f"{row['policy']}, products in {row['products_in']}")
+    kinds = list(dict.fromkeys(row["features"] for row in rows))
+    lines = []
+    for policy, some in sorted(found.items(), key=lambda item: rows.index(item[1][0])):
+        first = {row["features"]: row for row in reversed(some)}
+        errors = (f"{first[k]['median_error']:.0e} / {first[k]['max_error']:.0e}" for k in kinds)
+        lines.append((policy, *errors))
     return table(("median / largest error", *kinds), [*lines, ("tf32", *["no GPU"] * len(kinds))])
 
 

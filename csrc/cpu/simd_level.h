@@ -12,7 +12,7 @@
 
 namespace repsim_fast {
 
-enum class SimdLevel { kBaseline, kAvx2, kAvx512, kAvx512Vnni };
+enum class SimdLevel { kBaseline, kAvx2, kAvx512, kAvx512Vnni, kAmx };
 
 // Levels that this processor has, the lowest first.
 std::vector<SimdLevel> simd_levels();

@@ -17,7 +17,7 @@ from pathlib import Path
 from repsim_fast import build_info
 
 ROOT = Path(__file__).resolve().parents[2]
-LEVELS = ("baseline", "avx2", "avx512", "avx512_vnni")
+LEVELS = ("baseline", "avx2", "avx512", "avx512_vnni", "amx")
 FILES = [f"python_tests/ops/test_{op}.py" for op in ("centered_gram", "cross_gram", "batched_svd")]
 FILES += [f"python_tests/ops/test_{name}.py" for name in ("batch_norm_relu", "pgd_steps")]
 LEFT_OUT = "opcheck or torch_checks or gradients or compile or bad_input or errors or misuse"

@@ -25,7 +25,7 @@ def test_build_info_says_what_was_built():
     assert info["torch_target"] == "2.11"
     assert re.match(r"\d+\.\d+", info["torch_built_with"])
     assert "-std=c++20" in info["compiler_flags"]
-    assert info["simd_level"] in ("baseline", "avx2", "avx512", "avx512_vnni")
+    assert info["simd_level"] in ("baseline", "avx2", "avx512", "avx512_vnni", "amx")
     if info["cuda"]:
         assert info["cuda_architectures"]
     else:

@@ -97,12 +97,14 @@ def test_bfloat16_products_round_only_the_centred_features(device):
         expected = reference.centered_gram(x.cpu(), centering="unbiased", precision="bfloat16")
         assert relative_error(gram, expected) < 1e-3  # same features, sums in another order
     # Two roundings.
-    assert relative_error(gram, truth(x, "unbiased", False)) < ROUNDING[device]
+    assert relative_error(gram, truth(x, "unbiased", False)) < rounding(x)
 
 
-# What the norm of a sample's features may lose in bfloat16 products. On the CPU half a unit of each
-# feature, 32700 units being the norm over 256 features.
-ROUNDING = {"cuda": 2.0**-8, "cpu": 256**0.5 / 32700}
+def rounding(x: torch.Tensor) -> float:
+    """What the norm of a sample's features may lose in bfloat16 products, both factors together. Of
+    16-bit integers half a unit of each feature, 32700 units being the norm over 256 features."""
+    products = ops.products_in(x, "bfloat16")
+    return {"bfloat16": 2.0**-7, "int16": 256**0.5 / 32700, "float32": 1e-5}[products]
 
 
 def awkward_features() -> dict[str, torch.Tensor]:
@@ -135,7 +137,7 @@ def test_bfloat16_products_err_by_the_samples_norms_at_most(device, kind):
     gram = ops.centered_gram(x, centering="none", precision="bfloat16").double().cpu()
     norms = torch.linalg.vector_norm(x.double().cpu(), dim=1)
     # Both factors are rounded, and sums in float32 lose a little; tiny ones are denormal numbers.
-    bound = (1.01 * ROUNDING[device] + 1e-6) * norms[:, None] * norms[None, :] + 1e-37
+    bound = (1.01 * rounding(x) + 1e-6) * norms[:, None] * norms[None, :] + 1e-37
     assert ((gram - truth(x, "none", False)).abs() <= bound).all()
 
 
@@ -161,7 +163,7 @@ def test_samples_far_from_the_others_cost_little(device, precision):
         x[far] += 30
         x = x.to(device)
         gram = ops.centered_gram(x, centering="double", precision=precision)
-        tolerance = factor * (1e-6 if precision is None else ROUNDING[device])
+        tolerance = factor * (1e-6 if precision is None else rounding(x))
         assert relative_error(gram, truth(x, "double", False)) < tolerance
 
 

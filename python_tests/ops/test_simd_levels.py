@@ -17,7 +17,7 @@ from repsim_fast import build_info
 from repsim_fast.ops.reference import gram as reference
 
 ROOT = Path(__file__).parents[2]
-LEVELS = ("baseline", "avx2", "avx512", "avx512_vnni")
+LEVELS = ("baseline", "avx2", "avx512", "avx512_vnni", "amx")
 
 
 def in_a_process(level: str, out: Path) -> subprocess.CompletedProcess[str]:

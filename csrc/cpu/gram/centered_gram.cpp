@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "common/gram_operator.h"
+#include "cpu/gram/amx_block.h"
 #include "cpu/gram/gram_block.h"
 #include "cpu/gram/tile_kernels.h"
 #include "math/centering.h"
@@ -247,12 +248,15 @@ void centered_gram_out(const Tensor& x, const std::string& centering, bool packe
 void centered_gram_of(const Features& x, Centering centering, bool packed, Precision precision,
                       void* out) {
   if (x.n == 0) return;
-  // Without products of integers those of float32: more exact, and not slower than rounding first.
-  const bool int16 = precision == Precision::kBFloat16 && int16_tile_kernels() != nullptr;
+  const bool narrow = precision == Precision::kBFloat16;
   const auto of_floats = [&]<typename In>(In) {
-    const auto typed =
-        int16 ? &centered_gram_typed<Int16Block, In> : &centered_gram_typed<Block<float>, In>;
-    typed(x, centering, packed, out);
+    if (narrow && amx_tile_kernels() != nullptr) {
+      centered_gram_typed<AmxBlock, In>(x, centering, packed, out);
+    } else if (narrow && int16_tile_kernels() != nullptr) {
+      centered_gram_typed<Int16Block, In>(x, centering, packed, out);
+    } else {  // more exact, and not slower than rounding first
+      centered_gram_typed<Block<float>, In>(x, centering, packed, out);
+    }
   };
   switch (x.type) {
     case ScalarType::Double:

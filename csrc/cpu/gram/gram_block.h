@@ -14,6 +14,18 @@
 
 namespace repsim_fast {
 
+// Samples whose means are taken, at most, and the distance between them: they come from all over,
+// for neighbours may be alike, and where there are enough are those that Staging has fetched.
+constexpr int64_t kShiftSamples = 16;
+constexpr int64_t shift_step(int64_t n) {
+  if (n <= kShiftSamples) return 1;
+  constexpr int64_t kTogether = Staging<float>::kTogether;
+  return std::max(kTogether, n / kShiftSamples / kTogether * kTogether);
+}
+constexpr int64_t shift_samples(int64_t n) {
+  return std::min(kShiftSamples, ceil_div(n, shift_step(n)));
+}
+
 // A block as it is read, and the shift that is to be taken from it: the middle one of three means
 // of some samples.
 //
@@ -40,9 +52,8 @@ class Source {
     stride_ = row_stride;
     if (rows_ == nullptr) convert(x + first, row_stride, depth);
     if (with_shift) {
-      const int64_t step = shift_step();
-      const int64_t count = std::min(kShiftSamples, ceil_div(n_, step));
-      tile_kernels<T>().middle_mean(rows_, step * stride_, count, depth_, shift_);
+      tile_kernels<T>().middle_mean(rows_, shift_step(n_) * stride_, shift_samples(n_), depth_,
+                                    shift_);
     } else {
       std::fill_n(shift_, depth_, T{0});
     }
@@ -54,15 +65,6 @@ class Source {
   const T* shift() const { return shift_; }
 
  private:
-  // Samples whose means are taken, at most, and the distance between them: they come from all over,
-  // for neighbours may be alike, and where there are enough are those that Staging has fetched.
-  static constexpr int64_t kShiftSamples = 16;
-  int64_t shift_step() const {
-    if (n_ <= kShiftSamples) return 1;
-    constexpr int64_t kTogether = Staging<T>::kTogether;
-    return std::max(kTogether, n_ / kShiftSamples / kTogether * kTogether);
-  }
-
   template <typename In>
   void convert(const In* x, int64_t row_stride, int64_t depth) {
     if (!converted_) converted_ = scratch<T>(n_ * kDepth);

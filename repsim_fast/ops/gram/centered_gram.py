@@ -40,7 +40,7 @@ def products_in(x: Tensor, precision: Precision | None) -> str:
     """What `centered_gram` multiplies in: the precision asked for, or what is better on the CPU."""
     resolved = resolve_precision(x, precision)
     if resolved == "bfloat16" and x.is_cpu:
-        return "int16" if _C.simd_level() == "avx512_vnni" else "float32"
+        return {"amx": "bfloat16", "avx512_vnni": "int16"}.get(_C.simd_level(), "float32")
     return resolved
 
 
@@ -73,11 +73,11 @@ def centered_gram(
             matrices: off-diagonal entries times √2, row by row; without the diagonal for
             ``"unbiased"`` (n(n-1)/2 entries), with it for the others (n(n+1)/2).
         precision: Precision of the products: None for float64 features in float64 and all others
-            in float32; ``"tf32"`` and ``"bfloat16"`` on CUDA round the centred features to these
-            and accumulate in float32. On the CPU ``"bfloat16"`` products are no less exact: 16-bit
-            integers in units of each sample's norm over a block of features, with exact sums
-            (rounding about a tenth of bfloat16's), and float32 where the processor has no
-            AVX512-VNNI.
+            in float32; ``"tf32"`` and ``"bfloat16"`` round the centred features to these and
+            accumulate in float32. A CPU does so in its tiles (AMX); one without them is more
+            exact: with AVX512-VNNI it multiplies 16-bit integers in units of each sample's norm
+            over a block of features, with exact sums (rounding about a tenth of bfloat16's), and
+            else float32. `products_in` says which.
         out: Contiguous tensor of the result's shape, dtype and device to write to, such as a row
             of a matrix of packed Grams. Not differentiable.
 
