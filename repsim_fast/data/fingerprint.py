@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -146,7 +147,8 @@ def digest_of(tensors: Iterable[Tensor]) -> str:
     known = [t.detach() for t in tensors if readable(t) and t.numel()]
     if not known:
         return ""
-    found = [[_crc32(t), *t.shape] for t in known]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # zlib lets others run meanwhile
+        found = [[crc, *t.shape] for crc, t in zip(pool.map(_crc32, known), known, strict=True)]
     return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
 
 
