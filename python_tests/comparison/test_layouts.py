@@ -203,6 +203,38 @@ def test_few_images(
     assert net.seen == {last}
 
 
+@pytest.mark.parametrize(
+    ("capability", "many", "small", "enough", "half", "last"),
+    [
+        ("AVX512", True, True, True, False, False),
+        ("AVX512", True, True, True, True, True),
+        ("AVX512", True, True, False, True, False),
+        ("AVX512", True, False, False, False, True),
+        ("AVX512", False, True, False, False, True),
+        ("AVX2", True, True, False, False, True),
+    ],
+)
+def test_many_weights_on_small_maps(
+    batch: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    capability: str,
+    many: bool,
+    small: bool,
+    enough: bool,
+    half: bool,
+    last: bool,
+) -> None:
+    net, pixels = Net(), 64
+    weights = net.conv.weight.numel() + net.last.weight.numel()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(layouts, "MANY_WEIGHTS", weights if many else weights + 1)
+    monkeypatch.setattr(layouts, "SMALL_PIXELS", pixels if small else pixels - 1)
+    monkeypatch.setattr(layouts, "FEWEST_PIXELS_OF_SMALL", 24 * pixels + (0 if enough else 1))
+    options: dict[str, Any] = {"autocast": torch.bfloat16} if half else {}
+    compare([net], batch, batch_size=8, **options)
+    assert net.seen == {last}
+
+
 def test_recordings(batch: Tensor, tmp_path: Path) -> None:
     nets = [Net(seed=seed) for seed in range(2)]
     one = record(nets[0], batch, tmp_path / "a", batch_size=8)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from repsim_fast._core.borrow import borrow, model_dtype
 from repsim_fast._core.memory_format import Look, fastest_layout, laid_out
@@ -21,6 +22,18 @@ from repsim_fast.comparison.plan import Run
 # A model is run four times on one image to find out; below so many images, or so many of their
 # pixels, that takes longer than channels last save (benchmarks/layouts.py: up to 2^16 or 2^17).
 FEWEST_IMAGES, FEWEST_PIXELS = 64, 1 << 17
+
+# Many weights on small maps: with AVX-512 channels last gain nothing in float32 (ResNet-18 to 50,
+# VGG-16 and PreActResNet-18 with images 32 or 64 wide: 0.91 to 1.22 of the time of a forward pass;
+# larger images 0.80 to 0.87, networks of fewer weights 0.64 to 0.92 but for one of 0.1 million).
+# In 16 bits they gain (0.65 to 0.84), but only after so many pixels as moving the weights takes. Of
+# a Xeon with AMX, two threads, looked at once and not recorded.
+MANY_WEIGHTS, SMALL_PIXELS, FEWEST_PIXELS_OF_SMALL = 1 << 23, 64 * 64, 1 << 20
+
+
+def _convolution_weights(model: nn.Module) -> int:
+    weights = [m._parameters.get("weight") for m in model.modules() if isinstance(m, nn.Conv2d)]
+    return sum(weight.numel() for weight in weights if weight is not None and not is_lazy(weight))
 
 
 class Layouts(contextlib.ExitStack):
@@ -71,20 +84,30 @@ class Layouts(contextlib.ExitStack):
                 continue
             x = inputs.of(runs[0])
             tensors = list(tensors_in(x))
-            if len(tensors) == 1 and self._pays(tensors[0]):
-                half = self._half or model_dtype(model, torch.float32).itemsize == 2
+            half = self._half or model_dtype(model, torch.float32).itemsize == 2
+            if len(tensors) == 1 and self._pays(model, tensors[0], half):
                 kept = self._kept[model] = self.enter_context(contextlib.ExitStack())
                 self._formats[model] = kept.enter_context(
                     fastest_layout(model, tensors[0], half=half, look=self._look(runs, x))
                 )
 
-    def _pays(self, images: Tensor) -> bool:
-        """Whether these are images, of which enough will come."""
+    def _pays(self, model: nn.Module, images: Tensor, half: bool) -> bool:
+        """Whether these are images, of which enough will come for such a model."""
         if images.ndim != 4 or not images.is_floating_point():
             return False
         # The same in every process: none looks at its own share.
         count = (self._batch_size or len(images)) * (self._n_batches or 1)
-        return count >= FEWEST_IMAGES and count * images[0, 0].numel() >= FEWEST_PIXELS
+        size = images[0, 0].numel()
+        if count < FEWEST_IMAGES or count * size < FEWEST_PIXELS:
+            return False
+        if (
+            not images.is_cpu
+            or torch.backends.cpu.get_cpu_capability() != "AVX512"
+            or size > SMALL_PIXELS
+            or _convolution_weights(model) < MANY_WEIGHTS
+        ):
+            return True
+        return half and count * size >= FEWEST_PIXELS_OF_SMALL
 
     def give_up(self, run: Run) -> bool:
         """Put the model of a run back into its own format; whether it had another one."""
