@@ -15,7 +15,7 @@ import copy
 
 import pytest
 import torch
-from timing import side_by_side
+from timing import side_by_side, tolerance
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -84,7 +84,7 @@ def measure(case: str, models: dict[str, nn.Module], rounds: int, record) -> Non
         precision: float(abs(result.between(first, other).value - truth).max())
         for precision, result in results.items()
     }
-    assert max(errors.values()) < 1e-4, errors
+    assert all(error < tolerance(precision) for precision, error in errors.items()), errors
     last_images = images.contiguous(memory_format=torch.channels_last)
     last = {n: copy.deepcopy(m).to(memory_format=torch.channels_last) for n, m in models.items()}
     times = side_by_side(

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from timing import side_by_side
+from timing import side_by_side, tolerance
 from torch import nn
 
 from repsim_fast import SimilarityResult, compare
@@ -64,7 +64,7 @@ def test_mixed_precision(case, record):
     truth, found = compared("float32"), compared("bfloat16")
     first, last = kinds[0], kinds[-1]
     error = float(abs(found.between(first, last).value - truth.between(first, last).value).max())
-    assert error < 1e-4, error
+    assert error < tolerance("bfloat16"), error
     timed: dict[str, Callable[[], object]] = {
         "forwards": lambda: forwards(models, images, batch),
         "compare": lambda: compared("bfloat16"),

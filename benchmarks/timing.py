@@ -16,11 +16,19 @@ from typing import Any
 import torch
 
 import repsim_fast
+from repsim_fast.ops import Precision, products_in
 
 Row = dict[str, Any]
 
 timed = True
 """False in a run that checks correctness alone."""
+
+
+def tolerance(precision: Precision | None) -> float:
+    """What a CKA of float32 features may be off, by what its products are taken in here (see
+    docs/accuracy.md)."""
+    products = products_in(torch.empty(0), precision)
+    return {"float32": 1e-5, "int16": 1e-4, "bfloat16": 2e-3}[products]
 
 
 @dataclass(frozen=True)
