@@ -21,7 +21,7 @@ from repsim_fast.cli.attack_setup import parse_varying_radius
 from repsim_fast.cli.ramps import parse_varying_count
 from repsim_fast.cli.train_options import MethodOptions
 from repsim_fast.cli.train_setup import OWN_OPTIONS, method_options
-from repsim_fast.models import load_checkpoint
+from repsim_fast.models import build, load_checkpoint
 from repsim_fast.training import Diagnostics, Evaluation, Optimisation, Ramp, methods, train
 
 OPTIONS = {option.name: option for option in loaded("train").params}
@@ -140,6 +140,17 @@ def test_optimisation_has_the_defaults_of_python() -> None:
     for field in fields(Optimisation):
         if field.name not in ("regularisers",):
             assert OPTIONS[field.name].default == field.default, field.name
+
+
+def test_init_by_a_file_of_torch_save(run: Run, tmp_path: Path) -> None:
+    file, out = tmp_path / "last.pt", tmp_path / "network.safetensors"
+    torch.save({"model": build("resnet-8", num_classes=10, in_channels=1).state_dict()}, file)
+    data = ("--data", "digits", "--limit", 40, "--test-limit", 20, "--epochs", 1, "--out", out)
+    refused = run("train", "--init", file, *data)
+    assert refused.exit_code == 1
+    assert f"--model: name the network that {file} has weights of" in refused.output
+    assert run("train", "--model", "resnet-8", "--init", file, *data).exit_code == 0
+    assert load_checkpoint(out)[1]["init"] == str(file)
 
 
 def test_all_at_once(run: Run, tmp_path: Path) -> None:

@@ -98,6 +98,39 @@ class TestBadInput:
         assert torch.equal(net.fc.weight, before)
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.parametrize("wrapped", [False, True])
+    def test_files_of_torch_save(
+        self, small_net: Build, few: Pair, tmp_path: Path, wrapped: bool
+    ) -> None:
+        path = tmp_path / "last.pt"
+        net, other = small_net(), small_net()
+        for weight in net.parameters():
+            weight.data.uniform_()
+        state = net.state_dict()
+        prefixed = {f"module.{name}": value for name, value in state.items()}
+        torch.save({"epoch": 3, "state_dict": prefixed} if wrapped else state, path)
+        train(other, few, epochs=1, lr=1e-30, init=path, progress=False)
+        for mine, theirs in zip(other.parameters(), net.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+
+    def test_files_of_torch_save_that_do_not_fit(
+        self, small_net: Build, few: Pair, tmp_path: Path
+    ) -> None:
+        net = small_net()
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        path, state = tmp_path / "last.pt", net.state_dict()
+        some = {f"1.{name}": value for name, value in state.items()}
+        torch.save({**some, "0.mean": torch.rand(3), "0.std": torch.rand(3)}, path)
+        with pytest.raises(ValueError, match=r"last\.pt holds a network with a layer before it"):
+            train(net, few, init=path, progress=False)
+        torch.save({name: value.double() for name, value in state.items()}, path)
+        with pytest.raises(ValueError, match=r"must be torch\.float32, got torch\.float64"):
+            train(net, few, init=path, progress=False)
+        torch.save(dict(list(state.items())[1:]), path)
+        with pytest.raises(ValueError, match=r"last\.pt for Sequential"):
+            train(net, few, init=path, progress=False)
+        assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
     def test_files(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="no checkpoint file nowhere"):
             train(small_net(), few, init="nowhere", progress=False)

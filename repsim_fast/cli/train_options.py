@@ -29,7 +29,8 @@ Init = Annotated[
     Path | None,
     typer.Option(
         metavar="CHECKPOINT",
-        help="Begin with the weights of a checkpoint of the same network and number of classes.",
+        help="Begin with the weights of a checkpoint of the same network and number of classes, "
+        "with --model also with those of a file of torch.save.",
     ),
 ]
 KeepZeros = Annotated[

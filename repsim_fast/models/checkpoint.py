@@ -20,7 +20,10 @@ from repsim_fast._core import headers
 from repsim_fast._core.model_state import unwrap
 from repsim_fast._core.tensor_files import read_metadata, read_tensors, write_tensors
 
+from .fitting import found_fit
 from .registry import build
+from .state_files import SAFE, is_safetensors, read_states
+from .wide_resnet import WideResNet, from_published
 
 _HEADER = "repsim_fast"
 _ARCHITECTURE = {"name": str, "num_classes": int, "in_channels": int}
@@ -124,7 +127,9 @@ def load_weights(
     """Put the weights of a file into a model of the same architecture.
 
     Args:
-        path: what `save_checkpoint` wrote, or any safetensors file of a model's `state_dict`.
+        path: what `save_checkpoint` wrote, any safetensors file of a model's `state_dict`, or a
+            file of ``torch.save``, whose one state dict that fits is taken, also from under a key
+            ("state_dict", "model") or a prefix ("module.").
         model: as it is where the weights do not fit.
         architecture: name, num_classes and in_channels of the model, for messages.
 
@@ -133,13 +138,18 @@ def load_weights(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: weights of another architecture, number of classes or dtype.
+        ValueError: weights of another architecture, number of classes or dtype, or of a network
+            with a normalisation of images before it.
     """
     _check_there(path)
-    metadata, state = read_tensors(path)
+    here = type(unwrap(model)).__name__ if architecture is None else _named(architecture)
     own = unwrap(model).state_dict()
-    wanted = {key: x.shape for key, x in own.items()}
-    problems = _problems(wanted, {key: x.shape for key, x in state.items()})
+    if is_safetensors(path) or Path(path).suffix == SAFE:
+        metadata, state = read_tensors(path)
+        wanted = {key: x.shape for key, x in own.items()}
+        problems = _problems(wanted, {key: x.shape for key, x in state.items()})
+    else:
+        metadata, state, problems = {}, _one_that_fits(path, model, here), []
     problems = problems or [
         f"{key} must be {own[key].dtype}, got {x.dtype}"
         for key, x in state.items()
@@ -147,7 +157,6 @@ def load_weights(
     ]
     if problems:
         there = _named(_header(path, metadata)) if _HEADER in metadata else "weights"
-        here = type(unwrap(model)).__name__ if architecture is None else _named(architecture)
         raise ValueError(
             f"{os.fspath(path)} holds {there}, which do not fit the model, {here}: "
             f"{_some(problems)}"
@@ -156,6 +165,20 @@ def load_weights(
         for key, value in state.items():
             own[key].copy_(value)
     return state
+
+
+def _one_that_fits(path: str | os.PathLike[str], model: nn.Module, here: str) -> dict[str, Tensor]:
+    states, _ = read_states(path)
+    network, what = unwrap(model), f"{os.fspath(path)} for {here}"
+    rename = from_published if isinstance(network, WideResNet) else None
+    found = found_fit(states, network, what=what, key=None, rename=rename)
+    if found.mean is not None and found.std is not None:
+        raise ValueError(
+            f"{os.fspath(path)} holds a network with a layer before it that normalises images "
+            f"(mean {found.mean.tolist()}, std {found.std.tolist()}), which {here} has not: put it "
+            "before the model (models.normalized), or save the weights without it"
+        )
+    return dict(found.state)
 
 
 def check_architecture(argument: str, model: nn.Module, architecture: Mapping[str, Any]) -> None:

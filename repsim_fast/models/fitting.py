@@ -81,11 +81,23 @@ class Fit:
 def fit(
     states: States, model: nn.Module, *, what: str, key: str | None, rename: Rename | None = None
 ) -> Fit:
-    """The one state dict that has all weights of the network, and put it into it.
+    """`found_fit`, put into the network, whose weights keep their own dtypes."""
+    found = found_fit(states, model, what=what, key=key, rename=rename)
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, value in found.state.items():
+            own[name].copy_(value)
+    return found
+
+
+def found_fit(
+    states: States, model: nn.Module, *, what: str, key: str | None, rename: Rename | None = None
+) -> Fit:
+    """The one state dict that has all weights of the network.
 
     Args:
         states: What a file holds.
-        model: Its weights are overwritten, in their own dtypes.
+        model: The network, as it is.
         what: File and architecture, for messages.
         key: Which one, where several fit; a label of `Fit`.
         rename: Makes this package's names of others that the same network has elsewhere.
@@ -94,8 +106,7 @@ def fit(
         MisfitError: None has.
         ValueError: Several have, and ``key`` names none of them.
     """
-    own = model.state_dict()
-    wanted = {name: value.shape for name, value in own.items()}
+    wanted = {name: value.shape for name, value in model.state_dict().items()}
     found = [one for where, state in states.items() for one in _fits(where, state, wanted, rename)]
     if key is not None:
         named = [one for one in found if one.label == key]
@@ -112,9 +123,6 @@ def fit(
         )
     if not good:
         raise _misfit(what, states, found)
-    with torch.no_grad():
-        for name, value in good[0].state.items():
-            own[name].copy_(value)
     return good[0]
 
 

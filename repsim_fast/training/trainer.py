@@ -113,8 +113,8 @@ def train(
         evaluation: Data, attack and detector of the figures of each epoch; default none.
         saving: Checkpoints, from which a training also goes on, and logs; default none.
         init: Checkpoint whose weights training begins with: a file of ``models.save_checkpoint``, a
-            best.safetensors, or any safetensors file of the model's ``state_dict``. A training
-            resumes with the same weights in it only.
+            best.safetensors, or any other file of the model's weights that
+            ``models.load_weights`` takes. A training resumes with the same weights in it only.
         on_epoch: Called as (model, record) after each epoch, with the weights that were evaluated
             and the epoch's ``Epoch``; under torchrun in the first process. The figures it returns
             by name, or None, become ``record.figures``, also in logs and checkpoints. It may raise
