@@ -10,7 +10,7 @@ import torch
 
 from python_tests.support.commands import Run
 from python_tests.support.sentences import padded, sentences
-from repsim_fast import compare, models
+from repsim_fast import compare, data, models
 from repsim_fast.comparison.recording import Recording
 from repsim_fast.data import load_arrays
 from repsim_fast.report import load_folder
@@ -47,6 +47,19 @@ def test_padding_says_nothing(run: Run, tmp_path: Path, net: str) -> None:
         assert done.exit_code == 0, done.output
         assert "40 samples of input_ids, attention_mask" in done.output
         np.testing.assert_allclose(load_folder(out).value, wanted.value, atol=1e-6)
+
+
+def test_images_with_labels(run: Run, tmp_path: Path) -> None:
+    digits = data.load("digits", "test", limit=40)
+    path, net, out = (tmp_path / name for name in ("set.npz", "net.safetensors", "out"))
+    np.savez(path, images=digits.images[:, 0].numpy(), labels=digits.labels.numpy())
+    spec = f"npz:{path}"
+    quick = ("--data", spec, "--model", "resnet-8", "--epochs", 1, "--eval-steps", 1)
+    done = run("train", *quick, "--out", net)
+    assert done.exit_code == 0, done.output
+    done = run("compare", net, "resnet-8", "--data", spec, "--layers", "fc", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert load_folder(out).n_samples == 40
 
 
 def test_layers_by_role(run: Run, tmp_path: Path, net: str) -> None:

@@ -37,7 +37,7 @@ def load_inputs(
         ValueError: No such data, or an option that is of images alone beside arrays.
         FileNotFoundError: A file that is not there.
     """
-    if Path(spec).suffix not in SUFFIXES:
+    if spec.startswith("npz:") or Path(spec).suffix not in SUFFIXES:
         size = size_for(networks, say=say) if size is None else size
         return data.load(spec, split, size=size, limit=limit, seed=seed, progress=progress)
     for option, value in (("--size", size), ("--attack", attack)):

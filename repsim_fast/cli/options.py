@@ -58,7 +58,8 @@ Mean = Annotated[
 Std = Annotated[str | None, typer.Option(metavar="NUMBERS", help="Standard deviation, as --mean.")]
 IMAGES = (
     "Images: 'digits' (built in), a path with parquet files as on the Hugging Face hub, "
-    "'cifar10:PATH' (the folder torchvision downloads) or 'folder:PATH' (one folder a class)."
+    "'cifar10:PATH' (the folder torchvision downloads), 'folder:PATH' (one folder a class) or "
+    "'npz:FILE' (images and labels, as of MedMNIST)."
 )
 DataSpec = Annotated[str, typer.Option("--data", metavar="SPEC", show_default=False, help=IMAGES)]
 Size = Annotated[

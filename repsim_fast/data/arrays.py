@@ -6,8 +6,10 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -66,15 +68,20 @@ def load_arrays(
     return {name: array[rows] for name, array in arrays.items()}
 
 
-def _of_numpy(path: Path) -> dict[str, Tensor]:
+def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of a ``.npz`` file by name; ValueError if it is none."""
     try:
         with open_regular(path) as file:
             held = np.load(file, allow_pickle=False)
             if not isinstance(held, np.lib.npyio.NpzFile):
                 raise ValueError("it has one array without a name")
-            arrays = {name: as_tensor(held[name]) for name in held.files}
+            return {name: held[name] for name in held.files}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a readable .npz file of numbers: {error}") from error
+
+
+def _of_numpy(path: Path) -> dict[str, Tensor]:
+    arrays = {name: as_tensor(array) for name, array in read_npz(path).items()}
     for name, array in arrays.items():
         if not isinstance(array, Tensor):
             raise ValueError(f"{path}: expected numbers, got {name} of {array.dtype}")

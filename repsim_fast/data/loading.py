@@ -9,10 +9,11 @@ from .cifar10 import load_cifar10
 from .digits import load_digits
 from .folder import load_folder
 from .image_data import ImageData
+from .labelled_npz import load_npz
 from .parquet import load_parquet
 from .request import Request
 
-_READERS = {"cifar10": load_cifar10, "folder": load_folder}
+_READERS = {"cifar10": load_cifar10, "folder": load_folder, "npz": load_npz}
 
 
 def load(
@@ -34,7 +35,10 @@ def load(
             file; grey images become RGB;
             "cifar10:PATH": the folder torchvision downloads (cifar-10-batches-py or its parent);
             "folder:PATH": image files PATH/SPLIT/CLASS/*, or PATH/CLASS/* for every split; a
-            photograph's mark of how it was held (EXIF) is not looked at, as by torchvision.
+            photograph's mark of how it was held (EXIF) is not looked at, as by torchvision;
+            "npz:FILE": arrays train_images and train_labels, test_images and test_labels, as of
+            MedMNIST, x_train and y_train and so on, as of Keras, or images and labels for every
+            split; images uint8, with or without channels, first or last.
         split: "train" or "test".
         size: side in pixels to bring every image to: the shorter side resized (bilinear,
             antialiased), then the centre cut out. None keeps the images as they are, which
@@ -70,6 +74,6 @@ def _existing(text: str) -> Path:
     if not text or not path.exists():  # that of no name would be the current folder
         raise ValueError(
             f"no file or folder {text!r}; a data set is 'digits', a path with parquet files, "
-            "'cifar10:PATH' or 'folder:PATH'"
+            "'cifar10:PATH', 'folder:PATH' or 'npz:FILE'"
         )
     return path

@@ -33,7 +33,7 @@ _LABEL_COLUMNS = ("label", "labels", "fine_label")  # CIFAR-100 has fine and coa
 # have no labels, or are called validation.
 _PREFIXES = {"train": ("train",), "test": ("test", "validation", "val", "valid")}
 
-OTHERS = "other layouts are folder:PATH and cifar10:PATH"
+OTHERS = "other layouts are folder:PATH, cifar10:PATH and npz:FILE"
 
 
 def load_parquet(path: Path, request: Request) -> ImageData:
