@@ -22,6 +22,10 @@ from repsim_fast.similarity.base.estimator import CENTERING, Estimator
 _centered_gram_out = torch.ops.repsim_fast.centered_gram_out.default
 
 
+_Kind = tuple[int, torch.dtype, torch.device]  # samples, dtype and device of features
+_Served = tuple[Precision, GramWriter | None]  # precision of their products; on the CPU a writer
+
+
 def packed_size(n: int, centering: Centering) -> int:
     """Entries of the packed Gram of n samples."""
     return n * (n - 1) // 2 if centering == "unbiased" else n * (n + 1) // 2
@@ -63,10 +67,8 @@ class GramBuffer:
         self._rows: tuple[Tensor, ...] = ()  # of the buffer
         self._addresses: list[int] = []  # of the rows
         self._width = 0  # of the buffer: entries of one packed Gram
-        # Samples, dtype and device of features whose Grams can go straight to their rows.
-        self._served: tuple[int, torch.dtype, torch.device] | None = None
-        self._resolved: Precision = "float32"  # precision of their products
-        self._writer: GramWriter | None = None  # of their Grams, on the CPU
+        # Features whose Grams can go straight to their rows.
+        self._served: dict[_Kind, _Served] = {}
         self._size = 0  # layers seen
         self.products: set[str] = set()  # what those of any features were taken in
         self.scales: list[Tensor] = []  # Euclidean norm of one sample's features, by layer
@@ -85,15 +87,17 @@ class GramBuffer:
             self._size = layer + 1
         n = features.shape[0]
         kind = (n, features.dtype, features.device)
-        if kind != self._served or layer >= len(self._rows):
+        served = self._served.get(kind)
+        if served is None or layer >= len(self._rows):
             self._serve(kind, layer, features.flatten(1))
+            return
         # What `centered_gram` would check has been checked for features of this kind.
-        elif self._writer is not None and type(features) is Tensor and features.is_contiguous():
-            p = features.numel() // n
-            self._writer.write(features.data_ptr(), n, p, self._addresses[layer])
+        precision, writer = served
+        if writer is not None and type(features) is Tensor and features.is_contiguous():
+            writer.write(features.data_ptr(), n, features.numel() // n, self._addresses[layer])
         else:
             x, out = features.flatten(1), self._rows[layer]
-            _centered_gram_out(x, self.centering, True, self._resolved, out)
+            _centered_gram_out(x, self.centering, True, precision, out)
 
     def repeat(self, layer: int, of: int) -> None:
         """Copy the Gram of another layer."""
@@ -123,9 +127,7 @@ class GramBuffer:
             self._fit_buffer(self._width, grams.dtype, device)
         self._buffer[first:end].copy_(grams)
 
-    def _serve(
-        self, kind: tuple[int, torch.dtype, torch.device], layer: int, features: Tensor
-    ) -> None:
+    def _serve(self, kind: _Kind, layer: int, features: Tensor) -> None:
         """Take the first Gram of a kind of features, and make room for it where there is none."""
         self.products.add(products_in(features, self._precision))
         n, dtype = len(features), _gram_dtype(features)
@@ -136,12 +138,10 @@ class GramBuffer:
             self._fit_buffer(width, dtype, self._buffer.device)
         if self._buffer.dtype == dtype and self._buffer.device == features.device:
             self._gram(features, out=self._rows[layer])
-            self._resolved = resolve_precision(features, self._precision)
-            self._served = kind
+            resolved = resolve_precision(features, self._precision)
             word = str(features.dtype).removeprefix("torch.")
-            self._writer = (
-                GramWriter(word, self.centering, self._resolved) if features.is_cpu else None
-            )
+            writer = GramWriter(word, self.centering, resolved) if features.is_cpu else None
+            self._served[kind] = resolved, writer
         else:
             self._rows[layer].copy_(self._gram(features))
 
@@ -153,7 +153,7 @@ class GramBuffer:
         dtype = torch.promote_types(old.dtype, dtype)
         self._buffer = torch.empty(self._capacity, width, dtype=dtype, device=device)
         self._width = width
-        self._served = self._writer = None
+        self._served.clear()
         if old.shape[1] == width:
             self._buffer[: len(old)] = old
         self._rows = self._buffer.unbind()
