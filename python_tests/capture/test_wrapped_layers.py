@@ -23,6 +23,15 @@ from repsim_fast.capture import ROOT, Capture, layer_kind, list_layers
 from repsim_fast.similarity import cka
 
 
+class Net(nn.Module):
+    """Projections and nothing else, as of a network that calls activations as functions."""
+
+    def __init__(self, *widths: tuple[int, int], bias: bool = True) -> None:
+        super().__init__()
+        for number, (n_in, n_out) in enumerate(widths):
+            self.add_module(str(number), nn.Linear(n_in, n_out, bias=bias))
+
+
 def default_layers(model: nn.Module) -> tuple[str, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -158,6 +167,16 @@ class TestWhatIsNoLayerMadeOfOthers:
     def test_a_chain_of_layers(self) -> None:
         assert default_layers(nn.Sequential(ConvNormAct())) == ("0.conv", "0.bn")
         assert default_layers(ConvEncoder()) == ("convs.0", "convs.1", "convs.2")
+
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_a_network_that_ends_as_narrow_as_it_begins(self, bias: bool) -> None:
+        assert default_layers(Net((2, 64), (64, 64), (64, 2), bias=bias)) == ("0", "1", "2")
+
+    @pytest.mark.parametrize("place", [0, 2])
+    def test_a_network_with_a_bottleneck(self, place: int) -> None:
+        widths = [(64, 8), (8, 64)]
+        widths.insert(place, (64, 64))
+        assert default_layers(Net(*widths)) == ("0", "1", "2")
 
     def test_a_whole_network_of_adapted_layers_stays_one(self) -> None:
         model = nn.Sequential(Adapted(nn.Linear(6, 5)), nn.Sequential(nn.Linear(5, 5), nn.ReLU()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -76,7 +77,8 @@ def layer_kind(module: nn.Module) -> str | None:
     A module that combines projections in a way of its own is "linear" or "conv" as a whole, and
     they are its parts, see :func:`parts`: one whose name ends in Linear or Conv with nothing but
     equal projections inside (``GCNConv`` with its ``lin``), and one with a projection beside a
-    chain of two of lower rank between the same numbers of features, as low-rank adapters are.
+    chain of two of lower rank between the same numbers of features, declared in this order and the
+    first one without a bias, as low-rank adapters are and narrow networks are not.
     """
     for kind, classes in _KINDS:
         if isinstance(module, classes):
@@ -168,12 +170,13 @@ def widths(layer: nn.Module) -> tuple[object, object]:
 
 def _with_low_rank_beside(projections: Sequence[nn.Module]) -> nn.Module | None:
     """The projection in -> out beside a chain in -> rank -> out of two others, if there is one."""
-    pairs = [widths(layer) for layer in projections]
-    for base, (n_in, n_out) in zip(projections, pairs, strict=True):
-        if not (isinstance(n_in, int) and isinstance(n_out, int)):
+    pairs = [(layer, *widths(layer)) for layer in projections]
+    for (down, n_in, rank), (_, same_rank, n_out) in itertools.combinations(pairs, 2):
+        if rank != same_rank or getattr(down, "bias", None) is not None:
             continue
-        down = {rank for first, rank in pairs if first == n_in and rank != n_out}
-        up = {rank for rank, last in pairs if last == n_out and rank != n_in}
-        if any(isinstance(rank, int) and rank < min(n_in, n_out) for rank in down & up):
-            return base
+        if not (isinstance(n_in, int) and isinstance(rank, int) and isinstance(n_out, int)):
+            continue
+        bases = [layer for layer, *between in pairs if between == [n_in, n_out]]
+        if bases and rank < min(n_in, n_out):
+            return bases[0]
     return None
