@@ -43,6 +43,16 @@ def test_every_measure_by_name(name):
     assert result.n_samples == 90
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.filterwarnings("ignore:cca. p = ")
+def test_rounding_of_16_bits_is_no_direction(dtype: torch.dtype) -> None:
+    a, b = (nn.Sequential(nn.Linear(4, width)).to(dtype) for width in (12, 9))
+    data = torch.randn(200, 4).to(dtype)
+    result = compare(a, b, data, measure="cca", names=["a", "b"], jackknife=0, permutations=0)
+    # Both see all of four numbers, and more directions than these there are not.
+    assert result.value == pytest.approx(1.0, abs=1e-3)
+
+
 def test_a_measure_with_options():
     data = torch.randn(60, 6)
     a, b = networks()

@@ -151,7 +151,9 @@ class TestNumbers:
             got = compare(half, names=["a", "b"])
         off = np.abs(got.value - want.value)
         assert 0 < off.max() < 1e-3
-        if keep == "grams":
+        if keep == "features":
+            assert "may be off by far more" in got.notes[-1]
+        else:
             unit = torch.cat([r.rounding for r in half]).arcsin().numpy()
             assert (off <= unit[:, None] + unit[None, :] + 1e-7).all()
             assert "values are off by at most" in got.notes[-1]
@@ -170,6 +172,22 @@ class TestNumbers:
         recordings = [record(m, x, tmp_path / n, **kept) for n, m in models.items()]
         off = np.abs(compare(recordings).value - compare(models, x, **SETTINGS).value)
         assert off.max() < (3e-4 if stored == "float16" else 1e-7)
+
+    @pytest.mark.parametrize("stored", ["float16", "float32"])
+    def test_what_has_no_more_digits_is_kept_as_computed(self, stored: Any, tmp_path: Path) -> None:
+        dtypes = {"float16": [torch.float16], "float32": [torch.float16, torch.bfloat16]}[stored]
+        for dtype in dtypes:
+            model = nn.Linear(4, 12).to(dtype)
+            x = torch.randn(60, 4).to(dtype)
+            recording = record(
+                model, x, tmp_path / str(dtype), keep="features", stored=stored, shuffle=False
+            )
+            assert float(recording.rounding.max()) == 0
+            part = recording_files.read_part(part_path(recording.path, 0))
+            (features,) = part.features(0, [0])
+            with torch.no_grad():
+                assert torch.equal(features, model(x[: len(features)]))
+            assert features.dtype == dtype
 
     def test_float64_is_kept(self, tmp_path: Path) -> None:
         a, b = nn.Linear(6, 4).double(), nn.Sequential(nn.Linear(6, 4), nn.ReLU()).double()

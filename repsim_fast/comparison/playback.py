@@ -354,5 +354,9 @@ def notes_with(recordings: Mapping[str, Recording]) -> Iterator[str]:
         yield (
             f"recordings of {named} are stored in {next(iter(rough.values())).stored}, with a "
             f"relative error of layers up to {one:.2g}"
-            + (f": values are off by at most {bound:.2g}" if grams else "")
+            + (
+                f": values are off by at most {bound:.2g}"
+                if grams
+                else "; cca and others to which small directions count may be off by far more"
+            )
         )

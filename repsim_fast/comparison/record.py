@@ -111,12 +111,12 @@ def record(
         keep: "grams", for linear CKA with the estimator; or "features", for every measure and
             estimator, of the layers' size.
         estimator: Of the CKA that Grams are for: "unbiased", or "biased".
-        stored: Dtype in the files: None as computed, nothing is lost; "float32"; or "float16", two
-            bytes a number, of each layer and batch with a common power of two; means of features
-            lie apart in float32. The recording has the relative error of each layer as
-            ``rounding`` (1e-4 to 2.5e-4 of float16), of features that of their deviations from the
-            batch's means. Of Grams, errors ρ and σ of two layers change CKA by at most
-            asin ρ + asin σ, and by far less on average; of features there is no such bound.
+        stored: Dtype in the files of what has more digits: None as computed, nothing is lost;
+            "float32"; or "float16", two bytes a number, of each layer and batch with a common power
+            of two; means of features lie apart in float32. The recording has the relative error of
+            each layer as ``rounding`` (1e-4 to 2.5e-4 of float16), of features that of their
+            deviations from the batch's means. Of Grams, errors ρ and σ of two layers change CKA by
+            at most asin ρ + asin σ, and by far less on average; of features there is no such bound.
         every: Batches in a part, at most; fewer where they take more than 256 MiB.
         layers: As for ``compare``.
         inputs: As for ``compare``. A transform that draws from a generator of its own goes on from

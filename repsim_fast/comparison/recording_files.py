@@ -139,13 +139,14 @@ class Part(NamedTuple):
         return chosen if exponents is None else _expanded(chosen, exponents[list(rows)])
 
     def features(self, batch: int, rows: Sequence[int]) -> Iterator[Tensor]:
-        """The features (n, p) of rows in the batch with this number, as `grams` has Grams."""
+        """The features (n, p) of rows in the batch with this number, as `grams` has Grams; those of
+        16 bits as computed."""
         exponents = self._exponents(batch, rows)
         for row in rows:
             found = self.tensors.get(name := f"{batch}.{row}")
-            if exponents is not None:
-                found = _expanded(found[None], exponents[row, None])[0]
-            if (middle := f"{name}.mean") in self.tensors.names:
+            if (middle := f"{name}.mean") in self.tensors.names:  # narrower than computed
+                if exponents is not None:
+                    found = _expanded(found[None], exponents[row, None])[0]
                 found = found + self.tensors.get(middle)
             yield found
 
@@ -378,7 +379,7 @@ def _compact(
 ) -> _Compact:
     none = torch.zeros(len(entries), dtype=torch.float64)
     exponents = torch.zeros(len(entries), dtype=torch.int16)
-    if stored is None or entries.dtype == getattr(torch, stored):
+    if not _is_narrower(stored, entries):  # a wider one would hide what they were rounded to
         return _Compact(entries, exponents, none, torch.ones_like(none))
     rows = entries.flatten(1)
     if stored == "float32":

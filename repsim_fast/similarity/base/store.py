@@ -82,7 +82,7 @@ class FeatureStore:
         *,
         copy: bool = True,
     ) -> None:
-        """Adds rows to the matrix of a key. bfloat16 is kept as float32.
+        """Adds rows to the matrix of a key.
 
         Rows are copied, unless they will not change (``copy=False``).
 
@@ -90,8 +90,6 @@ class FeatureStore:
             ValueError: Not a matrix, or another width or dtype than before.
         """
         rows = rows.detach()
-        if rows.dtype == torch.bfloat16:  # which npy has no name for
-            rows = rows.float()
         if rows.dim() != 2:
             raise ValueError(f"rows: expected a matrix (m, p), got shape {tuple(rows.shape)}")
         known, width = self._shape.get(key, (0, rows.shape[1]))
@@ -123,7 +121,7 @@ class FeatureStore:
             self._write_header(key)
             # Copy-on-write: the tensor may be written to, the file stays as it is.
             mapped = torch.from_numpy(np.load(self._files[key], mmap_mode="c"))
-            return mapped.to(self._device[key])
+            return mapped.view(self._dtype[key]).to(self._device[key])
         parts = self._parts[key]
         if len(parts) > 1:
             self._parts[key] = parts = [torch.cat(parts)]
@@ -167,10 +165,10 @@ class FeatureStore:
 
     def _write(self, key: Hashable, rows: Tensor) -> None:
         with self._files[key].open("ab") as file:
-            rows.cpu().contiguous().numpy().tofile(file)
+            rows.cpu().contiguous().view(_named(rows.dtype)).numpy().tofile(file)
 
     def _write_header(self, key: Hashable) -> None:
-        dtype = torch.empty(0, dtype=self._dtype[key]).numpy().dtype
+        dtype = torch.empty(0, dtype=_named(self._dtype[key])).numpy().dtype
         text = repr(
             {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": self._shape[key]}
         ).encode("latin1")
@@ -178,6 +176,11 @@ class FeatureStore:
         padded = text.ljust(_HEADER - len(magic) - 3) + b"\n"
         with self._files[key].open("r+b") as file:
             file.write(magic + len(padded).to_bytes(2, "little") + padded)
+
+
+def _named(dtype: torch.dtype) -> torch.dtype:
+    """A dtype of the same size that npy has a name for."""
+    return torch.int16 if dtype == torch.bfloat16 else dtype
 
 
 class Spill:
