@@ -279,6 +279,16 @@ class TestArguments:
         with pytest.raises(TypeError, match="got str 'resnet18', which is no folder of a record"):
             compare("resnet18", x)
 
+    def test_lazy_models_that_were_never_run(self, good: nn.Module, x: Tensor) -> None:
+        lazy = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.LazyLinear(2))
+        with pytest.raises(ValueError, match=r"model 'lazy': '2\.weight' has no value yet: run"):
+            compare({"good": good, "lazy": lazy}, x)
+        norm = nn.Sequential(nn.LazyBatchNorm1d(affine=False))
+        with pytest.raises(ValueError, match=r"model 'Sequential': '0\.running_mean' has no value"):
+            compare([norm], x)
+        lazy(x)
+        assert compare([lazy], x, batch_size=8).value.shape == (3, 3)
+
     def test_layers_and_inputs(self, good: nn.Module, x: Tensor) -> None:
         for bad in (3.5, True):
             with pytest.raises(TypeError, match="layers must be names or patterns"):

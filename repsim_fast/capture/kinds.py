@@ -113,8 +113,8 @@ def has_unknown_weights(module: nn.Module) -> bool:
         return False
     return (
         next(module.children(), None) is None
-        and any(sum(size > 1 for size in w.shape) >= 2 for w in module.parameters(recurse=False))
         and layer_kind(module) is None
+        and any(sum(size > 1 for size in w.shape) >= 2 for w in module.parameters(recurse=False))
     )
 
 

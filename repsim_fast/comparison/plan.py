@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from repsim_fast._core import headers
 from repsim_fast._core.cached import cached
@@ -162,7 +164,8 @@ def make_plan(
         paired: Whether each model has data of its own, so that none share a run.
 
     Raises:
-        ValueError: No layer matched, or choices that do not fit the models.
+        ValueError: No layer matched, choices that do not fit the models, or a lazy model that was
+            never run.
         TypeError: A choice of another type.
     """
     names = tuple(models)
@@ -172,6 +175,7 @@ def make_plan(
     runs: dict[tuple[Any, ...], Run] = {}
     run_of: dict[str, Run] = {}
     for name, model in models.items():
+        _check_has_values(name, model)
         try:
             chosen_layers[name] = by_names(model, chosen_layers[name])
             chosen = select_layers(model, chosen_layers[name])
@@ -328,6 +332,14 @@ def per_model(
             f"got {len(value)}"
         )
     return dict(zip(names, value, strict=True))
+
+
+def _check_has_values(name: str, model: nn.Module) -> None:
+    for weight, value in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(value):
+            raise ValueError(
+                f"model {name!r}: {weight!r} has no value yet: run the model once first"
+            )
 
 
 def _describe_model(model: nn.Module) -> str:
