@@ -151,6 +151,12 @@ def test_init_by_a_file_of_torch_save(run: Run, tmp_path: Path) -> None:
     assert f"--model: name the network that {file} has weights of" in refused.output
     assert run("train", "--model", "resnet-8", "--init", file, *data).exit_code == 0
     assert load_checkpoint(out)[1]["init"] == str(file)
+    torch.save({"model": torch.load(file)["model"], "ema": torch.load(file)["model"]}, file)
+    one = f"{file}#ema"
+    assert f"name the network that {one} has" in run("train", "--init", one, *data).output
+    data = (*data[:-1], out := tmp_path / "other.safetensors")
+    assert run("train", "--model", "resnet-8", "--init", one, *data).exit_code == 0
+    assert load_checkpoint(out)[1]["init"] == one
 
 
 def test_all_at_once(run: Run, tmp_path: Path) -> None:

@@ -191,6 +191,14 @@ def test_missing_file(tmp_path):
         models.load_checkpoint(tmp_path / "nothing")
 
 
+def test_models_without_memory_for_weights(file):
+    lazy = torch.nn.Sequential(torch.nn.LazyLinear(3))
+    empty = models.build(NAME, num_classes=4, in_channels=1).to("meta")
+    for model in (lazy, empty):
+        with pytest.raises(ValueError, match=r"model: '.*weight' has no memory for a weight"):
+            models.load_weights(file, model)
+
+
 def test_metadata_that_json_cannot_hold(tmp_path, model):
     file = tmp_path / "x.safetensors"
     with pytest.raises(TypeError, match=r"metadata must be what JSON can hold: .*Tensor"):

@@ -113,6 +113,28 @@ class TestBadInput:
         for mine, theirs in zip(other.parameters(), net.parameters(), strict=True):
             assert torch.equal(mine, theirs)
 
+    def test_one_of_several_in_a_file(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
+        path, net, other = tmp_path / "last.pt", small_net(), small_net()
+        average = {name: torch.ones_like(value) for name, value in net.state_dict().items()}
+        torch.save({"model": net.state_dict(), "model_ema": average}, path)
+        with pytest.raises(ValueError, match=r"'model', 'model_ema'; say which as FILE#model$"):
+            train(other, few, init=path, progress=False)
+        train(other, few, epochs=1, lr=1e-30, init=f"{path}#model_ema", progress=False)
+        assert all(bool((weight == 1).all()) for weight in other.parameters())
+        with pytest.raises(ValueError, match="no weights under 'ema'"):
+            train(other, few, init=f"{path}#ema", progress=False)
+
+    def test_a_file_of_torch_save_of_another_name(
+        self, small_net: Build, few: Pair, tmp_path: Path
+    ) -> None:
+        net, other = small_net(), small_net()
+        for weight in net.parameters():
+            weight.data.uniform_()
+        torch.save(net.state_dict(), tmp_path / "net.safetensors")
+        train(other, few, epochs=1, lr=1e-30, init=tmp_path / "net.safetensors", progress=False)
+        for mine, theirs in zip(other.parameters(), net.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+
     def test_files_of_torch_save_that_do_not_fit(
         self, small_net: Build, few: Pair, tmp_path: Path
     ) -> None:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from repsim_fast import models, pruning
 from repsim_fast._core.ramp import Ramp
 from repsim_fast.data import ImageData
+from repsim_fast.models.state_files import split_key
 from repsim_fast.training import (
     Accuracy,
     CollapseGuard,
@@ -61,7 +62,7 @@ def prune_again(network: nn.Module, init: Path | None, asked: bool | None) -> di
             raise ValueError("--keep-zeros: say whose with --init")
         return {}
     try:
-        of_init = models.checkpoint_header(init).get("pruned")
+        of_init = models.checkpoint_header(split_key(init)[0]).get("pruned")
     except ValueError:  # weights alone
         of_init = None
     if not (of_init if asked is None else asked):

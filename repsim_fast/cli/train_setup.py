@@ -15,7 +15,7 @@ import typer
 from repsim_fast import models
 from repsim_fast._core.ramp import Ramp
 from repsim_fast.attacks import PGD
-from repsim_fast.models.state_files import is_safetensors
+from repsim_fast.models.state_files import is_safetensors, split_key
 from repsim_fast.training import Optimisation, SelectivityRegulariser, methods, recipes
 
 from . import ramps
@@ -124,7 +124,8 @@ def named(model: str | None, init: Path | None, preset: str | None) -> str | Non
         FileNotFoundError: No such checkpoint.
     """
     if model is None and init is not None:
-        if init.is_file() and not is_safetensors(init):
+        file, key = split_key(init)
+        if Path(file).is_file() and (key is not None or not is_safetensors(file)):
             raise ValueError(f"--model: name the network that {init} has weights of")
         return str(models.checkpoint_header(init)["name"])
     if model is None and preset is None:

@@ -22,7 +22,7 @@ from repsim_fast._core.tensor_files import read_metadata, read_tensors, write_te
 
 from .fitting import found_fit
 from .registry import build
-from .state_files import SAFE, is_safetensors, read_states
+from .state_files import is_safetensors, read_states, split_key
 from .wide_resnet import WideResNet, from_published
 
 _HEADER = "repsim_fast"
@@ -129,7 +129,8 @@ def load_weights(
     Args:
         path: what `save_checkpoint` wrote, any safetensors file of a model's `state_dict`, or a
             file of ``torch.save``, whose one state dict that fits is taken, also from under a key
-            ("state_dict", "model") or a prefix ("module.").
+            ("state_dict", "model") or a prefix ("module."); where several fit, "FILE#KEY" says
+            which.
         model: as it is where the weights do not fit.
         architecture: name, num_classes and in_channels of the model, for messages.
 
@@ -139,17 +140,23 @@ def load_weights(
     Raises:
         FileNotFoundError: no such file.
         ValueError: weights of another architecture, number of classes or dtype, or of a network
-            with a normalisation of images before it.
+            with a normalisation of images before it; or a model whose weights have no memory.
     """
+    path, key = split_key(path)
     _check_there(path)
     here = type(unwrap(model)).__name__ if architecture is None else _named(architecture)
     own = unwrap(model).state_dict()
-    if is_safetensors(path) or Path(path).suffix == SAFE:
+    if empty := [name for name, x in own.items() if is_lazy(x) or x.is_meta]:
+        raise ValueError(
+            f"model: {empty[0]!r} has no memory for a weight: run a lazy model once first, "
+            "make others outside torch.device('meta')"
+        )
+    if key is None and is_safetensors(path):
         metadata, state = read_tensors(path)
         wanted = {key: x.shape for key, x in own.items()}
         problems = _problems(wanted, {key: x.shape for key, x in state.items()})
     else:
-        metadata, state, problems = {}, _one_that_fits(path, model, here), []
+        metadata, state, problems = {}, _one_that_fits(path, model, here, key), []
     problems = problems or [
         f"{key} must be {own[key].dtype}, got {x.dtype}"
         for key, x in state.items()
@@ -158,8 +165,7 @@ def load_weights(
     if problems:
         there = _named(_header(path, metadata)) if _HEADER in metadata else "weights"
         raise ValueError(
-            f"{os.fspath(path)} holds {there}, which do not fit the model, {here}: "
-            f"{_some(problems)}"
+            f"{path} holds {there}, which do not fit the model, {here}: {_some(problems)}"
         )
     with torch.no_grad():
         for key, value in state.items():
@@ -167,14 +173,14 @@ def load_weights(
     return state
 
 
-def _one_that_fits(path: str | os.PathLike[str], model: nn.Module, here: str) -> dict[str, Tensor]:
+def _one_that_fits(path: str, model: nn.Module, here: str, key: str | None) -> dict[str, Tensor]:
     states, _ = read_states(path)
-    network, what = unwrap(model), f"{os.fspath(path)} for {here}"
+    network, what = unwrap(model), f"{path} for {here}"
     rename = from_published if isinstance(network, WideResNet) else None
-    found = found_fit(states, network, what=what, key=None, rename=rename)
+    found = found_fit(states, network, what=what, key=key, rename=rename)
     if found.mean is not None and found.std is not None:
         raise ValueError(
-            f"{os.fspath(path)} holds a network with a layer before it that normalises images "
+            f"{path} holds a network with a layer before it that normalises images "
             f"(mean {found.mean.tolist()}, std {found.std.tolist()}), which {here} has not: put it "
             "before the model (models.normalized), or save the weights without it"
         )

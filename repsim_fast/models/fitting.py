@@ -118,8 +118,7 @@ def found_fit(
     if len(good) > 1:
         labels = ", ".join(repr(one.label) for one in good)
         raise ValueError(
-            f"{what}: {len(good)} sets of weights fit, {labels}; say which: "
-            f"FILE#{good[0].label} or key={good[0].label!r}"
+            f"{what}: {len(good)} sets of weights fit, {labels}; say which as FILE#{good[0].label}"
         )
     if not good:
         raise _misfit(what, states, found)

@@ -22,7 +22,7 @@ from .huggingface import load_huggingface
 from .normalized import normalized
 from .pretrained import load_pretrained
 from .registry import available, build
-from .state_files import PICKLED, SAFE, States, is_safetensors, read_states
+from .state_files import PICKLED, SAFE, States, is_safetensors, read_states, split_key
 from .wide_resnet import WideResNet, from_published
 
 SUFFIXES = (SAFE, *PICKLED)
@@ -204,9 +204,8 @@ def _from_file(
     key: str | None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     path = file
-    if key is None and not Path(file).is_file():
-        path, _, label = file.partition("#")
-        key = label or None
+    if key is None:
+        path, key = split_key(file)
     states, settings = read_states(path)
     what = f"{path} for {architecture}"
     asked = {"num_classes": num_classes, "in_channels": in_channels}

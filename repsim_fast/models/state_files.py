@@ -92,6 +92,13 @@ def _parts(index: Path) -> Iterator[tuple[str, Tensor]]:
         yield from found.items()
 
 
+def split_key(path: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """The file of "FILE#KEY", and the key, which is None without one or where a file is called
+    so."""
+    file, _, key = os.fspath(path).partition("#")
+    return (os.fspath(path), None) if Path(path).is_file() else (file, key or None)
+
+
 def is_safetensors(path: str | os.PathLike[str]) -> bool:
     """Whether a file is of that form by its first bytes; its name decides where they are neither.
 
