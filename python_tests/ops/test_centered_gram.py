@@ -256,7 +256,7 @@ def test_fake_tensors_need_no_gpu():
         (
             {"x": torch.ones(4, 4, dtype=torch.float64), "precision": "float32"},
             ValueError,
-            "precision: expected one of",
+            "precision: expected None or 'float64' for float64 features, got 'float32'",
         ),
     ],
 )

@@ -28,7 +28,10 @@ _ops = torch.ops.repsim_fast
 def resolve_precision(x: Tensor, precision: Precision | None) -> Precision:
     """The precision that ``None`` stands for; raises what `centered_gram` raises of it."""
     if x.dtype == torch.float64:
-        check_choice("precision", precision, (None, "float64"))
+        if precision not in (None, "float64"):
+            raise ValueError(
+                f"precision: expected None or 'float64' for float64 features, got {precision!r}"
+            )
         return "float64"
     check_choice("precision", precision, (None, "float32", "tf32", "bfloat16"))
     if precision == "tf32" and not x.is_cuda:
