@@ -48,6 +48,7 @@ class Head(nn.Module):
         (nn.Linear(1, 1), "linear"),
         (nn.MultiheadAttention(2, 1), "attention"),
         (nn.LSTM(1, 1), "recurrent"),
+        (nn.GRUCell(1, 1), "recurrent"),
         (WindowAttention(), "attention"),
         (BasicBlock(), "block"),
         (nn.TransformerEncoderLayer(4, 2), "block"),

@@ -28,7 +28,7 @@ def _classes(module: ModuleType, *, without: tuple[type, ...] = ()) -> tuple[typ
 
 _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("attention", (nn.MultiheadAttention,)),
-    ("recurrent", (nn.RNNBase,)),
+    ("recurrent", (nn.RNNBase, nn.RNNCellBase)),
     ("conv", _classes(nn.modules.conv)),
     (
         "norm",
