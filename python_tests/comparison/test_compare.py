@@ -6,6 +6,7 @@ import copy
 import functools
 import gc
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import repsim_fast
 from python_tests.support.in_order import compare
 from python_tests.support.written_out import features, hsic0, hsic1, in_place, minibatch_cka
-from repsim_fast import build_info, list_layers
+from repsim_fast import build_info, list_layers, record
 from repsim_fast.comparison.compare import Options
 from repsim_fast.comparison.described import describe
 from repsim_fast.comparison.result import SimilarityResult
@@ -150,6 +151,17 @@ class TestNumbers:
         mixed = compare(net_a, net_b, images, autocast=torch.bfloat16)
         assert 0 < np.abs(fine.value - mixed.value).max() < 0.05
         assert mixed.settings["autocast"] == "bfloat16"
+
+    def test_autocast_around_the_call(
+        self, net_a: nn.Module, images: Tensor, tmp_path: Path
+    ) -> None:
+        mixed = compare([net_a], images, autocast=torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            around = compare([net_a], images)
+            recording = record(net_a, images, tmp_path / "a", batch_size=128, shuffle=False)
+        assert around.settings["autocast"] == recording.settings["autocast"] == "bfloat16"
+        np.testing.assert_array_equal(around.value, mixed.value)
+        np.testing.assert_array_equal(repsim_fast.compare([recording]).value, mixed.value)
 
 
 @pytest.mark.filterwarnings("ignore:cca. p = ")  # few samples, of which not much is asked

@@ -21,6 +21,12 @@ def native_half(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if native else None
 
 
+def autocast_around(device: torch.device) -> torch.dtype | None:
+    """Dtype of the automatic mixed precision that the caller has turned on; None for none."""
+    on = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if on else None
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Turns autocast off, which would take products of float32 features in 16 bits in silence.

@@ -14,6 +14,7 @@ import torch
 from repsim_fast._core.checks import check_autocast
 from repsim_fast._core.files import named_folder
 from repsim_fast._core.model_state import device_of, usable_device
+from repsim_fast._core.precision import autocast_around
 from repsim_fast._core.processes import members as members_of
 from repsim_fast._core.signals import undisturbed
 from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec
@@ -240,7 +241,8 @@ def compare(
             an order of their own, class by class say, make layers look less or more alike; a
             warning says so where it is seen.
         device: Where to compute; the models are moved there and back. Default: where they are.
-        autocast: Dtype of automatic mixed precision for the forward passes. Default: none.
+        autocast: Dtype of automatic mixed precision for the forward passes. Default: that of a
+            ``torch.autocast`` around the call, or none.
         precision: Precision of the Gram products: None for float32 (float64 for float64
             features), "bfloat16" (or better, on the CPU), or "tf32" on CUDA; see
             ``ops.centered_gram``.
@@ -406,6 +408,7 @@ def compare(
             )
         place = None if device is None else usable_device(device)
         computes_on = place or device_of(plan.runs[0].model)
+        autocast = autocast or autocast_around(computes_on)
         engine = Engine(
             plan.runs,
             accumulator,

@@ -16,7 +16,8 @@ from repsim_fast._core import headers
 from repsim_fast._core.checks import check_autocast, check_choice, check_whole
 from repsim_fast._core.files import check_writable, named_folder
 from repsim_fast._core.locks import only_writer
-from repsim_fast._core.model_state import check_hookable, unwrap, usable_device
+from repsim_fast._core.model_state import check_hookable, device_of, unwrap, usable_device
+from repsim_fast._core.precision import autocast_around
 from repsim_fast._core.signals import undisturbed
 from repsim_fast._core.versions import versions
 from repsim_fast.capture import ChannelsOf, LayerSpec, Maps, MaskSpec, layer_kind, modules_by_layer
@@ -183,6 +184,7 @@ def record(
     if passes > 1 and not taker.samples_may_return:
         raise ValueError(f"passes: expected 1 for keep='features', each sample once, got {passes}")
     place = None if device is None else usable_device(device)
+    autocast = autocast or autocast_around(place or device_of(module))
     settings = settings_of(
         plan,
         feed,
