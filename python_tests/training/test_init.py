@@ -163,6 +163,18 @@ class TestBadInput:
         save_file(dict(small_net().double().state_dict()), path)
         with pytest.raises(ValueError, match=r"0\.bias must be torch\.float32, got torch\.float64"):
             train(small_net(), few, init=path, progress=False)
-        train(small_net(), few, epochs=1, saving=Saving(tmp_path), progress=False)
-        with pytest.raises(ValueError, match=r"resume\.safetensors holds weights, which do not"):
-            train(small_net(), few, init=tmp_path / "resume.safetensors", progress=False)
+        save_file({"bias": torch.zeros(3)}, path)
+        with pytest.raises(ValueError, match=r"weights\.safetensors for Sequential"):
+            train(small_net(), few, init=path, progress=False)
+
+    def test_weights_under_a_prefix(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
+        """As of compiled and distributed models, and of the state of a training."""
+        net, path = small_net(), tmp_path / "compiled.safetensors"
+        train(net, few, epochs=1, saving=Saving(tmp_path), progress=False)
+        state = {f"_orig_mod.{name}": value for name, value in net.state_dict().items()}
+        save_file({name: x for name, x in state.items() if "num_batches" not in name}, path)
+        for file in (path, tmp_path / "resume.safetensors"):
+            other = small_net()
+            train(other, few, epochs=1, lr=1e-30, init=file, progress=False)
+            for mine, theirs in zip(other.parameters(), net.parameters(), strict=True):
+                assert torch.equal(mine, theirs)

@@ -127,10 +127,9 @@ def load_weights(
     """Put the weights of a file into a model of the same architecture.
 
     Args:
-        path: what `save_checkpoint` wrote, any safetensors file of a model's `state_dict`, or a
-            file of ``torch.save``, whose one state dict that fits is taken, also from under a key
-            ("state_dict", "model") or a prefix ("module."); where several fit, "FILE#KEY" says
-            which.
+        path: what `save_checkpoint` wrote, or another file of safetensors or ``torch.save``, whose
+            one state dict that fits is taken, also from under a key ("state_dict", "model") or a
+            prefix ("module."); where several fit, "FILE#KEY" says which.
         model: as it is where the weights do not fit.
         architecture: name, num_classes and in_channels of the model, for messages.
 
@@ -151,7 +150,7 @@ def load_weights(
             f"model: {empty[0]!r} has no memory for a weight: run a lazy model once first, "
             "make others outside torch.device('meta')"
         )
-    if key is None and is_safetensors(path):
+    if key is None and is_safetensors(path) and has_header(path):
         metadata, state = read_tensors(path)
         wanted = {key: x.shape for key, x in own.items()}
         problems = _problems(wanted, {key: x.shape for key, x in state.items()})
