@@ -178,6 +178,16 @@ class TestWhatIsNoLayerMadeOfOthers:
         widths.insert(place, (64, 64))
         assert default_layers(Net(*widths)) == ("0", "1", "2")
 
+    def test_a_network_that_is_called_as_a_layer(self) -> None:
+        class DeepLinear(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layers = nn.ModuleList([nn.Linear(6, 6) for _ in range(3)])
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert Capture(DeepLinear()).names == ("layers.0", "layers.1", "layers.2")
+
     def test_a_whole_network_of_adapted_layers_stays_one(self) -> None:
         model = nn.Sequential(Adapted(nn.Linear(6, 5)), nn.Sequential(nn.Linear(5, 5), nn.ReLU()))
         assert default_layers(model) == ("0", "1.0", "1.1")

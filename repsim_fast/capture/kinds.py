@@ -93,14 +93,19 @@ def layer_kind(module: nn.Module) -> str | None:
     return _by_name(name, _CONTAINER_WORDS) or _kind_of_combined(module)
 
 
-def parts(module: nn.Module) -> list[nn.Module]:
+def parts(module: nn.Module, *, is_network: bool = False) -> list[nn.Module]:
     """The projections inside a linear or convolutional layer, which contribute to its output.
 
-    Nothing but that output is used by the network: the default selection leaves them out.
+    Nothing but that output is used by the network: the default selection leaves them out. A network
+    itself may be called DeepLinear or TextConv without being one layer.
     """
     if next(module.children(), None) is None or layer_kind(module) not in _PROJECTIONS:
         return []
-    return [layer for layer in _inner(module) if layer_kind(layer) in _PROJECTIONS]
+    found = [layer for layer in _inner(module) if layer_kind(layer) in _PROJECTIONS]
+    by_class = any(isinstance(module, classes) for _, classes in _KINDS)
+    if is_network and not by_class and _with_low_rank_beside(found) is None:
+        return []
+    return found
 
 
 def has_unknown_weights(module: nn.Module) -> bool:

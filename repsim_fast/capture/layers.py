@@ -200,7 +200,7 @@ def _default_layers(found: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """Modules of a kind that are no parts of another, the model itself only if it is a layer."""
     model = found[ROOT]
     inside = set(map(id, _parts_of(found).values()))
-    is_layer = len(found) == 1 or bool(parts(model))
+    is_layer = len(found) == 1 or bool(parts(model, is_network=True))
     return {
         name: module
         for name, module in found.items()
@@ -212,7 +212,8 @@ def _default_layers(found: dict[str, nn.Module]) -> dict[str, nn.Module]:
 
 def _parts_of(found: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """Layers that are only parts of another one, by name."""
-    inside = {id(part) for module in found.values() for part in parts(module)}
+    network = found[ROOT]
+    inside = {id(part) for m in found.values() for part in parts(m, is_network=m is network)}
     return {name: module for name, module in found.items() if id(module) in inside}
 
 
