@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -41,6 +43,19 @@ def test_every_measure_by_name(name):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert result.measure == name
     assert result.n_samples == 90
+
+
+def test_rounding_of_16_bits_in_means_is_said() -> None:
+    a, b = (nn.Sequential(nn.Conv2d(2, 5, 1), nn.Flatten(2)).bfloat16() for _ in "ab")
+    data = torch.randn(90, 2, 4, 4).bfloat16()
+    said = r"'a' runs in bfloat16, whose rounding is also in .* \(.*; 0\): cca"
+    with pytest.warns(UserWarning, match=said):
+        compare(a, b, data, measure="cca", layers=["0"], maps="mean", names=["a", "b"])
+    with warnings.catch_warnings(record=True) as others:
+        warnings.simplefilter("always")
+        compare(a, b, data, measure="cca", layers=["0"], names=["a", "b"])  # 16 bits themselves
+        compare(a, b, data, layers=["0"], maps="mean", names=["a", "b"])  # CKA
+    assert not [one for one in others if "whose rounding" in str(one.message)]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

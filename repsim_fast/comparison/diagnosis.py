@@ -144,6 +144,16 @@ def stateful(run: Run) -> str:
     )
 
 
+def coarse(run: Run, half: torch.dtype, layers: Sequence[str]) -> str:
+    """That features in float32 hold the rounding of passes in 16 bits."""
+    some = ", ".join(layers[:3]) + ", ..." * (len(layers) > 3)
+    return (
+        f"model {run.name!r} runs in {str(half).removeprefix('torch.')}, whose rounding is also in "
+        f"features that are float32 (means of maps, outputs of norms; {some}): cca and others to "
+        "which small directions count may be far off"
+    )
+
+
 def not_finite(
     error: NotFiniteError,
     runs: Sequence[Run],

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from repsim_fast._core.borrow import model_dtype
 from repsim_fast._core.buffers import KeptBuffers
 from repsim_fast._core.model_state import device_of
 from repsim_fast._core.randomness import aside
@@ -144,6 +145,11 @@ class Engine:
             notes += [f"model {r.name!r}: {note}" for note in (*own, *forms.notes())]
             notes += [diagnosis.left_out(r)] if r.skipped else []
             notes += [diagnosis.stateful(r)] if r.changing else []
+            half = self._autocast or model_dtype(r.model, torch.float32)
+            # Grams of CKA are not moved by what small directions hold.
+            if half.itemsize == 2 and not self.accumulator.any_feature_order:
+                wide = self._intake.wide_layers(r)
+                notes += [diagnosis.coarse(r, half, wide)] if wide else []
         return list(dict.fromkeys(notes))
 
     def go_on(self, n_batches: int, notes: Sequence[str]) -> None:

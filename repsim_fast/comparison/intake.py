@@ -103,6 +103,10 @@ class Intake:
             row = run.rows[name]
             self.accumulator.add(row, self._kinds[row].zeros(self.expected or 0))
 
+    def wide_layers(self, run: Run) -> list[str]:
+        """Layers of a run whose features have 32 bits."""
+        return [name for name, row in run.kept.items() if self._kinds[row].dtype == torch.float32]
+
     def new_rows(self, count: int) -> Sequence[int]:
         """Rows of the accumulator for so many layers that no run brings."""
         first = len(self._kinds)
