@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -240,3 +241,22 @@ def test_a_last_batch_of_one_sample_is_named(few: Pair) -> None:
         run(net, shuffling(data), epochs=1)
     run(net, shuffling(data, drop_last=True), epochs=1)
     run(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), shuffling(data), epochs=1)
+
+
+@pytest.mark.parametrize("method", ["standard", "free"])
+@pytest.mark.parametrize("form", [lambda data: data, lambda data: [data], shuffling])
+def test_no_gradient_reaches_the_data(
+    small_net: Build, few: Pair, method: str, form: Callable[[Pair], Any]
+) -> None:
+    images = few[0].clone().requires_grad_()
+    soft = torch.eye(10)[few[1]].requires_grad_()
+    made = 1.0 * images  # by layers of the caller's, which a second backward pass would not find
+    net, plain = small_net(), small_net()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(net, form((made, soft)), epochs=1, method=method)
+        evaluate(net, form((made, soft)), PGD(0.1, steps=1))
+    run(plain, form((few[0], soft.detach())), epochs=1, method=method)
+    assert images.grad is None
+    assert soft.grad is None
+    assert torch.equal(weights(net), weights(plain))

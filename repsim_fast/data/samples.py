@@ -132,11 +132,11 @@ def _bytes(values: Tensor) -> bytes:
 
 
 def placed(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Float images in [0, 1] and their labels, on ``device``."""
-    images = images.to(device, non_blocking=True)
+    """Float images in [0, 1] and their labels, on ``device``, apart from what made them."""
+    images = images.detach().to(device, non_blocking=True)
     if not images.is_floating_point():
         images = images.float() / 255
-    return images, placed_labels(labels, device)
+    return images, placed_labels(labels.detach(), device)
 
 
 def check_types(name: str, images: Tensor, labels: Tensor) -> None:
@@ -159,7 +159,7 @@ def check_range(name: str, images: Tensor) -> None:
     Raises:
         ValueError: They lie in another range, such as 0 to 255.
     """
-    some = _some(images)
+    some = _some(images.detach())
     if not some.is_floating_point() or not some.numel():
         return
     low, high = (float(value) for value in some.aminmax())
