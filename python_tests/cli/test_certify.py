@@ -71,7 +71,7 @@ def test_a_few_at_a_time_are_all_of_them(run: Run, noisy: Path, tmp_path: Path) 
         (("--radii", "0,far"), "--radii: expected a number or a fraction such as 8/255, got 'far'"),
         (("--radii", "-1"), "--radii must not be negative, got '-1'"),
         (("--out", "radii.txt"), "--out must be a name that ends in .json"),
-        (("--sigma", "0"), "sigma must be positive, got 0"),
+        (("--sigma", "0"), "sigma must be positive and finite, got 0"),
         (("--alpha", "1"), "alpha must lie in (0, 1), got 1"),
     ],
 )

@@ -137,6 +137,15 @@ def test_bad_settings(
         certify(linear, images, **{"sigma": SIGMA, **options})
 
 
+@pytest.mark.parametrize(("name", "value"), [("sigma", "0.25"), ("alpha", None)])
+def test_values_that_are_no_numbers(
+    linear: nn.Module, images: Tensor, name: str, value: object
+) -> None:
+    for function in (certify, predict):
+        with pytest.raises(TypeError, match=f"{name} must be a number, got {value!r}"):
+            function(linear, images, **{"sigma": SIGMA, name: value})
+
+
 def test_bad_input(linear: nn.Module, images: Tensor) -> None:
     with pytest.raises(ValueError, match="x must be a non-empty batch"):
         certify(linear, images[:0], sigma=SIGMA)
@@ -145,6 +154,8 @@ def test_bad_input(linear: nn.Module, images: Tensor) -> None:
     found = verification.certify(linear, images, sigma=SIGMA, n=100, seed=0)
     with pytest.raises(ValueError, match="radii: expected numbers that are not negative"):
         certified_accuracy(found, torch.zeros(60, dtype=torch.int64), (-0.1,))
+    with pytest.raises(TypeError, match=r"radii: expected numbers, got \('a',\)"):
+        certified_accuracy(found, torch.zeros(60, dtype=torch.int64), ("a",))
     with pytest.raises(ValueError, match=r"y must have shape \(60,\)"):
         certified_accuracy(found, torch.zeros(5, dtype=torch.int64))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repsim_fast._core.batch_checks import check_labels, images_device
 from repsim_fast._core.borrow import Model, borrow, call
-from repsim_fast._core.checks import check_whole
+from repsim_fast._core.checks import check_number, check_whole
 from repsim_fast._core.randomness import Stream
 from repsim_fast.analysis.estimates import Array, wilson_interval
 
@@ -86,7 +86,7 @@ def certify(
 
     Raises:
         ValueError: A value out of range, an empty batch, a model that returns no logits.
-        TypeError: ``x`` is not floating point, a count is not whole.
+        TypeError: ``x`` is not floating point, a count is not whole, another value no number.
 
     Example:
         >>> model = lambda x: torch.stack((x[:, 0], -x[:, 0]), 1)
@@ -152,10 +152,13 @@ def certified_accuracy(
 
     Raises:
         ValueError: Another number of labels, or a negative radius.
-        TypeError: Labels that are no integers.
+        TypeError: Labels that are no integers, radii that are no numbers.
     """
     labels = check_labels(y, certificates.prediction).cpu()
-    at = np.asarray(radii, dtype=np.float64)
+    at = np.asarray(radii)
+    if at.dtype.kind not in "biuf":
+        raise TypeError(f"radii: expected numbers, got {radii!r}")
+    at = at.astype(np.float64)
     if at.ndim != 1 or not bool((at >= 0).all()):
         raise ValueError(f"radii: expected numbers that are not negative, got {radii!r}")
     n = len(labels)
@@ -197,11 +200,11 @@ def _check(x: Tensor, sigma: float, counts: dict[str, int], alpha: float) -> Non
     images_device(x)
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"x must be a non-empty batch (N, ...), got shape {tuple(x.shape)}")
-    if not 0 < sigma < float("inf"):
-        raise ValueError(f"sigma must be positive, got {sigma}")
+    check_number("sigma", sigma, positive=True)
     check_whole(**counts)
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    check_number("alpha", alpha)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie in (0, 1), got {alpha}")
