@@ -515,6 +515,12 @@ class TestBadInput:
     def test_batch_size_of_an_evaluation(self, small_net: Build, few: Pair) -> None:
         with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
             evaluate(small_net(), few, batch_size=0)
+        with pytest.raises(TypeError, match=r"batch_size must be a whole number, got 2\.5"):
+            evaluate(small_net(), few, batch_size=2.5)
+
+    def test_device_of_an_evaluation(self, small_net: Build, few: Pair) -> None:
+        with pytest.raises(RuntimeError, match="device='gpu' was asked for"):
+            evaluate(small_net(), few, device="gpu")
 
     def test_data(self, small_net: Build, few: Pair) -> None:
         with pytest.raises(TypeError, match=r"train_data: labels must be integers, got torch\.f"):

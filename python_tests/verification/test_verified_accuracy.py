@@ -172,6 +172,13 @@ def test_labels_are_classes_of_the_model(model, data, labels):
         verified_accuracy(model, (data[0], labels), 0.1)
 
 
+def test_batch_size_and_device_are_named(model, data):
+    with pytest.raises(TypeError, match=r"batch_size must be a whole number, got 2\.5"):
+        verified_accuracy(model, data, 0.1, batch_size=2.5)
+    with pytest.raises(RuntimeError, match="device='gpu' was asked for"):
+        verified_accuracy(model, data, 0.1, device="gpu")
+
+
 def test_soft_labels_have_the_classes_of_the_model(model, data):
     soft = torch.eye(5)[data[1]]
     with pytest.raises(ValueError, match="soft labels must have the model's 3 classes, got 5"):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from repsim_fast._core.checks import check_whole
 from repsim_fast._core.processes import Processes
 from repsim_fast._core.randomness import seeded
 
@@ -54,6 +55,7 @@ class Samples:
 
     def batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """All samples once, in order; the last batch may be short."""
+        check_whole(batch_size=batch_size)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         for start in range(0, len(self.labels), batch_size):

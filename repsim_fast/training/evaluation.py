@@ -16,7 +16,7 @@ from repsim_fast._core.attacked import Attack, attacked
 from repsim_fast._core.borrow import Model, borrow, call
 from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
-from repsim_fast._core.model_state import device_of
+from repsim_fast._core.model_state import device_of, usable_device
 from repsim_fast._core.processes import Processes
 from repsim_fast.analysis.estimates import wilson_interval
 from repsim_fast.attacks.best_adversarial import fools
@@ -81,7 +81,9 @@ def evaluate(
         ValueError: No images, float ones in 0 to 255, labels that are no class of the model, no
             attack in a mapping, ``on_batch`` beside several, what an attack raises, or one that
             gives no image for each of its images.
-        TypeError: An attack that gives something else than a floating-point tensor.
+        TypeError: An attack that gives something else than a floating-point tensor, a batch size
+            that is not whole.
+        RuntimeError: The device does not exist.
     """
     return _evaluate(model, data, attack, Forms(), batch_size, device, progress, on_batch)
 
@@ -98,7 +100,7 @@ def _evaluate(
     on_batch: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Accuracy:
     held = labelled(data)
-    where = _place(model) if device is None else torch.device(device)
+    where = _place(model) if device is None else usable_device(device)
     attacks = attacks_by_name(attack)
     if on_batch is not None and len(attacks) > 1:
         raise ValueError(f"on_batch wants the images of one attack, got {sorted(attacks)}")

@@ -20,7 +20,7 @@ from repsim_fast._core.files import replacing
 from repsim_fast._core.headers import listed, parsed, record, text, truth
 from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.locks import only_writer
-from repsim_fast._core.model_state import device_of, unwrap
+from repsim_fast._core.model_state import device_of, unwrap, usable_device
 from repsim_fast.analysis.estimates import wilson_interval
 from repsim_fast.data.digests import digests
 from repsim_fast.data.labelled import LabelledImages, labelled
@@ -89,6 +89,8 @@ def verified_accuracy(
     Raises:
         ValueError: As ``output_bounds``; labels that are no classes of the model, of which there
             are two at least; a file of another model, other images or settings.
+        TypeError: As ``output_bounds``; a batch size that is not whole.
+        RuntimeError: The device does not exist.
 
     Example:
         >>> model = nn.Linear(2, 2, bias=False)
@@ -101,7 +103,7 @@ def verified_accuracy(
     check_choice("method", method, get_args(Method))
     check_number("eps", eps)
     held = labelled(data)
-    where = device_of(model) if device is None else torch.device(device)
+    where = device_of(model) if device is None else usable_device(device)
     how: dict[str, Any] = {"method": method, "bounds": bounds}
     path = None if resume is None else Path(resume)
     total = len(held.labels) if isinstance(held, Samples) else None
