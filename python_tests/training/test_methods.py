@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.attacks import FGSM, losses
-from repsim_fast.training import methods
+from repsim_fast.training import methods, train
 from repsim_fast.training.methods import Progress, TrainingBatch
 from repsim_fast.training.regularisers import gradient_misalignment
 
@@ -262,6 +262,57 @@ class TestBadInput:
             methods.noise(0.0)
         with pytest.raises(ValueError, match="replays must be at least 1"):
             methods.free(EPS, replays=0)
+
+
+def _plain(model: nn.Module, batch: TrainingBatch, images: Tensor) -> tuple[Tensor, Tensor]:
+    logits = model(images)
+    return batch.cross_entropy(logits), logits
+
+
+class TestOwnMethods:
+    @pytest.mark.parametrize(
+        ("loss", "error", "message"),
+        [
+            (lambda *a: None, TypeError, "must return two tensors, .*, got NoneType"),
+            (lambda *a: _plain(*a)[0], TypeError, "must return two tensors, .*, got Tensor"),
+            (lambda *a: (_plain(*a)[0], None), TypeError, "two tensors, .*, got Tensor, NoneType"),
+            (
+                lambda *a: _plain(*a)[::-1],
+                ValueError,
+                r"shape \(32, n_classes\), got \(32, 10\) and \(\)",
+            ),
+            (
+                lambda *a: (_plain(*a)[0], _plain(*a)[1][:1]),
+                ValueError,
+                r"shape \(32, n_classes\), got \(\) and \(1, 10\)",
+            ),
+            (
+                lambda *a: tuple(part.detach() for part in _plain(*a)),
+                ValueError,
+                "must depend on the model's weights",
+            ),
+        ],
+    )
+    def test_what_a_loss_returns(
+        self,
+        small_net: Build,
+        few: tuple[Tensor, Tensor],
+        loss: Any,
+        error: type[Exception],
+        message: str,
+    ) -> None:
+        method = methods.Method("mine", lambda model, batch: batch.x, loss)
+        with pytest.raises(error, match=f"^method 'mine': loss .*{message}"):
+            train(small_net(), few, method=method, epochs=1, batch_size=32, progress=False)
+
+    @pytest.mark.parametrize("images", [None, (1, 2)])
+    def test_what_perturb_returns(
+        self, small_net: Build, few: tuple[Tensor, Tensor], images: Any
+    ) -> None:
+        method = methods.Method("mine", lambda model, batch: images, _plain)
+        got = type(images).__name__
+        with pytest.raises(TypeError, match=f"^method 'mine': perturb must return .*got {got}"):
+            train(small_net(), few, method=method, epochs=1, progress=False)
 
 
 def test_running_averages_see_the_attack_on_request(small_net: Build, batch: TrainingBatch) -> None:

@@ -18,6 +18,7 @@ from repsim_fast._core.processes import Processes
 from .awp import perturbed_weights
 from .faster_form import Form, Forms, in_form
 from .methods import Method, TrainingBatch
+from .methods.base import loss_of, perturbed_by
 from .optimisation import Optimisation
 from .sam import sharpest_weights
 from .state import TrainingState
@@ -86,7 +87,7 @@ class Step:
         """
         model, optimizer, scaler = self.state.model, self.state.optimizer, self.state.scaler
         with self._precision():
-            perturbed = self.method.perturb(model, batch)
+            perturbed = perturbed_by(self.method, model, batch)
         with self._worst_weights(batch, perturbed):
             loss, logits = self._loss(batch, perturbed)
             optimizer.zero_grad(set_to_none=True)
@@ -200,9 +201,14 @@ class Step:
                 stack.enter_context(regulariser.observe(self.state.model))
                 for regulariser in self.how.regularisers
             ]
-            loss, logits = self.method.loss(self.state.model, batch, perturbed)
+            loss, logits = loss_of(self.method, self.state.model, batch, perturbed)
             for penalty in penalties:
                 loss = loss + penalty(batch.y)
+        if not loss.requires_grad:
+            raise ValueError(
+                f"method {self.method.name!r}: loss must depend on the model's weights, got one "
+                "without a gradient"
+            )
         return loss, logits
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:

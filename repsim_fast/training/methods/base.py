@@ -102,6 +102,46 @@ class Method:
     stateful: bool = False
 
 
+def perturbed_by(method: Method, model: nn.Module, batch: TrainingBatch) -> Tensor:
+    """What ``perturb`` makes of a batch.
+
+    Raises:
+        TypeError: No tensor.
+    """
+    found = method.perturb(model, batch)
+    if not isinstance(found, Tensor):
+        raise TypeError(
+            f"method {method.name!r}: perturb must return images, a tensor, got "
+            f"{type(found).__name__}"
+        )
+    return found
+
+
+def loss_of(
+    method: Method, model: nn.Module, batch: TrainingBatch, perturbed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The method's loss and logits.
+
+    Raises:
+        TypeError: No pair of tensors.
+        ValueError: A loss that is no single number, or other logits than a row for each image of
+            the batch.
+    """
+    found = method.loss(model, batch, perturbed)
+    whose, n = f"method {method.name!r}: loss", len(batch.x)
+    pair = found if isinstance(found, (tuple, list)) else (found,)
+    if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
+        got = ", ".join(type(part).__name__ for part in pair)
+        raise TypeError(f"{whose} must return two tensors, the mean loss and logits, got {got}")
+    loss, logits = pair
+    if loss.ndim != 0 or logits.ndim != 2 or len(logits) != n:
+        raise ValueError(
+            f"{whose} must return a mean loss of shape () and logits of shape ({n}, n_classes), "
+            f"got {tuple(loss.shape)} and {tuple(logits.shape)}"
+        )
+    return loss, logits
+
+
 def on_examples(
     attack: Callable[..., Any], eps: float, *, update_statistics: bool = False, **options: Any
 ) -> Perturb:
