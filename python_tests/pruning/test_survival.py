@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
 
 from repsim_fast import pruning
-from repsim_fast.models import load_weights
+from repsim_fast.models import load, load_weights
 from repsim_fast.training import Optimisation, Saving, train
 from repsim_fast.training.awp import perturbed_weights
 
@@ -140,6 +142,37 @@ def test_a_compiled_model_and_a_copy_are_masked() -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     assert torch.equal(compiled(IMAGES[0]), want)
     assert pruning.report(compiled).sparsity == 0.5
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("of_torch", [False, True])
+def test_files_with_masks_load_into_the_unpruned_model(
+    tmp_path: Path, suffix: str, of_torch: bool
+) -> None:
+    model, path = network(), tmp_path / f"pruned{suffix}"
+    if of_torch:
+        torch_prune.l1_unstructured(model[0], "weight", 0.5)
+        torch_prune.l1_unstructured(model[4], "bias", 0.5)
+    else:
+        pruning.prune(model, 0.75)
+    want = model.eval()(IMAGES[0])
+    (save_file if suffix == ".safetensors" else torch.save)(model.state_dict(), str(path))
+    (tmp_path / "mine.py").write_text(f"from {__name__} import network\n")
+    dense = network(1)
+    load_weights(path, dense)
+    named = load(f"{tmp_path / 'mine.py'}:network={path}")
+    for found in (dense.eval(), named):
+        assert torch.equal(found(IMAGES[0]), want)
+
+
+def test_a_pruned_model_begins_with_the_masks_of_a_file(tmp_path: Path) -> None:
+    model, other = network(), network(1)
+    pruning.prune(model, 0.75)
+    pruning.prune(other, 0.25)
+    path = tmp_path / "pruned.safetensors"
+    save_file(model.state_dict(), path)
+    train(other, IMAGES, epochs=1, lr=1e-30, init=path, progress=False)
+    assert all(map(torch.equal, zeros(other), zeros(model)))
 
 
 def test_dense_weights_go_into_a_layer_of_two_names() -> None:

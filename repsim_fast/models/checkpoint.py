@@ -21,6 +21,7 @@ from repsim_fast._core.model_state import unwrap
 from repsim_fast._core.tensor_files import read_metadata, read_tensors, write_tensors
 
 from .fitting import found_fit
+from .masked_states import without_masks
 from .registry import build
 from .state_files import is_safetensors, read_states, split_key
 from .wide_resnet import WideResNet, from_published
@@ -129,7 +130,8 @@ def load_weights(
     Args:
         path: what `save_checkpoint` wrote, or another file of safetensors or ``torch.save``, whose
             one state dict that fits is taken, also from under a key ("state_dict", "model") or a
-            prefix ("module."); where several fit, "FILE#KEY" says which.
+            prefix ("module."); where several fit, "FILE#KEY" says which. Of a pruned network, by
+            `pruning.prune` or torch.nn.utils.prune, pruned weights are 0 in a model without masks.
         model: as it is where the weights do not fit.
         architecture: name, num_classes and in_channels of the model, for messages.
 
@@ -151,7 +153,8 @@ def load_weights(
             "make others outside torch.device('meta')"
         )
     if key is None and is_safetensors(path) and has_header(path):
-        metadata, state = read_tensors(path)
+        metadata, masked = read_tensors(path)
+        state = dict(without_masks(masked, own))
         wanted = {key: x.shape for key, x in own.items()}
         problems = _problems(wanted, {key: x.shape for key, x in state.items()})
     else:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from .masked_states import without_masks
 from .state_files import States
 
 # What torch.compile, FSDP and activation checkpointing put into names anywhere.
@@ -132,6 +133,7 @@ def _fits(
     state = {_unwrapped(name): value for name, value in state.items()}
     if rename is not None:
         state = dict(rename(state))
+    state = dict(without_masks(state, wanted))
     matched = Counter(prefix for name in state for prefix in _prefixes(name, wanted))
     needed = [name for name in wanted if not _UNUSED.search(name)]
     whole = [p for p in matched if all(p + name in state for name in needed)]

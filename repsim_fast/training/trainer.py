@@ -226,13 +226,12 @@ def _begin_with(init: str | Path, model: nn.Module, saving: Saving) -> str:
     """Load the weights; gives their digest."""
     dense, about = unmasked(model), saving.architecture
     try:
-        weights = load_weights(init, dense, architecture=about)
-        if dense is not unwrap(model):  # the file has no masks, the model keeps its own
-            put(model, weights)
+        weights = load_weights(init, model, architecture=about)
     except ValueError:
         if dense is unwrap(model):
             raise
-        weights = load_weights(init, model, architecture=about)  # a file with masks
+        weights = load_weights(init, dense, architecture=about)
+        put(model, weights)  # the file has not these masks, the model keeps its own
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
