@@ -53,7 +53,9 @@ def test_numbers_beyond_any_use_are_named(run: Run, tmp_path: Path, option: str)
     assert_refused(result, f"'{option}'", code=2)
 
 
-@pytest.mark.parametrize("eps", ["8/0", "far", "0", "-0.1", "1.5", "nan", "8/255/2", ""])
+@pytest.mark.parametrize(
+    "eps", ["8/0", "far", "0", "-0.1", "1.5", "nan", "8/255/2", "8/", "inf", ""]
+)
 def test_eps(run: Run, tmp_path: Path, eps: str) -> None:
     result = run(*TRAIN, "--out", tmp_path / "network.safetensors", "--eps", eps)
     assert_refused(result, "--eps", "fraction such as 8/255", repr(eps), code=2)

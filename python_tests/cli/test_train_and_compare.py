@@ -17,7 +17,14 @@ from repsim_fast.models import load_checkpoint
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("8/255", 8 / 255), ("0.1", 0.1), (" 2 / 255 ", 2 / 255), ("1", 1.0), ("3e-2", 0.03)],
+    [
+        ("8/255", 8 / 255),
+        ("0.5/255", 0.5 / 255),
+        ("0.1", 0.1),
+        (" 2 / 255 ", 2 / 255),
+        ("1", 1.0),
+        ("3e-2", 0.03),
+    ],
 )
 def test_eps_is_a_number_or_a_fraction(text: str, value: float) -> None:
     assert parse_radius(text) == value

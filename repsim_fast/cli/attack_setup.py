@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,10 +48,10 @@ _RESTARTED = ("pgd", "apgd", "apgd-dlr", "apgd-t")
 
 
 def parse_radius(text: str | float) -> float:
-    """A positive radius from "8/255" or "0.5"."""
+    """A positive radius from "8/255", "0.5" or "0.5/255"."""
     try:
-        value = float(Fraction(str(text).replace(" ", "")))
-    except (ValueError, ZeroDivisionError):
+        value = float(ramps.number(str(text).replace(" ", "")))
+    except ValueError:
         value = 0.0
     if not value > 0:
         raise typer.BadParameter(

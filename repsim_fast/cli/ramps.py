@@ -24,9 +24,9 @@ def number(text: str) -> int | float:
     """
     with contextlib.suppress(ValueError):
         return int(text)
-    above, _, below = text.partition("/")
+    above, slash, below = text.partition("/")
     try:
-        value = float(above) / float(below or 1)
+        value = float(above) / float(below if slash else 1)
     except (ValueError, ZeroDivisionError):
         value = math.nan
     if not math.isfinite(value):
