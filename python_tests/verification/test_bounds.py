@@ -403,10 +403,40 @@ def test_slices_and_padding_are_bounded_as_linear_maps():
     reach = 0.2 * (value != 0)
     torch.testing.assert_close(low, value - reach)
     torch.testing.assert_close(high, value + reach)
-    for part in (lambda x: x[:1], lambda x: F.pad(x, (1, 1), value=1.0), lambda x: x[0]):
+    for part in (
+        lambda x: x[:1],
+        lambda x: F.pad(x, (1, 1), value=1.0),
+        lambda x: x[0],
+        lambda x: x[None, 0],
+        lambda x: x[()],
+        lambda x: x[..., :1, :, :, :],
+    ):
         wrong = Changed(part).eval()
         with pytest.raises(ValueError, match="no bounds are known of function"):
             output_bounds(wrong, x, 0.1)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        nn.ZeroPad2d((1, 0, 0, 2)),
+        lambda x: x[..., 1:] * 1.0,
+        lambda x: x[..., 0] * 1.0,
+        lambda x: x[:, None] * 1.0,
+        lambda x: x[:, ..., None, ::2] * 1.0,
+    ],
+)
+def test_other_ways_to_slice_and_pad(part):
+    model = nn.Sequential(Changed(part), nn.LazyLinear(3)).double().eval()
+    x = torch.rand(2, 2, 4, 3, dtype=torch.float64)
+    model(x)
+    plain = nn.Sequential(Changed(part), model[1]).eval()
+    weights = torch.func.jacrev(lambda one: plain(one[None])[0])(x[0])
+    reach = 0.1 * weights.flatten(1).abs().sum(1)
+    for method in METHODS:
+        low, high = output_bounds(plain, x, 0.1, method=method, bounds=None)
+        torch.testing.assert_close(low, plain(x) - reach)
+        torch.testing.assert_close(high, plain(x) + reach)
 
 
 class Written(nn.Module):

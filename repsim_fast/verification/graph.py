@@ -272,6 +272,7 @@ _REARRANGED = (
     torch.squeeze, Tensor.squeeze, torch.unsqueeze, Tensor.unsqueeze, torch.permute, Tensor.permute,
     torch.transpose, Tensor.transpose, Tensor.contiguous,
 )  # fmt: skip
+_ZERO_PADS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)
 _TRANSPOSES = ("mT", "mH")  # of real numbers the same
 _DESCRIPTIONS = (
     "shape", "ndim", "dtype", "device", "layout", "itemsize", "is_cuda", "is_sparse",
@@ -328,6 +329,8 @@ def _of_module(module: nn.Module, x: Tensor) -> Operation | None:
         made = ReLU()
     elif kind in (nn.Identity, nn.Dropout, nn.Dropout2d) and not module.training:
         made = unweighted(_same, 0)
+    elif isinstance(module, _ZERO_PADS) and kind in _ZERO_PADS:
+        made = unweighted(module, 0)
     elif kind is nn.Flatten:
         made = _reshaped(module, x)
     elif isinstance(module, nn.AvgPool2d) and kind is nn.AvgPool2d and not module.divisor_override:
@@ -349,7 +352,7 @@ def _of_function(function: Any, args: Any, kwargs: Any) -> Operation | None:
         made = None if kwargs or len(args) != 2 else _with_constant(function, *args)
     elif not isinstance(args[0], Value):
         made = None
-    elif function is operator.getitem and _of_every_image(args[1]):
+    elif function is operator.getitem and _of_every_image(args[1], args[0].example.ndim):
         made = unweighted(lambda x: x[args[1]], 0)
     elif function is F.pad and _with_zeros(args[2:], kwargs):
         made = unweighted(lambda x: F.pad(x, *args[1:], **kwargs), 0)
@@ -426,10 +429,15 @@ def _with_constant(function: Any, a: Any, b: Any) -> Operation | None:
     return scaling(1 / constant, None, uses=n) if first else None
 
 
-def _of_every_image(index: Any) -> bool:
-    """Whether an index takes the same places of each image."""
+def _of_every_image(index: Any, ndim: int) -> bool:
+    """Whether an index takes the same places of each image, of values of ``ndim`` dimensions."""
     places = index if isinstance(index, tuple) else (index,)
-    return places[0] == slice(None) and all(isinstance(s, slice | int) for s in places)
+    taken = [place for place in places if isinstance(place, slice | int)]
+    if len(taken) + sum(place is None or place is ... for place in places) < len(places):
+        return False
+    if places[:1] == (...,):
+        return len(taken) < ndim
+    return places[:1] == (slice(None),)
 
 
 def _at_zero(args: Any, kwargs: Any) -> bool:
