@@ -65,6 +65,8 @@ def test_two_batches_in_a_list_are_no_pair_of_images_and_labels(
     halves = [(few[0][:100], few[1][:100]), (few[0][100:], few[1][100:])]
     history = run(small_net(), halves, epochs=1)
     assert history.last.train_accuracy > 0.1
+    named = [{"pixel_values": x, "labels": y} for x, y in halves]
+    assert run(small_net(), named, epochs=1).last.loss == history.last.loss
 
 
 def test_bytes_are_scaled(small_net: Build, few: Pair) -> None:

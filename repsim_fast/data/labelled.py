@@ -99,7 +99,7 @@ def _kind(stream: Samples | LoadedBatches) -> str:
 
 
 def _batches(data: tuple[Any, ...] | list[Any]) -> bool:
-    return all(isinstance(part, tuple | list) for part in data)
+    return all(isinstance(part, tuple | list | Mapping) for part in data)
 
 
 def _in_memory(images: Any, labels: Any, name: str) -> Samples:
