@@ -172,6 +172,13 @@ def test_labels_are_classes_of_the_model(model, data, labels):
         verified_accuracy(model, (data[0], labels), 0.1)
 
 
+def test_models_without_bounds_are_named(model, data):
+    with pytest.raises(TypeError, match="model must be a module, got function"):
+        verified_accuracy(lambda x: x.flatten(1), data, 0.1)
+    with pytest.raises(TypeError, match=r"model must have weights in .*, got torch\.bfloat16"):
+        verified_accuracy(model.bfloat16(), data, 0.1)
+
+
 def test_batch_size_and_device_are_named(model, data):
     with pytest.raises(TypeError, match=r"batch_size must be a whole number, got 2\.5"):
         verified_accuracy(model, data, 0.1, batch_size=2.5)

@@ -89,7 +89,8 @@ def verified_accuracy(
     Raises:
         ValueError: As ``output_bounds``; labels that are no classes of the model, of which there
             are two at least; a file of another model, other images or settings.
-        TypeError: As ``output_bounds``; a batch size that is not whole.
+        TypeError: As ``output_bounds``; no module, weights in another dtype, a batch size that is
+            not whole.
         RuntimeError: The device does not exist.
 
     Example:
@@ -102,6 +103,14 @@ def verified_accuracy(
     """
     check_choice("method", method, get_args(Method))
     check_number("eps", eps)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a module, got {type(model).__name__}")
+    dtype = model_dtype(model, torch.float32)
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"model must have weights in torch.float32 or torch.float64, got {dtype}: bounds allow "
+            "for the rounding of these alone; model.float() is verified as such"
+        )
     held = labelled(data)
     where = device_of(model) if device is None else usable_device(device)
     how: dict[str, Any] = {"method": method, "bounds": bounds}
