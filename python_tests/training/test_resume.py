@@ -403,7 +403,8 @@ def test_settings_are_the_same_in_another_process(
         def loss(logits: Tensor, y: Tensor) -> Tensor:
             return nn.functional.cross_entropy(logits, y, reduction="none")
 
-        return {"loss": loss, "steps": 1, "eps": torch.tensor(0.1)}
+        bounds = (torch.tensor([0.0]), torch.tensor([1.1]))  # of channels
+        return {"loss": loss, "steps": 1, "eps": torch.tensor(0.1), "bounds": bounds}
 
     def run(folder: Path, **changes: Any) -> History:
         return train(
@@ -417,6 +418,8 @@ def test_settings_are_the_same_in_another_process(
     assert len(run(tmp_path)) == 1
     with pytest.raises(ValueError, match="other settings"):
         run(tmp_path, eps=torch.tensor(0.1 + 1e-6))  # printed by torch as 0.1000
+    with pytest.raises(ValueError, match="other settings"):
+        run(tmp_path, bounds=(torch.tensor([0.0]), torch.tensor([1.1 + 1e-6])))
 
 
 def test_a_detector_may_come_later(small_net: Build, few: Pair, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ def written(value: object) -> str:
     """The value as another process writes it, too, in full."""
     if isinstance(value, Tensor):
         return repr(value.tolist())
+    if isinstance(value, tuple) and any(isinstance(part, Tensor) for part in value):
+        return f"({', '.join(map(written, value))})"  # a tensor's own text rounds its numbers
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
