@@ -90,8 +90,8 @@ def options_of_methods() -> list[tuple[str, str]]:
             if name in ("fgsm", "gradalign"):  # without a start to draw
                 fixed.add("restarts")
             attack = [*inspect.signature(PGD).parameters, "update_statistics"]
-            own += [key for key in attack if key not in {*own, *fixed, *UNNAMED}]
-        found += [(name, option) for option in own]
+            own += [key for key in attack if key not in {*own, *fixed}]
+        found += [(name, option) for option in own if option not in UNNAMED]
     return found
 
 

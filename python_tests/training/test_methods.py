@@ -177,6 +177,19 @@ def test_free_moves_perturbation_and_weights_with_one_backward(
     assert torch.equal(method.perturb(net, anew), batch.x)
 
 
+def test_free_keeps_to_bounds_of_other_images(small_net: Build, batch: TrainingBatch) -> None:
+    net, images = small_net(), replace(batch, x=4 * batch.x - 2)
+    method = methods.free(EPS, bounds=(-2.0, 2.0))
+    for _ in range(2):
+        perturbed = method.perturb(net, images)
+        method.loss(net, images, perturbed)[0].backward()
+        method.after_backward()
+    moved = perturbed.detach() - images.x
+    assert moved.abs().max() == pytest.approx(EPS, rel=1e-5)
+    assert -2 <= perturbed.min() < -1
+    assert 1 < perturbed.max() <= 2
+
+
 def test_free_keeps_the_gradient_of_black_and_white_pixels(
     small_net: Build, batch: TrainingBatch
 ) -> None:

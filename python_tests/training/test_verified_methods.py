@@ -27,10 +27,12 @@ def dense(seed: int = 0) -> nn.Sequential:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
-def worst_by_intervals(net: nn.Sequential, x: Tensor, y: Tensor, eps: float) -> Tensor:
+def worst_by_intervals(
+    net: nn.Sequential, x: Tensor, y: Tensor, eps: float, least: Any = 0, most: Any = 1
+) -> Tensor:
     """Gowal et al., equations 6 to 10, with the last layer and the difference as one."""
     _, first, _, last = (layer for layer in net)
-    low, high = ((x + e).clamp(0, 1).flatten(1) for e in (-eps, eps))
+    low, high = ((x + e).clamp(min=least).clamp(max=most).flatten(1) for e in (-eps, eps))
     middle = (low + high) / 2 @ first.weight.T + first.bias
     reach = (high - low) / 2 @ first.weight.abs().T
     low, high = (middle - reach).relu(), (middle + reach).relu()
@@ -56,6 +58,18 @@ def test_the_loss_of_intervals_is_that_of_the_paper(
     assert loss.item() == pytest.approx(want.item(), rel=1e-12)
     assert torch.equal(logits, net(x))
     assert net.training
+
+
+@pytest.mark.parametrize("bounds", [(-1.5, 1.0), (torch.tensor([-1.1]), torch.tensor([1.3])), None])
+def test_bounds_of_other_images(few: Pair, bounds: Any) -> None:
+    net, x, y = dense().double(), 2 * few[0][:20].double() - 1, few[1][:20]
+    batch = TrainingBatch(x, y, torch.Generator(), Progress(fraction=0.9))
+    least, most = bounds or (-torch.inf, torch.inf)
+    want = cross_entropy(worst_by_intervals(net, x, y, 0.3, least, most), y).item()
+    for name in ("ibp", "crown-ibp"):
+        method = methods.build(name, eps=0.3, kappa=0.0, bounds=bounds)
+        loss, _ = method.loss(net, batch, method.perturb(net, batch))
+        assert loss.item() == pytest.approx(want, rel=1e-6)
 
 
 def test_linear_bounds_give_way_to_intervals(few: Pair) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.attacks.region import Outside, Region, check_outside
+from repsim_fast.ops import Bounds
 
 from .base import Method, TrainingBatch, cross_entropy
 
@@ -15,6 +16,7 @@ def free(
     *,
     replays: int = 8,
     step_size: float | None = None,
+    bounds: Bounds = (0.0, 1.0),
     outside: Outside = "error",
 ) -> Method:
     """Perturbation and weights from one backward pass (Shafahi et al., 2019).
@@ -27,6 +29,7 @@ def free(
         eps: Radius in image units.
         replays: Optimizer steps on each batch, m in the paper.
         step_size: Default eps.
+        bounds: As in ``attacks.PGD``.
         outside: As in ``attacks.PGD``.
     """
     check_outside(outside, cuda_graph=False)
@@ -45,7 +48,7 @@ def free(
                 fresh[: len(carried[0])] = carried[0]
             carried[:] = [fresh]
         # Clipped outside of the graph: clamp has no gradient at black and white pixels.
-        box = Region.around(x, norm="linf", eps=eps, bounds=(0.0, 1.0), outside=outside)
+        box = Region.around(x, norm="linf", eps=eps, bounds=bounds, outside=outside)
         moved = box.boxed(x + carried[0][: len(x)]).requires_grad_()
         carried[1:] = [moved]
         return moved

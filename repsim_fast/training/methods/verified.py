@@ -12,6 +12,7 @@ from repsim_fast._core.model_state import evaluating, unwrap
 from repsim_fast._core.ramp import Ramp
 from repsim_fast.verification import Traced, margin_bounds, trace
 from repsim_fast.verification.agreement import check_agreement
+from repsim_fast.verification.intervals import Bounds
 
 from .base import Method, TrainingBatch
 
@@ -19,7 +20,12 @@ Number = float | Ramp
 
 
 def ibp(
-    eps: Number = 8 / 255, *, kappa: Number = 0.5, begin: float = 0.0, end: float = 0.5
+    eps: Number = 8 / 255,
+    *,
+    kappa: Number = 0.5,
+    begin: float = 0.0,
+    end: float = 0.5,
+    bounds: Bounds | None = (0.0, 1.0),
 ) -> Method:
     """Interval bounds: kappa CE(f(x), y) + (1 - kappa) CE(z, y), z the worst logits of the ball.
 
@@ -36,6 +42,7 @@ def ibp(
         kappa: Weight of the clean images at the end, in [0, 1].
         begin: Share of the training before the radius grows.
         end: Share after which it stays.
+        bounds: As in ``verification.output_bounds``.
 
     Raises:
         ValueError: Numbers or shares out of range.
@@ -45,7 +52,7 @@ def ibp(
         robust models", 2018.
     """
     courses = _Courses(begin, end)
-    return _method("ibp", courses.to(eps, "eps"), courses.to(kappa, "kappa", 1.0), None)
+    return _method("ibp", courses.to(eps, "eps"), courses.to(kappa, "kappa", 1.0), None, bounds)
 
 
 def crown_ibp(
@@ -55,6 +62,7 @@ def crown_ibp(
     beta: Number = 0.0,
     begin: float = 0.0,
     end: float = 0.5,
+    bounds: Bounds | None = (0.0, 1.0),
 ) -> Method:
     """As ``ibp``, with margins (1 - beta) m_IBP + beta m_CROWN-IBP, of which beta falls.
 
@@ -67,6 +75,7 @@ def crown_ibp(
         beta: Share of CROWN-IBP's margins at the end, in [0, 1].
         begin: Share of the training before the radius grows.
         end: Share after which it stays.
+        bounds: As in ``verification.output_bounds``.
 
     Raises:
         ValueError: Numbers or shares out of range.
@@ -78,7 +87,7 @@ def crown_ibp(
     courses = _Courses(begin, end)
     return _method(
         "crown-ibp", courses.to(eps, "eps"), courses.to(kappa, "kappa", 1.0),
-        courses.to(beta, "beta", 1.0),
+        courses.to(beta, "beta", 1.0), bounds,
     )  # fmt: skip
 
 
@@ -99,14 +108,14 @@ class _Courses:
         return course
 
 
-def _method(name: str, eps: Ramp, kappa: Ramp, beta: Ramp | None) -> Method:
+def _method(name: str, eps: Ramp, kappa: Ramp, beta: Ramp | None, bounds: Bounds | None) -> Method:
     graphs = _Graphs()
 
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
         # Where no regulariser watches the layers yet.
         traced = graphs.prepare(model, anew=batch.progress.first)
         with evaluating([traced.model]):
-            check_agreement(traced, batch.x.to(_dtype(name, traced.model)))
+            check_agreement(traced, batch.x.to(_dtype(name, traced.model)), bounds)
         return batch.x
 
     def loss(model: nn.Module, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,7 +132,7 @@ def _method(name: str, eps: Ramp, kappa: Ramp, beta: Ramp | None) -> Method:
             margins = torch.zeros((), dtype=x.dtype, device=x.device)
             for method, part in _shares(share):
                 margins = margins + part * margin_bounds(
-                    traced, x, batch.y, eps.at(at), method=method, rounded=False
+                    traced, x, batch.y, eps.at(at), method=method, bounds=bounds, rounded=False
                 )
         worst = nn.functional.cross_entropy(-margins, batch.y)
         return weight * clean + (1 - weight) * worst, logits
