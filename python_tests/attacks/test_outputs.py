@@ -71,7 +71,7 @@ def test_evaluation() -> None:
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        (lambda x: {"a": x, "b": x}, r"got dict with a, b; any function of the images"),
+        (lambda x: {"a": x, "b": x}, r"got dict with a, b; put a module around it"),
         (lambda x: (x, x), r"in \.logits or \['logits'\], got tuple; .*lambda x: model\(x\)\[0\]"),
     ],
 )

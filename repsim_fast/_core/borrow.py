@@ -99,8 +99,8 @@ def _logits(output: Any) -> Tensor:
     there = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
     raise ValueError(
         "model must return logits, a tensor of shape (N, n_classes), or have them in .logits or "
-        f"['logits'], got {type(output).__name__}{there}; any function of the images that returns "
-        "them is a model, too: lambda x: model(x)[0]"
+        f"['logits'], got {type(output).__name__}{there}; put a module around it that returns them "
+        "(for attacks, evaluate and certify lambda x: model(x)[0] does)"
     )
 
 
