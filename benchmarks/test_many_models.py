@@ -5,8 +5,10 @@ with ResNet-34, and 2 to 32 ResNet-18.
 Targets: 1.25 times the forwards for the pair (1.18 with products in bfloat16) with two threads, 1.2
 for M models. The forwards are those of models and images as they are made, with channels first;
 beside them those of models and images that were put channels last before the clock started, as
-`compare` does for its own passes. "Operations" are those of the Grams and of the forwards over
-those of the forwards: the time if Grams went at the rate of convolutions and all else were free.
+`compare` does for its own passes. All are timed in one process, whose C library keeps its memory
+after a first comparison, so that the forwards take less time than in a process of their own.
+"Operations" are those of the Grams and of the forwards over those of the forwards: the time if
+Grams went at the rate of convolutions and all else were free.
 """
 
 from __future__ import annotations

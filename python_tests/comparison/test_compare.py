@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import gc
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import repsim_fast
 from python_tests.support.in_order import compare
 from python_tests.support.written_out import features, hsic0, hsic1, in_place, minibatch_cka
 from repsim_fast import build_info, list_layers, record
+from repsim_fast.comparison import session
 from repsim_fast.comparison.compare import Options
 from repsim_fast.comparison.described import describe
 from repsim_fast.comparison.result import SimilarityResult
@@ -114,6 +117,21 @@ class TestNumbers:
             x = double[0](few.double())
             pair = [f.movedim(1, -1).flatten(0, -2) for f in (x, double[1](x))]
         np.testing.assert_allclose(result.value, minibatch_cka([pair]).numpy(), atol=1e-5)
+
+    def test_memory_of_a_batch_is_kept_for_the_next(
+        self, net_a: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kept: list[str] = []
+
+        @contextlib.contextmanager
+        def keeping(device: torch.device) -> Iterator[None]:
+            kept.append(device.type)
+            yield
+            kept.append("given back")
+
+        monkeypatch.setattr(session, "kept_memory", keeping)
+        result = compare(net_a, net_a, images)
+        assert kept == [torch.device(result.settings["device"]).type, "given back"]
 
     def test_bfloat16_products_are_close(
         self, net_a: nn.Module, net_b: nn.Module, images: Tensor

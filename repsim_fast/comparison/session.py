@@ -13,6 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from repsim_fast._core.buffers import buffers_kept
+from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.model_state import device_of, evaluating, gradients_set_aside, placed
 from repsim_fast._core.randomness import private_rng
 from repsim_fast.comparison import diagnosis
@@ -25,12 +26,14 @@ from repsim_fast.similarity.base.accumulator import Similarities
 @contextlib.contextmanager
 def borrowed(models: Iterable[nn.Module], place: torch.device | None, seed: int) -> Iterator[None]:
     """Models in eval mode on the device, without gradients; as they were afterwards, and so are
-    the global random generators."""
+    the global random generators. Memory of one batch is kept for the next."""
     models = list(models)
     devices = {place or device_of(model) for model in models}
     with contextlib.ExitStack() as stack:
         # Tensors made in inference mode could not be differentiated by an attack.
         stack.enter_context(torch.inference_mode(False))
+        for device in devices:
+            stack.enter_context(kept_memory(device))
         stack.enter_context(private_rng(devices, seed))
         stack.enter_context(gradients_set_aside(models))
         stack.enter_context(placed(models, place))
