@@ -244,8 +244,8 @@ def compare(
         autocast: Dtype of automatic mixed precision for the forward passes. Default: that of a
             ``torch.autocast`` around the call, or none.
         precision: Precision of the Gram products: None for float32 (float64 for float64
-            features), "bfloat16" (or better, on the CPU), or "tf32" on CUDA; see
-            ``ops.centered_gram``.
+            features), "bfloat16" (on a CPU without AMX better than that), or "tf32" on CUDA;
+            see ``ops.centered_gram``.
         maps: Features of convolutional maps and tokens, as for ``Capture``: "flatten", "pool",
             "positions"; "tokens" (each real token a sample), "mean", "cls" and "last" (one row a
             sample, from its real tokens); or a callable. But for callables, layers that return

@@ -78,8 +78,8 @@ class SimilarityResult:
         n_samples: Samples used, over all passes.
         n_batches: Batches used.
         settings: Arguments of the comparison, as plain data; and of CKA, as "products", what the
-            Gram products were taken in: "float64", "float32", "tf32", "bfloat16" or "int16", as
-            which the CPU computes those of bfloat16 where it can (see ``ops.centered_gram``).
+            Gram products were taken in: "float64", "float32", "tf32", "bfloat16", or "int16" and
+            "float32" for bfloat16 on a CPU that has no tiles (see ``ops.centered_gram``).
         versions: Versions of the software.
         seconds: Wall time in total, of transformed inputs, forward passes (with what is computed
             inside them) and the combination of pairs.
