@@ -14,7 +14,7 @@
 
 namespace repsim_fast {
 
-// Products of bfloat16. A block is packed as a whole: tiles work while the next rows are read.
+// Products of bfloat16. A block is packed as a whole, then multiplied.
 class AmxBlock {
  public:
   using Element = float;

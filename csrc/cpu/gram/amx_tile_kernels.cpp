@@ -18,7 +18,7 @@ REPSIM_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c
 namespace {
 
 #define REPSIM_VECTOR_BYTES 64
-#include "cpu/gram/transpose_body.h"
+#include "cpu/gram/vectors_body.h"
 #undef REPSIM_VECTOR_BYTES
 
 // Sixteen words, which the tiles take for pairs of bfloat16.
@@ -91,14 +91,6 @@ inline __attribute__((always_inline)) uint32_t features_of_chunk(int64_t k, int6
   return depth - k >= kAmxDepthUnit ? ~0u : (1u << (depth - k)) - 1;
 }
 
-// The middle one of three means, as TileKernels::middle_mean.
-inline __attribute__((always_inline)) __m512 middle(const __m512* means) {
-  const __m512 low = means[0] < means[1] ? means[0] : means[1];
-  const __m512 high = means[0] < means[1] ? means[1] : means[0];
-  const __m512 below = high < means[2] ? high : means[2];
-  return low < below ? below : low;
-}
-
 template <typename Of>
 void find_shift(const typename Of::In* x, int64_t x_stride, int64_t count, int64_t depth,
                 float* shift) {
@@ -107,7 +99,7 @@ void find_shift(const typename Of::In* x, int64_t x_stride, int64_t count, int64
   const int64_t groups = count < 3 ? 1 : 3;
   for (int64_t k = 0; k < depth; k += kAmxDepthUnit) {
     const uint32_t mask = features_of_chunk(k, depth);
-    __m512 first[3] = {}, second[3] = {};
+    Words first[3] = {}, second[3] = {};
     for (int64_t g = 0; g < groups; ++g) {
       for (int64_t r = g; r < count; r += groups) {
         const auto* row = x + r * x_stride + k;
@@ -122,8 +114,8 @@ void find_shift(const typename Of::In* x, int64_t x_stride, int64_t count, int64
       first[g] = _mm512_div_ps(first[g], rows);
       second[g] = _mm512_div_ps(second[g], rows);
     }
-    _mm512_storeu_ps(shift + k, groups == 3 ? middle(first) : first[0]);
-    _mm512_storeu_ps(shift + k + 16, groups == 3 ? middle(second) : second[0]);
+    _mm512_storeu_ps(shift + k, groups == 3 ? middle_of_three<float>(first) : first[0]);
+    _mm512_storeu_ps(shift + k + 16, groups == 3 ? middle_of_three<float>(second) : second[0]);
   }
 }
 
@@ -191,78 +183,48 @@ inline __attribute__((always_inline)) void add_to(float* tile, const float* sums
 
 constexpr int kRowBytes = kAmxTileBytes / kAmxRows, kSumBytes = kPanel * sizeof(float);
 
-// Sums are tiles 0 to 3, row by row of halves; rows 4 and 5, columns 6 and 7.
-void multiply(const std::byte* a, const std::byte* b, int64_t depth, int64_t rows, bool diagonal,
-              float* tile) {
+// Sums are tiles 0 to 3, row by row of halves; rows 4 and 5, columns 6 and 7. Without `kTall` there
+// is only the upper half, on the diagonal nothing above it.
+template <bool kTall, bool kDiagonal>
+void multiply_tiles(const std::byte* a, const std::byte* b, int64_t depth, float* tile) {
   alignas(64) float sums[kTile];
   constexpr int64_t kHalf = kAmxRows * kPanel;
   _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  if constexpr (!kDiagonal) _tile_zero(1);
+  if constexpr (kTall) {
+    _tile_zero(2);
+    _tile_zero(3);
+  }
   const std::byte* const last = a + (depth + kAmxDepthUnit - 1) / kAmxDepthUnit * 2 * kAmxTileBytes;
-  if (rows <= kAmxRows && diagonal) {
-    for (; a < last; a += 4 * kAmxTileBytes, b += 4 * kAmxTileBytes) {
-      _tile_loadd(4, a, kRowBytes);
-      _tile_loadd(6, b, kRowBytes);
-      _tile_dpbf16ps(0, 4, 6);
-      if (a + 2 * kAmxTileBytes == last) break;
-      // Two sums, as each product waits for the one before.
-      _tile_loadd(5, a + 2 * kAmxTileBytes, kRowBytes);
-      _tile_loadd(7, b + 2 * kAmxTileBytes, kRowBytes);
-      _tile_dpbf16ps(1, 5, 7);
-    }
-    _tile_stored(0, sums, kSumBytes);
-    _tile_stored(1, sums + 16, kSumBytes);
-    add_to(tile, sums, kAmxRows, 16);
-    add_to(tile, sums + 16, kAmxRows, 16);
-    return;
-  }
-  if (rows <= kAmxRows) {
-    for (; a < last; a += 2 * kAmxTileBytes, b += 2 * kAmxTileBytes) {
-      _tile_loadd(4, a, kRowBytes);
-      _tile_loadd(6, b, kRowBytes);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(7, b + kAmxTileBytes, kRowBytes);
-      _tile_dpbf16ps(1, 4, 7);
-    }
-    _tile_stored(0, sums, kSumBytes);
-    _tile_stored(1, sums + 16, kSumBytes);
-    add_to(tile, sums, kAmxRows, kPanel);
-    return;
-  }
-  if (diagonal) {
-    for (; a < last; a += 2 * kAmxTileBytes, b += 2 * kAmxTileBytes) {
-      _tile_loadd(4, a, kRowBytes);
-      _tile_loadd(6, b, kRowBytes);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(5, a + kAmxTileBytes, kRowBytes);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_loadd(7, b + kAmxTileBytes, kRowBytes);
-      _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_stored(0, sums, kSumBytes);
-    _tile_stored(2, sums + kHalf, kSumBytes);
-    _tile_stored(3, sums + kHalf + 16, kSumBytes);
-    add_to(tile, sums, kAmxRows, 16);
-    add_to(tile + kHalf, sums + kHalf, kAmxRows, kPanel);
-    return;
-  }
   for (; a < last; a += 2 * kAmxTileBytes, b += 2 * kAmxTileBytes) {
     _tile_loadd(4, a, kRowBytes);
     _tile_loadd(6, b, kRowBytes);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, b + kAmxTileBytes, kRowBytes);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a + kAmxTileBytes, kRowBytes);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    if constexpr (kTall || !kDiagonal) _tile_loadd(7, b + kAmxTileBytes, kRowBytes);
+    if constexpr (!kDiagonal) _tile_dpbf16ps(1, 4, 7);
+    if constexpr (kTall) {
+      _tile_loadd(5, a + kAmxTileBytes, kRowBytes);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
   }
   _tile_stored(0, sums, kSumBytes);
-  _tile_stored(1, sums + 16, kSumBytes);
-  _tile_stored(2, sums + kHalf, kSumBytes);
-  _tile_stored(3, sums + kHalf + 16, kSumBytes);
-  add_to(tile, sums, kPanel, kPanel);
+  if constexpr (!kDiagonal) _tile_stored(1, sums + 16, kSumBytes);
+  add_to(tile, sums, kAmxRows, kDiagonal ? 16 : kPanel);
+  if constexpr (kTall) {
+    _tile_stored(2, sums + kHalf, kSumBytes);
+    _tile_stored(3, sums + kHalf + 16, kSumBytes);
+    add_to(tile + kHalf, sums + kHalf, kAmxRows, kPanel);
+  }
+}
+
+void multiply(const std::byte* a, const std::byte* b, int64_t depth, int64_t rows, bool diagonal,
+              float* tile) {
+  const bool tall = rows > kAmxRows;
+  const auto tiles =
+      tall ? (diagonal ? &multiply_tiles<true, true> : &multiply_tiles<true, false>)
+           : (diagonal ? &multiply_tiles<false, true> : &multiply_tiles<false, false>);
+  tiles(a, b, depth, tile);
 }
 
 template <typename Of>

@@ -2,7 +2,7 @@
 // each level, inside a namespace and under the matching target pragma, with REPSIM_VECTOR_BYTES
 // set; so it has no include guard and includes its own parts only.
 
-#include "cpu/gram/transpose_body.h"
+#include "cpu/gram/vectors_body.h"
 
 // Copies features [k, k + kLine) of kCount rows, less the shift.
 template <typename T, int kCount>
@@ -79,12 +79,7 @@ void middle_mean(const T* x, int64_t row_stride, int64_t count, int64_t depth, T
       }
       means[g] /= static_cast<T>((count - g + groups - 1) / groups);
     }
-    if (groups == 3) {
-      const Vec low = means[0] < means[1] ? means[0] : means[1];
-      const Vec high = means[0] < means[1] ? means[1] : means[0];
-      const Vec below = high < means[2] ? high : means[2];
-      means[0] = low < below ? below : low;
-    }
+    if (groups == 3) means[0] = middle_of_three<T>(means);
     *reinterpret_cast<typename Vector<T>::Memory*>(middle + k) = means[0];
   }
 }

@@ -1,5 +1,5 @@
-// Vectors of one instruction set and the transpose of a square of them. As tile_kernels_body.h,
-// which includes it: once for each level, with REPSIM_VECTOR_BYTES set.
+// Vectors of one instruction set, the transpose of a square of them and the middle one of three. As
+// tile_kernels_body.h, which includes it: once for each level, with REPSIM_VECTOR_BYTES set.
 
 template <typename T>
 struct Vector {
@@ -88,4 +88,15 @@ inline __attribute__((always_inline)) void transpose_square(typename Vector<T>::
       rows[j + 3 * kQuad] = every_other_lane<T, 1>(odd_ab, odd_cd);
     }
   }
+}
+
+// Of three numbers in each lane the middle one.
+template <typename T>
+inline __attribute__((always_inline)) typename Vector<T>::Type middle_of_three(
+    const typename Vector<T>::Type* three) {
+  using Vec = typename Vector<T>::Type;
+  const Vec low = three[0] < three[1] ? three[0] : three[1];
+  const Vec high = three[0] < three[1] ? three[1] : three[0];
+  const Vec below = high < three[2] ? high : three[2];
+  return low < below ? below : low;
 }
