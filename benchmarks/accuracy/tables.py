@@ -208,7 +208,7 @@ def precision() -> str:
     found = grouped(rows, lambda row: f"{row['policy']}, products in {row['products_in']}")
     kinds = list(dict.fromkeys(row["features"] for row in rows))
     lines = []
-    for policy, some in sorted(found.items(), key=lambda item: rows.index(item[1][0])):
+    for policy, some in found.items():
         first = {row["features"]: row for row in reversed(some)}
         errors = (f"{first[k]['median_error']:.0e} / {first[k]['max_error']:.0e}" for k in kinds)
         lines.append((policy, *errors))
