@@ -94,6 +94,7 @@ class CompactLab(Lab[Recipe, Preset]):
             autocast=preset.autocast,
             size=self.dataset.size,
             objective=network.objective,
+            ramp=network.ramp,
         )
 
     def finetuned(self, begins: Recipe, objective: str | None = None) -> Recipe:
@@ -106,6 +107,7 @@ class CompactLab(Lab[Recipe, Preset]):
             objective=objective or begins.objective,
             stage="finetune",
             begins=begins,
+            ramp=0.0,
         )
 
     def pruned(

@@ -21,12 +21,14 @@ class Network:
         objective: See ``recipes.Recipe``.
         lr: Peak learning rate of its pre-training.
         bounds: Method of verified bounds; "crown" takes too long for deep networks.
+        ramp: See ``recipes.Recipe``.
     """
 
     architecture: str
     objective: str
     lr: float
     bounds: Bounds = "crown-ibp"
+    ramp: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

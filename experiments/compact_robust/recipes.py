@@ -13,7 +13,7 @@ from torch import nn
 from experiments.lab import recipes
 from experiments.lab.threats import Threat
 from repsim_fast import pruning
-from repsim_fast.training import methods
+from repsim_fast.training import Ramp, methods
 
 STANDARD, SMOOTHING = "standard", "smoothing"
 LINF = "linf"
@@ -35,6 +35,7 @@ class Recipe(recipes.Recipe):
         sparsity: Share of weights that is pruned before the fine-tuning, or by learned scores;
             None for a fine-tuning of all weights.
         criterion: Which ones.
+        ramp: Share of the epochs in which the radius of training grows from 0.
     """
 
     objective: str = STANDARD
@@ -42,6 +43,7 @@ class Recipe(recipes.Recipe):
     begins: Recipe | None = None
     sparsity: float | None = None
     criterion: Criterion = "magnitude"
+    ramp: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -67,7 +69,10 @@ def method_of(recipe: Recipe, threats: Mapping[str, Threat], sigma: float) -> me
     if recipe.objective == SMOOTHING:
         return methods.smoothing(sigma)
     threat = threats[LINF]
-    return methods.build(recipe.objective, eps=threat.common["eps"], **threat.train)
+    eps = threat.common["eps"]
+    if recipe.ramp:
+        eps = Ramp(0.0, eps, end=recipe.ramp)
+    return methods.build(recipe.objective, eps=eps, **threat.train)
 
 
 def masks_of(

@@ -14,6 +14,7 @@ from experiments.lab import command
 from python_tests.support import experiment_runs
 from python_tests.support.op_tester import devices
 from repsim_fast import pruning
+from repsim_fast.training.methods import Progress, TrainingBatch
 from repsim_fast.verification import certify, margin_bounds
 
 TINY = dataclasses.replace(
@@ -96,6 +97,30 @@ def test_stages_begin_with_each_other(lab):
     assert lab.training(other).options["method"].name == "standard"
     assert lab.training(plain).options["method"].name == "pgd"
     assert len({r.name for r in (dense, plain, learned, scores, last, first, other)}) == 7
+
+
+def test_the_radius_grows_while_a_network_is_pretrained_and_only_then(tmp_path):
+    plain = Network("cnn-small-w4", "pgd", 0.05, ramp=0.5)
+    lab = CompactLab(dataclasses.replace(TINY, others=(plain,)), tmp_path, progress=False)
+    dense = lab.dense(plain, 0)
+    assert (dense.ramp, lab.dense(lab.network, 0).ramp) == (0.5, 0.0)
+
+    def reached(recipe, fraction):
+        asked = lab.training(recipe)
+        batch = TrainingBatch(
+            torch.full((4, 1, 8, 8), 0.5), torch.arange(4), torch.Generator().manual_seed(0),
+            Progress(fraction=fraction),
+        )  # fmt: skip
+        perturbed = asked.options["method"].perturb(asked.model.train(), batch)
+        return float((perturbed - batch.x).abs().max())
+
+    assert reached(dense, 0.25) == pytest.approx(TINY.eps / 2)
+    assert reached(dense, 0.75) == pytest.approx(TINY.eps)
+    for way in ("magnitude", "learned", "iterative"):
+        assert lab.pruned(dense, 0.75, way).ramp == 0.0
+    scores = lab.pruned(dense, 0.75, "learned").begins
+    assert scores.ramp == 0.0
+    assert reached(scores, 0.0) == pytest.approx(TINY.eps)
 
 
 def zeros(model):
