@@ -84,8 +84,14 @@ def test_variability_of_known_magnitudes() -> None:
     rows = [torch.tensor(row) for row in ([1.0, 2.0, 0.0], [3.0, 2.0, 0.0])]
     assert found.across_units == pytest.approx(sum(float(r.std() / r.mean()) for r in rows) / 2)
     assert math.isnan(variability(torch.zeros(3, 3)).across_samples)
-    both = mean_variability({"a": torch.rand(4, 3), "b": torch.ones(4, 3)})
-    assert both.across_samples > 0
+
+
+def test_layers_without_a_coefficient_do_not_count() -> None:
+    some = {"a": torch.rand(4, 3), "b": torch.ones(4, 3)}
+    both, dead = mean_variability(some), torch.zeros(4, 3)
+    assert both.across_samples == pytest.approx(variability(some["a"]).across_samples / 2)
+    assert mean_variability({**some, "dead": dead}) == both
+    assert math.isnan(mean_variability({"dead": dead}).across_units)
 
 
 def test_bad_input() -> None:

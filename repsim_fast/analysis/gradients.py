@@ -136,13 +136,16 @@ def variability(gradients: Tensor) -> Variability:
 def mean_variability(gradients: Mapping[str, Tensor]) -> Variability:
     """Mean over layers, see :func:`variability`; of one at least.
 
+    A layer that has no coefficient, as one whose units are all dead, does not count, as such a unit
+    does not there; NaN where no layer has one.
+
     Raises:
         ValueError: No layers, or as there.
     """
     if not gradients:
         raise ValueError("gradients must be of one layer at least, got none")
     found = torch.tensor([variability(own) for own in gradients.values()], dtype=torch.float64)
-    return Variability(*found.mean(0).tolist())
+    return Variability(*found.nanmean(0).tolist())
 
 
 def _magnitudes(
