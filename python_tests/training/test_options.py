@@ -208,6 +208,28 @@ class TestSelectivity:
         want = class_selectivity(hidden, few[1]).mean() + class_selectivity(deeper, few[1]).mean()
         assert penalty(few[1]).item() == pytest.approx(want.item(), rel=1e-4)
 
+    def test_calls_of_a_layer_are_told_apart(self, few: Pair) -> None:
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.b, self.relu = nn.Linear(64, 12), nn.Linear(12, 9), nn.ReLU()
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.relu(self.b(self.relu(self.a(x.flatten(1)))))
+
+        net = Net()
+        for layers in ("relu#1", "relu#2", "relu", ["relu#2", "relu#1"], "RELU"):
+            with SelectivityRegulariser(-1.0, layers=layers).observe(net) as penalty:
+                net(few[0])
+                net(few[0])  # as the method's second pass
+                found = penalty(few[1])
+            want = selectivity(net, few, layers=layers).mean
+            assert found.item() == pytest.approx(want, rel=1e-4), layers
+        with SelectivityRegulariser(-1.0, layers="relu#3").observe(net) as penalty:
+            net(few[0])
+            with pytest.raises(ValueError, match="'relu' is called 2 times in a pass, and not 3"):
+                penalty(few[1])
+
     @pytest.mark.parametrize("alpha", [float("nan"), float("inf")])
     def test_alpha_is_finite(self, alpha: float) -> None:
         with pytest.raises(ValueError, match="alpha must be finite"):
@@ -273,7 +295,7 @@ class TestSelectivity:
             net(few[0])
         assert several(few[1]).item() == pytest.approx(every_relu(few[1]).item())
         wrong = Optimisation(regularisers=[SelectivityRegulariser(1.0, layers=["relu9"])])
-        with pytest.raises(ValueError, match="layers must be modules of the model"):
+        with pytest.raises(ValueError, match="layers: 'relu9' matched no layer"):
             train(small_net(), few, optimisation=wrong, progress=False)
         linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         every = Optimisation(regularisers=[SelectivityRegulariser(1.0)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import math
 import warnings
 from collections import Counter
@@ -18,9 +17,11 @@ from torch import Tensor, nn
 from repsim_fast._core.borrow import call
 from repsim_fast._core.model_state import eager, unwrap
 from repsim_fast.analysis.selectivity import class_selectivity
+from repsim_fast.analysis.units import unit_layers
 from repsim_fast.attacks.losses import cross_entropy
 from repsim_fast.attacks.objective import lifted
 from repsim_fast.capture.features import Channels, first_tensor, pool
+from repsim_fast.capture.layers import SelectedLayer, select_layers
 from repsim_fast.capture.layout import Layouts
 
 # Of an index.
@@ -68,8 +69,8 @@ class SelectivityRegulariser:
 
     Args:
         alpha: Weight, of either sign; the published grid spans 0.1 to 100 either way.
-        layers: Names of modules as in ``named_modules()``, or ``fnmatch`` patterns of them such as
-            ``"stage1.*.relu2"``, or one of them; default every ReLU.
+        layers: Names or patterns of layers as for ``capture.Capture``, or one of them, such as
+            ``"stage1.*.relu2"``, or ``"relu#2"``, the second call in a pass; default every ReLU.
 
     Raises:
         ValueError: alpha that is not finite, or no layers named.
@@ -102,10 +103,10 @@ class SelectivityRegulariser:
 
         Raises:
             ValueError: A layer that the model does not have, no ReLU module at all, or a layer
-                without units for each sample.
+                without units for each sample or, of the function, without the call asked for.
         """
         inner = unwrap(model)
-        modules = self._modules(inner)
+        chosen = self._chosen(inner)
         sides = _sides.setdefault(inner, {})
         units: list[tuple[str, Tensor]] = []
         calls: Counter[str] = Counter()  # in a pass
@@ -113,12 +114,19 @@ class SelectivityRegulariser:
         def hook(name: str) -> Callable[[nn.Module, object, object], None]:
             def keep(module: nn.Module, inputs: object, output: object) -> None:
                 calls[name] += 1
-                if not _unobserved.get():
+                numbers = chosen[name].calls
+                if not _unobserved.get() and (numbers is None or calls[name] in numbers):
                     units.append((name, _units((name, calls[name]), output, sides, layouts)))
 
             return keep
 
         def penalty(y: Tensor) -> Tensor:
+            for name, layer in chosen.items():
+                if layer.calls is not None and max(layer.calls) > calls[name]:
+                    raise ValueError(
+                        f"layers: {name!r} is called {calls[name]} times in a pass, and not "
+                        f"{max(layer.calls)}"
+                    )
             if not units:
                 raise ValueError("no layer of the selectivity regulariser was called")
             for name, own in units:
@@ -139,30 +147,27 @@ class SelectivityRegulariser:
 
         with contextlib.ExitStack() as stack:
             layouts = None
-            if not modules.keys() <= {name for name, _ in sides}:
+            if any(not _is_known(name, layer.calls, sides) for name, layer in chosen.items()):
                 layouts = Layouts(inner)
                 stack.enter_context(eager())
                 stack.enter_context(layouts.watching())
             start = inner.register_forward_pre_hook(lambda *_: calls.clear())
             stack.callback(start.remove)
-            for name, module in modules.items():
-                stack.callback(module.register_forward_hook(hook(name)).remove)
+            for name, layer in chosen.items():
+                stack.callback(layer.module.register_forward_hook(hook(name)).remove)
             yield penalty
 
-    def _modules(self, model: nn.Module) -> dict[str, nn.Module]:
-        named = dict(model.named_modules())
-        if self.layers is None:
-            every = {name for name, module in named.items() if isinstance(module, nn.ReLU)}
-            if not every:
-                raise ValueError("model has no nn.ReLU module: name the layers to regularise")
-            return {name: module for name, module in named.items() if name in every}
-        wanted: dict[str, None] = {}
-        for pattern in self.layers:
-            found = [pattern] if pattern in named else fnmatch.filter(filter(None, named), pattern)
-            if not found:
-                raise ValueError(f"layers must be modules of the model, got {pattern!r}")
-            wanted.update(dict.fromkeys(found))
-        return {name: named[name] for name in wanted}
+    def _chosen(self, model: nn.Module) -> dict[str, SelectedLayer]:
+        chosen = select_layers(model, unit_layers(model, self.layers))
+        if given := [name for name, layer in chosen.items() if layer.given]:
+            raise ValueError(f"layers must be what layers return, got {given[0]!r}, an input")
+        return chosen
+
+
+def _is_known(name: str, calls: frozenset[int] | None, sides: _Sides) -> bool:
+    """Whether passes have told where the channels of these calls of a layer are."""
+    known = {call for layer, call in sides if layer == name}
+    return bool(known) if calls is None else calls <= known
 
 
 def _units(call: tuple[str, int], output: object, sides: _Sides, layouts: Layouts | None) -> Tensor:
