@@ -3,20 +3,21 @@ with ResNet-34, and 2 to 32 ResNet-18.
 
 512 images 3x32x32, batches of 128, torchvision's definitions, batch-norm statistics calibrated.
 Targets: 1.25 times the forwards for the pair (1.18 with products in bfloat16) with two threads, 1.2
-for M models. The forwards are those of models and images as they are made, with channels first;
-beside them those of models and images that were put channels last before the clock started, as
-`compare` does for its own passes. All are timed in one process, whose C library keeps its memory
-after a first comparison, so that the forwards take less time than in a process of their own.
-"Operations" are those of the Grams and of the forwards over those of the forwards: the time if
-Grams went at the rate of convolutions and all else were free.
+for M models. The forwards are those of models and images as they are made, with channels first, in
+a process of their own, as a script without this library has them. Beside them those in the process
+that compares, and those of models and images that were put channels last before the clock started,
+as `compare` does for its own passes. "Operations" are those of the Grams and of the forwards over
+those of the forwards: the time if Grams went at the rate of convolutions and all else were free.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
+from own_process import in_own_process
 from timing import side_by_side, tolerance
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,6 +29,7 @@ torchvision = pytest.importorskip("torchvision", reason="torchvision is not inst
 BATCH, IMAGES = 128, 512
 PRECISIONS = ("float32", "bfloat16")
 CHANNELS_LAST = "forwards with channels last"
+BESIDE = "forwards in the process that compares"
 
 
 def network(kind: str, seed: int, images: torch.Tensor) -> nn.Module:
@@ -46,6 +48,13 @@ def forwards(models: dict[str, nn.Module], images: torch.Tensor) -> None:
         for batch in images.split(BATCH):
             for model in models.values():
                 model(batch)
+
+
+def alone(kinds: dict[str, tuple[str, int]]) -> Callable[[], None]:
+    """The forwards of these networks, for a process of their own."""
+    images = torch.rand(IMAGES, 3, 32, 32)
+    models = {name: network(*kind, images) for name, kind in kinds.items()}
+    return lambda: forwards(models, images)
 
 
 def compared(
@@ -73,8 +82,9 @@ def operations(model: nn.Module, layers: tuple[str, ...], image: torch.Tensor) -
     return sum(features.values()) * BATCH * (BATCH + 1), counter.get_total_flops() * BATCH
 
 
-def measure(case: str, models: dict[str, nn.Module], rounds: int, record) -> None:
+def measure(case: str, kinds: dict[str, tuple[str, int]], rounds: int, record) -> None:
     images = torch.rand(IMAGES, 3, 32, 32)
+    models = {name: network(*kind, images) for name, kind in kinds.items()}
     results = {precision: compared(models, images, precision) for precision in PRECISIONS}
     first, *_, other = models
     # In float64 throughout, of two of the models alone.
@@ -89,17 +99,19 @@ def measure(case: str, models: dict[str, nn.Module], rounds: int, record) -> Non
     assert all(error < tolerance(precision) for precision, error in errors.items()), errors
     last_images = images.contiguous(memory_format=torch.channels_last)
     last = {n: copy.deepcopy(m).to(memory_format=torch.channels_last) for n, m in models.items()}
-    times = side_by_side(
-        {
-            "forwards": lambda: forwards(models, images),
-            CHANNELS_LAST: lambda: forwards(last, last_images),
-            **{p: lambda p=p: compared(models, images, p) for p in PRECISIONS},
-        },
-        rounds=rounds,
-        warmup=1,
-    )
-    kinds = zip(models.values(), results["float32"].layers, strict=True)
-    grams, forward = zip(*(operations(m, names, images[:1]) for m, names in kinds), strict=True)
+    with in_own_process(alone, kinds) as bare:
+        times = side_by_side(
+            {
+                "forwards": bare,
+                BESIDE: lambda: forwards(models, images),
+                CHANNELS_LAST: lambda: forwards(last, last_images),
+                **{p: lambda p=p: compared(models, images, p) for p in PRECISIONS},
+            },
+            rounds=rounds,
+            warmup=1,
+        )
+    counted = zip(models.values(), results["float32"].layers, strict=True)
+    grams, forward = zip(*(operations(m, names, images[:1]) for m, names in counted), strict=True)
     layers = [len(names) for names in results["float32"].layers]
     for name, timing in times.items():
         record(
@@ -113,14 +125,12 @@ def measure(case: str, models: dict[str, nn.Module], rounds: int, record) -> Non
 
 
 def test_default_layers(record):
-    images = torch.rand(BATCH, 3, 32, 32)
-    models = {kind: network(kind, 0, images) for kind in ("resnet18", "resnet34")}
-    measure("resnet18 and resnet34", models, 9, record)
+    kinds = {kind: (kind, 0) for kind in ("resnet18", "resnet34")}
+    measure("resnet18 and resnet34", kinds, 9, record)
 
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("count", [2, 4, 8, 16, 32])
 def test_many_models(count, record):
-    images = torch.rand(BATCH, 3, 32, 32)
-    models = {f"seed {seed}": network("resnet18", seed, images) for seed in range(count)}
-    measure(f"{count} resnet18", models, 9 if count < 8 else 5, record)
+    kinds = {f"seed {seed}": ("resnet18", seed) for seed in range(count)}
+    measure(f"{count} resnet18", kinds, 9 if count < 8 else 5, record)

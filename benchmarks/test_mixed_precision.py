@@ -1,7 +1,8 @@
 """Comparisons in automatic mixed precision over the bare forward passes in it: ViT-B/16 and
 ViT-B/32, ResNet-18 and ResNet-34.
 
-bfloat16 throughout: forward passes under autocast, products of the Grams of what they return. 32
+bfloat16 throughout: forward passes under autocast, products of the Grams of what they return. The
+forwards are timed in a process of their own, as a script without this library has them. 32
 images 3x224x224 in batches of 16 for the ViTs, 512 images 3x32x32 in batches of 128 for the
 ResNets, the layers that are compared unasked. Targets: 1.18 times the forwards for a ViT-B/16, 1.2
 for the ResNets, where the processor multiplies bfloat16; one that has it in software alone is not
@@ -10,10 +11,12 @@ measured. Values are held against products in float32 of the same activations.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
 import torch
+from own_process import in_own_process
 from timing import side_by_side, tolerance
 from torch import nn
 
@@ -48,13 +51,23 @@ def forwards(models: dict[str, nn.Module], images: torch.Tensor, batch: int) -> 
                 model(some)
 
 
+def made(case: str) -> tuple[dict[str, nn.Module], torch.Tensor, int]:
+    """Models, images and size of the batches of a case."""
+    kinds, count, side, batch = CASES[case]
+    images = torch.rand(count, 3, side, side)
+    return {kind: network(kind, images[:batch]) for kind in kinds}, images, batch
+
+
+def alone(case: str) -> Callable[[], None]:
+    """The forwards of a case, for a process of their own."""
+    return functools.partial(forwards, *made(case))
+
+
 @pytest.mark.skipif(native_half(torch.device("cpu")) is None, reason="no bfloat16 in hardware")
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("case", CASES)
 def test_mixed_precision(case, record):
-    kinds, count, side, batch = CASES[case]
-    images = torch.rand(count, 3, side, side)
-    models = {kind: network(kind, images[:batch]) for kind in kinds}
+    models, images, batch = made(case)
 
     def compared(precision: str) -> SimilarityResult:
         return compare(
@@ -62,14 +75,16 @@ def test_mixed_precision(case, record):
         )
 
     truth, found = compared("float32"), compared("bfloat16")
-    first, last = kinds[0], kinds[-1]
+    first, *_, last = [*models, *models]  # of one model its own grid
     error = float(abs(found.between(first, last).value - truth.between(first, last).value).max())
     assert error < tolerance("bfloat16"), error
-    timed: dict[str, Callable[[], object]] = {
-        "forwards": lambda: forwards(models, images, batch),
-        "compare": lambda: compared("bfloat16"),
-    }
-    times = side_by_side(timed, rounds=7, warmup=1)
+    with in_own_process(alone, case) as bare:
+        timed: dict[str, Callable[[], object]] = {
+            "forwards": bare,
+            "forwards in the process that compares": lambda: forwards(models, images, batch),
+            "compare": lambda: compared("bfloat16"),
+        }
+        times = side_by_side(timed, rounds=7, warmup=1)
     layers = [len(names) for names in found.layers]
     for name, timing in times.items():
         record(

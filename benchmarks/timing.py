@@ -31,6 +31,10 @@ def tolerance(precision: Precision | None) -> float:
     return {"float32": 1e-5, "int16": 1e-4, "bfloat16": 2e-3}[products]
 
 
+class Elapsed(float):
+    """Seconds that a function took by a clock of its own."""
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds of one alternative: the median and the quartiles around it."""
@@ -51,7 +55,8 @@ def side_by_side(
     clock: Callable[[], float] = perf_counter,
 ) -> dict[str, Timing]:
     """Times alternatives in turn, round by round, so that a change of the machine's load hits all
-    of them; synchronises the GPU when there is one. Once each where only correctness is checked."""
+    of them; synchronises the GPU when there is one. Once each where only correctness is checked.
+    A function that returns :class:`Elapsed` took so long."""
     if not timed:
         rounds, warmup = 1, 0
     for _ in range(warmup):
@@ -62,9 +67,10 @@ def side_by_side(
         for name, function in alternatives.items():
             _synchronize()
             start = clock()
-            function()
+            returned = function()
             _synchronize()
-            seconds[name].append(clock() - start)
+            took = clock() - start
+            seconds[name].append(returned if isinstance(returned, Elapsed) else took)
     return {name: _summary(times) for name, times in seconds.items()}
 
 

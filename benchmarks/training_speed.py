@@ -6,7 +6,8 @@
 WRN-16-2 on images of the shape of CIFAR-10's, in batches of 128: PGD-AT, TRADES and N-FGSM by
 textbook loops in plain float32 torch (`textbook_training.py`), by the trainer in float32 and, where
 the processor multiplies it or it is asked for, with autocast to bfloat16, and by torchattacks in a
-loop where it is installed. Beside them the network's convolutions alone: a bound for all. Before
+loop where it is installed. The loops run in processes of their own, as scripts without this library
+do. Beside them the network's convolutions alone: a bound for all. Before
 anything is timed, a small network's first step has the textbook's loss, in float64 to rounding;
 with --data, clean and robust accuracy after a short run are the textbook's within the noise of
 three seeds. Ratios go to
@@ -18,6 +19,7 @@ those of a clock on the wall, the only ones that mean something with several thr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import importlib.util
 import json
@@ -37,6 +39,7 @@ BENCHMARKS = Path(__file__).resolve().parent
 sys.path[:0] = [str(BENCHMARKS)]
 import textbook_training as textbook  # noqa: E402
 from convolutions import Passes, convolutions_alone  # noqa: E402
+from own_process import in_own_process  # noqa: E402
 from timing import machine, machine_name, merged, side_by_side, write_json  # noqa: E402
 
 from repsim_fast import models  # noqa: E402
@@ -187,31 +190,46 @@ def check_accuracies(case: Case, found: dict[str, dict[str, list[float]]]) -> No
                 sys.exit(f"{case.name}, {way}: {kind} accuracies {groups[1]}, textbook {groups[0]}")
 
 
-def ways(case: Case, data: Pair, precisions: Sequence[str]) -> dict[str, Callable[[], Any]]:
-    """An epoch by each way that there is, from the same beginning."""
+def fresh() -> nn.Module:
+    """The network as it is before."""
+    return models.build("wrn-16-2", num_classes=10, seed=0)
 
-    def fresh() -> nn.Module:
-        return models.build("wrn-16-2", num_classes=10, seed=0)
 
-    def loop(loss: textbook.Loss) -> Callable[[], float]:
-        return lambda: textbook.train(fresh(), loader(data), loss)
+def images(batches: int) -> Pair:
+    """What an epoch of so many batches is trained on."""
+    n = BATCH * batches
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(n, 3, 32, 32, generator=generator), torch.arange(n) % 10
 
-    found: dict[str, Callable[[], Any]] = {"textbook": loop(case.loss)}
+
+def textbook_epoch(loss: textbook.Loss, batches: int) -> Callable[[], float]:
+    """An epoch of a loop, for a process of its own."""
+    data = images(batches)
+    return lambda: textbook.train(fresh(), loader(data), loss)
+
+
+def loops(case: Case) -> dict[str, textbook.Loss]:
+    """The losses of the loops that there are."""
+    found: dict[str, textbook.Loss] = {"textbook": case.loss}
     if case.name == "pgd":
-        found["textbook, loss.backward() in the attack"] = loop(textbook.pgd_loss_backward)
+        found["textbook, loss.backward() in the attack"] = textbook.pgd_loss_backward
         if importlib.util.find_spec("torchattacks"):
-            found["torchattacks in a loop"] = loop(_torchattacks_loss)
+            found["torchattacks in a loop"] = _torchattacks_loss
+    return found
+
+
+def ways(case: Case, batches: int, precisions: Sequence[str]) -> dict[str, Callable[[], Any]]:
+    """An epoch by each way of this library, from the same beginning as the loops'."""
+    data, found = images(batches), {}
     for name in precisions:
         dtype = PRECISIONS[name]
-        found[f"trainer, {name}"] = functools.partial(_epoch, fresh, data, case, autocast=dtype)
+        found[f"trainer, {name}"] = functools.partial(_epoch, data, case, autocast=dtype)
         if case.name != "n-fgsm":  # whose attack in training mode has no norm to fold
             found[f'trainer, {name}, execution="fast"'] = functools.partial(
-                _epoch, fresh, data, case, autocast=dtype, execution="fast"
+                _epoch, data, case, autocast=dtype, execution="fast"
             )
         batch = convolutions_alone(fresh(), data[0][:BATCH], case.passes, dtype or torch.float32)
-        found[f"convolutions alone, {name}"] = functools.partial(
-            _repeated, batch, len(data[0]) // BATCH
-        )
+        found[f"convolutions alone, {name}"] = functools.partial(_repeated, batch, batches)
     return found
 
 
@@ -220,7 +238,7 @@ def _repeated(batch: Callable[[], None], times: int) -> None:
         batch()
 
 
-def _epoch(fresh: Callable[[], nn.Module], data: Pair, case: Case, **options: Any) -> float:
+def _epoch(data: Pair, case: Case, **options: Any) -> float:
     return ours(fresh(), data, case, **options)
 
 
@@ -273,13 +291,15 @@ def main() -> None:
                 options.precisions,
             )
             check_accuracies(case, learned)
-        generator = torch.Generator().manual_seed(0)
         batches = options.batches or case.batches
-        n = BATCH * batches
-        data = torch.rand(n, 3, 32, 32, generator=generator), torch.arange(n) % 10
-        # Not warmed up: the check has run the code, and medians leave out a first round.
-        alternatives = ways(case, data, options.precisions)
-        times = side_by_side(alternatives, rounds=options.rounds, warmup=0, clock=clock)
+        with contextlib.ExitStack() as stack:
+            alternatives: dict[str, Callable[[], Any]] = {
+                way: stack.enter_context(in_own_process(textbook_epoch, loss, batches, clock=clock))
+                for way, loss in loops(case).items()
+            }
+            alternatives |= ways(case, batches, options.precisions)
+            # Not warmed up: the check has run the code, and medians leave out a first round.
+            times = side_by_side(alternatives, rounds=options.rounds, warmup=0, clock=clock)
         for way, timing in times.items():
             row = {
                 "case": f"{name}, {way}",
