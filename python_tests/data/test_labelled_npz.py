@@ -48,6 +48,19 @@ def test_a_file_of_keras(tmp_path: Path) -> None:
     assert train.classes == test.classes == tuple("01234567")
 
 
+def test_images_of_other_splits_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    train, test = images(4, 8, 8), images(3, 8, 8)
+    np.savez(path, x_train=train, y_train=np.arange(4), x_test=test, y_test=np.array([5, 0, 1]))
+    # Where they lie in the file there is something else now.
+    path.write_bytes(path.read_bytes().replace(test.tobytes(), bytes(test.nbytes)))
+    found = data.load(f"npz:{path}", "train")
+    np.testing.assert_array_equal(found.images[:, 0], train)
+    assert len(found.classes) == 6
+    with pytest.raises(ValueError, match="not a readable"):
+        data.load(f"npz:{path}", "test")
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_one_set_for_every_split_with_names(tmp_path: Path, split: str) -> None:
     arrays: Arrays = {"images": images(4, 3, 6, 5), "labels": np.array([1, 0, 2, 1])}

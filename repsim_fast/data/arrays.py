@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,21 @@ def load_arrays(
     return {name: array[rows] for name, array in arrays.items()}
 
 
-def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of a ``.npz`` file by name; ValueError if it is none."""
+def read_npz(
+    path: Path, choose: Callable[[Sequence[str]], Iterable[str]] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of a ``.npz`` file by name; ValueError if it is none.
+
+    ``choose`` is given the names of its arrays and says which are read; default all.
+    """
     try:
         with open_regular(path) as file:
             held = np.load(file, allow_pickle=False)
             if not isinstance(held, np.lib.npyio.NpzFile):
                 raise ValueError("it has one array without a name")
-            return {name: held[name] for name in held.files}
+            names = held.files
+            chosen = names if choose is None else choose(names)
+            return {name: held[name] for name in chosen}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a readable .npz file of numbers: {error}") from error
 

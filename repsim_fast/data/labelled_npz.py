@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ def load_npz(path: Path, request: Request) -> ImageData:
     Raises:
         ValueError: No such arrays, or of another form.
     """
-    arrays = read_npz(path)
+    arrays = read_npz(path, partial(_needed, split=request.split))
     images, labels = _of_split(arrays, request.split, path)
     pixels = _channels_first(arrays[images], f"{path}: {images}")
     numbers = _whole(arrays[labels], f"{path}: {labels}")
@@ -57,10 +59,22 @@ def _pairs(split: str) -> list[tuple[str, str]]:
     return [*own, *_NAMES]
 
 
+def _present(names: Collection[str], split: str) -> list[tuple[str, str]]:
+    return [pair for pair in _pairs(split) if all(name in names for name in pair)]
+
+
+def _needed(names: Collection[str], split: str) -> set[str]:
+    """Of the split its images and labels, of every split the labels, which name the classes; all
+    where the split is missing, to say what there is."""
+    if not (own := _present(names, split)):
+        return set(names)
+    labels = {pair[1] for of in ("train", "test") for pair in _present(names, of)}
+    return {*own[0], *labels, *(set(_CLASSES) & set(names))}
+
+
 def _of_split(arrays: _Arrays, split: str, path: Path) -> tuple[str, str]:
-    for pair in _pairs(split):
-        if all(name in arrays for name in pair):
-            return pair
+    if present := _present(arrays, split):
+        return present[0]
     there = ", ".join(f"{name} {array.shape}" for name, array in list(arrays.items())[:8])
     raise ValueError(
         f"{path}: expected arrays {split}_images and {split}_labels, x_{split} and y_{split}, or "
@@ -102,6 +116,6 @@ def _classes(arrays: _Arrays, path: Path) -> tuple[str, ...]:
         _whole(arrays[pair[1]], f"{path}: {pair[1]}")
         for split in ("train", "test")
         for pair in _pairs(split)
-        if all(one in arrays for one in pair)
+        if pair[1] in arrays
     ]
     return tuple(map(str, range(1 + max(int(some.max(initial=0)) for some in labels))))
