@@ -104,6 +104,16 @@ def test_a_large_feature(n, ratio):
     torch.testing.assert_close(cka_sampled_features(x, y).double(), expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("large", [0, 1, 2])
+def test_a_large_feature_in_one_of_several_layers(large):
+    """The Gram of one is float64, those of the others float32."""
+    latent = torch.randn(30, 8)
+    layers = [latent @ torch.randn(8, 40) for _ in range(3)]
+    layers[large][:, 3] *= 3000
+    wide = grid("cka_sampled_features", [x.double() for x in layers])
+    torch.testing.assert_close(grid("cka_sampled_features", layers), wide, rtol=1e-5, atol=1e-5)
+
+
 def drawn(units: int, spread: float = 0.0) -> tuple[torch.Tensor, list[float]]:
     """Values over draws of features, of a spread of sizes, and the errors that are told of them."""
     measure, values, errors = CKASampledFeatures(), [], []

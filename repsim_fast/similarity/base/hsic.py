@@ -131,8 +131,10 @@ def alignments(left: Sequence[Linear], right: Sequence[Linear], pairs: Pairs) ->
             one, several = right[number], [left[pairs[k][0]] for k in some]
         grams = [view.triangle() for view in several]
         # Features in float64 for their products' sake have a Gram that float32 holds.
-        dtype = grams[0].vector.dtype
-        gram = Triangle(one.triangle().vector.to(dtype), grams[0].n)
+        dtype = min((gram.vector.dtype for gram in grams), key=lambda dtype: dtype.itemsize)
+        gram, *grams = (
+            Triangle(found.vector.to(dtype), found.n) for found in (one.triangle(), *grams)
+        )
         chosen = inner_products([gram], grams, [(0, k) for k in range(len(some))])
         values = values.index_put((torch.tensor(some, device=values.device),), chosen)
     return values
