@@ -40,7 +40,18 @@ def to_device(x: Any, device: torch.device, *, copy: bool = False) -> Any:
     if not isinstance(x, (Tensor, Mapping, tuple, list)) and callable(getattr(x, "to", None)):
         clone = getattr(x, "clone", None)
         return (clone() if copy and callable(clone) else x).to(device)
-    return map_tensors(lambda tensor: tensor.to(device, non_blocking=True, copy=copy), x)
+    return map_tensors(lambda tensor: moved(tensor, device, copy=copy), x)
+
+
+def moved(
+    x: Tensor, device: torch.device, dtype: torch.dtype | None = None, *, copy: bool = False
+) -> Tensor:
+    """``x.to(device, dtype)``, without waiting for a copy to a GPU.
+
+    A copy to the CPU is waited for: nobody else does before its numbers are read, and torch takes
+    pinned memory for one that is not, which is empty until the GPU has come to it.
+    """
+    return x.to(device, dtype, non_blocking=device.type != "cpu", copy=copy)
 
 
 def readable(x: Tensor) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.batch_checks import check_labels_below
+from repsim_fast._core.nested import moved
 
 # Rows may come from a softmax in 16 bits, or from a file of a few digits.
 _SUM_TOLERANCE = 1e-2
@@ -71,6 +72,6 @@ def alike(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 def placed_labels(labels: Tensor, device: torch.device) -> Tensor:
     """On ``device``: classes in int64, probabilities in float32 or float64."""
     if labels.ndim == 1:
-        return labels.to(device, torch.int64, non_blocking=True)
+        return moved(labels, device, torch.int64)
     wide = torch.promote_types(labels.dtype, torch.float32)
-    return labels.to(device, wide, non_blocking=True)
+    return moved(labels, device, wide)

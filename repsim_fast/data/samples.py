@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from repsim_fast._core.checks import check_whole
+from repsim_fast._core.nested import moved
 from repsim_fast._core.processes import Processes
 from repsim_fast._core.randomness import seeded
 
@@ -135,7 +136,7 @@ def _bytes(values: Tensor) -> bytes:
 
 def placed(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Float images in [0, 1] and their labels, on ``device``, apart from what made them."""
-    images = images.detach().to(device, non_blocking=True)
+    images = moved(images.detach(), device)
     if not images.is_floating_point():
         images = images.float() / 255
     return images, placed_labels(labels.detach(), device)
