@@ -267,3 +267,29 @@ def test_graphs_beside_another_share_its_memory_and_wait_for_it(
     assert torch.equal(result, torch.tensor([2.0, 3.0, 4.0]))
     # Waits before its inputs are overwritten, and lets others start after its results are copied.
     assert [name for name, *_ in first._done.mock_calls] == ["wait", "record"]
+
+
+def test_a_replay_is_on_the_streams_of_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever is current for the caller: an event cannot be recorded on two."""
+    current: list[object] = []
+    seen: list[object] = []
+
+    @contextlib.contextmanager
+    def on(device: object) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    def look() -> None:
+        seen.append(current[-1] if current else None)
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: Mock(wait=look, record=look))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Mock(replay=look))
+    monkeypatch.setattr(GraphedLoop, "_capture", _captured_at_once)
+    GraphedLoop(lambda held: (held["x"],), {"x": torch.zeros(2)})({"x": torch.ones(2)})
+    assert seen == [torch.device("cpu")] * 3
+
+
+def _captured_at_once(graphed: Any, loop: Any) -> None:
+    graphed._graph, graphed.outputs = torch.cuda.CUDAGraph(), loop(graphed._inputs)

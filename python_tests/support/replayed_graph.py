@@ -19,6 +19,7 @@ class ReplayedGraph:
     ) -> None:
         type(self).captured += 1
         self.pool: object = object() if beside is None else beside.pool
+        self.device = next(iter(inputs.values())).device
         self._inputs = {name: value.clone() for name, value in inputs.items()}
         self._loop = loop
         self.outputs = loop(self._inputs)

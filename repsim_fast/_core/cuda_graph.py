@@ -14,15 +14,16 @@ class GraphedLoop:
     """``loop`` with static inputs and outputs, as a CUDA graph.
 
     Attributes:
+        device: Of inputs and outputs.
         outputs: What the last replay wrote.
 
     Args:
         loop: Named tensors -> tensors; no host synchronisation, no random numbers, and no tensor
             from outside but weights, whose memory stays where it is.
         inputs: Tensors of the shapes to come, on one GPU.
-        beside: Another one, whose memory for what lies between inputs and outputs this one shares:
-            together they need as much as the largest. They then run one after another, also from
-            several streams; not to be called from two threads at once.
+        beside: Another one of that GPU, whose memory for what lies between inputs and outputs this
+            one shares: together they need as much as the largest. They then run one after another,
+            also from several streams; not to be called from two threads at once.
     """
 
     _graph: torch.cuda.CUDAGraph
@@ -38,11 +39,12 @@ class GraphedLoop:
         else:
             self._done = beside._done
         self._inputs = {name: value.clone() for name, value in inputs.items()}
+        self.device = next(iter(inputs.values())).device
         # Casts cached by an outer autocast would be freed with it, the graph still reading them.
         cached = torch.is_autocast_cache_enabled()
         torch.set_autocast_cache_enabled(False)
         try:
-            with torch.cuda.device(next(iter(inputs.values())).device):
+            with torch.cuda.device(self.device):
                 self._capture(loop)
         finally:
             torch.set_autocast_cache_enabled(cached)
@@ -67,10 +69,12 @@ class GraphedLoop:
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Run on new values; the results are the caller's own."""
-        self._done.wait()
-        for name, value in inputs.items():
-            self._inputs[name].copy_(value)
-        self._graph.replay()
-        results = tuple(output.clone() for output in self.outputs)
-        self._done.record()
+        # An event belongs to the device of its first record, and is of streams of the current one.
+        with torch.cuda.device(self.device):
+            self._done.wait()
+            for name, value in inputs.items():
+                self._inputs[name].copy_(value)
+            self._graph.replay()
+            results = tuple(output.clone() for output in self.outputs)
+            self._done.record()
         return results

@@ -61,7 +61,7 @@ def replay(
             lambda held: steps(_filled(problem, held), held["start"]),
             inputs,
             # Memory is shared as long as a graph of it lives: a pool that all have left is gone.
-            beside=next(iter(graphs.values()), None),
+            beside=next((g for g in graphs.values() if g.device == start.device), None),
         )
     else:
         check_labels_below(graph.outputs[1].shape[1], problem.y)
