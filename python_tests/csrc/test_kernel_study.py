@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.gpu_summary import lines
 from benchmarks.kernels import operators
+from benchmarks.kernels.gram_paths import TOLERANCE, check
 from benchmarks.kernels.study import GRAM_ERROR, Kernels, finished, gram_runs
 from benchmarks.timing import machine
 from python_tests.support.forked import run_python
@@ -93,6 +94,20 @@ def test_every_path_is_checked_without_a_gpu(tmp_path: Path) -> None:
     assert {row["path"] for row in rows} == {
         *("single", "bulk", "warpgroups", "tiles64", "tiles128", "vendor", "matmul")
     }
+
+
+@pytest.mark.parametrize(
+    ("beside", "on", "right"),
+    # Of long sums in float32; of products in tf32; of a wrong diagonal; of entries not written.
+    [(1e-5, 1e-4, True), (4e-4, 0.0, False), (0.0, 1e-2, False), (0.0, torch.nan, False)],
+)
+def test_paths_are_judged_beside_the_diagonal(beside: float, on: float, right: bool) -> None:
+    """Whose entries are so large that they would hide the others, and lose more in long sums."""
+    x = torch.randn(40, 3000, dtype=torch.float64)
+    expected = (x @ x.T).tril()
+    found = expected * (1 + beside)
+    found.diagonal().copy_(expected.diagonal() * (1 + on))
+    assert (check(lambda _: found, x, expected) <= TOLERANCE["float32"]) == right
 
 
 def test_the_program_for_compute_sanitizer_is_right() -> None:
