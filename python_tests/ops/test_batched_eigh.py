@@ -7,6 +7,7 @@ import torch
 
 from python_tests.support.op_tester import devices, opcheck
 from repsim_fast.ops import batched_eigh
+from repsim_fast.ops.svd.batched_eigh import _cuda as eigh_of_gpus
 
 
 def symmetric(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -74,7 +75,23 @@ def test_misuse():
         batched_eigh(torch.ones(1, 2, 3))
     with pytest.raises(TypeError, match=r"a: expected float64.* got torch.int64"):
         batched_eigh(torch.ones(1, 3, 3).long())
-    a = symmetric(3, 5)
-    a[1, 2, 0] = float("nan")
-    with pytest.raises(RuntimeError, match="matrix 1 is not finite"):
-        batched_eigh(a)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_matrix_that_is_not_finite_is_named(wrong):
+    for function in (batched_eigh, eigh_of_gpus):
+        a = symmetric(3, 5)
+        a[0, 0, 2] = wrong  # above the diagonal: not read
+        torch.testing.assert_close(function(a)[0], batched_eigh(a.tril())[0])
+        a[1, 2, 0] = wrong
+        with pytest.raises(RuntimeError, match="matrix 1 is not finite"):
+            function(a)
+
+
+@pytest.mark.parametrize("device", devices()[1:])
+def test_a_matrix_that_is_not_finite_is_named_on_a_gpu(device):
+    for n in (5, 40):
+        a = symmetric(3, n).to(device)
+        a[1, 2, 0] = float("nan")
+        with pytest.raises(RuntimeError, match="matrix 1 is not finite"):
+            batched_eigh(a)
