@@ -167,6 +167,24 @@ def test_makefile_asks_for_nothing_newer_than_make_3_81() -> None:
     assert "flock" not in MAKEFILE  # a command of Linux
 
 
+def test_a_gpu_build_is_done_again_for_other_sources_alone(house: House) -> None:
+    """Not for other dates: a machine that is lent finds all files copied anew."""
+
+    def wants() -> str:
+        """The stamp of the build that make would do; empty if it is done."""
+        said = house.run(["make", "-n", "gpu-build"]).stdout
+        assert ("pip install" in said) == ("touch build/" in said)
+        return (re.findall("touch (build/.*)", said) or [""])[0]
+
+    stamp = house.folder / wants()
+    stamp.parent.mkdir()
+    stamp.touch()
+    os.utime(stamp, (0, 0))
+    assert not wants()
+    (house.folder / "csrc/ops.cpp").write_text("int other;\n")
+    assert house.folder / wants() != stamp
+
+
 def test_help_names_what_readers_are_told_to_run() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
     named = {line.split()[0] for line in listed.splitlines()}
