@@ -82,7 +82,8 @@ class SimilarityResult:
             "float32" for bfloat16 on a CPU that has no tiles (see ``ops.centered_gram``).
         versions: Versions of the software.
         seconds: Wall time in total, of transformed inputs, forward passes (with what is computed
-            inside them) and the combination of pairs.
+            inside them) and the combination of pairs. A GPU is not waited for after its forward
+            passes: theirs is then the time to queue them, and that of pairs has the rest.
         hsic: (G, L, L), of minibatch CKA the sums Σ n HSIC over each of at most 64 groups of
             batches, from which replicates follow and with which results can be merged. float64, or
             float32 where each group is one batch of float32 products, which have no more digits.
