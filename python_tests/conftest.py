@@ -11,6 +11,9 @@ import torch
 
 from python_tests.support.op_tester import REQUIRE_CUDA, cuda_problem
 
+# Asked before any test hides it: CUDA looks once in a process.
+HAS_GPU = torch.cuda.is_available()
+
 # Of a worker and of the processes that its tests start; OMP_NUM_THREADS=2 runs all with two.
 THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "1"))
 
@@ -43,6 +46,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of one alone. Others hold results of the CPU to each other, also those of commands,
+    which would take a GPU where there is one, and there convolutions in TF32."""
+    if HAS_GPU and not request.node.get_closest_marker("cuda"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 @pytest.fixture(autouse=True)
