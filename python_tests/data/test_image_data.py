@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from python_tests.support.op_tester import devices
 from repsim_fast.data import ImageData
 
 
@@ -105,8 +106,8 @@ def test_subset_out_of_range(images, n):
         images.subset(n)
 
 
-def test_moved_set_serves_batches_where_it_is(images):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+@pytest.mark.parametrize("device", devices())
+def test_moved_set_serves_batches_where_it_is(images, device):
     moved = images.to(device)
     for ours, theirs in zip(
         moved.batches(4, shuffle=True, generator=generator()),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repsim_fast._core.pixels import unit_range
 from repsim_fast._core.randomness import Stream
 
 # Smallest side that the package accepts.
@@ -65,7 +66,7 @@ class Corruption:
         finally:
             np.random.set_state(state)  # noqa: NPY002
         images = torch.from_numpy(np.stack(corrupted)).permute(0, 3, 1, 2)[:, : x.shape[1]]
-        return images.to(x.device).float() / 255
+        return unit_range(images.to(x.device))
 
     def _corrupted(self, image: Any) -> Any:
         """An image of 8 bits; spatter without a drop, as small images have, leaves it as it is.

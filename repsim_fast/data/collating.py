@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from repsim_fast._core.pixels import unit_range
+
 from .items import with_tensors
 
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # modes of pictures of more than 8 bits
@@ -75,4 +77,4 @@ def _of_picture(picture: Image.Image) -> Tensor:
         picture = picture.convert("L" if picture.mode == "1" else "RGB")
     pixels = np.array(picture)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    return unit_range(torch.from_numpy(pixels).permute(2, 0, 1))

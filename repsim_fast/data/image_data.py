@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from repsim_fast._core.pixels import unit_range
+
 from .request import sample_rows
 
 
@@ -66,7 +68,7 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return _unit_range(self.images[index]), int(self.labels[index])
+        return unit_range(self.images[index]), int(self.labels[index])
 
     def __repr__(self) -> str:
         shape = "x".join(str(n) for n in self.images.shape[1:])
@@ -77,7 +79,7 @@ class ImageData(Dataset[tuple[Tensor, int]]):
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Return all images as float32 (N, C, H, W) in [0, 1], and the labels (N,)."""
-        return _unit_range(self.images), self.labels
+        return unit_range(self.images), self.labels
 
     def to(self, device: torch.device | str) -> ImageData:
         """Return the same set on `device`, where `batches` then serves it without a transfer."""
@@ -100,7 +102,7 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         """Images of some rows as float32 in [0, 1], and their labels, on the set's device."""
         if isinstance(rows, Tensor):
             rows = rows.to(self.labels.device)
-        return _unit_range(self.images[rows]), self.labels[rows]
+        return unit_range(self.images[rows]), self.labels[rows]
 
     def batches(
         self,
@@ -140,8 +142,3 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         for start in range(0, end, batch_size):
             rows = slice(start, start + batch_size)
             yield self.take(rows if order is None else order[rows])
-
-
-def _unit_range(images: Tensor) -> Tensor:
-    # Division, not multiplication by 1/255: 255 must become exactly 1, the edge of the box.
-    return images.to(torch.float32).div_(255)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from repsim_fast._core.checks import check_whole
 from repsim_fast._core.nested import moved
+from repsim_fast._core.pixels import unit_range
 from repsim_fast._core.processes import Processes
 from repsim_fast._core.randomness import seeded
 
@@ -138,7 +139,7 @@ def placed(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor
     """Float images in [0, 1] and their labels, on ``device``, apart from what made them."""
     images = moved(images.detach(), device)
     if not images.is_floating_point():
-        images = images.float() / 255
+        images = unit_range(images)
     return images, placed_labels(labels.detach(), device)
 
 
