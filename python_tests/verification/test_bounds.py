@@ -1,5 +1,6 @@
 """Bounds hold what they say, for every point, and say the most they can where that is known."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from repsim_fast import models, pruning
+from repsim_fast import models, pruning, verification
 from repsim_fast.verification import Traced, margin_bounds, output_bounds, trace, verified_accuracy
 from repsim_fast.verification.operations import Affine
 
@@ -661,3 +662,21 @@ def test_windows_change_nothing(monkeypatch):
     assert sum(call is not None for call in calls) >= 6
     torch.testing.assert_close(windowed[0], found[0], rtol=0, atol=1e-9)
     torch.testing.assert_close(windowed[1], found[1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_products_round_no_further_than_is_allowed_for(monkeypatch, rounded):
+    """On a GPU, where TF32 is the default for convolutions."""
+    asked = []
+
+    @contextlib.contextmanager
+    def noted(device):
+        asked.append(device)
+        yield
+        asked.append("done")
+
+    monkeypatch.setattr(verification.bounds, "float32_products", noted)
+    model, x = network(), torch.rand(2, 1, 8, 8)
+    output_bounds(model, x, 0.01, rounded=rounded)
+    margin_bounds(model, x, torch.tensor([0, 1]), 0.01, rounded=rounded)
+    assert asked == ([x.device, "done"] * 2 if rounded else [])

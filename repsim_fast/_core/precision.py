@@ -40,6 +40,25 @@ def full_precision() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def float32_products(device: torch.device) -> Iterator[None]:
+    """Takes products of float32 numbers on a GPU in float32, as for convolutions torch does not
+    unless it is told to: TF32 is their default. For the whole process."""
+    if device.type != "cuda":
+        yield
+        return
+    found: Any = torch.backends  # whose stubs lack some settings
+    settings = (found.cudnn.conv, found.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
+
+
 def rounds_products(device: torch.device) -> bool:
     """Whether torch may take products of float32 numbers in TF32 or bfloat16 there."""
     found: Any = torch.backends  # whose stubs lack some settings

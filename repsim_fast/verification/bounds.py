@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from repsim_fast._core.batch_checks import check_labels, check_labels_below, images_device
 from repsim_fast._core.checks import check_choice, check_whole
 from repsim_fast._core.kept_memory import kept_memory
+from repsim_fast._core.precision import float32_products
 
 from .agreement import check_agreement
 from .backward import Rows, lower
@@ -36,8 +38,10 @@ def output_bounds(
     """Lower and upper bounds of each logit over {x' : |x' - x|_inf <= eps, x' within ``bounds``}.
 
     They enclose the exact network and its evaluation in the model's own dtype, whatever the order
-    of its sums (algorithms of other kinds, Winograd's or TF32, are not covered). Differentiable
-    with respect to parameters and images.
+    of its sums. Algorithms of other kinds, Winograd's or TF32, are not covered: bounds are computed
+    without TF32, which torch takes for a network's convolutions on a GPU unless
+    ``torch.backends.cudnn.conv.fp32_precision`` is "ieee". Differentiable with respect to
+    parameters and images.
 
     Args:
         model: Any torch.fx graph of Linear, Conv2d, BatchNorm, ReLU, average and max pooling,
@@ -76,7 +80,7 @@ def output_bounds(
         neural networks" (CROWN-IBP), 2019.
     """
     device = images_device(x)
-    with torch.autocast(device.type, enabled=False):  # which rounds further than is allowed for
+    with _as_allowed_for(device, rounded):
         nodes, intervals = _propagated(model, x, eps, method, bounds, chunk, rounded)
         last = nodes[-1].shape[0]
         eye = torch.eye(last, dtype=x.dtype, device=device)
@@ -105,7 +109,7 @@ def margin_bounds(
     references as in ``output_bounds``; ``y`` are labels (N,) of two classes or more.
     """
     labels = check_labels(y, x)
-    with torch.autocast(images_device(x).type, enabled=False):
+    with _as_allowed_for(images_device(x), rounded):
         nodes, intervals = _propagated(model, x, eps, method, bounds, chunk, rounded)
         n_classes, last = nodes[-1].shape[0], len(nodes) - 1
         if n_classes < 2:  # whose margins would be none, and so all of them positive
@@ -118,6 +122,16 @@ def margin_bounds(
             linear = lower(nodes, intervals, last, differences, through=True, rounded=rounded)
             found = torch.maximum(found, linear)
     return found.masked_fill(eye[labels].bool(), 0.0)
+
+
+@contextlib.contextmanager
+def _as_allowed_for(device: torch.device, rounded: bool) -> Iterator[None]:
+    """Products that round no further than bounds allow for."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        if rounded:
+            stack.enter_context(float32_products(device))
+        yield
 
 
 def _propagated(
