@@ -71,7 +71,9 @@ objective_after = _objective("after")
 def scores_win(q: Findings, preset: Preset) -> Judged:
     _several(q)
     change = q["gaps"][q["most"]][ERA]
-    return f"era {in_words(change)} at {q['most']}", clear(change, COST)
+    # Where both are at chance there is no gap to find.
+    of = f"{q['above chance']} of {q['networks']} networks above chance"
+    return f"era {in_words(change)} at {q['most']}, {of}", clear(change, COST)
 
 
 def gap_grows(q: Findings, preset: Preset) -> Judged:

@@ -74,12 +74,17 @@ def gaps(focus, most, usual=(0.014, 0.05, 0.1)):
         "focus": "0.9",
         "most": "0.99",
         "growth": {"era": number(most - focus)},
+        "networks": 3,
+        "above chance": 2,
     }
 
 
 def test_learned_scores():
     three("better than magnitude", "Q3", lambda v: gaps(0.5, v), 0.02, 0.005)
     three("gap grows", "Q3", lambda v: gaps(0.1, 0.1 + v), 0.02, -0.02)
+    (row,) = claims.judge([c for c in CLAIMS if "better than" in c.text][:1], {"Q3": gaps(0, 0)},
+                          SMOKE)  # fmt: skip
+    assert row.found.endswith("at 0.99, 2 of 3 networks above chance")
     one = {**gaps(0.1, 0.2), "focus": "0.99"}
     assert verdict("gap grows", "Q3", one) == claims.UNTESTABLE
 
