@@ -198,6 +198,28 @@ def test_sums_that_cancel_are_rounded_outwards(method):
         assert not torch.equal(model(x).double(), exact(x.double()))
 
 
+class Spread(nn.Module):
+    """One pixel in 4096 places, each with a weight, and their sum by halves of halves."""
+
+    def __init__(self):
+        super().__init__()
+        weights = torch.full((64, 64), 2.9e-8)  # each is lost in a sum with 1
+        weights[0, 0] = 1
+        self.register_buffer("weights", weights)
+        self.halves = nn.Sequential(*[nn.AvgPool2d(2) for _ in range(6)])
+
+    def forward(self, x):
+        return self.halves(F.adaptive_avg_pool2d(x, 64) * self.weights).flatten(1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pixel_that_pooling_spreads_is_rounded_outwards(method):
+    low, high = output_bounds(Spread().eval(), torch.full((1, 1, 1, 1), 0.5), 0.4, method=method)
+    exact = Spread().double()
+    for end in (0.1, 0.9):
+        assert inside(low, high, exact(torch.full((1, 1, 1, 1), end, dtype=torch.float64)))
+
+
 def test_a_million_random_and_many_attacked_points_of_a_larger_network_stay_within():
     torch.manual_seed(0)
     model = nn.Sequential(

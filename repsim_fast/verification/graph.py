@@ -20,6 +20,7 @@ from .operations import (
     Operation,
     ReLU,
     Sum,
+    adaptive_mean,
     batch_norm,
     convolution,
     linear,
@@ -336,7 +337,7 @@ def _of_module(module: nn.Module, x: Tensor) -> Operation | None:
     elif isinstance(module, nn.AvgPool2d) and kind is nn.AvgPool2d and not module.divisor_override:
         made = unweighted(module, _area(module.kernel_size))
     elif kind is nn.AdaptiveAvgPool2d:
-        made = unweighted(module, x[0, 0].numel())
+        made = adaptive_mean(module, x)
     elif isinstance(module, nn.MaxPool2d) and kind is nn.MaxPool2d and not module.return_indices:
         made = _max_pool(
             module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode
@@ -374,8 +375,9 @@ def _of_function(function: Any, args: Any, kwargs: Any) -> Operation | None:
         kernel = kwargs.get("kernel_size", args[1] if len(args) > 1 else 1)
         made = unweighted(lambda x: F.avg_pool2d(x, *args[1:], **kwargs), _area(kernel))
     elif function is F.adaptive_avg_pool2d:
-        terms = args[0].example[0, 0].numel()
-        made = unweighted(lambda x: F.adaptive_avg_pool2d(x, *args[1:], **kwargs), terms)
+        made = adaptive_mean(
+            lambda x: F.adaptive_avg_pool2d(x, *args[1:], **kwargs), args[0].example
+        )
     elif function in (F.max_pool2d, torch.max_pool2d):
         names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
         made = _bound(_max_pool, names, args, kwargs)

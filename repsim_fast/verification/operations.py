@@ -167,9 +167,17 @@ def batch_norm(
     return scaling(scale.view(shape), shift.view(shape), rounded.view(shape))
 
 
-def unweighted(function: Callable[[Tensor], Tensor], terms: int) -> Affine:
-    """A linear map without negative weights: a mean over places, a slice (0 terms)."""
-    return Affine(function, function, terms=terms, uses=terms)
+def unweighted(function: Callable[[Tensor], Tensor], terms: int, uses: int = 0) -> Affine:
+    """A linear map without negative weights: a mean over places, a slice (0 terms).
+
+    ``uses`` where one input may take part in more outputs than an output has terms.
+    """
+    return Affine(function, function, terms=terms, uses=max(terms, uses))
+
+
+def adaptive_mean(function: Callable[[Tensor], Tensor], x: Tensor) -> Affine:
+    """Adaptive average pooling of maps like ``x``, of which one place may fill many."""
+    return unweighted(function, x[0, 0].numel(), function(x)[0, 0].numel())
 
 
 def reshape(shape: torch.Size) -> Affine:
