@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .graph import Node
 from .intervals import Interval
-from .operations import Affine, Input, MaxPool, Place, ReLU, Sum, window
+from .operations import Affine, Cat, Input, MaxPool, Place, ReLU, Sum, window
 from .rounding import away, narrowed
 
 _EPS64 = torch.finfo(torch.float64).eps
@@ -142,7 +142,7 @@ def _doubt(node: Node, here: Interval, relative: float) -> Tensor:
 
 
 def _before(
-    operation: Affine | Sum | ReLU | MaxPool,
+    operation: Affine | Sum | Cat | ReLU | MaxPool,
     a: Rows,
     node: Node,
     nodes: list[Node],
@@ -152,6 +152,10 @@ def _before(
     """Rows on each input, constants, and how often the rows have been rounded."""
     if isinstance(operation, Sum):
         return [a, a if operation.sign > 0 else Rows(-a.values, a.origin)], [], 0
+    if isinstance(operation, Cat):
+        rows = a if operation.dim == 1 else Rows(a.whole(node.shape))
+        parts = torch.split(rows.values, list(operation.sizes), operation.dim + 1)
+        return [Rows(part, rows.origin) for part in parts], [], 0
     if isinstance(operation, Affine):
         constants = []
         if operation.bias is not None:
@@ -165,7 +169,8 @@ def _before(
         return [rows], [constant], 2  # a product with the slope
     whole = Rows(a.whole(node.shape))
     rows, constant = _pool_rows(whole, before, operation, rounded)
-    return [rows], [constant], node.shape[1:].numel() + 2  # windows that one place may win
+    windows = node.shape[-operation.dims :].numel()  # that one place may win
+    return [rows], [constant], windows + 2
 
 
 def _transposed(operation: Affine, a: Rows, after: torch.Size, before: torch.Size) -> Rows:
@@ -261,13 +266,14 @@ def _relu_rows(a: Rows, z: Interval, rounded: bool) -> tuple[Rows, Tensor]:
 
 def _pool_rows(a: Rows, z: Interval, operation: MaxPool, rounded: bool) -> tuple[Rows, Tensor]:
     """Rows on max pooling's input, and a constant: the likeliest place below, the maximum above."""
-    values = a.values
+    values, dims = a.values, operation.dims
     with torch.no_grad():
         places = operation.pool(z.low)[1]
     highest = operation.pool(z.high)[0]
-    shape = (len(z.low), *values.shape[1:3])
-    flat = torch.zeros(*shape, z.low.shape[2:].numel(), dtype=values.dtype, device=values.device)
-    where = places.flatten(2)[:, None].expand(*shape, -1)
-    back = flat.scatter_add(3, where, values.clamp(min=0).flatten(3).expand(*shape, -1))
+    pooled = z.low.shape[-dims:]
+    shape = (len(z.low), values.shape[1], *z.low.shape[1:-dims])
+    flat = torch.zeros(*shape, pooled.numel(), dtype=values.dtype, device=values.device)
+    where = places.flatten(-dims)[:, None].expand(*shape, -1)
+    back = flat.scatter_add(-1, where, values.clamp(min=0).flatten(-dims).expand(*shape, -1))
     constant = _least(Rows(values.clamp(max=0)), highest, rounded)
-    return Rows(back.view(*shape, *z.low.shape[2:])), constant
+    return Rows(back.view(*shape, *pooled)), constant

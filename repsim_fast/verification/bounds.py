@@ -44,9 +44,10 @@ def output_bounds(
     parameters and images.
 
     Args:
-        model: Any torch.fx graph of Linear, Conv2d, BatchNorm, ReLU, average and max pooling,
-            flatten, addition and constants, in eval mode; or what ``trace`` made of one, which
-            many batches need once: to find the graph takes longer than "ibp" of a few images.
+        model: Any torch.fx graph of Linear, convolutions, also transposed, BatchNorm, ReLU, leaky
+            or clamped, too, average and max pooling, concatenation, flatten, addition and
+            constants, in eval mode; or what ``trace`` made of one, which many batches need once:
+            to find the graph takes longer than "ibp" of a few images.
         x: Images (N, ...) in the dtype of the model, float32 or float64.
         eps: Radius of all images, a number, not negative.
         method: "ibp" (intervals: fastest, loosest), "crown" (linear bounds of every layer: slowest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,19 +12,25 @@ import torch
 from torch import Tensor, fx, nn
 
 from .known import (
+    CATS,
     DESCRIPTIONS,
     IN_PLACE,
     MINUS,
+    PARTS,
     SUMS,
     TRANSPOSES,
+    Clamp,
+    Known,
+    Leaky,
     Value,
     of_function,
     of_module,
     rearranged,
     same,
     unknown,
+    with_constant,
 )
-from .operations import Affine, Input, Operation, Sum, unweighted
+from .operations import Affine, Cat, Input, Operation, ReLU, Sum, unweighted
 
 Kind = tuple[torch.Size, torch.dtype, torch.device]
 """Shape of one image, dtype and device."""
@@ -182,7 +189,14 @@ class _Reader(fx.Interpreter):
     def _call(self, function: Any, args: Any, kwargs: Any, name: str) -> Any:
         if function is getattr:
             return self._attribute(*args)
+        if function is operator.getitem and isinstance(args[0], tuple):  # of a value's parts
+            part = args[0][args[1]]
+            return self._add(unweighted(same, 0), (part,), part.example)
+        if function in CATS:
+            return self._cat(*args, **kwargs)
         concrete, named = fx.node.map_aggregate((tuple(args), dict(kwargs)), _example)
+        if function in PARTS and isinstance(args[0], Value):
+            return self._parts(lambda x: function(x, *args[1:], **kwargs), args[0], name)
         values = [a for a in args if isinstance(a, Value)]
         if len(values) == 2 and function in SUMS and len(args) == 2 and not kwargs:
             if concrete[0].shape != concrete[1].shape:
@@ -199,6 +213,23 @@ class _Reader(fx.Interpreter):
         self._check_in_place(in_place)
         return self._add(made, values, function(*concrete, **named))
 
+    def _cat(self, tensors: Any, dim: Any = 0) -> Value:
+        examples = [value.example for value in tensors if isinstance(value, Value)]
+        if len(examples) < len(tensors) or not isinstance(dim, int):
+            raise unknown("a concatenation with constants")
+        sizes = tuple(example.shape[dim] for example in examples)
+        return self._add(Cat(dim % examples[0].ndim, sizes), tensors, torch.cat(examples, dim))
+
+    def _parts(self, function: Any, value: Value, name: str) -> tuple[Value, ...]:
+        """The pieces that a value is cut into."""
+        found: list[Value] = []
+        for number, part in enumerate(function(value.example)):
+            made = rearranged(lambda x, n=number: function(x)[n], value.example)
+            if made is None:
+                raise unknown(name)
+            found.append(self._add(made, (value,), part))
+        return tuple(found)
+
     def _attribute(self, value: Value, attribute: str) -> Any:
         """What a value is (its shape, its dtype), or the value with its numbers rearranged.
 
@@ -212,12 +243,41 @@ class _Reader(fx.Interpreter):
             return getattr(value.example, attribute)
         raise unknown(f"attribute {attribute!r}")
 
-    def _add(self, operation: Operation, inputs: Any, example: Tensor) -> Value:
+    def _add(self, operation: Known, inputs: Any, example: Tensor) -> Value:
+        if isinstance(operation, Leaky):
+            return self._leaky(operation.slope, *inputs)
+        if isinstance(operation, Clamp):
+            return self._clamped(operation, *inputs)
         indices = tuple(value.index for value in inputs)
         if indices and example.shape[:1] != (1,):
             raise ValueError(f"model: {self._current.name!r} mixes images of a batch")
         self.nodes.append(Node(operation, indices, example.shape[1:], self._current.name))
         return Value(len(self.nodes) - 1, example)
+
+    def _leaky(self, slope: float | Tensor, x: Value) -> Value:
+        """Slope times x and the rest of a ReLU, both of which rise where the slope is in [0, 1]."""
+        bent = self._add(ReLU(), (x,), x.example)
+        parts = [self._constant(operator.mul, *of) for of in ((x, slope), (bent, 1 - slope))]
+        return self._add(Sum(), parts, x.example)
+
+    def _clamped(self, limits: Clamp, x: Value) -> Value:
+        """At least low is low + ReLU(x - low), at most high is high - ReLU(high - x)."""
+        if limits.low == 0:
+            x = self._add(ReLU(), (x,), x.example)
+        elif limits.low is not None:
+            above = self._constant(operator.sub, x, limits.low)
+            x = self._constant(operator.add, self._add(ReLU(), (above,), x.example), limits.low)
+        if limits.high is not None:
+            below = self._constant(operator.sub, limits.high, x)
+            x = self._constant(operator.sub, limits.high, self._add(ReLU(), (below,), x.example))
+        return x
+
+    def _constant(self, function: Any, a: Any, b: Any) -> Value:
+        value: Value = a if isinstance(a, Value) else b
+        made = with_constant(function, a, b)
+        if made is None:
+            raise unknown(f"{self._current.name!r}")
+        return self._add(made, (value,), value.example)
 
     def _check_in_place(self, in_place: bool) -> None:
         """A value overwritten and used again elsewhere would be another than the graph says."""

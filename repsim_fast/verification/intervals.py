@@ -11,7 +11,7 @@ from repsim_fast._core.batch_checks import images_device
 from repsim_fast._core.checks import check_finite, check_number
 
 from .graph import Node
-from .operations import Input, MaxPool, ReLU, Sum
+from .operations import Cat, Input, MaxPool, ReLU, Sum
 from .rounding import away, slack
 
 Bounds = tuple[float | Tensor, float | Tensor]
@@ -93,6 +93,10 @@ def propagated(node: Node, inputs: list[Interval], images: Interval, rounded: bo
         return Interval(first.low.relu(), first.high.relu(), torch.zeros_like(first.low))
     if isinstance(operation, MaxPool):
         low, high = operation.pool(first.low)[0], operation.pool(first.high)[0]
+        return Interval(low, high, torch.zeros_like(low))
+    if isinstance(operation, Cat):
+        low = torch.cat([part.low for part in inputs], operation.dim)
+        high = torch.cat([part.high for part in inputs], operation.dim)
         return Interval(low, high, torch.zeros_like(low))
     dtype = first.low.dtype
     if isinstance(operation, Sum):

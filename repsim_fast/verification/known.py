@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass
 from functools import partial
@@ -23,13 +24,15 @@ from .operations import (
     linear,
     reshape,
     scaling,
+    transposed_convolution,
     unweighted,
 )
 
 SUPPORTED = (
-    "Linear, Conv2d (zero padding), BatchNorm in eval mode, ReLU, average and max pooling, "
-    "flatten, reshape, slices, permutations, sums, padding with zeros, Dropout in eval mode, "
-    "addition, and scaling by constants"
+    "Linear, products with constant matrices, convolutions (zero padding), also transposed, "
+    "BatchNorm in eval mode, ReLU, LeakyReLU, PReLU, clamps such as ReLU6, average and max "
+    "pooling, concatenation, chunks, flatten, reshape, slices, permutations, sums, padding with "
+    "zeros, Dropout in eval mode, addition, and scaling by constants"
 )
 
 
@@ -41,9 +44,27 @@ class Value:
     example: Tensor
 
 
+@dataclass(frozen=True)
+class Leaky:
+    """The larger of x and 0, and ``slope`` times the smaller: a ReLU and a line."""
+
+    slope: float | Tensor
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """At least ``low`` and at most ``high``, None for no limit: a ReLU for each."""
+
+    low: float | None
+    high: float | None
+
+
+Known = Operation | Leaky | Clamp
+
 IN_PLACE = (
     Tensor.relu_, torch.relu_, operator.iadd, operator.isub, Tensor.add_, Tensor.sub_,
     operator.imul, Tensor.mul_, operator.itruediv, Tensor.div_, Tensor.clamp_, Tensor.clamp_min_,
+    Tensor.clamp_max_,
 )  # fmt: skip
 _PLUS = (operator.add, operator.iadd, torch.add, Tensor.add, Tensor.add_)
 MINUS = (operator.sub, operator.isub, torch.sub, Tensor.sub, Tensor.sub_)
@@ -51,14 +72,64 @@ _TIMES = (operator.mul, operator.imul, torch.mul, Tensor.mul, Tensor.mul_)
 _OVER = (operator.truediv, operator.itruediv, torch.div, Tensor.div, Tensor.div_)
 SUMS = (*_PLUS, *MINUS)
 _RELUS = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
-_CLAMPS = (
-    torch.clamp, Tensor.clamp, Tensor.clamp_, torch.clamp_min, Tensor.clamp_min, Tensor.clamp_min_,
-)  # fmt: skip
+_LEAST_AND_MOST = (torch.clamp, Tensor.clamp, Tensor.clamp_, torch.clip, Tensor.clip)
+_LEAST = (torch.clamp_min, Tensor.clamp_min, Tensor.clamp_min_)
+_MOST = (torch.clamp_max, Tensor.clamp_max, Tensor.clamp_max_)
+# What follows the value.
+_CLAMPS = {
+    **dict.fromkeys(_LEAST_AND_MOST, ("min", "max")),
+    **dict.fromkeys(_LEAST, ("min",)),
+    **dict.fromkeys(_MOST, ("max",)),
+}
 _REARRANGED = (
     torch.squeeze, Tensor.squeeze, torch.unsqueeze, Tensor.unsqueeze, torch.permute, Tensor.permute,
-    torch.transpose, Tensor.transpose, Tensor.contiguous,
+    torch.transpose, Tensor.transpose, Tensor.contiguous, torch.unflatten, Tensor.unflatten,
+    torch.swapaxes, Tensor.swapaxes, torch.movedim, Tensor.movedim,
 )  # fmt: skip
 _ZERO_PADS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)
+_UNCHANGING = (
+    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)  # fmt: skip
+_SHUFFLES = (nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_OF_CONVOLUTIONS = ("stride", "padding", "dilation", "groups")
+_CONVOLVING = (torch.conv1d, F.conv1d, torch.conv2d, F.conv2d, torch.conv3d, F.conv3d)
+_CONVOLVING_BACK = (
+    torch.conv_transpose1d, F.conv_transpose1d, torch.conv_transpose2d, F.conv_transpose2d,
+    torch.conv_transpose3d, F.conv_transpose3d,
+)  # fmt: skip
+_MATRIX_PRODUCTS = (operator.matmul, torch.matmul, Tensor.matmul, torch.mm, Tensor.mm)
+# Of poolings how many dimensions they are of.
+_AVERAGE_POOLS = {nn.AvgPool1d: 1, nn.AvgPool2d: 2, nn.AvgPool3d: 3}
+_ADAPTIVE_MEANS = {nn.AdaptiveAvgPool1d: 1, nn.AdaptiveAvgPool2d: 2, nn.AdaptiveAvgPool3d: 3}
+_AVERAGING = {F.avg_pool1d: 1, F.avg_pool2d: 2, F.avg_pool3d: 3}
+_AVERAGING_TO = {F.adaptive_avg_pool1d: 1, F.adaptive_avg_pool2d: 2, F.adaptive_avg_pool3d: 3}
+MaxPooling = tuple[Any, int]
+_MAX_POOLS: dict[Any, MaxPooling] = {
+    nn.MaxPool1d: (F.max_pool1d, 1),
+    nn.MaxPool2d: (F.max_pool2d, 2),
+    nn.MaxPool3d: (F.max_pool3d, 3),
+}
+_ADAPTIVE_MAXIMA: dict[Any, MaxPooling] = {
+    nn.AdaptiveMaxPool1d: (F.adaptive_max_pool1d, 1),
+    nn.AdaptiveMaxPool2d: (F.adaptive_max_pool2d, 2),
+    nn.AdaptiveMaxPool3d: (F.adaptive_max_pool3d, 3),
+}
+_MAX_POOLING: dict[Any, MaxPooling] = {
+    **{pooling[0]: pooling for pooling in _MAX_POOLS.values()},
+    torch.max_pool1d: (F.max_pool1d, 1),
+    torch.max_pool2d: (F.max_pool2d, 2),
+    torch.max_pool3d: (F.max_pool3d, 3),
+}
+_MAX_POOLING_TO = {pooling[0]: pooling for pooling in _ADAPTIVE_MAXIMA.values()}
+CATS = (torch.cat, torch.concat, torch.concatenate)
+PARTS = (
+    torch.chunk, Tensor.chunk, torch.split, Tensor.split, torch.unbind, Tensor.unbind,
+    torch.tensor_split, Tensor.tensor_split,
+)  # fmt: skip
 TRANSPOSES = ("mT", "mH")  # of real numbers the same
 DESCRIPTIONS = (
     "shape", "ndim", "dtype", "device", "layout", "itemsize", "is_cuda", "is_sparse",
@@ -76,63 +147,79 @@ def same(x: Tensor) -> Tensor:
     return x
 
 
-def of_module(module: nn.Module, x: Tensor) -> Operation | None:
+def of_module(module: Any, x: Tensor) -> Known | None:
     """What a module does, exact types only: a subclass may do anything."""
     kind = parametrize.type_before_parametrizations(module)
-    made: Operation | None = None
-    if isinstance(module, nn.Linear) and kind is nn.Linear:
+    made: Known | None = None
+    if kind is nn.Linear:
         made = linear(module.weight, module.bias)
-    elif isinstance(module, nn.Conv2d) and kind is nn.Conv2d and module.padding_mode == "zeros":
-        made = convolution(
-            module.weight,
-            module.bias,
-            stride=module.stride,
-            padding=module.padding,
-            dilation=module.dilation,
-            groups=module.groups,
-        )
-    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not module.training:
-        standard = kind in (nn.BatchNorm1d, nn.BatchNorm2d)
-        if standard and module.running_mean is not None and module.running_var is not None:
+    elif kind in _CONVOLUTIONS and module.padding_mode == "zeros":
+        made = convolution(module.weight, module.bias, **_settings(module, _OF_CONVOLUTIONS))
+    elif kind in _TRANSPOSED:
+        how = _settings(module, (*_OF_CONVOLUTIONS, "output_padding"))
+        made = transposed_convolution(module.weight, module.bias, **how)
+    elif kind in _BATCH_NORMS and not module.training:
+        if module.running_mean is not None and module.running_var is not None:
             made = batch_norm(
                 module.running_mean, module.running_var, module.weight, module.bias,
                 module.eps, x.ndim,
             )  # fmt: skip
     elif kind is nn.ReLU:
         made = ReLU()
-    elif kind in (nn.Identity, nn.Dropout, nn.Dropout2d) and not module.training:
+    elif kind is nn.LeakyReLU:
+        made = Leaky(module.negative_slope)
+    elif kind is nn.PReLU:
+        made = _prelu(x.ndim, module.weight)
+    elif kind in (nn.Hardtanh, nn.ReLU6):
+        made = Clamp(module.min_val, module.max_val)
+    elif kind in _UNCHANGING and not module.training:
         made = unweighted(same, 0)
-    elif isinstance(module, _ZERO_PADS) and kind in _ZERO_PADS:
+    elif kind in _ZERO_PADS:
         made = unweighted(module, 0)
     elif kind is nn.Flatten:
         made = _reshaped(module, x)
-    elif isinstance(module, nn.AvgPool2d) and kind is nn.AvgPool2d and not module.divisor_override:
-        made = unweighted(module, _area(module.kernel_size))
-    elif kind is nn.AdaptiveAvgPool2d:
-        made = adaptive_mean(module, x)
-    elif isinstance(module, nn.MaxPool2d) and kind is nn.MaxPool2d and not module.return_indices:
-        made = _max_pool(
-            module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode
-        )
+    elif kind in _SHUFFLES:
+        made = rearranged(module, x)
+    elif kind in _AVERAGE_POOLS and not getattr(module, "divisor_override", None):
+        made = unweighted(module, _volume(module.kernel_size, _AVERAGE_POOLS[kind]))
+    elif kind in _ADAPTIVE_MEANS:
+        made = adaptive_mean(module, x, _ADAPTIVE_MEANS[kind])
+    elif kind in _MAX_POOLS and not module.return_indices:
+        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+        made = _max_pool(_MAX_POOLS[kind], **_settings(module, names))
+    elif kind in _ADAPTIVE_MAXIMA and not module.return_indices:
+        made = _max_pool(_ADAPTIVE_MAXIMA[kind], output_size=module.output_size)
     return made
 
 
-def of_function(function: Any, args: Any, kwargs: Any) -> Operation | None:
+def _settings(module: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(module, name) for name in names}
+
+
+def of_function(function: Any, args: Any, kwargs: Any) -> Known | None:
     """What a function of one value does; ``args`` has the value and constants."""
     names: tuple[str, ...]
-    made: Operation | None = None
+    made: Known | None = None
     if function in (*SUMS, *_TIMES, *_OVER):
-        made = None if kwargs or len(args) != 2 else _with_constant(function, *args)
+        made = None if kwargs or len(args) != 2 else with_constant(function, *args)
     elif not isinstance(args[0], Value):
         made = None
     elif function is operator.getitem and _of_every_image(args[1], args[0].example.ndim):
         made = unweighted(lambda x: x[args[1]], 0)
     elif function is F.pad and _with_zeros(args[2:], kwargs):
         made = unweighted(lambda x: F.pad(x, *args[1:], **kwargs), 0)
-    elif function in _RELUS or (function in _CLAMPS and _at_zero(args[1:], kwargs)):
+    elif function in _RELUS:
         made = ReLU()
+    elif function in _CLAMPS:
+        made = _bound(_clamp, _CLAMPS[function], args, kwargs)
+    elif function is F.relu6:
+        made = Clamp(0.0, 6.0)
+    elif function is F.leaky_relu:
+        made = _bound(_leaky, ("negative_slope",), args, kwargs)
+    elif function in (F.prelu, torch.prelu):
+        made = _bound(partial(_prelu, args[0].example.ndim), ("weight",), args, kwargs)
     elif function in (operator.neg, torch.neg, Tensor.neg):
-        made = _with_constant(operator.mul, args[0], -1)
+        made = with_constant(operator.mul, args[0], -1)
     elif function in _REARRANGED:
         made = rearranged(lambda x: function(x, *args[1:], **kwargs), args[0].example)
     elif function is F.batch_norm:
@@ -140,19 +227,27 @@ def of_function(function: Any, args: Any, kwargs: Any) -> Operation | None:
         made = _bound(partial(_batch_norm, args[0].example.ndim), names, args, _renamed(kwargs))
     elif function is F.linear:
         made = _bound(linear, ("weight", "bias"), args, kwargs)
-    elif function in (torch.conv2d, F.conv2d):
-        names = ("weight", "bias", "stride", "padding", "dilation", "groups")
+    elif function in _MATRIX_PRODUCTS:
+        made = _bound(_times_matrix, ("matrix",), args, kwargs)
+    elif function in _CONVOLVING:
+        names = ("weight", "bias", *_OF_CONVOLUTIONS)
         made = _bound(convolution, names, args, kwargs)
-    elif function is F.avg_pool2d and len(args) < 7 and not kwargs.get("divisor_override"):
+    elif function in _CONVOLVING_BACK:
+        names = ("weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+        made = _bound(transposed_convolution, names, args, kwargs)
+    elif function in _AVERAGING and len(args) < 7 and not kwargs.get("divisor_override"):
         kernel = kwargs.get("kernel_size", args[1] if len(args) > 1 else 1)
-        made = unweighted(lambda x: F.avg_pool2d(x, *args[1:], **kwargs), _area(kernel))
-    elif function is F.adaptive_avg_pool2d:
-        made = adaptive_mean(
-            lambda x: F.adaptive_avg_pool2d(x, *args[1:], **kwargs), args[0].example
-        )
-    elif function in (F.max_pool2d, torch.max_pool2d):
+        terms = _volume(kernel, _AVERAGING[function])
+        made = unweighted(lambda x: function(x, *args[1:], **kwargs), terms)
+    elif function in _AVERAGING_TO:
+        pool = lambda x: function(x, *args[1:], **kwargs)  # noqa: E731
+        made = adaptive_mean(pool, args[0].example, _AVERAGING_TO[function])
+    elif function in _MAX_POOLING:
         names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-        made = _bound(_max_pool, names, args, kwargs)
+        made = _bound(partial(_max_pool, _MAX_POOLING[function]), names, args, kwargs)
+    elif function in _MAX_POOLING_TO:
+        names = ("output_size", "return_indices")
+        made = _bound(partial(_max_pool, _MAX_POOLING_TO[function]), names, args, kwargs)
     elif function in (torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape, torch.reshape):
         made = _reshaped(lambda x: function(x, *args[1:], **kwargs), args[0].example)
     elif function in (Tensor.mean, torch.mean, Tensor.sum, torch.sum):
@@ -172,12 +267,12 @@ def _bound(make: Any, names: tuple[str, ...], args: Any, kwargs: Any) -> Any:
     given.pop("inplace", None)
     if len(args) - 1 > len(names) or not set(given) <= set(names):
         return None
-    if make is linear or make is convolution:
+    if make in (linear, convolution, transposed_convolution):
         given.setdefault("bias", None)
     return make(**given)
 
 
-def _with_constant(function: Any, a: Any, b: Any) -> Operation | None:
+def with_constant(function: Any, a: Any, b: Any) -> Affine | None:
     """A value plus, minus, times or over a constant that is the same for every image."""
     first = isinstance(a, Value)
     value, constant = (a, b) if first else (b, a)
@@ -214,11 +309,21 @@ def _of_every_image(index: Any, ndim: int) -> bool:
     return places[:1] == (slice(None),)
 
 
-def _at_zero(args: Any, kwargs: Any) -> bool:
-    """Whether a clamp, of which this follows the value, is at 0 from below and at nothing above."""
-    least = kwargs.get("min", args[0] if args else None)
-    most = kwargs.get("max", args[1] if len(args) > 1 else None)
-    return isinstance(least, int | float) and least == 0 and most is None
+def _clamp(min: Any = None, max: Any = None) -> Clamp | None:
+    known = all(end is None or isinstance(end, int | float) for end in (min, max))
+    return Clamp(min, max) if known else None
+
+
+def _leaky(negative_slope: Any = 0.01) -> Leaky:
+    return Leaky(negative_slope)
+
+
+def _prelu(ndim: int, weight: Tensor) -> Leaky:
+    return Leaky(weight.view(-1, *[1] * (ndim - 2)))
+
+
+def _times_matrix(matrix: Any) -> Affine | None:
+    return linear(matrix.mT, None) if isinstance(matrix, Tensor) and matrix.ndim == 2 else None
 
 
 def rearranged(function: Any, x: Tensor) -> Affine | None:
@@ -267,20 +372,14 @@ def _reshaped(function: Any, x: Tensor) -> Affine:
     return reshape(shape[1:])
 
 
-def _max_pool(
-    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False, return_indices: bool = False,
-) -> MaxPool | None:  # fmt: skip
+def _max_pool(pooling: MaxPooling, return_indices: bool = False, **how: Any) -> MaxPool | None:
     if return_indices:
         return None
-
-    def pool(x: Tensor) -> tuple[Tensor, Tensor]:
-        return F.max_pool2d(
-            x, kernel_size, stride, padding, dilation, ceil_mode, return_indices=True
-        )
-
-    return MaxPool(pool)
+    function, dims = pooling
+    return MaxPool(lambda x: function(x, **how, return_indices=True), dims)
 
 
-def _area(kernel: int | tuple[int, ...]) -> int:
-    return kernel**2 if isinstance(kernel, int) else kernel[0] * kernel[-1]
+def _volume(kernel: int | tuple[int, ...], dims: int) -> int:
+    """Places of a window, whose sides may be given once for all."""
+    sides = (kernel,) if isinstance(kernel, int) else tuple(kernel)
+    return math.prod(sides * dims if len(sides) == 1 else sides)

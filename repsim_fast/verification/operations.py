@@ -1,4 +1,4 @@
-"""What a network's graph is made of, as far as bounds are concerned: four kinds of operation."""
+"""What a network's graph is made of, as far as bounds are concerned: five kinds of operation."""
 
 from __future__ import annotations
 
@@ -62,18 +62,30 @@ class Sum:
 
 
 @dataclass(frozen=True)
+class Cat:
+    """Values side by side along a dimension of (N, ...), each with as many places as ``sizes``."""
+
+    dim: int
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ReLU:
     """The larger of x and 0."""
 
 
 @dataclass(frozen=True)
 class MaxPool:
-    """The largest of each window; ``pool`` gives values and their places in a channel's plane."""
+    """The largest of each window; ``pool`` gives values and their places in the last ``dims``."""
 
     pool: Callable[[Tensor], tuple[Tensor, Tensor]]
+    dims: int
 
 
-Operation = Input | Affine | Sum | ReLU | MaxPool
+Operation = Input | Affine | Sum | Cat | ReLU | MaxPool
+
+_CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+_TRANSPOSED = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
 
 
 def linear(weight: Tensor, bias: Tensor | None) -> Affine:
@@ -90,8 +102,22 @@ def linear(weight: Tensor, bias: Tensor | None) -> Affine:
 
 
 def convolution(weight: Tensor, bias: Tensor | None, **how: Any) -> Affine:
-    """A convolution of images with zero padding."""
-    shift = None if bias is None else bias[:, None, None]
+    """A convolution of one, two or three dimensions with zero padding."""
+    convolve = _CONVOLUTIONS[weight.ndim]
+    shift = None if bias is None else _of_channels(bias, weight)
+    return Affine(
+        lambda x: convolve(x, weight, **how),
+        lambda x: convolve(x, weight.abs(), **how),
+        terms=weight[0].numel(),
+        uses=weight[:, 0].numel(),
+        bias=shift,
+        bias_magnitude=None if shift is None else shift.abs(),
+        windowed=_windowed(weight, **how) if weight.ndim == 4 else None,
+    )
+
+
+def _windowed(weight: Tensor, **how: Any) -> Callable[[Tensor, Place], tuple[Tensor, Place]]:
+    """What ``Affine`` has of a convolution of planes."""
     stride, dilation = (_pair(how.get(name, 1)) for name in ("stride", "dilation"))
     padding = how.get("padding", 0)
     if isinstance(padding, str):
@@ -107,15 +133,25 @@ def convolution(weight: Tensor, bias: Tensor | None, **how: Any) -> Affine:
         first, second = (o * s - p for o, s, p in zip(origin, stride, before, strict=True))
         return x, (first, second)
 
+    return windowed
+
+
+def transposed_convolution(weight: Tensor, bias: Tensor | None, **how: Any) -> Affine:
+    """A transposed convolution of one, two or three dimensions."""
+    convolve = _TRANSPOSED[weight.ndim]
+    shift = None if bias is None else _of_channels(bias, weight)
     return Affine(
-        lambda x: F.conv2d(x, weight, **how),
-        lambda x: F.conv2d(x, weight.abs(), **how),
-        terms=weight[0].numel(),
-        uses=weight[:, 0].numel(),
+        lambda x: convolve(x, weight, **how),
+        lambda x: convolve(x, weight.abs(), **how),
+        terms=weight[:, 0].numel(),
+        uses=weight[0].numel(),
         bias=shift,
         bias_magnitude=None if shift is None else shift.abs(),
-        windowed=windowed,
     )
+
+
+def _of_channels(bias: Tensor, weight: Tensor) -> Tensor:
+    return bias.view(-1, *[1] * (weight.ndim - 2))
 
 
 def scaling(
@@ -175,9 +211,9 @@ def unweighted(function: Callable[[Tensor], Tensor], terms: int, uses: int = 0) 
     return Affine(function, function, terms=terms, uses=max(terms, uses))
 
 
-def adaptive_mean(function: Callable[[Tensor], Tensor], x: Tensor) -> Affine:
-    """Adaptive average pooling of maps like ``x``, of which one place may fill many."""
-    return unweighted(function, x[0, 0].numel(), function(x)[0, 0].numel())
+def adaptive_mean(function: Callable[[Tensor], Tensor], x: Tensor, dims: int) -> Affine:
+    """Adaptive average pooling of the last ``dims`` of ``x``, of which one place may fill many."""
+    return unweighted(function, x.shape[-dims:].numel(), function(x).shape[-dims:].numel())
 
 
 def reshape(shape: torch.Size) -> Affine:
