@@ -129,6 +129,35 @@ def test_double_pruning_is_refused_and_so_is_going_back() -> None:
     assert weights(model) == pruned
 
 
+def test_layers_have_sparsities_of_their_own() -> None:
+    model = two_layers()
+    pruning.prune(model, 0.5, layers=["0"])
+    pruning.prune(model, 0.75, layers=(name for name in ["2"]))
+    assert [layer.sparsity for layer in pruning.report(model).layers] == [0.5, 0.75]
+    pruning.prune(model, 0.75, layers=["0"], further=True)
+    assert [layer.sparsity for layer in pruning.report(model).layers] == [0.75, 0.75]
+    with pytest.raises(ValueError, match=r"pruned already \(layer '0'\)"):
+        pruning.prune(model, 0.5)
+    for begun in (["0"], ["2"]):
+        model = two_layers()
+        pruning.prune(model, 0.5, layers=begun)
+        with pytest.raises(ValueError, match=r"pruned already"):
+            pruning.prune(model, 0.75)
+        with pytest.raises(ValueError, match="further: expected the layers that have masks"):
+            pruning.prune(model, 0.75, further=True)
+        with pruning.learned_scores(model, 0.75, layers={"0", "2"} - set(begun)):
+            pass
+        assert sorted(layer.sparsity for layer in pruning.report(model).layers) == [0.5, 0.75]
+
+
+def test_sparsities_by_layer_are_no_names() -> None:
+    model = two_layers()
+    for layers in ({"0": 0.5, "2": 0.75}, "0"):
+        with pytest.raises(TypeError, match="layers: expected a collection of names"):
+            pruning.prune(model, 0.5, layers=layers)
+    assert pruning.report(model).sparsity == 0
+
+
 def test_other_kinds_of_weights_are_refused() -> None:
     model = two_layers()
     nn.utils.parametrizations.weight_norm(model[0])

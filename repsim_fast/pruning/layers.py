@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import torch
@@ -36,18 +36,26 @@ def chosen(
     """The layers to prune by name; by default all of the kinds.
 
     Raises:
-        TypeError: No module, or ``layers`` is one text.
+        TypeError: No module, or ``layers`` is one text or a mapping.
         ValueError: No such layer, or none at all.
     """
     there = {name: m for name, m in linear_maps(model).items() if isinstance(m, kinds)}
     if isinstance(layers, str):
         raise TypeError(f"layers: expected a collection of names, got the text {layers!r}")
-    if layers is not None and (unknown := [name for name in layers if name not in there]):
+    if isinstance(layers, Mapping):  # of sparsities, say, of which none would be read
+        raise TypeError(
+            "layers: expected a collection of names, got a mapping; layers of different "
+            "sparsities are pruned one call after the other"
+        )
+    wanted = list(there if layers is None else layers)
+    if unknown := [name for name in wanted if name not in there]:
         raise ValueError(
             f"layers: expected names of {_names(kinds)} layers ({', '.join(there) or 'none'}), "
             f"got {unknown[0]!r}"
         )
-    picked = {name: m for name, m in there.items() if layers is None or name in layers}
+    if there and not wanted:
+        raise ValueError(f"layers: expected names of {_names(kinds)} layers, got none")
+    picked = {name: m for name, m in there.items() if name in wanted}
     if not picked:
         raise ValueError(f"model: expected a {_names(kinds)} layer to prune, got none")
     return picked

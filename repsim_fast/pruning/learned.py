@@ -14,7 +14,7 @@ from repsim_fast._core.model_state import unwrap
 from repsim_fast.capture.kinds import layer_kind
 
 from .layers import check_maskable, chosen, weight_of
-from .mask import Mask, masked_layers, original, parametrization_of, put_on, take_off
+from .mask import Mask, check_unmasked, original, parametrization_of, put_on, take_off
 from .selection import check_sparsity, largest, n_kept
 
 
@@ -96,8 +96,7 @@ def learned_scores(
     """
     check_sparsity(sparsity)
     picked = chosen(model, layers)
-    if masked := masked_layers(model):
-        raise ValueError(f"model is pruned already (layer {next(iter(masked))!r})")
+    check_unmasked(picked)
     check_maskable(model, picked)
     masks = {name: _begin(name, layer, sparsity) for name, layer in picked.items()}
     required = {parameter: parameter.requires_grad for parameter in _frozen(model)}

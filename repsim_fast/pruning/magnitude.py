@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from repsim_fast._core.checks import check_choice
 
 from .layers import CONVOLUTIONS, LINEAR_MAPS, check_maskable, chosen, weight_of
-from .mask import mask_of, masked_layers, put_on
+from .mask import check_unmasked, mask_of, put_on
 from .selection import check_sparsity, largest, n_kept
 
 Criterion = Literal["magnitude", "filters"]
@@ -23,7 +23,7 @@ def hold_zeros(model: nn.Module, *, layers: Collection[str] | None = None) -> No
     """Mask the weights that are 0, so that a pruned network that was saved dense stays pruned.
 
     Args:
-        model: As for ``prune``, without masks.
+        model: As for ``prune``, its layers without masks.
         layers: Names of the layers; default: all linear and convolutional ones.
 
     Raises:
@@ -39,8 +39,7 @@ def hold_zeros(model: nn.Module, *, layers: Collection[str] | None = None) -> No
         0.5
     """
     picked = chosen(model, layers)
-    if masked := masked_layers(model):
-        raise ValueError(f"model is pruned already (layer {next(iter(masked))!r})")
+    check_unmasked(picked)
     check_maskable(model, picked)
     masks = [weight_of(layer) != 0 for layer in picked.values()]
     if all(bool(keep.all()) for keep in masks):
@@ -73,8 +72,9 @@ def prune(
             the smallest L1 norm.
         scope: "layer", the same share of each layer; "global", the smallest of all layers together,
             of "magnitude" only, as filters of different layers have different numbers of weights.
-        layers: Names of the layers; default: all of the kind, first and last as well.
-        further: Go on from the masks that are there; what is pruned stays pruned.
+        layers: Names of the layers; default: all of the kind, first and last as well. Layers of
+            other sparsities are pruned by calls of their own.
+        further: Go on from the masks that the layers have; what is pruned stays pruned.
 
     Raises:
         TypeError: No module, or a sparsity that is no number.
@@ -123,18 +123,11 @@ def prune(
 
 def _check_masks(model: nn.Module, picked: dict[str, nn.Module], further: bool) -> None:
     """Raises ValueError where layers are masked, or not, against what ``further`` says."""
-    masked = masked_layers(model)
-    if not further and masked:
-        raise ValueError(
-            f"model is pruned already (layer {next(iter(masked))!r}): give further=True to go on"
-        )
-    if further and masked.keys() != picked.keys():
-        wrong = sorted(masked.keys() ^ picked.keys())
-        raise ValueError(
-            f"further: expected the layers that have masks, got a difference in {wrong[0]!r}"
-        )
     if not further:
+        check_unmasked(picked, ": give further=True to go on")
         check_maskable(model, picked)
+    elif bare := [name for name, layer in picked.items() if mask_of(layer) is None]:
+        raise ValueError(f"further: expected the layers that have masks, got {bare[0]!r}, too")
 
 
 def _importance(layer: nn.Module, criterion: Criterion) -> Tensor:

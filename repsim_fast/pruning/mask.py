@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .layers import linear_maps
-
 
 class Mask(nn.Module):
     """Keeps some entries of a weight, the others are 0.
@@ -73,9 +71,10 @@ def original(layer: nn.Module) -> nn.Parameter:
     return cast(nn.Parameter, _chain(layer).original)
 
 
-def masked_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Layers with a mask by name."""
-    return {name: m for name, m in linear_maps(model).items() if mask_of(m) is not None}
+def check_unmasked(layers: Mapping[str, nn.Module], hint: str = "") -> None:
+    """Raises ValueError where one of the layers has a mask."""
+    if masked := [name for name, layer in layers.items() if mask_of(layer) is not None]:
+        raise ValueError(f"model is pruned already (layer {masked[0]!r}){hint}")
 
 
 def _chain(layer: nn.Module) -> parametrize.ParametrizationList:
