@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune
@@ -60,6 +62,13 @@ def test_the_number_is_exact_also_where_all_are_alike(sparsity: float, kept: int
     nn.init.ones_(model.weight)
     pruning.prune(model, sparsity)
     assert int(model.weight.count_nonzero()) == kept
+
+
+@pytest.mark.parametrize("sparsity", [np.float32(0.3), np.float64(0.3), Fraction(3, 10)], ids=type)
+def test_a_sparsity_is_any_real_number(sparsity: Any) -> None:
+    layer = nn.Linear(10, 1)
+    pruning.prune(layer, sparsity)
+    assert pruning.report(layer).kept == 7
 
 
 def test_rounds_keep_what_was_pruned_pruned() -> None:

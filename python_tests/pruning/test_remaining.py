@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -108,6 +110,18 @@ def test_the_output_projection_of_attention_counts() -> None:
 def test_a_layer_without_a_weight_yet_is_an_error() -> None:
     with pytest.raises(ValueError, match="'1' has no weight yet: run the model once"):
         pruning.report(nn.Sequential(nn.Flatten(), nn.LazyLinear(3)))
+
+
+def test_weights_without_values_are_an_error() -> None:
+    for use in (pruning.report, lambda model: pruning.prune(model, 0.5)):
+        with pytest.raises(ValueError, match="'1' is on the meta device, without values"):
+            use(nn.Sequential(nn.Flatten(), nn.Linear(4, 3, device="meta")))
+
+
+@pytest.mark.parametrize("images", [(torch.rand(1, 4),), [[0.0] * 4], "digits"])
+def test_images_are_a_tensor(images: Any) -> None:
+    with pytest.raises(TypeError, match="images: expected a tensor, got"):
+        pruning.report(nn.Linear(4, 3), images)
 
 
 def test_nothing_to_report_is_an_error() -> None:

@@ -72,9 +72,8 @@ def check_maskable(model: nn.Module, layers: dict[str, nn.Module]) -> None:
             raise ValueError(
                 f"model: the weight of {name!r} has a parametrization already; expected none"
             )
+        check_values(name, layer)
         weight = weight_of(layer)
-        if is_lazy(weight):
-            raise ValueError(f"model: {name!r} has no weight yet: run the model once first")
         if id(weight) not in holders:  # made of others by a hook, which would overwrite a mask
             raise ValueError(
                 f"model: expected the weight of {name!r} to be a parameter, got one that a hook "
@@ -92,6 +91,14 @@ def check_maskable(model: nn.Module, layers: dict[str, nn.Module]) -> None:
             )
         if not bool(torch.isfinite(weight).all()):
             raise ValueError(f"model: expected finite weights, got NaN or Inf in {name!r}")
+
+
+def check_values(name: str, layer: nn.Module) -> None:
+    """Raises ValueError where a layer's weight has no values yet."""
+    if is_lazy(weight_of(layer)):
+        raise ValueError(f"model: {name!r} has no weight yet: run the model once first")
+    if weight_of(layer).is_meta:
+        raise ValueError(f"model: {name!r} is on the meta device, without values: load them first")
 
 
 def weight_of(layer: nn.Module) -> Tensor:

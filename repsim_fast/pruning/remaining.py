@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from repsim_fast._core.borrow import borrow, model_dtype
 from repsim_fast._core.model_state import device_of, eager, unwrap
 
 from .dense import apply
-from .layers import linear_maps, weight_of
+from .layers import check_values, linear_maps, weight_of
 
 # Of a place in a list of kept weights: int32.
 _INDEX_BYTES = 4
@@ -139,7 +138,7 @@ def report(model: nn.Module, images: Tensor | None = None) -> Report:
         projection of ``nn.MultiheadAttention`` counts as called with it.
 
     Raises:
-        TypeError: No module.
+        TypeError: No module, or images that are no tensor.
         ValueError: No linear or convolutional layer, one that has no weight yet, or no image.
 
     Example:
@@ -154,8 +153,8 @@ def report(model: nn.Module, images: Tensor | None = None) -> Report:
     layers = linear_maps(model)
     if not layers:
         raise ValueError("model: expected a linear or convolutional layer, got none")
-    if lazy := [name for name, layer in layers.items() if is_lazy(weight_of(layer))]:
-        raise ValueError(f"model: {lazy[0]!r} has no weight yet: run the model once first")
+    for name, layer in layers.items():
+        check_values(name, layer)
     positions = {} if images is None else _positions(model, layers, images)
     lines: list[LayerReport] = []
     owners: dict[int, str] = {}  # a masked weight has one: it is made anew at each look
@@ -185,7 +184,9 @@ def _stored_bytes(model: nn.Module) -> int:
 
 def _positions(model: nn.Module, layers: dict[str, nn.Module], images: Tensor) -> dict[str, int]:
     """Of one image, all its calls of a layer together."""
-    if len(images) < 1:
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images: expected a tensor, got {type(images).__name__}")
+    if images.ndim < 1 or len(images) < 1:
         raise ValueError(f"images: expected one at least, got shape {tuple(images.shape)}")
     device = device_of(model)
     tokens = images.dtype in (torch.int32, torch.int64)

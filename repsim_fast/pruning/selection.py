@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 
 def check_sparsity(sparsity: float) -> None:
     """Raises ValueError or TypeError unless it is a number in [0, 1)."""
-    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float):
+    if isinstance(sparsity, bool) or not isinstance(sparsity, Real):
         raise TypeError(f"sparsity must be a number, got {sparsity!r}")
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must lie in [0, 1), 1 leaves no weight; got {sparsity}")
