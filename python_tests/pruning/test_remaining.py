@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from repsim_fast import pruning
 
@@ -105,6 +106,31 @@ def test_the_output_projection_of_attention_counts() -> None:
         "linear1": 5,
         "linear2": 5,
     }
+
+
+class Direct(nn.Module):
+    """Weights used without a call of their layers, as torchvision's Swin does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.once, self.twice, self.never = nn.Linear(6, 4), nn.Linear(4, 3), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.linear(x, self.once.weight, self.once.bias)
+        return x @ self.twice.weight.mT + torch.einsum("ntf,cf->ntc", x, self.twice.weight)
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_weights_used_without_their_layer_count(pruned: bool) -> None:
+    model = Direct()
+    if pruned:
+        pruning.prune(model, 0.5)
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            found = pruning.report(model, torch.rand(3, 5, 6))
+        assert [layer.positions for layer in found.layers] == [5, 10, 0]
+        assert found.dense_multiply_adds == 5 * 24 + 10 * 12
+        assert found.multiply_adds == (120 if pruned else 240)
 
 
 def test_a_layer_without_a_weight_yet_is_an_error() -> None:

@@ -1,4 +1,5 @@
-"""Which layers are pruned: linear and convolutional ones with a weight of their own."""
+"""Which layers are pruned: linear and convolutional ones, also transposed, with a weight of their
+own."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from torch.nn.utils import parametrize
 from repsim_fast._core.model_state import unwrap
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LINEAR_MAPS = (*CONVOLUTIONS, nn.Linear)
 
 

@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from repsim_fast._core.borrow import borrow, model_dtype
 from repsim_fast._core.model_state import device_of, eager, unwrap
 
 from .dense import apply
-from .layers import check_values, linear_maps, weight_of
+from .layers import TRANSPOSED, check_values, linear_maps, weight_of
 
 # Of a place in a list of kept weights: int32.
 _INDEX_BYTES = 4
@@ -28,8 +31,8 @@ class LayerReport:
         name: Of the layer.
         weights: Number of weights.
         kept: Of them, those that are not 0.
-        positions: Where an image applies the weight, such as the pixels of a convolution's output;
-            None without images.
+        positions: Where an image applies the weight, such as the pixels of a convolution's output,
+            of a transposed one's input; None without images.
         itemsize: Bytes of a weight.
         shares: Name of the layer before it whose weight it has; None for its own.
     """
@@ -125,8 +128,10 @@ class Report:
 def report(model: nn.Module, images: Tensor | None = None) -> Report:
     """Sparsity by layer, multiply-adds and bytes in compressed form, of any model, masked or not.
 
-    A convolution's multiply-adds are those of its whole kernel at every place of its output, also
-    where it overlaps the padding.
+    A convolution's multiply-adds are those of its whole kernel at every place of its output (a
+    transposed one's: of its input), also where it overlaps the padding. Other weights, such as
+    those of recurrent layers, embeddings and the input projections of attention, are neither pruned
+    nor among the layers.
 
     Args:
         model: Comes back as it was.
@@ -134,8 +139,7 @@ def report(model: nn.Module, images: Tensor | None = None) -> Report:
             on which multiply-adds are counted; default: they are not.
 
     Returns:
-        A report with a line a layer; a layer that is not called has 0 positions. The output
-        projection of ``nn.MultiheadAttention`` counts as called with it.
+        A report with a line a layer; a layer whose weight is not used has 0 positions.
 
     Raises:
         TypeError: No module, or images that are no tensor.
@@ -195,36 +199,61 @@ def _positions(model: nn.Module, layers: dict[str, nn.Module], images: Tensor) -
         borrow(model, device=device, seed=0),
         eager(),
         torch.no_grad(),
-        _counted(unwrap(model), layers) as outputs,
+        torch.autocast(device.type, enabled=False),  # which would copy weights
+        parametrize.cached(),  # a masked weight is the same at each look
+        _called(layers) as called,
+        _Uncalled({weight_of(m).data_ptr(): name for name, m in layers.items()}) as uncalled,
     ):
         model(x)
-    return {name: outputs[name] // len(weight_of(m)) // len(x) for name, m in layers.items()}
+    products = {name: called[name] or uncalled.products[name] for name in layers}
+    return {name: products[name] // weight_of(m).numel() // len(x) for name, m in layers.items()}
 
 
 @contextlib.contextmanager
-def _counted(model: nn.Module, layers: dict[str, nn.Module]) -> Iterator[dict[str, int]]:
-    """Numbers of the layers' outputs so far."""
-    outputs = dict.fromkeys(layers, 0)
+def _called(layers: dict[str, nn.Module]) -> Iterator[dict[str, int]]:
+    """Multiply-adds of the layers' calls so far, with all weights."""
+    products = dict.fromkeys(layers, 0)
 
-    def counts(name: str) -> Callable[[nn.Module, object, Any], None]:
-        def count(_: nn.Module, __: object, output: Any) -> None:
-            outputs[name] += (output[0] if isinstance(output, tuple) else output).numel()
+    def counts(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def count(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            # Each place that a weight's first dimension is about takes part with all the others.
+            places = args[0] if isinstance(layer, TRANSPOSED) else output
+            products[name] += places.numel() * weight_of(layer)[0].numel()
 
         return count
 
-    # Attention computes with the weight of its last layer, whose output is its own.
-    called: dict[nn.Module, nn.Module] = {
-        m.out_proj: m for m in model.modules() if isinstance(m, nn.MultiheadAttention)
-    }
-    hooks = [
-        called.get(layer, layer).register_forward_hook(counts(name))
-        for name, layer in layers.items()
-    ]
+    hooks = [layer.register_forward_hook(counts(name)) for name, layer in layers.items()]
     try:
-        yield outputs
+        yield products
     finally:
         for hook in hooks:
             hook.remove()
+
+
+class _Uncalled(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Multiply-adds with weights that a model uses itself, without a call of their layers.
+
+    So do ``nn.MultiheadAttention`` with its output projection, and torchvision's Swin.
+
+    Args:
+        names: Of layers, by where their weights lie in memory.
+    """
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names = names
+        self.products = dict.fromkeys(names.values(), 0)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if (count := flop_registry.get(func.overloadpacket)) is not None:
+            tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+            for place in {x.data_ptr() for x in tensors} & self.names.keys():
+                self.products[self.names[place]] += count(*args, **kwargs, out_val=out) // 2
+        return out
 
 
 def _sum(counts: list[int | None]) -> int | None:
