@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from repsim_fast import pruning
 
@@ -131,6 +132,26 @@ def test_weights_used_without_their_layer_count(pruned: bool) -> None:
         assert [layer.positions for layer in found.layers] == [5, 10, 0]
         assert found.dense_multiply_adds == 5 * 24 + 10 * 12
         assert found.multiply_adds == (120 if pruned else 240)
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "places"),
+    [
+        (nn.ConvTranspose1d(2, 4, 3, stride=2), torch.rand(3, 2, 5), 5),
+        (nn.ConvTranspose2d(4, 6, 3, 2, 1, groups=2), torch.rand(2, 4, 5, 7), 35),
+        (nn.ConvTranspose3d(2, 4, 2, output_padding=1, stride=2), torch.rand(1, 2, 2, 3, 4), 24),
+    ],
+    ids=type,
+)
+def test_a_transposed_convolution_applies_its_weight_at_places_of_its_input(
+    layer: nn.Module, x: torch.Tensor, places: int
+) -> None:
+    pruning.prune(layer, 0.5)
+    (found,) = pruning.report(layer, x).layers
+    assert (found.sparsity, found.positions) == (0.5, places)
+    with FlopCounterMode(display=False) as counted:
+        layer(x)
+    assert found.dense_multiply_adds == counted.get_total_flops() / 2 / len(x)
 
 
 def test_a_layer_without_a_weight_yet_is_an_error() -> None:

@@ -15,7 +15,7 @@ from repsim_fast._core.model_state import unwrap
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-LINEAR_MAPS = (*CONVOLUTIONS, nn.Linear)
+LINEAR_MAPS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 
 
 def linear_maps(model: nn.Module) -> dict[str, nn.Module]:

@@ -66,10 +66,10 @@ def prune(
     filter is its bias.
 
     Args:
-        model: Its linear and convolutional layers are masked.
+        model: Its linear and convolutional layers, also transposed ones, are masked.
         sparsity: Share that is pruned in the end, in [0, 1).
-        criterion: "magnitude", the smallest \\|w\\|; "filters", whole filters of convolutions with
-            the smallest L1 norm.
+        criterion: "magnitude", the smallest \\|w\\|; "filters", whole filters of convolutions, not
+            of transposed ones, with the smallest L1 norm.
         scope: "layer", the same share of each layer; "global", the smallest of all layers together,
             of "magnitude" only, as filters of different layers have different numbers of weights.
         layers: Names of the layers; default: all of the kind, first and last as well. Layers of
