@@ -138,6 +138,20 @@ def test_double_pruning_is_refused_and_so_is_going_back() -> None:
     assert weights(model) == pruned
 
 
+def test_filters_go_after_weights() -> None:
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 4, 3)
+    pruning.prune(model, 0.5)
+    before = model.weight.detach().clone()
+    pruning.prune(model, 0.5, criterion="filters", further=True)
+    norms = before.abs().sum((1, 2, 3))
+    kept = norms.topk(2).indices
+    assert torch.equal(model.weight[kept], before[kept])
+    assert model.weight.count_nonzero() == before[kept].count_nonzero()
+    with pytest.raises(ValueError, match="no less than layer '' has already"):
+        pruning.prune(model, 0.25, criterion="filters", further=True)
+
+
 def test_layers_have_sparsities_of_their_own() -> None:
     model = two_layers()
     pruning.prune(model, 0.5, layers=["0"])

@@ -105,20 +105,21 @@ def prune(
     _check_masks(model, picked, further)
     importances = [_importance(layer, criterion) for layer in picked.values()]
     keep = _kept(importances, sparsity, scope)
-    masks = [mask.expand_as(weight_of(m)) for mask, m in zip(keep, picked.values(), strict=True)]
-    for (name, layer), mask in zip(picked.items(), masks, strict=True):
-        if not bool(mask.any()):
+    masks: list[Tensor] = []
+    for (name, layer), kept, importance in zip(picked.items(), keep, importances, strict=True):
+        if not bool(kept.any()):
             raise ValueError(
                 f"sparsity: {sparsity} would leave layer {name!r} without a weight: lower it, or "
                 "take scope 'layer'"
             )
-        before = mask_of(layer)
-        if before is not None and bool((mask & ~before.keep).any()):
+        before, mask = mask_of(layer), kept.expand_as(weight_of(layer))
+        if before is not None and bool((kept & (importance < 0)).any()):
             raise ValueError(
                 f"sparsity: expected no less than layer {name!r} has already, "
                 f"{1 - before.keep.double().mean().item():.4g}, got {sparsity}"
             )
-    put_on(picked, [mask.clone() for mask in masks])
+        masks.append(mask.clone() if before is None else mask & before.keep)
+    put_on(picked, masks)
 
 
 def _check_masks(model: nn.Module, picked: dict[str, nn.Module], further: bool) -> None:
