@@ -54,6 +54,18 @@ def test_named_layers_and_bad_input(run: Run, dense: Path, tmp_path: Path) -> No
     assert [layer.sparsity for layer in left] == [0.5] + [0.0] * (len(left) - 1)
 
 
+def test_what_is_pruned_stays_so(run: Run, dense: Path, tmp_path: Path) -> None:
+    once, lower, higher = (tmp_path / f"{n}.safetensors" for n in ("once", "lower", "higher"))
+    assert run("prune", dense, "--sparsity", 0.75, "--out", once).exit_code == 0
+    result = run("prune", once, "--sparsity", 0.5, "--out", lower)
+    assert (result.exit_code, lower.exists()) == (1, False)
+    assert "sparsity: expected no less than layer" in result.stderr
+    options = ("--sparsity", 0.5, "--criterion", "filters")
+    assert run("prune", once, *options, "--out", higher).exit_code == 0
+    before, after = zeros(once), zeros(higher)
+    assert all(bool((after[name] >= before[name]).all()) for name in before)
+
+
 QUICK = ("--data", "digits", "--limit", 60, "--test-limit", 20, "--epochs", 1, "--threads", 1)
 
 

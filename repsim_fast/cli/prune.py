@@ -15,6 +15,8 @@ from .options import check_out
 from .tables import format_table
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from repsim_fast.pruning import Report
 
 Sparsity = Annotated[
@@ -54,7 +56,8 @@ def prune(
 ) -> None:
     """Prune a network's weights; the file is an ordinary checkpoint, with zeros.
 
-    Trained further, by train --init FILE, what is pruned stays 0 (unless --no-keep-zeros).
+    Trained further, by train --init FILE, what is pruned stays 0 (unless --no-keep-zeros). Of a
+    network that was pruned before, --sparsity is the share in the end: what is pruned stays so.
 
     \b
     Examples:
@@ -76,7 +79,11 @@ def prune(
         if "weights" in header:
             raise ValueError(f"CHECKPOINT must be one of `repsim-fast train`, got {checkpoint!r}")
         dense, _ = load(checkpoint)
-        pruning.prune(network, sparsity, criterion=criterion, scope=scope, layers=layer)
+        if further := "pruned" in header and _has_zeros(network):
+            pruning.hold_zeros(network)
+        pruning.prune(
+            network, sparsity, criterion=criterion, scope=scope, layers=layer, further=further
+        )
         dense.load_state_dict(pruning.apply(network))
         how = {"sparsity": sparsity, "criterion": criterion, "scope": scope, "layers": layer}
         save_checkpoint(out, dense, **_kept(header), pruned=how)
@@ -90,6 +97,13 @@ def prune(
 
 def _kept(header: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in header.items() if name not in _OF_DENSE}
+
+
+def _has_zeros(network: nn.Module) -> bool:
+    from repsim_fast import pruning
+
+    left = pruning.report(network)
+    return left.kept < left.weights
 
 
 def _rows(left: Report) -> list[dict[str, Any]]:
