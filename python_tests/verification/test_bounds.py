@@ -332,6 +332,8 @@ def test_what_cannot_be_bounded_soundly_is_refused():
     with pytest.raises(ValueError, match=r"model.eval\(\)"):
         output_bounds(model.train(), x, 0.1)
     model.eval()
+    with pytest.raises(ValueError, match="'weight' is on the meta device"):
+        output_bounds(nn.Linear(4, 3, device="meta").eval(), x, 0.1)
     with pytest.raises(ValueError, match="method"):
         output_bounds(model, x, 0.1, method="deeppoly")
     with pytest.raises(ValueError, match="x must lie in"):

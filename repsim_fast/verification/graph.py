@@ -69,7 +69,7 @@ def trace(model: nn.Module) -> Traced:
 
     Raises:
         TypeError: No module.
-        ValueError: A model that torch.fx cannot trace, or that has hooks.
+        ValueError: A model that torch.fx cannot trace, that has hooks, or weights without values.
 
     Example:
         >>> from repsim_fast.verification import output_bounds, trace
@@ -78,6 +78,10 @@ def trace(model: nn.Module) -> Traced:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a module, got {type(model).__name__}")
+    if empty := [name for name, tensor in model.named_parameters() if tensor.is_meta]:
+        raise ValueError(
+            f"model: {empty[0]!r} is on the meta device, without values: load them first"
+        )
     if _hooked_everywhere():
         raise unknown("hooks of all modules, as register_module_forward_hook makes them")
     for name, module in model.named_modules():
