@@ -113,6 +113,40 @@ def test_ctrl_c_says_what_takes_less(
     assert not (tmp_path / "radii.json").exists()
 
 
+def test_smoothing_goes_on_to_the_same_certificates(
+    run: Run, noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, whole, resumed = (tmp_path / f"{name}.json" for name in ("kept", "whole", "resumed"))
+    options = (*FEW, "--batch-size", 150)
+    assert run("certify", noisy, *options, "--out", whole).exit_code == 0
+    calls = []
+
+    def interrupting(*args: Any, **kwargs: Any) -> Certificates:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return certify(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("repsim_fast.verification.certify", interrupting)
+        result = run("certify", noisy, *options, "--resume", kept)
+    assert result.exit_code == 130
+    assert "to go on: the same again" in result.output
+    assert len(json.loads(kept.read_text())["radius"]) == 6
+    for _ in range(2):  # also of a run that was done
+        result = run("certify", noisy, *options, "--resume", kept, "--out", resumed)
+        assert result.exit_code == 0, result.output
+        assert json.loads(resumed.read_text()) == json.loads(whole.read_text())
+    for others in (("--sigma", 0.3), ("--limit", 19), ("--seed", 1)):
+        result = run("certify", noisy, *options, *others, "--resume", kept)
+        assert result.exit_code == 1
+        assert "name another file" in result.output
+    damaged = json.loads(kept.read_text()) | {"noise": "0g"}
+    kept.write_text(json.dumps(damaged))
+    result = run("certify", noisy, *options, "--resume", kept)
+    assert (result.exit_code, "no state of random numbers" in result.output) == (1, True)
+
+
 class TestBounds:
     GIVEN = ("--data", "digits", "--limit", "20", "--threads", "1", "--method", "ibp")
 

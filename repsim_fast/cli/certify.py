@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from repsim_fast._core.locks import only_writer
 
 from . import certify_bounds as bounded
 from .attack_setup import Checkpoint, Limit
+from .certify_known import keep, known
 from .errors import Interrupted
 from .options import (
     DataSpec,
@@ -161,7 +163,7 @@ def certify(
             f"certifying {checkpoint} on {describe(images)} with noise of sigma {noise:g}, {n:,} "
             f"copies an image; device {where}, {threads_used}"
         )
-        found = _certified(network.to(where), images, where, settings)
+        found = _certified(network.to(where), images, where, settings, resume)
         accuracy = accuracy_at(found, images.labels.cpu(), at)
         typer.echo(f"\n{format_table(_rows(accuracy))}")
         typer.echo(f"\nwithout an answer  {accuracy.abstained:.3f} of {accuracy.n:,} images")
@@ -192,9 +194,13 @@ def _sigma(given: float | None, header: dict[str, Any]) -> float:
 
 
 def _certified(
-    network: nn.Module, images: ImageData, device: torch.device, settings: dict[str, Any]
+    network: nn.Module,
+    images: ImageData,
+    device: torch.device,
+    settings: dict[str, Any],
+    resume: Path | None,
 ) -> Certificates:
-    """The certificates of all images, a few at a time for the progress bar's sake."""
+    """The certificates of all images, a few at a time, each of which a file may keep."""
     import torch
     from tqdm import tqdm
 
@@ -205,23 +211,42 @@ def _certified(
     generator = torch.Generator(device).manual_seed(settings["seed"])
     how = {**settings, "seed": generator}
     at_once = max(1, settings["batch_size"] // settings["n"])
-    parts: list[Certificates] = []
+    about = _about(network, images, device, settings)
     bar = tqdm(total=len(images), desc="certify", unit="img", disable=not sys.stderr.isatty())
-    with bar:
+    with contextlib.nullcontext() if resume is None else only_writer(resume), bar:
+        prediction, radius = known(resume, about, generator)
+        bar.update(len(prediction))
         try:
-            for first in range(0, len(images), at_once):
+            for first in range(len(prediction), len(images), at_once):
                 x, _ = images.take(slice(first, first + at_once))
-                parts.append(certificates_of(network, x.to(device), **how))
+                part = certificates_of(network, x.to(device), **how)
+                prediction += part.prediction.tolist()
+                radius += part.radius.tolist()
+                if resume is not None:
+                    keep(resume, about, prediction, radius, generator)
                 bar.update(len(x))
         except KeyboardInterrupt:
+            on = "give --resume FILE to keep what is known" if resume is None else "the same again"
             raise Interrupted(
-                "interrupted; a smaller --limit or fewer copies (--n) take less"
+                f"interrupted; to go on: {on}; a smaller --limit or fewer copies (--n) take less"
             ) from None
     return Certificates(
-        torch.cat([part.prediction for part in parts]),
-        torch.cat([part.radius for part in parts]),
-        settings["alpha"],
+        torch.tensor(prediction), torch.tensor(radius, dtype=torch.float64), settings["alpha"]
     )
+
+
+def _about(
+    network: nn.Module, images: ImageData, device: torch.device, settings: dict[str, Any]
+) -> str:
+    """What certificates depend on."""
+    from repsim_fast._core.model_state import plain_attributes
+    from repsim_fast.data.fingerprint import digest_of
+
+    parts = [(name, type(m), *plain_attributes(m)) for name, m in network.named_modules()]
+    layers = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    weights = digest_of([*network.parameters(), *network.buffers()])
+    digests = {"network": f"{layers} {weights}", "images": digest_of([images.images])}
+    return json.dumps({**settings, **digests, "device": device.type})
 
 
 def _rows(accuracy: CertifiedAccuracy) -> list[dict[str, Any]]:

@@ -50,12 +50,12 @@ Resume = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="With bounds: keeps what is known of each image, *.json; one that exists is gone on "
-        "with (default: nothing is kept).",
+        help="Keeps what is known of each image, *.json; one that exists is gone on with "
+        "(default: nothing is kept).",
     ),
 ]
 _OF_SMOOTHING = {"sigma", "n", "n0", "alpha", "radii"}
-_OF_BOUNDS = {"eps", "chunk", "resume"}
+_OF_BOUNDS = {"eps", "chunk"}
 
 
 def check_typed(method: str, typed: set[str]) -> None:
