@@ -29,7 +29,7 @@ torch.manual_seed(0)
 LINEAR = {
     "Conv1d": ((4, 9), alone(nn.Conv1d(4, 6, 3, 2, 2, dilation=2, groups=2))),
     "Conv3d": ((2, 4, 3, 5), alone(nn.Conv3d(2, 2, (3, 2, 1), (1, 1, 2), (1, 0, 0), groups=2))),
-    "Conv3d same": ((2, 4, 3, 5), alone(nn.Conv3d(2, 3, (3, 2, 1), padding="same"))),
+    "Conv3d same": ((2, 4, 3, 5), alone(nn.Conv3d(2, 3, (3, 5, 1), padding="same"))),
     "ConvTranspose1d": ((2, 5), alone(nn.ConvTranspose1d(2, 3, 3, 2, 1, output_padding=1))),
     "ConvTranspose2d": (
         (4, 3, 5),
@@ -114,6 +114,21 @@ def test_a_leaky_relu_lies_below_its_chord():
     part = Part(lambda x: F.leaky_relu(x, 0.2) - x * 0.5).double().eval()
     _, high = output_bounds(part, torch.zeros(1, 1).double(), 1.0, bounds=None, method="crown")
     assert high.item() == pytest.approx(0.1 + 0.4, abs=1e-9)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d((2, 1), (2, 3), ceil_mode=True)])
+def test_where_one_place_wins_for_certain_max_pooling_is_linear(pool):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 3, 3, padding=1), pool, nn.Flatten(), nn.LazyLinear(4)]
+    model = nn.Sequential(*layers).double().eval()
+    x = torch.rand(2, 1, 7, 6, dtype=torch.float64)
+    model(x)
+    eps = 1e-5
+    weights = torch.func.jacrev(lambda one: model(one[None])[0])(x[0]).flatten(1)
+    low, high = output_bounds(model, x, eps, bounds=None)
+    reach = eps * weights.abs().sum(1)
+    torch.testing.assert_close(low[0] - model(x)[0], -reach, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(high[0] - model(x)[0], reach, rtol=1e-6, atol=1e-12)
 
 
 class Mixed(nn.Module):

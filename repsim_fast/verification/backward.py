@@ -265,15 +265,23 @@ def _relu_rows(a: Rows, z: Interval, rounded: bool) -> tuple[Rows, Tensor]:
 
 
 def _pool_rows(a: Rows, z: Interval, operation: MaxPool, rounded: bool) -> tuple[Rows, Tensor]:
-    """Rows on max pooling's input, and a constant: the likeliest place below, the maximum above."""
+    """Rows on max pooling's input, and a constant: the likeliest place below, the maximum above.
+
+    Where that place is the largest for certain, it is the window's value.
+    """
     values, dims = a.values, operation.dims
-    with torch.no_grad():
-        places = operation.pool(z.low)[1]
     highest = operation.pool(z.high)[0]
+    above, below = values.clamp(max=0), values.clamp(min=0)
+    with torch.no_grad():
+        least, places = operation.pool(z.low)
+    if operation.apart:
+        with torch.no_grad():
+            flat = z.high.flatten(-dims).scatter(-1, places.flatten(-dims), -torch.inf)
+            certain = (operation.pool(flat.view_as(z.high))[0] <= least)[:, None]
+        above, below = torch.where(certain, 0.0, above), torch.where(certain, values, below)
     pooled = z.low.shape[-dims:]
     shape = (len(z.low), values.shape[1], *z.low.shape[1:-dims])
     flat = torch.zeros(*shape, pooled.numel(), dtype=values.dtype, device=values.device)
     where = places.flatten(-dims)[:, None].expand(*shape, -1)
-    back = flat.scatter_add(-1, where, values.clamp(min=0).flatten(-dims).expand(*shape, -1))
-    constant = _least(Rows(values.clamp(max=0)), highest, rounded)
-    return Rows(back.view(*shape, *pooled)), constant
+    back = flat.scatter_add(-1, where, below.flatten(-dims).expand(*shape, -1))
+    return Rows(back.view(*shape, *pooled)), _least(Rows(above), highest, rounded)

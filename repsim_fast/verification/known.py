@@ -376,10 +376,25 @@ def _max_pool(pooling: MaxPooling, return_indices: bool = False, **how: Any) -> 
     if return_indices:
         return None
     function, dims = pooling
-    return MaxPool(lambda x: function(x, **how, return_indices=True), dims)
+    return MaxPool(lambda x: function(x, **how, return_indices=True), dims, _apart(dims, **how))
+
+
+def _apart(
+    dims: int, kernel_size: Any = None, stride: Any = None, dilation: Any = 1, **_: Any
+) -> bool:
+    """Whether windows of max pooling do not overlap; of an adaptive one that is not known."""
+    if kernel_size is None:
+        return False
+    kernel, steps, gaps = (_sides(x, dims) for x in (kernel_size, stride or kernel_size, dilation))
+    return all((k - 1) * d < s for k, s, d in zip(kernel, steps, gaps, strict=True))
+
+
+def _sides(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
+    """One number for each dimension, which may be given once for all."""
+    sides = (value,) if isinstance(value, int) else tuple(value)
+    return sides * dims if len(sides) == 1 else sides
 
 
 def _volume(kernel: int | tuple[int, ...], dims: int) -> int:
-    """Places of a window, whose sides may be given once for all."""
-    sides = (kernel,) if isinstance(kernel, int) else tuple(kernel)
-    return math.prod(sides * dims if len(sides) == 1 else sides)
+    """Places of a window."""
+    return math.prod(_sides(kernel, dims))

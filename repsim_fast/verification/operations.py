@@ -76,10 +76,17 @@ class ReLU:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """The largest of each window; ``pool`` gives values and their places in the last ``dims``."""
+    """The largest of each window.
+
+    Attributes:
+        pool: Gives values and their places in the last ``dims``.
+        dims: How many dimensions windows have.
+        apart: Whether no place is in two windows.
+    """
 
     pool: Callable[[Tensor], tuple[Tensor, Tensor]]
     dims: int
+    apart: bool
 
 
 Operation = Input | Affine | Sum | Cat | ReLU | MaxPool
