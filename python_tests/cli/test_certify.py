@@ -223,8 +223,14 @@ class TestBounds:
         how = ("--eps", "0.001", "--resume")
         result = run("certify", noisy, *self.GIVEN, *how, noisy)
         assert result.exit_code == 1
-        assert f"{noisy}: expected JSON" in result.output
+        assert "--resume must be a name that ends in .json" in result.output
+        (tmp_path / "file").touch()
+        result = run("certify", noisy, *self.GIVEN, *how, tmp_path / "file" / "known.json")
+        assert "cannot write" in result.output
         known = tmp_path / "known.json"
+        known.write_text("no")
+        result = run("certify", noisy, *self.GIVEN, *how, known)
+        assert f"{known}: expected JSON" in result.output
         result = run("certify", noisy, *self.GIVEN, *how, known, "--out", known)
         assert result.exit_code == 1
         assert "--resume and --out must be two files" in result.output

@@ -135,6 +135,8 @@ def certify(
 
     bounded.check_typed(method, typed_options(context))
     at = _radii(radii)
+    if resume is not None:
+        check_out(resume, ".json", "--resume")
     if out is not None:
         check_out(out, ".json")
         if resume is not None and resume.resolve() == out.resolve():

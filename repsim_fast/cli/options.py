@@ -131,7 +131,7 @@ def choose_autocast(name: str | None, device: torch.device) -> torch.dtype | Non
     return choices[name]
 
 
-def check_out(out: Path, suffix: str) -> None:
+def check_out(out: Path, suffix: str, option: str = "--out") -> None:
     """A file name of the command's kind that can be written to, before any work.
 
     Raises:
@@ -139,7 +139,7 @@ def check_out(out: Path, suffix: str) -> None:
         OSError: It cannot be written to.
     """
     if out.suffix != suffix:
-        raise ValueError(f"--out must be a name that ends in {suffix}, got {str(out)!r}")
+        raise ValueError(f"{option} must be a name that ends in {suffix}, got {str(out)!r}")
     if out.is_dir():
         raise OSError(f"cannot write {str(out)!r}: it is a folder")
     check_writable(out.parent)
