@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .known import (
+from .known import Clamp, Known, Leaky, Value, rearranged, same, unknown
+from .known_functions import (
     CATS,
     DESCRIPTIONS,
     IN_PLACE,
@@ -19,17 +20,10 @@ from .known import (
     PARTS,
     SUMS,
     TRANSPOSES,
-    Clamp,
-    Known,
-    Leaky,
-    Value,
     of_function,
-    of_module,
-    rearranged,
-    same,
-    unknown,
     with_constant,
 )
+from .known_modules import of_module
 from .operations import Affine, Cat, Input, Operation, ReLU, Sum, unweighted
 
 Kind = tuple[torch.Size, torch.dtype, torch.device]
