@@ -7,7 +7,9 @@ import pytest
 from experiments.compact_robust import thresholds
 from experiments.compact_robust.claims import CLAIMS
 from experiments.compact_robust.presets import PRESETS
+from experiments.compact_robust.questions import gap
 from experiments.lab import claims
+from repsim_fast.analysis.estimates import Estimate
 
 SMOKE = PRESETS["smoke"]
 
@@ -87,6 +89,12 @@ def test_learned_scores():
     assert row.found.endswith("at 0.99, 2 of 3 networks above chance")
     one = {**gaps(0.1, 0.2), "focus": "0.99"}
     assert verdict("gap grows", "Q3", one) == claims.UNTESTABLE
+
+
+def test_what_is_above_chance():
+    assert gap._exceeds(Estimate(0.121, 0.01), 0.1)
+    assert not gap._exceeds(Estimate(0.119, 0.01), 0.1)  # within two standard errors
+    assert not gap._exceeds(Estimate(0.09, 0.001), 0.1)
 
 
 def test_published_values_are_expected_of_the_same_network_only():
