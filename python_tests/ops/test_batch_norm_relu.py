@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from repsim_fast.ops import batch_norm_relu
 
-SHAPES = [(1, 3), (5, 1), (50, 19), (300, 64), (5000, 33)]
+# Some of several chunks, of channels that vectors' lanes are many of, as many as or few beside.
+SHAPES = [(1, 3), (5, 1), (50, 19), (300, 64), (5000, 33), (60000, 7), (20000, 16), (4000, 200)]
 TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2**-8}
 
 
@@ -74,6 +75,19 @@ def test_strides_threads_and_nan() -> None:
     assert not got[:, [0, 1, 3]].isnan().any()
     half = batch_norm_relu(x.bfloat16(), weight, bias)[0]
     assert half[:, 2].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_moments_of_sorted_rows(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30000, 12, generator=generator)
+    x[:200] += 1e4  # what comes first says nothing of the others
+    x[:, 1] = 7.0
+    x = x.to(dtype)
+    _, mean, variance = batch_norm_relu(x, torch.ones(12), torch.zeros(12))
+    spread, middle = torch.var_mean(x.double(), 0, correction=0)
+    assert ((mean.double() - middle).abs() <= 1e-6 * (spread.sqrt() + 1)).all()
+    torch.testing.assert_close(variance.double(), spread, rtol=1e-5, atol=1e-9)
 
 
 def test_few_rows_of_very_many_channels() -> None:

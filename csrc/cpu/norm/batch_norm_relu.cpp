@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -23,8 +24,9 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Entries that are worth a thread's start.
-constexpr int64_t kChunk = int64_t{1} << 17;
+// Entries that are worth a thread's start, and so many periods of strips of any processor's that
+// sums of lanes are few beside what they are of.
+constexpr int64_t kChunk = int64_t{1} << 17, kChunkPeriods = 16, kLongestStrip = 64;
 constexpr int64_t kMaxChunks = 64;
 
 struct Shape {
@@ -32,7 +34,9 @@ struct Shape {
 
   // None is without a row where there are any.
   int64_t chunks() const {
-    return std::max<int64_t>(1, std::min({rows * channels / kChunk, kMaxChunks, rows}));
+    const int64_t period = std::lcm(std::max<int64_t>(1, channels), kLongestStrip);
+    const int64_t entries = std::max(kChunk, kChunkPeriods * period);
+    return std::max<int64_t>(1, std::min({rows * channels / entries, kMaxChunks, rows}));
   }
   int64_t begin(int64_t chunk) const { return rows * chunk / chunks(); }
 
@@ -45,6 +49,45 @@ struct Shape {
       }
     });
   }
+};
+
+// Numbers of channels in the order in which the kernels' lanes meet them.
+template <typename T>
+class Lanes {
+ public:
+  explicit Lanes(int64_t channels)
+      : channels_(channels), period_(std::lcm(channels, kStripVectors * vector())) {}
+
+  int64_t period() const { return period_; }
+
+  std::vector<float> in_order(const float* of_channels) const {
+    std::vector<float> entries(period_), lanes(period_);
+    for (int64_t first = 0; first < period_; first += channels_) {
+      std::copy_n(of_channels, channels_, entries.data() + first);
+    }
+    for (int64_t lane = 0; lane < period_; ++lane) lanes[lane] = entries[entry(lane)];
+    return lanes;
+  }
+
+  // Sums of channels from those that several chunks have of the lanes.
+  std::vector<double> summed(const std::vector<double>& of_chunks) const {
+    std::vector<double> entries(period_), found(channels_);
+    for (size_t first = 0; first < of_chunks.size(); first += period_) {
+      for (int64_t lane = 0; lane < period_; ++lane) {
+        entries[entry(lane)] += of_chunks[first + lane];
+      }
+    }
+    for (int64_t first = 0; first < period_; first += channels_) {
+      for (int64_t c = 0; c < channels_; ++c) found[c] += entries[first + c];
+    }
+    return found;
+  }
+
+ private:
+  int64_t channels_, period_;
+
+  static int64_t vector() { return batch_norm_relu_kernels<T>().lanes; }
+  static int64_t entry(int64_t lane) { return entry_of_lane<T>(vector(), lane); }
 };
 
 template <typename T>
@@ -71,35 +114,74 @@ std::vector<float> scales(const Shape& shape, const Tensor& variance, const Tens
   return found;
 }
 
-template <typename T>
-void batch_moments(const T* x, const Shape& shape, float* mean, float* variance) {
-  const int64_t channels = shape.channels;
-  std::vector<double> means(shape.chunks() * channels), squares(shape.chunks() * channels);
-  shape.for_chunks([&](int64_t chunk, int64_t first, int64_t count) {
-    batch_norm_relu_kernels<T>().moments(x + first * channels, count, channels,
-                                         means.data() + chunk * channels,
-                                         squares.data() + chunk * channels);
+// Two sums of each channel, of f(chunk's first row, number of rows, sums of lanes to add to).
+template <typename T, typename F>
+std::pair<std::vector<double>, std::vector<double>> channel_sums(const Shape& shape,
+                                                                 const Lanes<T>& lanes, F f) {
+  const int64_t period = lanes.period();
+  std::vector<double> first(shape.chunks() * period), second(shape.chunks() * period);
+  shape.for_chunks([&](int64_t chunk, int64_t row, int64_t count) {
+    f(row, count, first.data() + chunk * period, second.data() + chunk * period);
   });
-  for (int64_t c = 0; c < channels; ++c) {
-    double middle = means[c], sum = squares[c];
-    for (int64_t chunk = 1; chunk < shape.chunks(); ++chunk) {
-      const double before = static_cast<double>(shape.begin(chunk));
-      const double now = static_cast<double>(shape.begin(chunk + 1)) - before;
-      const double step = means[chunk * channels + c] - middle;
-      middle += step * (now / (before + now));
-      sum += squares[chunk * channels + c] + step * step * (before * now / (before + now));
-    }
-    mean[c] = static_cast<float>(middle);
-    variance[c] = static_cast<float>(sum / static_cast<double>(shape.rows));
+  return {lanes.summed(first), lanes.summed(second)};
+}
+
+// The mean of a sixteenth of each chunk: from there deviations are as good as from the mean of all,
+// since where it is far away, by sorted rows for example, the variance is as large.
+template <typename T>
+std::vector<float> pivots(const T* x, const Shape& shape, const Lanes<T>& lanes) {
+  const auto part = [](int64_t count) { return (count + 15) / 16; };
+  const std::vector<float> nothing(lanes.period());
+  const auto sums =
+      channel_sums(shape, lanes, [&](int64_t row, int64_t count, double* sum, double* squares) {
+        batch_norm_relu_kernels<T>().deviations(x + row * shape.channels,
+                                                part(count) * shape.channels, lanes.period(),
+                                                nothing.data(), sum, squares);
+      });
+  int64_t rows = 0;
+  for (int64_t chunk = 0; chunk < shape.chunks(); ++chunk) {
+    rows += part(shape.begin(chunk + 1) - shape.begin(chunk));
   }
+  std::vector<float> found(shape.channels);
+  for (int64_t c = 0; c < shape.channels; ++c) {
+    found[c] = static_cast<float>(sums.first[c] / static_cast<double>(rows));
+  }
+  return found;
 }
 
 template <typename T>
-void forward(const Tensor& x, const Shape& shape, const Rectified& norm, Tensor& y) {
-  shape.for_chunks([&](int64_t, int64_t first, int64_t count) {
-    const int64_t at = first * shape.channels;
-    batch_norm_relu_kernels<T>().forward(values<T>(x) + at, count, shape.channels, norm,
-                                         values<T>(y) + at);
+void batch_moments(const T* x, const Shape& shape, const Lanes<T>& lanes, float* mean,
+                   float* variance) {
+  const std::vector<float> pivot = pivots(x, shape, lanes), in_order = lanes.in_order(pivot.data());
+  const auto [sums, squares] =
+      channel_sums(shape, lanes, [&](int64_t row, int64_t count, double* sum, double* square) {
+        batch_norm_relu_kernels<T>().deviations(x + row * shape.channels, count * shape.channels,
+                                                lanes.period(), in_order.data(), sum, square);
+      });
+  const double rows = static_cast<double>(shape.rows);
+  for (int64_t c = 0; c < shape.channels; ++c) {
+    const double step = sums[c] / rows, spread = squares[c] / rows - step * step;
+    mean[c] = static_cast<float>(pivot[c] + step);
+    variance[c] = static_cast<float>(spread < 0 ? 0 : spread);
+  }
+}
+
+// A norm in the order of lanes.
+template <typename T>
+struct Norm {
+  std::vector<float> mean, scale, shift;
+  Norm(const Lanes<T>& lanes, const float* means, const float* scales, const float* shifts)
+      : mean(lanes.in_order(means)), scale(lanes.in_order(scales)), shift(lanes.in_order(shifts)) {}
+  Rectified rectified() const { return {mean.data(), scale.data(), shift.data()}; }
+};
+
+template <typename T>
+void forward(const Tensor& x, const Shape& shape, const Lanes<T>& lanes, const Norm<T>& norm,
+             Tensor& y) {
+  shape.for_chunks([&](int64_t, int64_t row, int64_t count) {
+    const int64_t at = row * shape.channels;
+    batch_norm_relu_kernels<T>().forward(values<T>(x) + at, count * shape.channels, lanes.period(),
+                                         norm.rectified(), values<T>(y) + at);
   });
 }
 
@@ -111,42 +193,39 @@ struct Sums {
 };
 
 template <typename T>
-Sums summed(const Tensor& grad, const Tensor& x, const Shape& shape, const Rectified& norm,
-            const Tensor& variance, double eps, bool constant) {
-  const int64_t channels = shape.channels;
+Sums summed(const Tensor& grad, const Tensor& x, const Shape& shape, const Lanes<T>& lanes,
+            const Norm<T>& norm, const std::vector<float>& scale, const Tensor& variance,
+            double eps, bool constant) {
+  const auto [sums, products] =
+      channel_sums(shape, lanes, [&](int64_t row, int64_t count, double* sum, double* product) {
+        const int64_t at = row * shape.channels;
+        batch_norm_relu_kernels<T>().sums(values<T>(grad) + at, values<T>(x) + at,
+                                          count * shape.channels, lanes.period(), norm.rectified(),
+                                          sum, product);
+      });
   const double rows = static_cast<double>(shape.rows);
-  std::vector<double> sums(shape.chunks() * channels), products(shape.chunks() * channels);
-  shape.for_chunks([&](int64_t chunk, int64_t first, int64_t count) {
-    const int64_t at = first * channels;
-    batch_norm_relu_kernels<T>().sums(values<T>(grad) + at, values<T>(x) + at, count, channels,
-                                      norm, sums.data() + chunk * channels,
-                                      products.data() + chunk * channels);
-  });
-  Sums found(channels);
-  for (int64_t c = 0; c < channels; ++c) {
-    double sum = 0, product = 0;
-    for (int64_t chunk = 0; chunk < shape.chunks(); ++chunk) {
-      sum += sums[chunk * channels + c];
-      product += products[chunk * channels + c];
-    }
+  Sums found(shape.channels);
+  for (int64_t c = 0; c < shape.channels; ++c) {
     const double inverse = inverse_deviation(values<float>(variance)[c], eps);
-    found.weight_grad[c] = static_cast<float>(product * inverse);
-    found.bias_grad[c] = static_cast<float>(sum);
+    found.weight_grad[c] = static_cast<float>(products[c] * inverse);
+    found.bias_grad[c] = static_cast<float>(sums[c]);
     if (constant) continue;
-    found.slopes[c] = static_cast<float>(-norm.scale[c] * inverse * inverse * product / rows);
-    found.offsets[c] = static_cast<float>(-norm.scale[c] * sum / rows);
+    found.slopes[c] = static_cast<float>(-scale[c] * inverse * inverse * products[c] / rows);
+    found.offsets[c] = static_cast<float>(-scale[c] * sums[c] / rows);
   }
   return found;
 }
 
 template <typename T>
-void backward(const Tensor& grad, const Tensor& x, const Shape& shape, const Rectified& norm,
-              const Sums& sums, Tensor& out) {
-  shape.for_chunks([&](int64_t, int64_t first, int64_t count) {
-    const int64_t at = first * shape.channels;
-    batch_norm_relu_kernels<T>().backward(values<T>(grad) + at, values<T>(x) + at, count,
-                                          shape.channels, norm, sums.slopes.data(),
-                                          sums.offsets.data(), values<T>(out) + at);
+void backward(const Tensor& grad, const Tensor& x, const Shape& shape, const Lanes<T>& lanes,
+              const Norm<T>& norm, const Sums& sums, Tensor& out) {
+  const std::vector<float> slopes = lanes.in_order(sums.slopes.data());
+  const std::vector<float> offsets = lanes.in_order(sums.offsets.data());
+  shape.for_chunks([&](int64_t, int64_t row, int64_t count) {
+    const int64_t at = row * shape.channels;
+    batch_norm_relu_kernels<T>().backward(values<T>(grad) + at, values<T>(x) + at,
+                                          count * shape.channels, lanes.period(), norm.rectified(),
+                                          slopes.data(), offsets.data(), values<T>(out) + at);
   });
 }
 
@@ -186,19 +265,22 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu(
   Tensor y = torch::stable::new_empty(rows, sizes);
   Tensor means = torch::stable::new_empty(gain, vector);
   Tensor variances = torch::stable::new_empty(gain, vector);
+  if (shape.channels == 0) return {y, means, variances};
   of_dtype(x, [&](auto kind) {
     using T = decltype(kind);
+    const Lanes<T> lanes(shape.channels);
     if (mean.has_value()) {
       const Tensor given = torch::stable::contiguous(*mean);
       const Tensor given_variance = torch::stable::contiguous(*variance);
       std::copy_n(values<float>(given), shape.channels, values<float>(means));
       std::copy_n(values<float>(given_variance), shape.channels, values<float>(variances));
     } else {
-      batch_moments(values<T>(rows), shape, values<float>(means), values<float>(variances));
+      batch_moments(values<T>(rows), shape, lanes, values<float>(means), values<float>(variances));
     }
     const std::vector<float> scale = scales(shape, variances, gain, eps);
-    forward<T>(rows, shape,
-               {values<float>(means), scale.data(), values<float>(std::as_const(shift))}, y);
+    const Norm<T> norm(lanes, values<float>(means), scale.data(),
+                       values<float>(std::as_const(shift)));
+    forward(rows, shape, lanes, norm, y);
   });
   return {y, means, variances};
 }
@@ -222,15 +304,17 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& grad, 
   Tensor out = torch::stable::new_empty(rows, sizes);
   Tensor weight_grad = torch::stable::new_empty(gain, vector);
   Tensor bias_grad = torch::stable::new_empty(gain, vector);
+  if (shape.channels == 0) return {out, weight_grad, bias_grad};
   of_dtype(x, [&](auto kind) {
     using T = decltype(kind);
     const std::vector<float> scale = scales(shape, variances, gain, eps);
-    const Rectified norm = {values<float>(means), scale.data(), values<float>(shift)};
+    const Lanes<T> lanes(shape.channels);
+    const Norm<T> norm(lanes, values<float>(means), scale.data(), values<float>(shift));
     // Sums of nothing but what nobody wants are not taken.
-    const Sums sums = constant && input_only
-                          ? Sums(shape.channels)
-                          : summed<T>(gradients, rows, shape, norm, variances, eps, constant);
-    backward<T>(gradients, rows, shape, norm, sums, out);
+    const Sums sums = constant && input_only ? Sums(shape.channels)
+                                             : summed(gradients, rows, shape, lanes, norm, scale,
+                                                      variances, eps, constant);
+    backward(gradients, rows, shape, lanes, norm, sums, out);
     std::copy_n(sums.weight_grad.data(), shape.channels, values<float>(weight_grad));
     std::copy_n(sums.bias_grad.data(), shape.channels, values<float>(bias_grad));
   });

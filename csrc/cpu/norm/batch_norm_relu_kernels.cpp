@@ -1,13 +1,15 @@
 #include "cpu/norm/batch_norm_relu_kernels.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
-#include <type_traits>
 
 #include "cpu/compiler.h"
 #include "cpu/simd_level.h"
 
 namespace repsim_fast {
+
+static_assert(std::endian::native == std::endian::little, "pairs of bfloat16 are halves of words");
 
 namespace norm_baseline {
 #define REPSIM_VECTOR_BYTES 16

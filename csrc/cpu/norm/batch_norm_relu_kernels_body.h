@@ -3,24 +3,23 @@
 // the matching target pragma, with REPSIM_VECTOR_BYTES set; so it has no include guard and includes
 // nothing.
 //
-// Channels are walked a vector at a time, within blocks of rows that stay in the nearest cache, so
-// that memory is read once however often a block is. Sums are of floats within a block, of doubles
-// across blocks.
+// A matrix is walked from one end to the other, as memory is the fastest. Sums are of floats within
+// a block, of doubles across blocks.
 
 #define REPSIM_INLINE inline __attribute__((always_inline))
+#define REPSIM_LAMBDA_INLINE __attribute__((always_inline))
 
-// A whole vector of channels, and one channel.
-struct Wide {
-  static constexpr int kCount = REPSIM_VECTOR_BYTES / sizeof(float);
-  typedef float Values __attribute__((vector_size(REPSIM_VECTOR_BYTES)));
-  typedef uint32_t Bits __attribute__((vector_size(REPSIM_VECTOR_BYTES)));
-  typedef uint16_t Halves __attribute__((vector_size(REPSIM_VECTOR_BYTES / 2)));
-};
-struct Single {
-  static constexpr int kCount = 1;
-  typedef float Values;
-  typedef uint32_t Bits;
-  typedef uint16_t Halves;
+constexpr int kLanes = REPSIM_VECTOR_BYTES / sizeof(float);
+constexpr int64_t kStrip = kStripVectors * kLanes;
+typedef float Values __attribute__((vector_size(REPSIM_VECTOR_BYTES)));
+typedef uint32_t Bits __attribute__((vector_size(REPSIM_VECTOR_BYTES)));
+
+// What is loaded at once, a vector's bytes: of bfloat16 the even entries and the odd ones.
+template <typename T>
+struct Step {
+  static constexpr int kVectors = sizeof(float) / sizeof(T);
+  static constexpr int kEntries = kVectors * kLanes;
+  Values of[kVectors];
 };
 
 template <typename To, typename From>
@@ -30,195 +29,182 @@ REPSIM_INLINE To from_memory(const From* from) {
   return values;
 }
 
-template <typename To, typename From>
-REPSIM_INLINE To converted(From values) {
-  if constexpr (std::is_arithmetic_v<From>) {
-    return static_cast<To>(values);
-  } else {
-    return __builtin_convertvector(values, To);
-  }
+REPSIM_INLINE Step<float> load(const float* from) { return {{from_memory<Values>(from)}}; }
+
+REPSIM_INLINE Step<Bfloat16> load(const Bfloat16* from) {
+  const Bits pairs = from_memory<Bits>(from);
+  const Bits even = pairs << 16, odd = pairs & 0xffff0000;
+  return {{from_memory<Values>(&even), from_memory<Values>(&odd)}};
 }
 
-template <typename Shape>
-REPSIM_INLINE typename Shape::Values load(const float* from) {
-  return from_memory<typename Shape::Values>(from);
+REPSIM_INLINE void store(float* to, const Step<float>& step) {
+  std::memcpy(to, step.of, sizeof(step.of));
 }
 
-template <typename Shape>
-REPSIM_INLINE typename Shape::Values load(const Bfloat16* from) {
-  const auto halves = from_memory<typename Shape::Halves>(from);
-  const auto bits = converted<typename Shape::Bits>(halves) << 16;
-  return from_memory<typename Shape::Values>(&bits);
-}
-
-template <typename Shape>
-REPSIM_INLINE void store(float* to, typename Shape::Values values) {
-  std::memcpy(to, &values, sizeof(values));
-}
-
-// Rounded to the nearest, ties to even; a NaN stays one.
-template <typename Shape>
-REPSIM_INLINE void store(Bfloat16* to, typename Shape::Values values) {
-  typedef typename Shape::Bits Bits;
+// The upper half has the bfloat16 that is nearest, ties to even; a NaN stays one.
+REPSIM_INLINE Bits rounded(Values values) {
   const Bits bits = from_memory<Bits>(&values);
-  const Bits rounded = bits + 0x7fff + ((bits >> 16) & 1);
-  const Bits kept = values == values ? rounded : (bits | 0x400000);
-  const auto halves = converted<typename Shape::Halves>(Bits(kept >> 16));
-  std::memcpy(to, &halves, sizeof(halves));
+  return values == values ? bits + 0x7fff + ((bits >> 16) & 1) : (bits | 0x400000);
 }
 
-// f(shape, channel): by vectors, at the end one by one.
-template <typename F>
-REPSIM_INLINE void for_channels(int64_t channels, F f) {
-  int64_t c = 0;
-  for (; c + Wide::kCount <= channels; c += Wide::kCount) f(Wide{}, c);
-  for (; c < channels; ++c) f(Single{}, c);
+REPSIM_INLINE void store(Bfloat16* to, const Step<Bfloat16>& step) {
+  const Bits pairs = (rounded(step.of[0]) >> 16) | (rounded(step.of[1]) & 0xffff0000);
+  std::memcpy(to, &pairs, sizeof(pairs));
 }
 
-// f(first, count): blocks of rows of a quarter of a cache of 48 KiB.
-template <typename T, typename F>
-REPSIM_INLINE void for_blocks(int64_t rows, int64_t channels, F f) {
-  const int64_t row_bytes = std::max<int64_t>(1, channels) * static_cast<int64_t>(sizeof(T));
-  const int64_t block = std::clamp<int64_t>((12 << 10) / row_bytes, 16, 256);
-  for (int64_t first = 0; first < rows; first += block) f(first, std::min(block, rows - first));
+// Of an array in the order of lanes.
+REPSIM_INLINE Values at(const float* lanes, int64_t position) {
+  return from_memory<Values>(lanes + position);
 }
 
-// f(row, slot): rows [0, count), four at a time into as many sums.
-template <typename F>
-REPSIM_INLINE void for_rows(int64_t count, F f) {
-  int64_t r = 0;
-  for (; r + 4 <= count; r += 4) {
-    f(r, 0);
-    f(r + 1, 1);
-    f(r + 2, 2);
-    f(r + 3, 3);
-  }
-  for (; r < count; ++r) f(r, 0);
-}
-
-template <typename Values>
-REPSIM_INLINE Values total(const Values (&sums)[4]) {
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
-}
-
-// f(lane, value): of a vector's entries.
-template <typename Shape, typename F>
-REPSIM_INLINE void for_lanes(typename Shape::Values values, F f) {
-  float entries[Shape::kCount];
-  std::memcpy(entries, &values, sizeof(values));
-  for (int lane = 0; lane < Shape::kCount; ++lane) f(lane, entries[lane]);
-}
-
+// The first count of some entries, and zeros.
 template <typename T>
-void moments(const T* x, int64_t rows, int64_t channels, double* mean, double* squares) {
-  std::fill_n(mean, channels, 0.0);
-  std::fill_n(squares, channels, 0.0);
-  for_blocks<T>(rows, channels, [&](int64_t first, int64_t count) {
-    const double before = static_cast<double>(first), now = static_cast<double>(count);
-    for_channels(channels, [&](auto shape, int64_t c) {
-      using Shape = decltype(shape);
-      using Values = typename Shape::Values;
-      const T* at = x + first * channels + c;
-      Values sums[4] = {};
-      for_rows(count, [&](int64_t r, int slot) { sums[slot] += load<Shape>(at + r * channels); });
-      const Values middle = total(sums) / static_cast<float>(count);
-      Values rest[4] = {}, deviations[4] = {};
-      for_rows(count, [&](int64_t r, int slot) {
-        const Values away = load<Shape>(at + r * channels) - middle;
-        rest[slot] += away;
-        deviations[slot] += away * away;
-      });
-      double middles[Shape::kCount], rests[Shape::kCount];
-      for_lanes<Shape>(middle, [&](int lane, float value) { middles[lane] = value; });
-      for_lanes<Shape>(total(rest), [&](int lane, float value) { rests[lane] = value / now; });
-      // Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm", 1979.
-      for_lanes<Shape>(total(deviations), [&](int lane, float value) {
-        const double step = middles[lane] + rests[lane] - mean[c + lane];
-        mean[c + lane] += step * (now / (before + now));
-        squares[c + lane] +=
-            value - now * rests[lane] * rests[lane] + step * step * (before * now / (before + now));
-      });
-    });
-  });
-}
-
-// The norm of a vector of channels.
-template <typename Shape>
-struct Channels {
-  typename Shape::Values mean, scale, shift;
-  REPSIM_INLINE Channels(const Rectified& norm, int64_t c)
-      : mean(load<Shape>(norm.mean + c)),
-        scale(load<Shape>(norm.scale + c)),
-        shift(load<Shape>(norm.shift + c)) {}
+struct Padded {
+  T entries[kStrip] = {};
+  Padded(const T* from, int64_t count) { std::memcpy(entries, from, count * sizeof(T)); }
 };
 
+// to = f(position, values of from), entry by entry.
+template <typename T, typename F, typename... From>
+REPSIM_INLINE void mapped(int64_t period, int64_t count, T* to, F f, const From*... from) {
+  const auto strip = [&](int64_t position, T* result, const auto*... given) REPSIM_LAMBDA_INLINE {
+    for (int64_t s = 0; s < kStrip; s += Step<T>::kEntries) {
+      [&](const auto&... steps) REPSIM_LAMBDA_INLINE {
+        Step<T> found;
+        for (int v = 0; v < Step<T>::kVectors; ++v) {
+          found.of[v] = f(position + s + v * kLanes, steps.of[v]...);
+        }
+        store(result + s, found);
+      }(load(given + s)...);
+    }
+  };
+  int64_t first = 0, position = 0;
+  for (; first + kStrip <= count; first += kStrip) {
+    strip(position, to + first, (from + first)...);
+    position += kStrip;
+    if (position == period) position = 0;
+  }
+  if (first == count) return;
+  T rest[kStrip];
+  strip(position, rest, Padded<T>(from + first, count - first).entries...);
+  std::memcpy(to + first, rest, (count - first) * sizeof(T));
+}
+
+// Two sums of the entries of each lane of a strip.
+struct StripSums {
+  Values first[kStripVectors] = {}, second[kStripVectors] = {};
+};
+
+// Of a strip and those one, two, ... periods further on: f(first, second, position, values of from)
+// adds to both.
+template <typename T, typename F, typename... From>
+REPSIM_INLINE StripSums strip_sums(int64_t period, int64_t periods, int64_t position, F f,
+                                   const From*... from) {
+  StripSums sums;
+  for (int64_t first = 0; first < periods * period; first += period) {
+    for (int s = 0; s < kStripVectors; s += Step<T>::kVectors) {
+      [&](const auto&... steps) REPSIM_LAMBDA_INLINE {
+        for (int v = 0; v < Step<T>::kVectors; ++v) {
+          f(sums.first[s + v], sums.second[s + v], position + (s + v) * kLanes, steps.of[v]...);
+        }
+      }(load(from + first + s * kLanes)...);
+    }
+  }
+  return sums;
+}
+
+// Adds to sums of lanes those of the first count entries of a strip.
 template <typename T>
-void forward(const T* x, int64_t rows, int64_t channels, const Rectified& norm, T* y) {
-  for_blocks<T>(rows, channels, [&](int64_t first, int64_t count) {
-    for_channels(channels, [&](auto shape, int64_t c) {
-      using Shape = decltype(shape);
-      using Values = typename Shape::Values;
-      const Channels<Shape> of(norm, c);
-      const int64_t at = first * channels + c;
-      for (int64_t r = 0; r < count; ++r) {
-        const Values value = (load<Shape>(x + at + r * channels) - of.mean) * of.scale + of.shift;
-        store<Shape>(y + at + r * channels, value <= 0 ? Values{} : value);
-      }
-    });
-  });
+REPSIM_INLINE void add(const StripSums& sums, int64_t count, double* first, double* second) {
+  for (int vector = 0; vector < kStripVectors; ++vector) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (entry_of_lane<T>(kLanes, vector * kLanes + lane) >= count) continue;
+      first[vector * kLanes + lane] += sums.first[vector][lane];
+      second[vector * kLanes + lane] += sums.second[vector][lane];
+    }
+  }
+}
+
+// Adds to sums of lanes those of f over the entries.
+template <typename T, typename F, typename... From>
+REPSIM_INLINE void add_sums(int64_t period, int64_t count, double* first, double* second, F f,
+                            const From*... from) {
+  const int64_t periods = count / period;
+  // A quarter of a cache of 48 KiB, with sums that are worth their way to memory.
+  const int64_t bytes = period * static_cast<int64_t>(sizeof(T));
+  const int64_t block = std::clamp<int64_t>((12 << 10) / bytes, 16, 64);
+  for (int64_t done = 0; done < periods; done += block) {
+    const int64_t now = std::min(block, periods - done);
+    for (int64_t position = 0; position < period; position += kStrip) {
+      const auto sums =
+          strip_sums<T>(period, now, position, f, (from + done * period + position)...);
+      add<T>(sums, kStrip, first + position, second + position);
+    }
+  }
+  for (int64_t begin = periods * period, position = 0; begin < count;
+       begin += kStrip, position += kStrip) {
+    const int64_t left = std::min(kStrip, count - begin);
+    const auto sums =
+        strip_sums<T>(period, 1, position, f, Padded<T>(from + begin, left).entries...);
+    add<T>(sums, left, first + position, second + position);
+  }
+}
+
+template <typename T>
+void deviations(const T* x, int64_t count, int64_t period, const float* pivot, double* sum,
+                double* squares) {
+  const auto deviation = [&](Values& first, Values& second, int64_t position, Values value)
+                             REPSIM_LAMBDA_INLINE {
+                               const Values away = value - at(pivot, position);
+                               first += away;
+                               second += away * away;
+                             };
+  add_sums<T>(period, count, sum, squares, deviation, x);
+}
+
+template <typename T>
+void forward(const T* x, int64_t count, int64_t period, const Rectified& norm, T* y) {
+  const auto rectified = [&](int64_t position, Values value) REPSIM_LAMBDA_INLINE {
+    const Values away = value - at(norm.mean, position);
+    const Values normal = away * at(norm.scale, position) + at(norm.shift, position);
+    return normal <= 0 ? Values{} : normal;
+  };
+  mapped<T>(period, count, y, rectified, x);
 }
 
 // The gradient where the norm's value is above 0.
-template <typename Shape, typename Values>
-REPSIM_INLINE Values passed(Values grad, Values away, const Channels<Shape>& of) {
-  return away * of.scale + of.shift <= 0 ? Values{} : grad;
+REPSIM_INLINE Values passed(Values gradient, Values away, const Rectified& norm, int64_t position) {
+  const Values normal = away * at(norm.scale, position) + at(norm.shift, position);
+  return normal <= 0 ? Values{} : gradient;
 }
 
 template <typename T>
-void sums(const T* grad, const T* x, int64_t rows, int64_t channels, const Rectified& norm,
+void sums(const T* grad, const T* x, int64_t count, int64_t period, const Rectified& norm,
           double* sum, double* product) {
-  std::fill_n(sum, channels, 0.0);
-  std::fill_n(product, channels, 0.0);
-  for_blocks<T>(rows, channels, [&](int64_t first, int64_t count) {
-    for_channels(channels, [&](auto shape, int64_t c) {
-      using Shape = decltype(shape);
-      using Values = typename Shape::Values;
-      const Channels<Shape> of(norm, c);
-      const int64_t at = first * channels + c;
-      Values gradients[4] = {}, products[4] = {};
-      for_rows(count, [&](int64_t r, int slot) {
-        const Values away = load<Shape>(x + at + r * channels) - of.mean;
-        const Values through = passed<Shape>(load<Shape>(grad + at + r * channels), away, of);
-        gradients[slot] += through;
-        products[slot] += through * away;
-      });
-      for_lanes<Shape>(total(gradients), [&](int lane, float v) { sum[c + lane] += v; });
-      for_lanes<Shape>(total(products), [&](int lane, float v) { product[c + lane] += v; });
-    });
-  });
+  const auto through = [&](Values& first, Values& second, int64_t position, Values gradient,
+                           Values value) REPSIM_LAMBDA_INLINE {
+    const Values away = value - at(norm.mean, position);
+    const Values kept = passed(gradient, away, norm, position);
+    first += kept;
+    second += kept * away;
+  };
+  add_sums<T>(period, count, sum, product, through, grad, x);
 }
 
 template <typename T>
-void backward(const T* grad, const T* x, int64_t rows, int64_t channels, const Rectified& norm,
+void backward(const T* grad, const T* x, int64_t count, int64_t period, const Rectified& norm,
               const float* slope, const float* offset, T* out) {
-  for_blocks<T>(rows, channels, [&](int64_t first, int64_t count) {
-    for_channels(channels, [&](auto shape, int64_t c) {
-      using Shape = decltype(shape);
-      using Values = typename Shape::Values;
-      const Channels<Shape> of(norm, c);
-      const Values slopes = load<Shape>(slope + c), offsets = load<Shape>(offset + c);
-      const int64_t at = first * channels + c;
-      for (int64_t r = 0; r < count; ++r) {
-        const Values away = load<Shape>(x + at + r * channels) - of.mean;
-        const Values through = passed<Shape>(load<Shape>(grad + at + r * channels), away, of);
-        store<Shape>(out + at + r * channels, through * of.scale + (away * slopes + offsets));
-      }
-    });
-  });
+  const auto back = [&](int64_t position, Values gradient, Values value) REPSIM_LAMBDA_INLINE {
+    const Values away = value - at(norm.mean, position);
+    const Values kept = passed(gradient, away, norm, position);
+    return kept * at(norm.scale, position) + (away * at(slope, position) + at(offset, position));
+  };
+  mapped<T>(period, count, out, back, grad, x);
 }
 
 template <typename T>
-constexpr BatchNormReluKernels<T> kBatchNormReluKernels = {moments<T>, forward<T>, sums<T>,
-                                                           backward<T>};
+constexpr BatchNormReluKernels<T> kBatchNormReluKernels = {kLanes, deviations<T>, forward<T>,
+                                                           sums<T>, backward<T>};
 
+#undef REPSIM_LAMBDA_INLINE
 #undef REPSIM_INLINE
