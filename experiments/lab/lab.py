@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,6 +25,7 @@ from .presets import Preset
 from .recipes import Recipe, Training
 from .threats import Threat
 
+Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 R = TypeVar("R", bound=Recipe)
 P = TypeVar("P", bound=Preset)
 
@@ -130,15 +131,21 @@ class Lab(ABC, Generic[R, P]):
         key = digest([dataclasses.asdict(view.recipe), view.epoch, view.threat, view.strength])
         if key not in self._examples:
             attack = self.threats[view.threat].build(strength=view.strength, seed=0)
-            model, where = self.model(view), self.preset.device
-            size = self.preset.compare_batch
-            with self._precision():
-                parts = [
-                    attack(model, a.to(where), b.to(where)).cpu()
-                    for a, b in zip(torch.split(x, size), torch.split(y, size), strict=True)
-                ]
-            self._examples[key] = torch.cat(parts)
+            self._examples[key] = self._attacked(self.model(view), attack, x, y)
         return self._examples[key]
+
+    def _attacked(self, model: nn.Module, attack: Attack, x: Tensor, y: Tensor) -> Tensor:
+        where, size = self.preset.device, self.preset.compare_batch
+        with self._precision():
+            parts = [
+                attack(model, a.to(where), b.to(where)).cpu()
+                for a, b in zip(torch.split(x, size), torch.split(y, size), strict=True)
+            ]
+        return torch.cat(parts)
+
+    def shares(self, model: nn.Module, attack: Attack, x: Tensor, y: Tensor) -> dict[str, float]:
+        """Clean and robust accuracy of a network, as `accuracy` has them of a recipe's."""
+        return self._shares(model, x, self._attacked(model, attack, x, y), y)
 
     def accuracy(
         self, recipe: R, threat: str | None = None, strength: float = 1.0
@@ -161,10 +168,12 @@ class Lab(ABC, Generic[R, P]):
         model = self.networks.load(recipe)
         attacked = self.examples(View("", recipe, threat=threat, strength=strength))
         x, y = self.images()
+        return {"shares": self._shares(model, x, attacked, y), "images": len(y)}
+
+    def _shares(self, model: nn.Module, x: Tensor, attacked: Tensor, y: Tensor) -> dict[str, float]:
         right = self._correct(model, x, y)
         robust = right & self._correct(model, attacked, y)
-        shares = {"clean": float(right.float().mean()), "robust": float(robust.float().mean())}
-        return {"shares": shares, "images": len(y)}
+        return {"clean": float(right.float().mean()), "robust": float(robust.float().mean())}
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         half = self.preset.half

@@ -6,11 +6,17 @@ from pathlib import Path
 
 from experiments.lab.experiment import Experiment
 
-from . import tables
+from . import strongest, tables
 from .claims import CLAIMS
 from .presets import PRESETS
 from .questions import QUESTIONS, measures
 from .robust_lab import RobustLab
+
+
+def _check(lab: RobustLab) -> None:
+    measures.check(lab)
+    strongest.check(lab)
+
 
 EXPERIMENT = Experiment(
     folder=Path(__file__).resolve().parent,
@@ -19,6 +25,6 @@ EXPERIMENT = Experiment(
     lab=RobustLab,
     questions=QUESTIONS,
     claims=CLAIMS,
-    check=measures.check,
+    check=_check,
     blocks=tables.BLOCKS,
 )

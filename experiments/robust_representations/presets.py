@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.lab import presets
+from repsim_fast.attacks.autoattack import STANDARD
 
-__all__ = ["PRESETS", "Overfitting", "Preset", "Sweep"]
+__all__ = ["PRESETS", "Overfitting", "Preset", "Strongest", "Sweep"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,20 @@ class Sweep:
     epochs: int
 
 
+@dataclass(frozen=True)
+class Strongest:
+    """AutoAttack on the first seed's networks, beside the attack that all of them meet.
+
+    Attributes:
+        images: Test images that it sees.
+        stages, steps: Of ``repsim_fast.attacks.AutoAttack``; two of the stages need a package.
+    """
+
+    images: int
+    stages: tuple[str, ...] = STANDARD
+    steps: int = 100
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preset(presets.Preset):
     """Sizes of a run; what is not here is in ``experiments.lab.presets``.
@@ -54,6 +69,7 @@ class Preset(presets.Preset):
         sweep: Smaller trainings for the networks of questions 4 to 6; None for the usual ones.
         measure_images: Images for the measures of question 8: twice the channels must fit into
             three quarters of them.
+        strongest: AutoAttack in question 1, if at all.
     """
 
     kept: tuple[float, ...]
@@ -68,6 +84,7 @@ class Preset(presets.Preset):
     attack_steps: int | None = None
     schedule: str = "cosine"
     sweep: Sweep | None = None
+    strongest: Strongest | None = None
 
 
 PRESETS = {
@@ -92,6 +109,7 @@ PRESETS = {
         overfitting=Overfitting(images=100, epochs=8, every=2, watched=100),
         measure_images=200,
         minutes=2,
+        strongest=Strongest(images=50, stages=("apgd-ce", "apgd-t"), steps=5),
     ),
     "digits": Preset(
         name="digits",
@@ -199,6 +217,7 @@ PRESETS = {
         attack_steps=5,
         schedule="cyclic",
         sweep=Sweep(images=12_000, epochs=6),
+        strongest=Strongest(images=1000),
     ),
     # A pass over the 5,000 images of 64 x 64 costs four tenths of one over CIFAR-10: 30 passes are
     # 11,200 s, the sweeps (4 passes) 10,000 s, all in all about 3.5 hours of two cores.
@@ -229,6 +248,7 @@ PRESETS = {
         attack_steps=5,
         schedule="cyclic",
         sweep=Sweep(images=2500, epochs=8),
+        strongest=Strongest(images=500),
     ),
     "gpu": Preset(
         name="gpu",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from repsim_fast import models
 
+from . import strongest
 from .experiment import EXPERIMENT
 from .presets import PRESETS
 from .questions.seeds import recipes
@@ -25,8 +26,15 @@ WEIGHTS = Path(models.__file__).parent / "weights"
 def write(lab: RobustLab, kind: str, seed: int, folder: Path) -> Path:
     """The network of a kind and a seed, with all that is known of it."""
     recipe = recipes(lab, seed)[kind]
-    network, accuracy = lab.networks.load(recipe).cpu(), lab.accuracy(recipe)
+    # As the file has them: rounded.
+    network = lab.networks.load(recipe).half().float()
     threat = next(iter(lab.threats.values()))
+    shares = lab.shares(network, threat.build(), *lab.images())
+    about = {f"{name}_accuracy": round(value, 6) for name, value in shares.items()}
+    under = strongest.accuracy(lab, recipe)
+    if under is not None and lab.preset.strongest is not None:
+        about["autoattack_accuracy"] = round(under.value, 6)
+        about["autoattack_images"] = min(lab.preset.strongest.images, len(lab.test_data))
     path = folder / f"{lab.dataset.name}-{recipe.architecture}-{kind}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     models.save_pretrained(
@@ -38,8 +46,7 @@ def write(lab: RobustLab, kind: str, seed: int, folder: Path) -> Path:
         method=recipe.method,
         epochs=recipe.epochs,
         classes=list(lab.train_data.classes),
-        clean_accuracy=accuracy["clean"].value,
-        robust_accuracy=accuracy["robust"].value,
+        **about,
         attack=f"{threat.attack} { ({**threat.common, **threat.evaluate}) }",
         evaluated_images=len(lab.test_data),
         recipe=dataclasses.asdict(recipe),

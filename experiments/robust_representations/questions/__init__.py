@@ -16,7 +16,7 @@ from . import (
 from .seeds import usual
 
 QUESTIONS = {
-    "Q1": Question("cross-layer structure", structure.run, usual),
+    "Q1": Question("cross-layer structure", structure.run, usual, structure.measure),
     "Q2": Question("benign against adversarial inputs", perturbed.run, usual),
     "Q3": Question("robust overfitting", overfitting.run, overfitting.recipes),
     "Q4": Question("architecture", architecture.run, architecture.recipes),

@@ -8,6 +8,8 @@ from experiments.lab.report import Report
 from repsim_fast.analysis.estimates import Estimate, difference, mean_over_seeds, ratio
 from repsim_fast.analysis.grids import mean_by_distance
 
+from .. import strongest
+from ..recipes import Recipe
 from ..robust_lab import RobustLab
 from .common import accuracies, borders, stream, structure
 from .seeds import all_seeds, baseline
@@ -33,6 +35,10 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
         v.name: {**accuracies(lab, v), **structure(found, v.name)} for v in (*standard, *robust)
     }
     report.table("structure", [{"network": name, **row} for name, row in rows.items()])
+    under = {v.name: strongest.accuracy(lab, v.recipe) for v in (*standard, *robust)}
+    known = {name: accuracy for name, accuracy in under.items() if accuracy is not None}
+    if known:
+        report.table("autoattack", [{"network": n, "AutoAttack": a} for n, a in known.items()])
     pairs = {"standard": (s, s), "robust": (r, r), "standard-robust": (s, r)}
     curves = {name: found.curve(mean_by_distance, pair) for name, pair in pairs.items()}
     report.lines(
@@ -85,9 +91,16 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
         "robust / standard": {"stage1-stage3": stage13},
         "spread over seeds": yardstick.spread,
         "accuracy": {v.name: accuracies(lab, v) for v in (*standard, *robust)},
+        "accuracy under AutoAttack": known,
         "same layer": yardstick.same_layer,
         "first seed": {"standard": rows[s], "robust": rows[r]},
     }
+
+
+def measure(lab: RobustLab, recipe: Recipe) -> None:
+    """What is measured of one network, to be on its card."""
+    lab.accuracy(recipe)
+    strongest.accuracy(lab, recipe)
 
 
 def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, Estimate]:

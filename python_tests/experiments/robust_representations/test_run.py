@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,6 +72,10 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     page = tables.summary([results])
     assert page.count(" ± ") >= 12
     assert page.startswith("![CKA of what blocks hand on](results/smoke/Q1_stream.png)")
+    attacked = json.loads((results / "Q1.json").read_text())["findings"][
+        "accuracy under AutoAttack"
+    ]
+    assert attacked.keys() == {"standard 0", "robust 0"}
     # The artefact does not depend on training.
     artefact = json.loads((results / "Q9.json").read_text())["findings"]["in place"]["robust"]
     gap = artefact["largest row difference, norm and ReLU"]
@@ -79,6 +84,14 @@ def test_every_question_gives_results_claims_and_provenance(monkeypatch, tmp_pat
     assert run(monkeypatch, tmp_path, "--only", "Q7", "--again", preset=preset) == 0
     assert experiment_runs.trained_again(results, "Q7") == 0
     experiment_runs.answered(EXPERIMENT, results)
+
+
+def test_what_autoattack_needs_is_said_before_hours_are_spent(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    monkeypatch.setitem(sys.modules, "autoattack", None)
+    preset = dataclasses.replace(TINY, strongest=presets.Strongest(images=50))
+    assert run(monkeypatch, tmp_path, preset=preset) == command.UNABLE
+    assert "pip install pyautoattack" in capsys.readouterr().err
 
 
 def evaluated_by_few_steps(monkeypatch, models_of_threat):
@@ -98,6 +111,9 @@ def test_a_pair_to_take_away(monkeypatch, tmp_path, capsys):
         assert network(torch.rand(2, 1, 8, 8)).shape == (2, 10)
         assert about["method"] == about["recipe"]["method"] == method
         assert 0 <= about["robust_accuracy"] <= about["clean_accuracy"] <= 1
+        # The first seed's networks, few images and steps.
+        assert 0 <= about["autoattack_accuracy"] <= 1
+        assert about["autoattack_images"] == 50
         assert about["commit"]
         assert about["attack"].startswith("PGD {'norm': 'linf', 'eps': 0.2")
 
@@ -164,7 +180,7 @@ def test_a_preset_that_cannot_run_says_so_first(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize("sweep", [None, presets.Sweep(images=40, epochs=1)])
 def test_the_networks_named_before_are_those_that_a_question_trains(monkeypatch, tmp_path, sweep):
     """Were some missing, one process would train them while the others have nothing to do."""
-    preset = dataclasses.replace(TINY, robust="n-fgsm", attack_steps=2, sweep=sweep)
+    preset = dataclasses.replace(TINY, robust="n-fgsm", attack_steps=2, sweep=sweep, strongest=None)
     lab = RobustLab(preset, tmp_path / "work", progress=False)
     asked = {}
 
