@@ -88,10 +88,28 @@ def test_metrics_that_load_one_state_stay_apart() -> None:
         metric.load_state_dict(state)
     one.update(_features(1))
     torch.testing.assert_close(other.compute(), _expected(range(1)).compute().value)
+
+
+def test_a_saved_state_knows_what_it_is_of() -> None:
+    metric = LayerCKA(LAYERS)
+    assert not metric.state_dict()  # nothing is kept unasked
+    metric.persistent(True)
+    held = torch.nn.ModuleDict({"inner": metric}).state_dict()
+    for other in (
+        LayerCKA(LAYERS[::-1]), LayerCKA(LAYERS[:2]), LayerCKA(LAYERS, estimator="biased"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r'expected one of .*got .*"layers": \["a", "b", "c"'):
+            torch.nn.ModuleDict({"inner": other}).load_state_dict(held)
+    again = torch.nn.ModuleDict({"inner": LayerCKA(LAYERS)})
+    again.load_state_dict(held)
+    del held["inner.about"]  # of a version that did not say
+    again.load_state_dict(held)
+    del held["inner.hsic"]
     two = LayerCKA(["a", "b"])
     two.persistent(True)
+    nameless = {k: v for k, v in two.state_dict().items() if k != "about"}
     with pytest.raises(ValueError, match=r"expected hsic \(64, 3, 3\) of 3 layers"):
-        first.load_state_dict(two.state_dict())
+        metric.load_state_dict(nameless)
 
 
 @pytest.mark.parametrize("bad", [[1.0], torch.zeros(8, 3), None], ids=["list", "tensor", "None"])

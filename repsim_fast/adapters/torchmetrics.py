@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,13 +23,17 @@ _Metric: Any = extra("torchmetrics", of="torchmetrics", purpose="adapters.torchm
 # Batches are dealt out to so many groups, whose sums all states have, also those of other
 # processes: with g groups a jackknife's standard error is uncertain by about 1/sqrt(2g).
 _GROUPS = 64
+# Of a saved state: rows of numbers do not tell which layers they are of, or in what order.
+_ABOUT = "about"
 
 
 class LayerCKA(_Metric):
     """Linear CKA between all pairs of layers, from minibatches, with standard errors.
 
     States are sums, so that ``merge_state`` and synchronisation over processes give the value over
-    all batches, up to rounding. Features are told by name, those of several models together.
+    all batches, up to rounding. Features are told by name, those of several models together. A
+    ``state_dict`` knows its layers and estimator, and loads into a metric of the same alone; of
+    ``metric_state``, which are numbers only, the caller knows.
 
     Args:
         layers: Names of the layers, of which every update brings each.
@@ -130,7 +135,28 @@ class LayerCKA(_Metric):
             setattr(self, name, getattr(self, name) + value.to(self.hsic.device))
         self._states_are_others()
 
+    def state_dict(
+        self, destination: Any = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
+        """States that are persistent, and with them what they are of.
+
+        Args:
+            destination, prefix, keep_vars: As ``torch.nn.Module``.
+        """
+        held: dict[str, Any] = super().state_dict(
+            destination=destination, prefix=prefix, keep_vars=keep_vars
+        )
+        if any(self._persistent.values()):
+            held[prefix + _ABOUT] = torch.tensor([*self._about().encode()], dtype=torch.uint8)
+        return held
+
+    def _about(self) -> str:
+        return json.dumps({"estimator": self.estimator, "layers": self.layers})
+
     def _load_from_state_dict(self, state: Any, prefix: str, *details: Any) -> None:
+        about = state.pop(prefix + _ABOUT, None)
+        if about is not None and (got := bytes(about.tolist()).decode()) != self._about():
+            raise ValueError(f"state_dict: expected one of {self._about()}, got {got}")
         wanted = {name: getattr(self, name).shape for name in self.metric_state}
         for name, shape in wanted.items():
             value = state.get(prefix + name)
