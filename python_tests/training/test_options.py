@@ -77,6 +77,24 @@ class TestAverage:
             assert net.weight.item() == pytest.approx(value, rel=1e-5)
         assert net.weight.item() == 29.0
 
+    def test_has_the_vectors_of_a_spectral_norm_as_they_are(self) -> None:
+        net = nn.Sequential(
+            nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3)), nn.BatchNorm1d(3)
+        )
+        average = WeightAverage(net, 0.5)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(5):
+            with torch.no_grad():
+                net[0].parametrizations.weight.original.normal_(generator=generator)
+            net(torch.rand(8, 4, generator=generator) + 5)
+            average.update(net)
+        state = net.state_dict()
+        for name in ("_u", "_v"):
+            name = f"0.parametrizations.weight.0.{name}"
+            assert torch.equal(average.state[name], state[name])
+        for name in ("0.parametrizations.weight.original", "1.running_mean"):
+            assert not torch.equal(average.state[name], state[name])
+
     def test_is_what_is_evaluated_and_kept(self, small_net: Build, few: Pair) -> None:
         net = small_net()
         history = train(

@@ -12,9 +12,11 @@ from repsim_fast._core.model_state import unwrap
 
 
 class WeightAverage:
-    """Running mean of a model's floating-point state; integer buffers are copied.
+    """Running mean of a model's weights, and of the statistics of its norms.
 
-    16-bit weights are averaged in float32: bfloat16 rounds steps of less than 1/512 away.
+    Other buffers are copied: a mean of the vectors that a spectral norm iterates has another
+    length than theirs. 16-bit weights are averaged in float32: bfloat16 rounds steps of less than
+    1/512 away.
 
     The first updates weigh more, min(decay, (1 + t) / (10 + t)), so that the random beginning is
     forgotten soon.
@@ -39,8 +41,9 @@ class WeightAverage:
         """Take in the model's present state."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        means = _with_means(unwrap(model))
         for name, value in unwrap(model).state_dict().items():
-            if value.is_floating_point() or value.is_complex():
+            if name in means and (value.is_floating_point() or value.is_complex()):
                 mean = self.state[name]
                 mean.lerp_(value.to(mean.dtype), 1.0 - decay)
             else:
@@ -59,6 +62,16 @@ class WeightAverage:
             yield
         finally:
             unwrap(model).load_state_dict(own)
+
+
+def _with_means(model: nn.Module) -> set[str]:
+    """Names of the weights and of the statistics of norms."""
+    found = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            inside = f"{name}." if name else ""
+            found |= {f"{inside}running_mean", f"{inside}running_var"}
+    return found
 
 
 def _mean_dtype(value: Tensor) -> torch.dtype:
