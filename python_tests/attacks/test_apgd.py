@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -145,6 +146,34 @@ def test_auto_attack_with_the_package(
     length = torch.linalg.vector_norm((adv - images).flatten(1), ORDER[norm], dim=1)
     assert (length <= RADIUS[norm] / 3 * (1 + 1e-5)).all()
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_stages_of_a_package_see_logits_of_one_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of mixed precision and of models that answer with more: packages know float32 tensors."""
+    seen: list[torch.dtype] = []
+
+    def stage(predict: Any, **_: Any) -> SimpleNamespace:
+        def perturb(x: Tensor, y: Tensor) -> Tensor:
+            logits = predict(x)
+            seen.append(logits.dtype)
+            loss = torch.empty(len(x))
+            loss[torch.arange(len(x))] = logits[torch.arange(len(x)), y]
+            return x
+
+        return SimpleNamespace(perturb=perturb)
+
+    package = SimpleNamespace(
+        fab_pt=SimpleNamespace(FABAttack_PT=stage), square=SimpleNamespace(SquareAttack=stage)
+    )
+    monkeypatch.setattr(autoattack, "_package", lambda: package)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 10))
+    attack = AutoAttack(1e-6, stages=("fab-t", "square"), steps=1, seed=0)
+    x = torch.rand(4, 3, 2, 2)
+    y = net(x).argmax(1)
+    attack(lambda z: SimpleNamespace(logits=net(z)), x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        attack(net, x, net(x).argmax(1))
+    assert seen == [torch.float32] * 4
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,9 @@ class AutoAttack:
                 rows = every[~found.fooled]
                 if not len(rows):
                     break
-                attack = self._attack(stage, model, package, logits.shape[1])
+                # Packages know tensors of one precision, as this gives them of any model.
+                of_package = objective.logits if stage in _PACKAGE else model
+                attack = self._attack(stage, of_package, package, logits.shape[1])
                 with torch.enable_grad():
                     candidates = attack(region.x[rows], y[rows]).detach()
                 part = region.rows(rows)
