@@ -39,6 +39,7 @@ struct Shape {
     return std::max<int64_t>(1, std::min({rows * channels / entries, kMaxChunks, rows}));
   }
   int64_t begin(int64_t chunk) const { return rows * chunk / chunks(); }
+  int64_t longest() const { return (rows + chunks() - 1) / chunks() * channels; }  // entries
 
   // f(chunk, first row, number of rows), shared among threads.
   template <typename F>
@@ -55,15 +56,18 @@ struct Shape {
 template <typename T>
 class Lanes {
  public:
-  explicit Lanes(int64_t channels)
-      : channels_(channels), period_(std::lcm(channels, kStripVectors * vector())) {}
+  // A period need not be longer than what it is walked for.
+  explicit Lanes(const Shape& shape)
+      : channels_(shape.channels),
+        period_(std::min(std::lcm(shape.channels, strip()),
+                         (shape.longest() + strip() - 1) / strip() * strip())) {}
 
   int64_t period() const { return period_; }
 
   std::vector<float> in_order(const float* of_channels) const {
     std::vector<float> entries(period_), lanes(period_);
     for (int64_t first = 0; first < period_; first += channels_) {
-      std::copy_n(of_channels, channels_, entries.data() + first);
+      std::copy_n(of_channels, std::min(channels_, period_ - first), entries.data() + first);
     }
     for (int64_t lane = 0; lane < period_; ++lane) lanes[lane] = entries[entry(lane)];
     return lanes;
@@ -78,7 +82,8 @@ class Lanes {
       }
     }
     for (int64_t first = 0; first < period_; first += channels_) {
-      for (int64_t c = 0; c < channels_; ++c) found[c] += entries[first + c];
+      const int64_t count = std::min(channels_, period_ - first);
+      for (int64_t c = 0; c < count; ++c) found[c] += entries[first + c];
     }
     return found;
   }
@@ -87,6 +92,7 @@ class Lanes {
   int64_t channels_, period_;
 
   static int64_t vector() { return batch_norm_relu_kernels<T>().lanes; }
+  static int64_t strip() { return kStripVectors * vector(); }
   static int64_t entry(int64_t lane) { return entry_of_lane<T>(vector(), lane); }
 };
 
@@ -268,7 +274,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu(
   if (shape.channels == 0) return {y, means, variances};
   of_dtype(x, [&](auto kind) {
     using T = decltype(kind);
-    const Lanes<T> lanes(shape.channels);
+    const Lanes<T> lanes(shape);
     if (mean.has_value()) {
       const Tensor given = torch::stable::contiguous(*mean);
       const Tensor given_variance = torch::stable::contiguous(*variance);
@@ -308,7 +314,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& grad, 
   of_dtype(x, [&](auto kind) {
     using T = decltype(kind);
     const std::vector<float> scale = scales(shape, variances, gain, eps);
-    const Lanes<T> lanes(shape.channels);
+    const Lanes<T> lanes(shape);
     const Norm<T> norm(lanes, values<float>(means), scale.data(), values<float>(shift));
     // Sums of nothing but what nobody wants are not taken.
     const Sums sums = constant && input_only ? Sums(shape.channels)

@@ -12,10 +12,11 @@ struct Bfloat16 {
 };
 
 // A matrix of rows of channels is walked from its first entry to its last in strips of so many
-// vectors, whose lanes begin anew with the first channel once a period of entries, a multiple of
-// the strip's and of the channels'. What there is for each channel, kernels take and give for each
-// lane of a period. Of float a strip's lanes are its entries in order, of bfloat16 those of a
-// vector are every other entry: a load of two vectors' entries needs no shuffle then.
+// vectors, whose lanes begin anew with the first channel once a period: so many entries that strips
+// and rows end together, or all of them, where these are fewer. What there is for each channel,
+// kernels take and give for each lane of a period. Of float a strip's lanes are its entries in
+// order, of bfloat16 those of a vector are every other entry: a load of two vectors' entries needs
+// no shuffle then.
 constexpr int kStripVectors = 4;
 
 // The entry of a strip, or of a period, that a lane has.
