@@ -61,9 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", choices=PRESETS, default="cpu-full")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=EXPERIMENT.folder / "work")
+    parser.add_argument("--cards", type=Path, help="as of the run, if it had them elsewhere")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the files")
     options = parser.parse_args(arguments)
-    lab = RobustLab(PRESETS[options.preset], options.work / options.preset, progress=True)
+    lab = RobustLab(
+        PRESETS[options.preset],
+        options.work / options.preset,
+        cards=options.cards,
+        progress=True,
+    )
     for kind in ("standard", "robust"):
         path = write(lab, kind, options.seed, options.out)
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")

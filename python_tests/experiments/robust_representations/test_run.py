@@ -102,8 +102,10 @@ def evaluated_by_few_steps(monkeypatch, models_of_threat):
 
 def test_a_pair_to_take_away(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
-    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "weights")]
+    places = ["--work", str(tmp_path / "work"), "--cards", str(tmp_path / "cards")]
+    places += ["--out", str(tmp_path / "weights")]
     assert take_away.main(["--preset", "smoke", *places]) == 0
+    assert len(list((tmp_path / "cards").glob("*.json"))) == 2
     for kind, method in (("standard", "standard"), ("robust", "adversarial")):
         name = f"digits-wrn-10-1-{kind}"
         assert f"{name}.safetensors: 0.1" in capsys.readouterr().out or kind == "robust"
