@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from docs.update_pretrained import updated
 from python_tests.support.commands import run_command
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "own_networks.md").read_text()
@@ -35,3 +36,7 @@ def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert program == "repsim-fast"
             result = run_command(*arguments, "--threads", 1)
             assert result.exit_code == 0, f"{command}\n{result.output}"
+
+
+def test_the_table_is_that_of_the_files() -> None:
+    assert updated(PAGE) == PAGE, "python -m docs.update_pretrained"
