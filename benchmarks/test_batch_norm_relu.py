@@ -11,7 +11,9 @@ from repsim_fast.ops import batch_norm_relu
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("n", "side", "c"), [(128, 32, 32), (128, 16, 64), (128, 8, 128)])
+@pytest.mark.parametrize(
+    ("n", "side", "c"), [(128, 32, 32), (128, 16, 64), (128, 8, 128), (128, 8, 201)]
+)
 def test_batch_norm_relu(benchmark, record, n, side, c, dtype):
     maps = torch.randn(n, c, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
     maps.requires_grad_()

@@ -57,43 +57,40 @@ template <typename T>
 class Lanes {
  public:
   // A period need not be longer than what it is walked for.
-  explicit Lanes(const Shape& shape)
-      : channels_(shape.channels),
-        period_(std::min(std::lcm(shape.channels, strip()),
-                         (shape.longest() + strip() - 1) / strip() * strip())) {}
+  explicit Lanes(const Shape& shape) : channels_(shape.channels) {
+    const int64_t lanes = batch_norm_relu_kernels<T>().lanes, strip = kStripVectors * lanes;
+    std::vector<int64_t> entries(strip);
+    for (int64_t lane = 0; lane < strip; ++lane) entries[lane] = entry_of_lane<T>(lanes, lane);
+    channel_.resize(
+        std::min(std::lcm(channels_, strip), (shape.longest() + strip - 1) / strip * strip));
+    for (int64_t first = 0; first < period(); first += strip) {
+      for (int64_t lane = 0; lane < strip; ++lane) {
+        channel_[first + lane] = (first + entries[lane]) % channels_;
+      }
+    }
+  }
 
-  int64_t period() const { return period_; }
+  int64_t period() const { return static_cast<int64_t>(channel_.size()); }
 
   std::vector<float> in_order(const float* of_channels) const {
-    std::vector<float> entries(period_), lanes(period_);
-    for (int64_t first = 0; first < period_; first += channels_) {
-      std::copy_n(of_channels, std::min(channels_, period_ - first), entries.data() + first);
-    }
-    for (int64_t lane = 0; lane < period_; ++lane) lanes[lane] = entries[entry(lane)];
+    std::vector<float> lanes(period());
+    for (int64_t lane = 0; lane < period(); ++lane) lanes[lane] = of_channels[channel_[lane]];
     return lanes;
   }
 
   // Sums of channels from those that several chunks have of the lanes.
   std::vector<double> summed(const std::vector<double>& of_chunks) const {
-    std::vector<double> entries(period_), found(channels_);
-    for (size_t first = 0; first < of_chunks.size(); first += period_) {
-      for (int64_t lane = 0; lane < period_; ++lane) {
-        entries[entry(lane)] += of_chunks[first + lane];
-      }
+    std::vector<double> lanes(period()), found(channels_);
+    for (size_t first = 0; first < of_chunks.size(); first += lanes.size()) {
+      for (int64_t lane = 0; lane < period(); ++lane) lanes[lane] += of_chunks[first + lane];
     }
-    for (int64_t first = 0; first < period_; first += channels_) {
-      const int64_t count = std::min(channels_, period_ - first);
-      for (int64_t c = 0; c < count; ++c) found[c] += entries[first + c];
-    }
+    for (int64_t lane = 0; lane < period(); ++lane) found[channel_[lane]] += lanes[lane];
     return found;
   }
 
  private:
-  int64_t channels_, period_;
-
-  static int64_t vector() { return batch_norm_relu_kernels<T>().lanes; }
-  static int64_t strip() { return kStripVectors * vector(); }
-  static int64_t entry(int64_t lane) { return entry_of_lane<T>(vector(), lane); }
+  int64_t channels_;
+  std::vector<int64_t> channel_;  // of each lane
 };
 
 template <typename T>
