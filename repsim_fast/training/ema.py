@@ -31,6 +31,7 @@ class WeightAverage:
             raise ValueError(f"ema must lie in (0, 1), got {decay}")
         self.decay = decay
         self.updates = 0
+        self._with_means = _with_means(unwrap(model))
         self.state: dict[str, Tensor] = {
             name: value.detach().to(_mean_dtype(value), copy=True)
             for name, value in unwrap(model).state_dict().items()
@@ -41,9 +42,8 @@ class WeightAverage:
         """Take in the model's present state."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        means = _with_means(unwrap(model))
         for name, value in unwrap(model).state_dict().items():
-            if name in means and (value.is_floating_point() or value.is_complex()):
+            if name in self._with_means and (value.is_floating_point() or value.is_complex()):
                 mean = self.state[name]
                 mean.lerp_(value.to(mean.dtype), 1.0 - decay)
             else:
