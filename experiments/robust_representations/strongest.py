@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from repsim_fast.analysis.estimates import Estimate, share
@@ -42,14 +43,29 @@ def check(lab: RobustLab) -> None:
 
 
 def _accuracy(lab: RobustLab, recipe: Recipe, asked: Strongest) -> dict[str, Any]:
+    """Batch by batch, each kept: an interrupted run goes on at the batch that it was at."""
+    model = lab.networks.load(recipe)
     images = lab.test_data.subset(min(asked.images, len(lab.test_data)))
-    shares = lab.shares(lab.networks.load(recipe), _attack(lab, asked), *images.tensors())
-    return {"share": shares["robust"], "images": len(images)}
+    size, n = lab.preset.compare_batch, len(images)
+
+    def robust(first: int) -> float:
+        batch = images.take(slice(first, first + size))
+        # A stream of its own: it does not matter what this process attacked before.
+        return lab.shares(model, _attack(lab, asked, seed=first), *batch)["robust"]
+
+    count = 0.0
+    for first in range(0, n, size):
+        of = min(size, n - first)
+        settings = [dataclasses.asdict(asked), _ball(lab), lab.dataset.name, first, of]
+        count += of * lab.networks.measured(
+            recipe, "autoattack batch", settings, functools.partial(robust, first)
+        )
+    return {"share": count / n, "images": n}
 
 
-def _attack(lab: RobustLab, asked: Strongest) -> AutoAttack:
+def _attack(lab: RobustLab, asked: Strongest, seed: int = 0) -> AutoAttack:
     return AutoAttack(
-        **_ball(lab), stages=asked.stages, steps=asked.steps, execution="fast", seed=0
+        **_ball(lab), stages=asked.stages, steps=asked.steps, execution="fast", seed=seed
     )
 
 

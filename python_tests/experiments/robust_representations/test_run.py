@@ -13,9 +13,10 @@ from PIL import Image
 
 from experiments.lab import command
 from experiments.lab.report import Report
-from experiments.robust_representations import presets, tables, take_away, threats
+from experiments.robust_representations import presets, strongest, tables, take_away, threats
 from experiments.robust_representations.experiment import EXPERIMENT
 from experiments.robust_representations.questions import QUESTIONS, measures, pooled
+from experiments.robust_representations.questions.seeds import recipes
 from experiments.robust_representations.recipes import in_steps
 from experiments.robust_representations.robust_lab import RobustLab
 from experiments.robust_representations.threats import threats_of
@@ -92,6 +93,36 @@ def test_what_autoattack_needs_is_said_before_hours_are_spent(monkeypatch, tmp_p
     preset = dataclasses.replace(TINY, strongest=presets.Strongest(images=50))
     assert run(monkeypatch, tmp_path, preset=preset) == command.UNABLE
     assert "pip install pyautoattack" in capsys.readouterr().err
+
+
+def test_autoattack_goes_on_at_the_batch_it_was_at(monkeypatch, tmp_path):
+    asked = presets.Strongest(images=50, stages=("apgd-ce",), steps=2)
+    preset = dataclasses.replace(TINY, compare_batch=20, strongest=asked)
+    attack, seen = strongest.AutoAttack.__call__, []
+
+    def interrupted(self, model, x, y):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return noted(self, model, x, y)
+
+    def noted(self, model, x, y):
+        seen.append(len(x))
+        return attack(self, model, x, y)
+
+    def measure(folder):
+        lab = RobustLab(preset, tmp_path / folder, progress=False)
+        return strongest.accuracy(lab, recipes(lab, 0)["robust"])
+
+    monkeypatch.setattr(strongest.AutoAttack, "__call__", noted)
+    whole = measure("whole")
+    assert seen == [20, 20, 10]
+    seen.clear()
+    monkeypatch.setattr(strongest.AutoAttack, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure("in parts")
+    monkeypatch.setattr(strongest.AutoAttack, "__call__", noted)
+    assert measure("in parts") == whole
+    assert seen == [20, 20, 10]
 
 
 def evaluated_by_few_steps(monkeypatch, models_of_threat):
