@@ -7,8 +7,10 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -43,7 +45,7 @@ def train(
 
     Raises:
         OutOfTime: There is more to train.
-        RuntimeError: A training failed.
+        RuntimeError: A training failed; the others are stopped, and go on with the next call.
     """
     # Forked from a fresh process: a fork of this one would take over the locks of torch's threads.
     context = multiprocessing.get_context("forkserver")
@@ -54,17 +56,28 @@ def train(
     try:
         for worker in workers:
             worker.start()
-        for worker in workers:
-            worker.join()
+        _wait(workers)
     finally:
         for worker in workers:
             if worker.is_alive():
                 worker.terminate()
                 worker.join()
-    ends = [worker.exitcode for worker in workers]
-    if bad := [code for code in ends if code not in (0, _LATE)]:
-        raise RuntimeError(f"a process that trained networks ended with status {bad[0]}")
-    if _LATE in ends:
+
+
+def _wait(workers: Sequence[BaseProcess]) -> None:
+    """For all of them, or for the first that fails: what is left fails or waits for a repair."""
+    running = {worker.sentinel: worker for worker in workers}
+    late = False
+    while running:
+        for ended in connection.wait(list(running)):
+            worker = running.pop(cast(int, ended))
+            worker.join()
+            if worker.exitcode not in (0, _LATE):
+                raise RuntimeError(
+                    f"a process that trained networks ended with status {worker.exitcode}"
+                )
+            late |= worker.exitcode == _LATE
+    if late:
         raise OutOfTime("stopped before all networks were trained")
 
 
