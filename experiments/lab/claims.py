@@ -11,10 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+from scipy.special import stdtrit
+
 HOLDS, FAILS, UNTESTABLE = "holds", "does not", "not testable at this scale"
 
 # What a number must exceed to be more than noise, in standard errors.
 SIGMAS = 2.0
+# Half a 95 % interval is said where it is more standard errors than that: nine degrees of freedom.
+_WIDE = 2.26
 
 Findings: TypeAlias = Mapping[str, Any]
 """What a question found, or an estimate among it."""
@@ -97,19 +102,42 @@ def known(estimate: Findings | None) -> float:
 
 
 def in_words(estimate: Findings) -> str:
-    """An estimate in words.
+    """An estimate in words; its 95 % interval, too, where so few networks or groups of images
+    made its error that ± two of them is much less.
 
     Raises:
         NotTestable: It has no value.
     """
-    error = estimate["se"]
-    return f"{known(estimate):.3f}" + ("" if error is None else f" ± {error:.3f}")
+    value, error = known(estimate), estimate["se"]
+    if error is None:
+        return f"{value:.3f}"
+    half = quantile(estimate) * error
+    wide = f" (95 %: {value - half:.3f} to {value + half:.3f})" if half > _WIDE * error else ""
+    return f"{value:.3f} ± {error:.3f}{wide}"
+
+
+def quantile(estimate: Findings) -> float:
+    """Standard errors that a 95 % interval reaches to either side: Student's quantile."""
+    return float(stdtrit(estimate.get("df") or np.inf, 0.975))
 
 
 def clear(estimate: Findings, least: float) -> bool:
-    """Above the threshold, and above 0 by more than noise where its size is known.
+    """Above the threshold, and above 0 by two standard errors where these are known.
+
+    With few networks that is less than 95 % sure: `in_words` then gives the interval beside.
 
     Raises:
         NotTestable: The estimate has no value.
     """
     return known(estimate) > least and known(estimate) > SIGMAS * (estimate["se"] or 0.0)
+
+
+def beyond_noise(estimate: Findings) -> bool:
+    """Whether a premise is met: the 95 % interval of the estimate lies above 0.
+
+    Raises:
+        NotTestable: The estimate or its error has no value.
+    """
+    if estimate["se"] is None:
+        raise NotTestable("the error of a number is not known")
+    return known(estimate) > quantile(estimate) * float(estimate["se"])

@@ -23,10 +23,16 @@ def mean_of(networks: Sequence[Figures]) -> dict[str, Estimate]:
 
 
 def minus(networks: Sequence[Figures], others: Sequence[Figures]) -> dict[str, Estimate]:
-    """Difference of figures of the same seeds, its error that over seeds."""
+    """Difference of figures of networks that share their seed, and their samples."""
+    pairs = list(zip(networks, others, strict=True))
     return {
-        name: mean_over_seeds(
-            [difference(a[name], b[name]) for a, b in zip(networks, others, strict=True)]
-        )
+        name: mean_over_seeds([_paired(a[name], b[name], len(pairs)) for a, b in pairs])
         for name in networks[0]
     }
+
+
+def _paired(a: Estimate, b: Estimate, networks: int) -> Estimate:
+    """What the same samples do to a difference is not known from what they do to each number,
+    unless there are replicates; of several networks it is in what these differ by, in part."""
+    found = difference(a, b)
+    return found if found.left_out or networks == 1 else number(found.value)

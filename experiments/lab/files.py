@@ -27,9 +27,11 @@ def digest(thing: Any) -> str:
 
 
 def plain(thing: Any) -> Any:
-    """As JSON holds it; estimates as {"value", "se"}, numbers of six digits, NaN as null."""
+    """As JSON holds it, numbers of six digits, NaN as null; estimates as {"value", "se", "df"}, the
+    degrees of freedom of the error where they are finite."""
     if isinstance(thing, Estimate):
-        return {"value": plain(thing.value), "se": plain(thing.standard_error)}
+        held = {"value": plain(thing.value), "se": plain(thing.standard_error)}
+        return {**held, "df": plain(thing.degrees)} if np.isfinite(thing.degrees) else held
     if isinstance(thing, Mapping):
         return {str(key): plain(value) for key, value in thing.items()}
     if isinstance(thing, (list, tuple, np.ndarray)):

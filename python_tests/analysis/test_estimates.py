@@ -51,8 +51,13 @@ def test_what_is_no_share(of, right, n, message):
 
 def test_numbers_of_several_seeds():
     own = [Estimate(v, 0.5) for v in (1.0, 2.0, 3.0)]
-    assert estimates.over_seeds([1.0, 2.0, 3.0]) == Estimate(2.0, pytest.approx(3**-0.5))
-    assert estimates.mean_over_seeds(own) == estimates.over_seeds([1.0, 2.0, 3.0])
+    over = estimates.over_seeds([1.0, 2.0, 3.0])
+    assert over == Estimate(2.0, pytest.approx(3**-0.5))
+    assert over.degrees == 2
+    both = estimates.mean_over_seeds(own)
+    assert both == Estimate(2.0, pytest.approx((1 / 3 + 0.25) ** 0.5))
+    assert both.degrees == pytest.approx(2 * (1 + 0.75) ** 2)
+    assert estimates.mean_over_seeds([Estimate(e.value, NAN) for e in own]) == over
     assert estimates.mean_over_seeds(own[:1]) == own[0]
     assert np.isnan(estimates.over_seeds([1.0]).standard_error)
     spread = estimates.spread_over_seeds([1.0, 2.0, 3.0])
@@ -60,6 +65,34 @@ def test_numbers_of_several_seeds():
     assert np.isnan(estimates.spread_over_seeds([1.0]).value)
     with pytest.raises(ValueError, match="values: expected a number for each network"):
         estimates.over_seeds([])
+
+
+def networks_on_images(random, networks=4, images=120, groups=12):
+    """Networks whose figure is a mean over images, which move all of them alike in part."""
+    networks_, shared = random.normal(0, 0.1, (networks, 1)), random.normal(0, 1, images)
+    per_image = networks_ + shared + random.normal(0, 0.3, (networks, images))
+    parts = per_image.reshape(networks, groups, -1)
+    left_out = (parts.sum((1, 2), keepdims=False)[:, None] - parts.sum(2)) / (
+        images - images // groups
+    )
+    return [estimates.jackknife(v, out) for v, out in zip(per_image.mean(1), left_out, strict=True)]
+
+
+def test_a_mean_over_seeds_errs_by_seeds_and_by_the_images_that_they_share():
+    random = np.random.default_rng(3)
+    found = [estimates.mean_over_seeds(networks_on_images(random)) for _ in range(2000)]
+    true = np.std([e.value for e in found])
+    stated = np.sqrt(np.mean([e.standard_error**2 for e in found]))
+    assert stated == pytest.approx(true, rel=0.05)
+    # 0.05 is the error over seeds alone, half of it.
+    assert true > 1.9 * 0.05
+
+
+def test_a_difference_of_the_same_images_errs_by_what_they_do_to_it():
+    random = np.random.default_rng(4)
+    pairs = [networks_on_images(random, 2) for _ in range(2000)]
+    stated = np.sqrt(np.mean([estimates.difference(*p).standard_error ** 2 for p in pairs]))
+    assert stated == pytest.approx(0.3 * np.sqrt(2 / 120), rel=0.05)
 
 
 def test_the_error_of_a_spread_is_that_of_normal_values():
@@ -108,3 +141,13 @@ def test_one_sided_p():
     assert estimates.one_sided_p(Estimate(1.645, 1.0)) == pytest.approx(0.05, abs=1e-4)
     assert estimates.one_sided_p(Estimate(-1.645, 1.0)) == pytest.approx(0.95, abs=1e-4)
     assert np.isnan(estimates.one_sided_p(Estimate(1.0, NAN)))
+    # The known quantile of Student's distribution with three degrees of freedom.
+    assert estimates.one_sided_p(Estimate(2.353, 1.0, 3)) == pytest.approx(0.05, abs=1e-4)
+
+
+def test_degrees_of_a_sum_are_those_of_welch():
+    a, b = Estimate(1.0, 0.2, 3), Estimate(1.0, 0.2, 5)
+    assert estimates.difference(a, b).degrees == pytest.approx(4 / (1 / 3 + 1 / 5))
+    assert estimates.difference(a, Estimate(1.0, 0.2)).degrees == pytest.approx(12)
+    assert estimates.difference(Estimate(1.0, 0.2), Estimate(1.0, 0.2)).degrees == np.inf
+    assert estimates.jackknife(1.0, [0.9, 1.0, 1.1]).degrees == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from math import erfc, inf, nan, sqrt
 from typing import NamedTuple
@@ -44,6 +44,10 @@ class Estimate:
     Attributes:
         value: The number; NaN where it is not defined.
         standard_error: Of the value; NaN where it is not known.
+        degrees: Of freedom of the standard error, which is uncertain itself: networks or groups of
+            samples less one; infinite where it follows from a formula.
+        left_out: (G,) the number without each of G groups of samples, where the error is their
+            jackknife's; with them numbers of the same samples are subtracted exactly.
 
     Example:
         >>> print(Estimate(0.5, 0.01))
@@ -52,6 +56,8 @@ class Estimate:
 
     value: float
     standard_error: float
+    degrees: float = field(default=inf, compare=False)
+    left_out: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ± {self.standard_error:.3f}"
@@ -166,7 +172,8 @@ def jackknife(value: float, left_out: Sequence[float] | Array) -> Estimate:
         >>> print(jackknife(2.0, [1.9, 2.0, 2.1]))
         2.000 ± 0.115
     """
-    return Estimate(float(value), float(jackknife_error(left_out)))
+    groups = tuple(float(v) for v in left_out)
+    return Estimate(float(value), float(jackknife_error(groups)), len(groups) - 1, groups)
 
 
 def share(right: float, n: int) -> Estimate:
@@ -233,19 +240,62 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     """
     known = _known("values", values)
     error = known.std(ddof=1) / sqrt(len(known)) if len(known) > 1 else nan
-    return Estimate(float(known.mean()), float(error))
+    return Estimate(float(known.mean()), float(error), max(len(known) - 1, 0))
 
 
 def mean_over_seeds(networks: Sequence[Estimate]) -> Estimate:
-    """Mean over networks of numbers that have errors of their own.
+    """Mean over networks of numbers that err by the samples, too, which the networks share.
 
-    The error is that over networks, see :func:`over_seeds`, which holds what the numbers err by
-    themselves; of one network it is its own.
+    Other seeds and other samples would both change it: the error is √(s² / n + e²), s the standard
+    deviation over networks (see :func:`over_seeds`) and e what the samples do to the mean. Where
+    all numbers have their values without each group, e is the jackknife error of the mean;
+    otherwise the mean error of the numbers, as if the samples moved all networks alike, which is
+    the most that e can be. Errors that are not known (NaN) are left out.
+
+    Returns:
+        The mean; of one network its own number.
 
     Raises:
         ValueError: No networks.
+
+    Example:
+        >>> print(mean_over_seeds([Estimate(0.4, 0.03), Estimate(0.6, 0.05)]))
+        0.500 ± 0.108
     """
-    return networks[0] if len(networks) == 1 else over_seeds([e.value for e in networks])
+    if len(networks) == 1:
+        return networks[0]
+    seeds = over_seeds([e.value for e in networks])
+    return _added(seeds.value, [seeds, _of_samples(networks)])
+
+
+def _of_samples(networks: Sequence[Estimate]) -> Estimate:
+    """Mean of numbers of the same samples, its error that of the samples alone."""
+    groups = {len(e.left_out) for e in networks}
+    mean = float(np.mean([e.value for e in networks]))
+    if len(groups) == 1 and groups != {0}:
+        return jackknife(mean, np.mean([e.left_out for e in networks], axis=0))
+    known = [e for e in networks if not np.isnan(e.standard_error)]
+    if not known:
+        return Estimate(mean, nan)
+    return Estimate(mean, float(np.mean([e.standard_error for e in known])), known[0].degrees)
+
+
+def _added(value: float, errors: Sequence[Estimate], weights: Sequence[float] = ()) -> Estimate:
+    """A number that errs by all of these independently, by weighted errors where so given.
+
+    Degrees of freedom are those of Welch and Satterthwaite; an unknown first error leaves the sum
+    unknown, others nothing.
+    """
+    shares = [
+        (w * e.standard_error) ** 2
+        for w, e in zip(weights or [1.0] * len(errors), errors, strict=True)
+    ]
+    if np.isnan(shares[0]):
+        return Estimate(value, nan)
+    known = [(v, e.degrees) for v, e in zip(shares, errors, strict=True) if not np.isnan(v)]
+    total = sum(v for v, _ in known)
+    spent = sum(v * v / d if d else inf for v, d in known if v)
+    return Estimate(value, sqrt(total), total * total / spent if spent else inf)
 
 
 def spread_over_seeds(values: Sequence[float]) -> Estimate:
@@ -271,11 +321,21 @@ def spread_over_seeds(values: Sequence[float]) -> Estimate:
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
-    """a - b of independent numbers, with the error √(se_a² + se_b²).
+    """a - b, with the jackknife error of the difference or √(se_a² + se_b²).
 
-    Numbers from the same samples are not independent: take the jackknife of their difference.
+    The jackknife's is taken where both have their values without each of equally many groups: it
+    is right for numbers of the same samples, whose errors cancel in part, and of independent ones.
+    The other is for independent numbers.
+
+    Example:
+        >>> print(difference(jackknife(2.0, [1.9, 2.0, 2.1]), jackknife(1.0, [0.9, 1.0, 1.1])))
+        1.000 ± 0.000
     """
-    return Estimate(a.value - b.value, sqrt(a.standard_error**2 + b.standard_error**2))
+    if a.left_out and len(a.left_out) == len(b.left_out):
+        return jackknife(a.value - b.value, np.subtract(a.left_out, b.left_out))
+    if np.isnan(b.standard_error):
+        return Estimate(a.value - b.value, nan)
+    return _added(a.value - b.value, [a, b])
 
 
 def ratio(a: Estimate, b: Estimate) -> Estimate:
@@ -288,7 +348,9 @@ def ratio(a: Estimate, b: Estimate) -> Estimate:
     if not b.value > 0:
         return Estimate(inf, nan)
     value = a.value / b.value
-    return Estimate(value, sqrt(a.standard_error**2 + (value * b.standard_error) ** 2) / b.value)
+    if np.isnan(b.standard_error):
+        return Estimate(value, nan)
+    return _added(value, [a, b], [1 / b.value, value / b.value])
 
 
 def permutation_p(low: Sequence[float], high: Sequence[float]) -> float:
@@ -325,7 +387,10 @@ def permutation_p(low: Sequence[float], high: Sequence[float]) -> float:
 
 
 def one_sided_p(difference: Estimate) -> float:
-    """P value of a number above 0 if its error is normal, erfc(z / √2) / 2 with z = value / se.
+    """P value of a number above 0, the upper tail of t = value / se.
+
+    Student's t where the error has degrees of freedom; normal where they are infinite,
+    erfc(t / √2) / 2.
 
     Returns:
         In [0, 1]; NaN where the error is unknown or 0.
@@ -333,10 +398,17 @@ def one_sided_p(difference: Estimate) -> float:
     Example:
         >>> round(one_sided_p(Estimate(1.645, 1.0)), 3)
         0.05
+        >>> round(one_sided_p(Estimate(1.645, 1.0, degrees=3)), 3)
+        0.099
     """
     if not difference.standard_error > 0:
         return nan
-    return 0.5 * erfc(difference.value / difference.standard_error / sqrt(2))
+    t = difference.value / difference.standard_error
+    if difference.degrees == inf:
+        return 0.5 * erfc(t / sqrt(2))
+    from scipy.special import stdtr  # Student's distribution; takes a while
+
+    return float(stdtr(difference.degrees, -t))
 
 
 def _check_share(right: float, n: int) -> None:

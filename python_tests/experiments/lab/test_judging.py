@@ -61,6 +61,18 @@ def test_clear_is_above_the_threshold_and_above_noise(value, se, least, is_clear
 
 def test_in_words():
     assert claims.in_words(number(0.1234, None)) == "0.123"
+    assert claims.in_words(number(0.1234, 0.01)) == "0.123 ± 0.010"
+    assert claims.in_words({**number(0.1234, 0.01), "df": 20.0}) == "0.123 ± 0.010"
+    few = claims.in_words({**number(0.1234, 0.01), "df": 2})
+    assert few == "0.123 ± 0.010 (95 %: 0.080 to 0.166)"
+
+
+def test_a_premise_needs_more_of_few_networks():
+    assert claims.beyond_noise(number(0.03, 0.01))
+    assert not claims.beyond_noise({**number(0.03, 0.01), "df": 2})
+    assert claims.beyond_noise({**number(0.05, 0.01), "df": 2})
+    with pytest.raises(NotTestable, match="error"):
+        claims.beyond_noise(number(0.03, None))
 
 
 def test_markdown_has_a_line_for_each_claim():
