@@ -82,7 +82,8 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
 def _features(
     lab: RobustLab, view: View[Recipe]
 ) -> tuple[tuple[str, ...], tuple[str, ...], list[Tensor]]:
-    """Layers of the stream, their stages, and features (images, images) of the same Gram."""
+    """Layers of the stream, their stages, and features (images, images) with the Gram of the
+    centred layer."""
     model = lab.model(view)
     images = lab.images()[0][:IMAGES].to(lab.preset.device)
     names = [n for n, m in model.named_modules() if is_paper_layer(n, m)]
@@ -90,7 +91,9 @@ def _features(
     found: dict[str, Tensor] = {}
 
     def keep(name: str, x: Tensor) -> None:
-        values, vectors = torch.linalg.eigh(centered_gram(x).double())
+        # Of centred features: the unbiased centring of CKA's estimate has negative eigenvalues.
+        gram = centered_gram(x, centering="features")
+        values, vectors = torch.linalg.eigh(gram.double())
         found[name] = (vectors * values.clamp(min=0).sqrt()).cpu()
 
     with torch.no_grad(), Capture(model, layers, on_activation=keep):
