@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from repsim_fast import data
 from repsim_fast.analysis.estimates import Estimate, share
@@ -24,6 +25,9 @@ from .networks import Networks
 from .presets import Preset
 from .recipes import Recipe, Training
 from .threats import Threat
+
+# Training images that the batch norms of untrained networks normalise by.
+_CALIBRATED = 1000
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 R = TypeVar("R", bound=Recipe)
@@ -115,8 +119,17 @@ class Lab(ABC, Generic[R, P]):
         return held.tensors()
 
     def model(self, view: View[R]) -> nn.Module:
-        """The network of a view."""
-        return self.networks.load(view.recipe, view.epoch)
+        """The network of a view; an untrained one normalises by statistics of training images.
+
+        The averages that its batch norms begin with, mean 0 and variance 1, are those of no data:
+        with them activations grow or shrink with depth, and CKA is of another network than the one
+        that training begins with.
+        """
+        network = self.networks.load(view.recipe, view.epoch)
+        if view.epoch == 0:
+            images, _ = self.train_data.subset(min(_CALIBRATED, len(self.train_data))).tensors()
+            update_bn(torch.split(images, self.preset.compare_batch), network, self.preset.device)
+        return network
 
     def examples(self, view: View[R]) -> Tensor:
         """The test images as a view sees them, on the CPU.
@@ -195,7 +208,7 @@ class Lab(ABC, Generic[R, P]):
         """
         preset = self.preset
         settings = [
-            [dataclasses.asdict(view) for view in views],
+            [_looked_at(view) for view in views],
             trained_on and dataclasses.asdict(trained_on),
             preset.test_images, preset.compare_batch, self.dataset.name,
         ]  # fmt: skip
@@ -210,3 +223,9 @@ class Lab(ABC, Generic[R, P]):
                 device=preset.device,
             ).save(path)
         return Comparison.load(path)  # as rounded, so that a resumed run has the same digits
+
+
+def _looked_at(view: View[Any]) -> dict[str, Any]:
+    """What tells a view from others in the name of a comparison."""
+    own = dataclasses.asdict(view)
+    return {**own, "calibrated": _CALIBRATED} if view.epoch == 0 else own
