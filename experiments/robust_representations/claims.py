@@ -12,6 +12,7 @@ from . import judges
 from .thresholds import (
     ABSOLUTE,
     AMPLIFIED,
+    BEYOND_ORDINARY,
     BLOCK_RATIO,
     CKA_GAP,
     COMPONENT,
@@ -125,6 +126,14 @@ CLAIMS = (
         f"robust accuracy falls by {PROVOKED}; change of stage 3 >= {DEEPER} x that of stage 1",
         "Q3", "Q3_change.csv", judges.deeper_provoked,
     ),
+    # Training changes deeper layers more in any case, also while robust accuracy rises.
+    Claim(
+        "overfitting hits deeper layers more than the end of ordinary robust training does",
+        "READ (abstract), against a control",
+        f"stage 3 / stage 1 of the change >= {BEYOND_ORDINARY} x without overfitting, and "
+        f"{SIGMAS:g} se",
+        "Q3", "Q3_change.csv", judges.deeper_than_ordinary,
+    ),
     Claim(
         "networks trained against different threat models have similar representations",
         "READ (review digest)",
@@ -136,6 +145,13 @@ CLAIMS = (
         "RECALLED med",
         f"mean same-layer CKA >= {STILL_ALIKE}",
         "Q6", "Q6_groups.csv", judges.transformations,
+    ),
+    Claim(
+        "such pairs are more alike than robust and standard networks",
+        "RECALLED med, against a control",
+        f"mean same-layer CKA above that with the standard network by > {SMALL_TREND} and "
+        f"{SIGMAS:g} se over images",
+        "Q6", "Q6_groups.csv", judges.above_standard,
     ),
     Claim(
         "more width raises cross-layer similarity",
@@ -157,6 +173,14 @@ CLAIMS = (
         f"first kept epoch: stage 1 nearer its end than stage 3 by > {SMALL_TREND} and "
         f"{SIGMAS:g} se",
         "Q7", "Q7_stages.csv", judges.converge,
+    ),
+    # Untrained, the first stage is nearer its end already.
+    Claim(
+        "early layers converge first, of the way that each has to go",
+        "RECALLED med, against untrained networks",
+        f"first kept epoch: share of the way, stage 1 minus stage 3 > {SMALL_TREND} and "
+        f"{SIGMAS:g} se",
+        "Q7", "Q7_stages.csv", judges.converge_by_share,
     ),
     Claim(
         "CCA, SVCCA, PWCCA and Procrustes agree with CKA",

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.lab.claims import SIGMAS, Findings, Judged, NotTestable, clear, in_words, known
+from experiments.lab.claims import (
+    SIGMAS,
+    Findings,
+    Judged,
+    NotTestable,
+    beyond_noise,
+    clear,
+    in_words,
+    known,
+)
 
 from .presets import Preset
 from .thresholds import (
     ABSOLUTE,
     AMPLIFIED,
+    BEYOND_ORDINARY,
     BLOCK_RATIO,
     CKA_GAP,
     COMPONENT,
@@ -91,7 +101,7 @@ def component(q: Findings, preset: Preset) -> Judged:
         f"block index {in_words(before)}, without the first component {in_words(after)}; its share "
         f"of variance {in_words(own['share'])}"
     )
-    if before["se"] is None or not clear(before, 0.0):
+    if before["se"] is None or not beyond_noise(before):
         raise NotTestable(f"the standard networks have no blocks beyond noise: {found}")
     return found, known(after) <= COMPONENT * known(before)
 
@@ -112,7 +122,7 @@ def _blocks(q: Findings, index: str) -> Judged:
     found = f"block index {found}, p over seeds {p:.3f}"
     if len(tested["networks"]["robust"]) < 3:
         raise NotTestable(f"needs three seeds of each kind; {found}")
-    if not clear(tested["standard"], 0.0):
+    if not beyond_noise(tested["standard"]):
         raise NotTestable(f"the standard networks have no blocks beyond noise: {found}")
     return found, p <= SIGNIFICANT and robust <= BLOCK_RATIO * standard
 
@@ -136,8 +146,9 @@ def absolute(q: Findings, preset: Preset) -> Judged:
 
 
 def hardly_change(q: Findings, preset: Preset) -> Judged:
-    early = q["means"]["robust"]["stage1"]
-    return f"stage 1: {in_words(early)}", known(early) >= UNCHANGED
+    early = {kind: q["means"][kind]["stage1"] for kind in ("robust", "standard")}
+    found = ", ".join(f"{kind} {in_words(e)}" for kind, e in early.items())
+    return f"stage 1: {found}", known(early["robust"]) >= UNCHANGED
 
 
 def fall(q: Findings, preset: Preset) -> Judged:
@@ -152,6 +163,17 @@ def deeper_overfit(q: Findings, preset: Preset) -> Judged:
 
 def deeper_provoked(q: Findings, preset: Preset) -> Judged:
     return _deeper(q, PROVOKED)
+
+
+def deeper_than_ordinary(q: Findings, preset: Preset) -> Judged:
+    _deeper(q, PROVOKED)  # its premises
+    ordinary, own = q.get("ordinary"), q["change"]["test"]
+    if not ordinary:
+        raise NotTestable("needs networks that are kept late in the usual robust training")
+    ratio = "stage3 / stage1"
+    found = f"{ratio}: {in_words(own[ratio])}, without overfitting {in_words(ordinary[ratio])}"
+    enough = known(own[ratio]) >= BEYOND_ORDINARY * known(ordinary[ratio])
+    return found, enough and clear(ordinary[f"{ratio}, overfitting minus this"], 0.0)
 
 
 def _deeper(q: Findings, least: float) -> Judged:
@@ -179,13 +201,31 @@ def threats(q: Findings, preset: Preset) -> Judged:
     )
     if not q["seed to seed"]:
         raise NotTestable(f"needs two seeds; {found}")
+    _robust_to_its_own(q, found)
     alike = known(between) >= known(q["seed to seed"]) - CKA_GAP
     return found, alike and known(between) > known(standard)
 
 
 def transformations(q: Findings, preset: Preset) -> Judged:
-    mixed = q["lp with transformations"]
-    return in_words(mixed), known(mixed) >= STILL_ALIKE
+    mixed, standard = q["lp with transformations"], q["with standard"]
+    found = f"{in_words(mixed)}, with standard {in_words(standard)}"
+    _robust_to_its_own(q, found)
+    return found, known(mixed) >= STILL_ALIKE
+
+
+def above_standard(q: Findings, preset: Preset) -> Judged:
+    gap = q["above those with standard"]["lp with transformations"]
+    found = f"above pairs with a standard network by {in_words(gap)}"
+    _robust_to_its_own(q, found)
+    return found, clear(gap, SMALL_TREND)
+
+
+def _robust_to_its_own(q: Findings, found: str) -> None:
+    """Raises unless each network is more robust to its threat than the standard network is."""
+    gained = {threat: known(e) for threat, e in q["robustness gained"].items()}
+    least = min(gained, key=lambda threat: gained[threat])
+    if gained[least] < ROBUSTNESS_GAIN:
+        raise NotTestable(f"robustness to {least} rose by {gained[least]:.2f} alone; {found}")
 
 
 def _beyond_seeds(trend: Mapping[str, Any], seeds: Mapping[str, Any], found: str) -> Judged:
@@ -193,7 +233,10 @@ def _beyond_seeds(trend: Mapping[str, Any], seeds: Mapping[str, Any], found: str
     if seeds["value"] is None:
         raise NotTestable(f"needs two seeds; {found}")
     found = f"{found}; by another seed alone {in_words(seeds)}"
-    return found, clear(trend, max(SMALL_TREND, SIGMAS * known(seeds)))
+    noise = SIGMAS * known(seeds)
+    if known(trend) <= noise > SMALL_TREND:  # a trend of the size that counts would drown
+        raise NotTestable(f"seeds differ by as much as the trend that is looked for; {found}")
+    return found, clear(trend, max(SMALL_TREND, noise))
 
 
 def width(q: Findings, preset: Preset) -> Judged:
@@ -216,6 +259,15 @@ def converge(q: Findings, preset: Preset) -> Judged:
     return f"after epoch {epoch}: stage 1 leads by {in_words(lead[epoch])}", clear(
         lead[epoch], SMALL_TREND
     )
+
+
+def converge_by_share(q: Findings, preset: Preset) -> Judged:
+    lead = q["robust"]["lead in share of the way"]
+    epoch = next((e for e in lead if int(e) > 0), None)
+    if epoch is None or "0" not in lead:
+        raise NotTestable("needs the untrained network and one that was kept during training")
+    found = f"after epoch {epoch}: stage 1 leads by {in_words(lead[epoch])} of the way"
+    return found, clear(lead[epoch], SMALL_TREND)
 
 
 def measures(q: Findings, preset: Preset) -> Judged:

@@ -13,6 +13,8 @@ RANKS_AGREE = 0.7  # Spearman correlation of two measures' grids
 ABSOLUTE = 0.1  # tolerance around digitised values, for the same network and data
 AMPLIFIED = 0.02  # rise of mean off-diagonal CKA by training, besides two standard errors
 COMPONENT = 0.5  # blocks rest on a component without which at most half of the index is left
+# Added after the first run of cpu-full had been seen, before that of cpu-full-tiny.
+BEYOND_ORDINARY = 1.5  # the ratio of stages under overfitting, times that of ordinary training
 # Premises.
 ROBUSTNESS_GAIN = 0.1  # robust accuracy of a robust network above that of a standard one
 OVERFITTED = 0.01  # loss of robust accuracy after the best epoch, besides two standard errors

@@ -27,6 +27,7 @@ __all__ = [
     "share",
     "spread_over_seeds",
     "student_interval",
+    "total_error",
     "wilson_interval",
 ]
 
@@ -265,7 +266,7 @@ def mean_over_seeds(networks: Sequence[Estimate]) -> Estimate:
     if len(networks) == 1:
         return networks[0]
     seeds = over_seeds([e.value for e in networks])
-    return _added(seeds.value, [seeds, _of_samples(networks)])
+    return total_error(seeds.value, [seeds, _of_samples(networks)])
 
 
 def _of_samples(networks: Sequence[Estimate]) -> Estimate:
@@ -278,24 +279,6 @@ def _of_samples(networks: Sequence[Estimate]) -> Estimate:
     if not known:
         return Estimate(mean, nan)
     return Estimate(mean, float(np.mean([e.standard_error for e in known])), known[0].degrees)
-
-
-def _added(value: float, errors: Sequence[Estimate], weights: Sequence[float] = ()) -> Estimate:
-    """A number that errs by all of these independently, by weighted errors where so given.
-
-    Degrees of freedom are those of Welch and Satterthwaite; an unknown first error leaves the sum
-    unknown, others nothing.
-    """
-    shares = [
-        (w * e.standard_error) ** 2
-        for w, e in zip(weights or [1.0] * len(errors), errors, strict=True)
-    ]
-    if np.isnan(shares[0]):
-        return Estimate(value, nan)
-    known = [(v, e.degrees) for v, e in zip(shares, errors, strict=True) if not np.isnan(v)]
-    total = sum(v for v, _ in known)
-    spent = sum(v * v / d if d else inf for v, d in known if v)
-    return Estimate(value, sqrt(total), total * total / spent if spent else inf)
 
 
 def spread_over_seeds(values: Sequence[float]) -> Estimate:
@@ -335,7 +318,7 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
         return jackknife(a.value - b.value, np.subtract(a.left_out, b.left_out))
     if np.isnan(b.standard_error):
         return Estimate(a.value - b.value, nan)
-    return _added(a.value - b.value, [a, b])
+    return total_error(a.value - b.value, [a, b])
 
 
 def ratio(a: Estimate, b: Estimate) -> Estimate:
@@ -350,7 +333,36 @@ def ratio(a: Estimate, b: Estimate) -> Estimate:
     value = a.value / b.value
     if np.isnan(b.standard_error):
         return Estimate(value, nan)
-    return _added(value, [a, b], [1 / b.value, value / b.value])
+    return total_error(value, [a, b], [1 / b.value, value / b.value])
+
+
+def total_error(
+    value: float, errors: Sequence[Estimate], weights: Sequence[float] | None = None
+) -> Estimate:
+    """A number that errs by several things independently, √Σ (w_i se_i)².
+
+    Args:
+        value: The number.
+        errors: Whose errors are added; an unknown one (NaN) adds nothing, but the first, which
+            leaves the sum unknown.
+        weights: How much the number moves with each of them, 1 by default.
+
+    Returns:
+        The value, with degrees of freedom as Welch and Satterthwaite have them.
+
+    Example:
+        >>> found = total_error(1.0, [Estimate(1.0, 0.3, 2), Estimate(1.0, 0.4)])
+        >>> print(found, round(found.degrees, 1))
+        1.000 ± 0.500 15.4
+    """
+    weights = [1.0] * len(errors) if weights is None else weights
+    variances = [(w * e.standard_error) ** 2 for w, e in zip(weights, errors, strict=True)]
+    if np.isnan(variances[0]):
+        return Estimate(value, nan)
+    known = [(v, e.degrees) for v, e in zip(variances, errors, strict=True) if not np.isnan(v)]
+    total = sum(v for v, _ in known)
+    spent = sum(v * v / d for v, d in known if v)
+    return Estimate(value, sqrt(total), total * total / spent if spent else inf)
 
 
 def permutation_p(low: Sequence[float], high: Sequence[float]) -> float:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.lab.lab import View
+from experiments.lab.comparisons import Comparison
+from experiments.lab.figures import mean_of, minus
 from experiments.lab.report import Report
-from repsim_fast.analysis.estimates import Estimate, mean_over_seeds, over_seeds
+from repsim_fast.analysis.estimates import Estimate, mean_over_seeds
+from repsim_fast.analysis.grids import Array
 
 from ..robust_lab import RobustLab
-from .common import STAGES, borders, depth_gap, diagonal, stage_means, structure
-from .seeds import KINDS, baseline, recipes
+from .common import STAGES, borders, depth_gap, diagonal, stage_mean_of, stage_means, structure
+from .seeds import KINDS, along_training, baseline
 
 LEAD = "stage1 minus stage3"
 CROSS = "mean off-diagonal"
+UNKNOWN = Estimate(float("nan"), float("nan"))
+# Untrained stages are unequally far from their end: how much of the way each has gone.
+WAY = "stage1 minus stage3, share of the way"
 
 
 def run(lab: RobustLab, report: Report) -> dict[str, Any]:
@@ -23,13 +28,12 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     paths: list[dict[str, Any]] = []
     for kind in KINDS:
         for seed in lab.preset.seeds:
-            recipe = recipes(lab, seed)[kind]
-            views = [View(f"epoch {e}", recipe, epoch=e) for e in epochs]
-            found = lab.compare(views)
+            views, found = along_training(lab, kind, seed)
             last = views[-1].name
             rows += [
                 {"network": kind, "seed": seed, "epoch": v.epoch,
-                 **stage_means(found, v.name, last), LEAD: depth_gap(found, v.name, last)}
+                 **stage_means(found, v.name, last), LEAD: depth_gap(found, v.name, last),
+                 WAY: _lead_of_way(found, v.name, last) if 0 in epochs else UNKNOWN}
                 for v in views[:-1]
             ]  # fmt: skip
             paths += [
@@ -43,7 +47,7 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
                     title=f"Layers during {kind} training", borders=borders(found.stages(last)),
                 )  # fmt: skip
     means = {
-        kind: {e: _over_seeds([r for r in rows if (r["network"], r["epoch"]) == (kind, e)])
+        kind: {e: _means([r for r in rows if (r["network"], r["epoch"]) == (kind, e)])
                for e in epochs[:-1]}
         for kind in KINDS
     }  # fmt: skip
@@ -83,7 +87,8 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     return {
         "epochs": epochs,
         "trained minus untrained": {kind: _gained(paths, kind, epochs[-1]) for kind in KINDS},
-        **{kind: {"lead of stage1 over stage3": {e: row[LEAD] for e, row in means[kind].items()}}
+        **{kind: {"lead of stage1 over stage3": {e: row[LEAD] for e, row in means[kind].items()},
+                  "lead in share of the way": {e: row[WAY] for e, row in means[kind].items()}}
            for kind in KINDS},
         CROSS: structures,
         "another seed": {kind: other.get(f"{kind}-{kind}") for kind in KINDS},
@@ -92,11 +97,22 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
 
 def _gained(paths: list[dict[str, Any]], kind: str, last: int) -> Estimate | None:
     """Cross-layer similarity of trained networks minus their own before training."""
-    at = {(r["seed"], r["epoch"]): r[CROSS].value for r in paths if r["network"] == kind}
-    pairs = [(value, at.get((seed, 0))) for (seed, epoch), value in at.items() if epoch == last]
-    gains = [after - before for after, before in pairs if before is not None]
-    return over_seeds(gains) if gains else None
+    own = {e: [{CROSS: r[CROSS]} for r in paths if (r["network"], r["epoch"]) == (kind, e)]
+           for e in (0, last)}  # fmt: skip
+    return minus(own[last], own[0])[CROSS] if own[0] else None
 
 
-def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, Estimate]:
-    return {key: mean_over_seeds([row[key] for row in rows]) for key in (*STAGES, LEAD)}
+def _lead_of_way(found: Comparison, view: str, last: str) -> Estimate:
+    """Share of its way from the untrained to the trained network that stage 1 has gone, minus that
+    of stage 3; a way's length is 1 - CKA."""
+    first, third = (stage_mean_of(found.stages(last), s) for s in (STAGES[0], STAGES[-1]))
+
+    def lead(untrained: Array, now: Array) -> float:
+        gone = [(s(now) - s(untrained)) / (1 - s(untrained)) for s in (first, third)]
+        return gone[0] - gone[1]
+
+    return found.estimate(lead, ("epoch 0", last), (view, last))
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, Estimate]:
+    return mean_of([{key: row[key] for key in (*STAGES, LEAD, WAY)} for row in rows])

@@ -12,7 +12,12 @@ from itertools import combinations, product
 
 from experiments.lab.comparisons import Comparison
 from experiments.lab.lab import View
-from repsim_fast.analysis.estimates import Estimate, spread_over_seeds
+from repsim_fast.analysis.estimates import (
+    Estimate,
+    jackknife,
+    spread_over_seeds,
+    total_error,
+)
 from repsim_fast.analysis.grids import Array, mean_same_layer
 
 from ..recipes import Recipe
@@ -50,16 +55,46 @@ class Baseline:
 
     Attributes:
         spread: Standard deviation over the seeds of a kind of each index of `structure`.
-        same_layer: Mean same-layer CKA of two networks of a kind, or of one of each.
-        by_stage: The same for each stage.
-        pairs: Pairs of names in ``found`` that the two are means over.
+        pairs: Pairs of names in ``found``: two networks of a kind, or one of each.
+        seeds: Of the networks, by name.
     """
 
     found: Comparison
     spread: Mapping[str, Mapping[str, Estimate]]
-    same_layer: Mapping[str, Estimate]
-    by_stage: Mapping[str, Mapping[str, Estimate]]
     pairs: Mapping[str, list[tuple[str, str]]]
+    seeds: Mapping[str, int]
+
+    def over_pairs(self, kind: str, index: Callable[[Array], float]) -> Estimate:
+        """Mean of an index over the pairs of networks of a kind, or of one of each.
+
+        It errs by images and by seeds. These are left out in turn, too, of three at least; of two
+        nothing is left without one, and the error is that of images alone.
+        """
+        pairs = self.pairs[kind]
+        of_images = self.found.estimate(mean_of(index), *pairs)
+        without = [
+            [p for p in pairs if seed not in (self.seeds[p[0]], self.seeds[p[1]])]
+            for seed in dict.fromkeys(self.seeds.values())
+        ]
+        if not all(without):
+            return of_images
+        left_out = [self.found.estimate(mean_of(index), *left).value for left in without]
+        return total_error(of_images.value, [of_images, jackknife(of_images.value, left_out)])
+
+    @property
+    def same_layer(self) -> dict[str, Estimate]:
+        """Mean same-layer CKA of the pairs of each kind."""
+        return {kind: self.over_pairs(kind, mean_same_layer) for kind in self.pairs}
+
+    @property
+    def by_stage(self) -> dict[str, dict[str, Estimate]]:
+        """The same for each stage."""
+        stages = self.found.stages(next(iter(self.seeds)))
+        means = {stage: stage_mean_of(stages, stage) for stage in STAGES}
+        return {
+            kind: {stage: self.over_pairs(kind, mean) for stage, mean in means.items()}
+            for kind in self.pairs
+        }
 
     def between(self, kind: str, index: str = "mean off-diagonal") -> Estimate:
         """Standard deviation of the difference of an index between two networks of a kind."""
@@ -78,21 +113,25 @@ def baseline(lab: RobustLab, *, swept: bool = False) -> Baseline:
         "standard-robust": list(product(names["standard"], names["robust"])),
     }
     pairs = {kind: several for kind, several in pairs.items() if several}
-    stages = found.stages(standard[0].name)
     return Baseline(
         found,
         {
             kind: {key: spread_over_seeds([r[key].value for r in own]) for key in own[0]}
             for kind, own in rows.items()
         },
-        {k: found.estimate(_mean_of(mean_same_layer), *p) for k, p in pairs.items()},
-        {
-            k: {s: found.estimate(_mean_of(stage_mean_of(stages, s)), *p) for s in STAGES}
-            for k, p in pairs.items()
-        },
         pairs,
+        {view.name: view.recipe.seed for view in (*standard, *robust)},
     )
 
 
-def _mean_of(index: Callable[[Array], float]) -> Callable[..., float]:
+def along_training(lab: RobustLab, kind: str, seed: int) -> tuple[list[View[Recipe]], Comparison]:
+    """A usual network at the epochs that are kept and in the end, compared with itself."""
+    recipe = recipes(lab, seed)[kind]
+    epochs = (*lab.kept_epochs, lab.preset.epochs)
+    views = [View(f"epoch {e}", recipe, epoch=e) for e in epochs]
+    return views, lab.compare(views)
+
+
+def mean_of(index: Callable[[Array], float]) -> Callable[..., float]:
+    """Mean of an index over several grids."""
     return lambda *grids: sum(map(index, grids)) / len(grids)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments.lab.figures import mean_of, minus
 from experiments.lab.report import Report
-from repsim_fast.analysis.estimates import Estimate, difference, mean_over_seeds, ratio
+from repsim_fast.analysis.estimates import ratio
 from repsim_fast.analysis.grids import mean_by_distance
 
 from .. import strongest
@@ -67,13 +68,10 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
         borders=borders(found.stages(s)),
     )  # fmt: skip
     means = {
-        kind: _over_seeds([rows[v.name] for v in views])
+        kind: mean_of([rows[v.name] for v in views])
         for kind, views in (("standard", standard), ("robust", robust))
     }
-    differences = {
-        key: _difference([rows[v.name][key] for v in standard], [rows[v.name][key] for v in robust])
-        for key in rows[s]
-    }
+    differences = minus([rows[v.name] for v in robust], [rows[v.name] for v in standard])
     stage13 = ratio(means["robust"]["stage1-stage3"], means["standard"]["stage1-stage3"])
     report.table(
         "differences",
@@ -101,15 +99,6 @@ def measure(lab: RobustLab, recipe: Recipe) -> None:
     """What is measured of one network, to be on its card."""
     lab.accuracy(recipe)
     strongest.accuracy(lab, recipe)
-
-
-def _over_seeds(rows: list[dict[str, Any]]) -> dict[str, Estimate]:
-    return {key: mean_over_seeds([row[key] for row in rows]) for key in rows[0]}
-
-
-def _difference(standard: list[Estimate], robust: list[Estimate]) -> Estimate:
-    """Robust minus standard, seeds paired, the error that of seeds."""
-    return mean_over_seeds([difference(r, s) for s, r in zip(standard, robust, strict=True)])
 
 
 def _mean_diagonal(*grids: Any) -> Any:

@@ -7,13 +7,13 @@ from typing import Any
 
 from experiments.lab.lab import View
 from experiments.lab.report import Report
-from repsim_fast.analysis.estimates import Estimate
+from repsim_fast.analysis.estimates import Estimate, difference
 from repsim_fast.analysis.grids import mean_same_layer
 
 from ..recipes import Recipe
 from ..robust_lab import RobustLab
 from .common import structure
-from .seeds import baseline, usual
+from .seeds import baseline, mean_of, usual
 
 UNKNOWN = Estimate(float("nan"), float("nan"))
 
@@ -26,14 +26,22 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
     names = [v.name for v in views]
     same = found.same_layer()
     report.matrix("same_layer", names, same, "Same-layer CKA between threat models")
-    rows = []
+    rows, standard = [], views[0].recipe
+    gains: dict[str, Estimate] = {}
     for view in views:
-        own = lab.accuracy(view.recipe, view.recipe.threat) if view.name != "standard" else None
+        own = against = UNKNOWN
+        if view.name != "standard":
+            own, against = (
+                lab.accuracy(recipe, view.recipe.threat)["robust"]
+                for recipe in (view.recipe, standard)
+            )
+            gains[view.name] = difference(own, against)
         rows.append(
             {
                 "trained against": view.name,
                 "clean accuracy": lab.accuracy(view.recipe)["clean"],
-                "accuracy under own threat": own["robust"] if own else UNKNOWN,
+                "accuracy under own threat": own,
+                "of the standard network": against,
                 "accuracy under linf": lab.accuracy(view.recipe)["robust"],
                 "same-layer CKA with linf": found.estimate(
                     mean_same_layer, (view.name, threats[0])
@@ -58,10 +66,22 @@ def run(lab: RobustLab, report: Report) -> dict[str, Any]:
         "with standard": [("standard", t) for t in threats],
         "seed to seed": list(combinations([threats[0], *others], 2)),
     }
-    means = {name: found.estimate(_mean_same, *pairs) for name, pairs in groups.items() if pairs}
+    same_layer = mean_of(mean_same_layer)
+    means = {name: found.estimate(same_layer, *pairs) for name, pairs in groups.items() if pairs}
+
+    def above_standard(name: str) -> Estimate | None:
+        """One group minus the pairs with the standard network, on the same images."""
+        own, n = groups[name], len(groups[name])
+        return found.estimate(
+            lambda *grids: same_layer(*grids[:n]) - same_layer(*grids[n:]),
+            *own, *groups["with standard"],
+        ) if own else None  # fmt: skip
+
     report.table("groups", [{"pairs": n, "same-layer CKA": e} for n, e in means.items()])
     return {
         **{name: means.get(name) for name in groups},
+        "above those with standard": {name: above_standard(name) for name in groups},
+        "robustness gained": {threat: gains[threat] for threat in threats},
         "matrix": {"names": names, "same-layer CKA": same},
     }
 
@@ -82,7 +102,3 @@ def _views(lab: RobustLab) -> list[View[Recipe]]:
             for s in lab.preset.seeds[1:]
         ),
     ]
-
-
-def _mean_same(*grids: Any) -> float:
-    return sum(map(mean_same_layer, grids)) / len(grids)
