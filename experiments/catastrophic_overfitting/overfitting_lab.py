@@ -193,7 +193,7 @@ class OverfittingLab(Lab[Recipe, Preset]):
 
         about = [recipe.name, epoch, preset.curved, preset.probed, self.dataset.name]
         held = self.networks.measured(recipe, "geometry", about, measure)
-        return {name: UNKNOWN if value is None else value for name, value in held.items()}
+        return {name: _number(value) for name, value in held.items()}
 
     def units(self, recipe: Recipe, epoch: int, beta: float) -> dict[str, dict[str, Estimate]]:
         """What the units of layers do after an epoch, on all test images with a feature of this
@@ -215,8 +215,8 @@ class OverfittingLab(Lab[Recipe, Preset]):
         held = self.networks.measured(recipe, "units", about, measure)
         return {
             kind: {
-                layer: Estimate(*(UNKNOWN if number is None else number for number in pair))
-                for layer, pair in layers.items()
+                layer: Estimate(_number(value), _number(error))
+                for layer, (value, error) in layers.items()
             }
             for kind, layers in held.items()
         }
@@ -253,3 +253,8 @@ def _check(preset: Preset) -> None:
             raise ValueError(f"grid: amplitudes at {eps:g} must rise within [0, 255), got {betas}")
     if preset.focus[1] not in dict(preset.grid).get(preset.focus[0], ()):
         raise ValueError(f"focus must be a cell of the grid, got {preset.focus}")
+
+
+def _number(held: float | None) -> float:
+    """As it was before it became JSON."""
+    return UNKNOWN if held is None else held

@@ -128,7 +128,11 @@ class Lab(ABC, Generic[R, P]):
         network = self.networks.load(view.recipe, view.epoch)
         if view.epoch == 0:
             images, _ = self.train_data.subset(min(_CALIBRATED, len(self.train_data))).tensors()
-            update_bn(torch.split(images, self.preset.compare_batch), network, self.preset.device)
+            update_bn(
+                torch.split(images, self.preset.compare_batch),
+                network,
+                torch.device(self.preset.device),
+            )
         return network
 
     def examples(self, view: View[R]) -> Tensor:
