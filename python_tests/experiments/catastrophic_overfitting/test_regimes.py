@@ -126,7 +126,7 @@ def test_a_network_that_seeds_share_counts_once():
         return similarity._Seed(seed, (2, 4), True, views, None, by_kind)
 
     found = similarity._units([of_seed(0, 1.0), of_seed(1, 2.0)], "dimensions")
-    assert found["before"]["fc"] == Estimate(1.5, pytest.approx(0.5))
+    assert found["before"]["fc"] == Estimate(1.5, pytest.approx(0.26**0.5))
     assert found["pgd"]["fc"] == Estimate(3.0, 0.2)
 
 
