@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from python_tests.support.in_order import compare
 from repsim_fast import Grid, SimilarityResult
+from repsim_fast.analysis.estimates import difference
 from repsim_fast.comparison.grid import Matrix
 from repsim_fast.similarity import grid as grid_of
 from repsim_fast.similarity.streaming.minibatch import MAX_GROUPS
@@ -356,3 +357,16 @@ def test_matrices_of_another_size_are_refused(result: SimilarityResult) -> None:
     for name in ("hsic", "left_out"):
         with pytest.raises(ValueError, match=rf"{name} must have shape \(5, 8, 8\), one matrix"):
             replace(result, **{name: wrong})
+
+
+def test_two_cells_of_the_same_samples_are_subtracted_with_the_error_of_the_difference(
+    result: SimilarityResult,
+) -> None:
+    grid = result.between("a", "b")
+    found = difference(grid["0", "1"], grid["4", "7"])
+    error = grid.standard_error_of(lambda g: g.value[0, 1] - g.value[2, 3])
+    assert found.standard_error == pytest.approx(error)
+    assert found.degrees == len(grid.replicates) - 1
+    unknown = replace(grid, replicates=None)["0", "1"]
+    assert unknown == grid["0", "1"]
+    assert not unknown.left_out

@@ -143,6 +143,9 @@ class Grid:
     def __getitem__(self, layers: tuple[str | int, str | int]) -> Estimate:
         """``grid[row, column]``: value and standard error of two layers, by name or number.
 
+        Where replicates are known the estimate keeps them: ``estimates.difference`` of two cells of
+        the same samples has the error of the difference.
+
         Raises:
             ValueError: There is no such layer, or they are not two.
         """
@@ -153,7 +156,11 @@ class Grid:
         row, column = layers
         i = _layer_number(row, self.rows, self.row_model)
         j = _layer_number(column, self.columns, self.column_model)
-        return Estimate(float(self.value[i, j]), float(self.standard_error[i, j]))
+        value, error = float(self.value[i, j]), float(self.standard_error[i, j])
+        if self.replicates is None:
+            return Estimate(value, error)
+        left_out = tuple(self.replicates[:, i, j].tolist())
+        return Estimate(value, error, len(left_out) - 1, left_out)
 
     def mean(self) -> float:
         """Mean over all cells that are not NaN."""
