@@ -153,28 +153,6 @@ PRESETS = {
         measure_images=1000,
         minutes=60,
     ),
-    # 64 x 64 images cost four times as much, and there are 500 of them for testing.
-    "cpu-tiny": Preset(
-        name="cpu-tiny",
-        dataset="tiny-imagenette",
-        architecture="wrn-10-1",
-        seeds=(0, 1, 2),
-        train_images=800,
-        test_images=300,
-        epochs=8,
-        batch_size=50,
-        lr=0.1,
-        compare_batch=50,
-        kept=(0.0, 1 / 8, 1 / 4, 1 / 2, 3 / 4),
-        widths=("wrn-10-1", "wrn-10-2"),
-        depths=("wrn-10-1", "wrn-16-1"),
-        radii=(0.5, 1.0, 2.0),
-        strengths=(0.25, 0.5, 1.0, 2.0),
-        threats=("linf", "l2", "jpeg", "gabor", "snow", "tr"),
-        overfitting=Overfitting(images=150, epochs=60, every=6, watched=300),
-        measure_images=300,
-        minutes=75,
-    ),
     # Planned for five hours of two cores with AMX, two networks at a time, with 110 s of one core
     # for WRN-16-2 and one pass over all images, 200 s in N-FGSM, 510 s in PGD-5; so
     #   standard and robust, 3 seeds, 20 epochs   3 * 20 * (110 + 200)          = 18,600 s
