@@ -185,7 +185,12 @@ def test_tiny_imagenette_is_found_and_runs(monkeypatch, tmp_path):
     small = {"epochs": 1, "batch_size": 10, "compare_batch": 10, "kept": (), "attack_steps": 1}
     evaluated_by_few_steps(monkeypatch, threats.PUBLISHED)
     tiny = dataclasses.replace(
-        presets.PRESETS["cpu-full-tiny"], train_images=20, test_images=20, seeds=(0,), **small
+        presets.PRESETS["cpu"],
+        dataset="tiny-imagenette",
+        train_images=20,
+        test_images=20,
+        seeds=(0,),
+        **small,
     )
     lab = RobustLab(tiny, tmp_path / "work", progress=False)
     assert lab.train_data.images.shape == (20, 3, 64, 64)
