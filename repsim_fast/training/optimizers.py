@@ -25,7 +25,7 @@ def build(model: nn.Module, lr: float, how: Optimisation) -> torch.optim.Optimiz
     Raises:
         TypeError: A factory that makes no optimizer.
         ValueError: One that cannot be stepped without a closure or saved, of other parameters, or
-            with a rate out of range.
+            with a rate out of range, or settings that its parameter groups bring already.
     """
     groups = parameter_groups(model, lr, how)
     match how.optimizer:
@@ -103,6 +103,7 @@ def _check(optimizer: object, model: nn.Module) -> None:
         )
     for number, group in enumerate(optimizer.param_groups):
         check_number(f"optimizer: lr of parameter group {number}", float(group["lr"]))
+    _check_defaults(optimizer)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ValueError(
@@ -114,4 +115,19 @@ def _check(optimizer: object, model: nn.Module) -> None:
         raise ValueError(
             "optimizer: the factory must take all parameters that require a gradient, left out "
             f"{missing[0]!r} and {len(missing) - 1} more"
+        )
+
+
+def _check_defaults(optimizer: torch.optim.Optimizer) -> None:
+    """A factory's own rate or decay would be lost, since each group has its own: it is refused."""
+    usual = inspect.signature(type(optimizer)).parameters
+    for name, where in (("lr", "train"), ("weight_decay", "Optimisation")):
+        asked = optimizer.defaults.get(name)
+        own = usual[name].default if name in usual else asked
+        if asked is None or asked == own or any(g[name] == asked for g in optimizer.param_groups):
+            continue
+        raise ValueError(
+            f"optimizer: the parameter groups bring {name}={optimizer.param_groups[0][name]:g}, "
+            f"which the factory's own {name}={asked:g} does not change: give {name} to {where}, or "
+            "change it in the groups"
         )

@@ -39,13 +39,15 @@ class Evaluation:
         attacked: Names of the sets that are attacked; default all of them.
         best: Name of the accuracy that the best epoch is chosen by, as in ``Epoch.accuracies``;
             default the first set's robust (else clean) one.
-        every: Epochs between evaluations; the last epoch always has one.
+        every: Epochs between evaluations; the last planned epoch always has one, not so one that a
+            callback or ``stop_on_overfitting`` makes the last.
         detector: Catastrophic-overfitting detector, asked after each epoch.
         stop_on_overfitting: End the training when it finds something.
 
     Raises:
-        ValueError: ``every`` below 1, a stop without a detector, a share out of range, or one
-            beside ``data`` without names, names that cannot be told from others or do not exist.
+        ValueError: ``every`` below 1, a stop without a detector, an attack without images, a share
+            out of range, or one beside ``data`` without names, names that cannot be told from
+            others or do not exist.
 
     Example:
         >>> import torch
@@ -94,6 +96,8 @@ class Evaluation:
         check_names("attack", self.attack)
         if unknown := sorted({*(self.attacked or ())} - sets.keys()):
             raise ValueError(f"attacked must name sets, some of {sorted(sets)}, got {unknown}")
+        if attacks and not sets:
+            raise ValueError("attack: needs images to attack, data or validation, got neither")
         if self.attacked is not None and not attacks:
             raise ValueError("attacked needs an attack")
         if self.best is not None and self.best not in self.names():
