@@ -159,6 +159,28 @@ class TestSharpness:
         assert torch.equal(at_w, within)
         assert not torch.equal(within, at_next)
 
+    @pytest.mark.parametrize("how", [{"optimizer": "sam"}, {"awp": 0.01}])
+    def test_both_passes_draw_the_same_noise(
+        self, how: dict[str, Any], small_net: Build, few: Pair
+    ) -> None:
+        drawn: list[Tensor] = []
+
+        def loss(
+            model: nn.Module, batch: methods.TrainingBatch, x: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            drawn.append(torch.rand(3, generator=batch.generator))
+            logits = model(x)
+            return batch.cross_entropy(logits), logits
+
+        method = methods.Method("noisy", lambda model, batch: batch.x, loss)
+        train(
+            small_net(), [few] * 2, method=method, epochs=1, optimisation=Optimisation(**how),
+            **PLAIN,
+        )  # fmt: skip
+        before, step, next_before, _ = drawn
+        assert torch.equal(before, step)
+        assert not torch.equal(step, next_before)
+
     @pytest.mark.parametrize("method", methods.available())
     def test_goes_with_every_method(self, method: str, small_net: Build, few: Pair) -> None:
         weights = []

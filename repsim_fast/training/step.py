@@ -182,7 +182,7 @@ class Step:
         if self.how.optimizer == "sam":
             return sharpest_weights(
                 self.state.model,
-                lambda: self._loss(batch, perturbed)[0],
+                lambda: self._loss_beforehand(batch, perturbed),
                 self.how.rho,
                 self.state.scaler,
             )
@@ -190,10 +190,17 @@ class Step:
             return contextlib.nullcontext()
         return perturbed_weights(
             self.state.model,
-            lambda: self._loss(batch, perturbed)[0],
+            lambda: self._loss_beforehand(batch, perturbed),
             self.how.awp,
             self.state.scaler,
         )
+
+    def _loss_beforehand(self, batch: TrainingBatch, perturbed: Tensor) -> Tensor:
+        """The loss that the weights are perturbed against, which draws what the step's own will."""
+        state = batch.generator.get_state()
+        loss, _ = self._loss(batch, perturbed)
+        batch.generator.set_state(state)
+        return loss
 
     def _loss(self, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         with self._precision(), contextlib.ExitStack() as stack:
