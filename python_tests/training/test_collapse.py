@@ -92,6 +92,19 @@ def test_a_resumed_training_knows_what_was_kept(tmp_path: Path) -> None:
     assert asked(afresh, [(0.3, 0.25)]) == [0.0]
 
 
+def test_a_resumed_training_knows_when_it_collapsed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.safetensors"
+    first = CollapseGuard(DETECTOR, kept=kept)
+    asked(first, [(0.3, 0.3), (0.5, 0.5), (0.9, 0.0)])
+    resumed = CollapseGuard(DETECTOR, kept=kept)
+    assert asked(resumed, [(0.9, 0.0), (0.9, 0.0)], first=3) == [1.0, 1.0]
+    assert (resumed.collapsed, resumed.verdict) == (2, first.verdict)
+    # An epoch that is asked for again is not a second one.
+    again = CollapseGuard(DETECTOR, kept=kept)
+    asked(again, [(0.9, 0.0)], first=2)
+    assert (again.collapsed, again.good) == (2, 1)
+
+
 def test_files_of_others_are_refused(tmp_path: Path) -> None:
     kept = tmp_path / "kept.safetensors"
     asked(CollapseGuard(DETECTOR, kept=kept), [(0.3, 0.3)])

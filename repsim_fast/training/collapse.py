@@ -17,8 +17,9 @@ from .callback import OnEpoch, StopTraining
 from .history import Epoch
 from .overfitting import OverfittingDetector, Probe
 
-_HEADER = "repsim_fast_before_collapse"
+_HEADER, _COLLAPSE = "repsim_fast_before_collapse", "repsim_fast_collapse"
 _SCHEMA = headers.record({"epoch": headers.whole(0), "best": headers.number(0, 1)})
+_COLLAPSE_SCHEMA = headers.record({"epoch": headers.whole(0), "verdict": headers.text()})
 
 
 class CollapseGuard:
@@ -39,7 +40,8 @@ class CollapseGuard:
         then: A further ``on_epoch``, called first; its figures come beside this one.
 
     Attributes:
-        collapsed: First epoch found to have collapsed, None without.
+        collapsed: First epoch found to have collapsed, None without; of a resumed training without
+            ``kept`` the first one since.
         verdict: What the detector said of it.
         good: Last epoch before it, None without.
 
@@ -117,6 +119,7 @@ class CollapseGuard:
             self._keep(model)
         elif self.collapsed is None:
             self.collapsed, self.verdict = record.epoch, verdict
+            self._write()
         return verdict
 
     def _brought_back(self, model: nn.Module) -> str:
@@ -131,9 +134,16 @@ class CollapseGuard:
             name: value.detach().to("cpu", copy=True).contiguous()
             for name, value in unwrap(model).state_dict().items()
         }
-        if self.kept is not None:
-            about = json.dumps({"epoch": self.good, "best": self._best})
-            write_tensors(self.kept, self._weights, {_HEADER: about})
+        self._write()
+
+    def _write(self) -> None:
+        if self.kept is None or self.good is None:
+            return
+        about = {_HEADER: json.dumps({"epoch": self.good, "best": self._best})}
+        if self.collapsed is not None:
+            found = {"epoch": self.collapsed, "verdict": self.verdict}
+            about[_COLLAPSE] = json.dumps(found)
+        write_tensors(self.kept, self._weights, about)
 
     def _take_up(self, epoch: int) -> None:
         """What an interrupted training kept, if it is of an epoch before this one."""
@@ -141,5 +151,10 @@ class CollapseGuard:
             return
         metadata, weights = read_tensors(self.kept)
         about = headers.parsed(metadata.get(_HEADER), _SCHEMA, os.fspath(self.kept))
-        if about["epoch"] <= epoch:
-            self.good, self._best, self._weights = about["epoch"], about["best"], weights
+        if about["epoch"] > epoch:
+            return
+        self.good, self._best, self._weights = about["epoch"], about["best"], weights
+        if _COLLAPSE in metadata:
+            found = headers.parsed(metadata[_COLLAPSE], _COLLAPSE_SCHEMA, os.fspath(self.kept))
+            if found["epoch"] < epoch:
+                self.collapsed, self.verdict = found["epoch"], found["verdict"]
