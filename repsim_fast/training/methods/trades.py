@@ -30,20 +30,22 @@ def trades(
 ) -> Method:
     """TRADES (Zhang et al., 2019): CE(f(x), y) + beta KL(f(x) || f(x')).
 
-    x' maximises the KL divergence in the ball, with the model in eval mode; the clean predictions
-    of that inner loop are computed once, not in each step.
+    x' maximises the KL divergence in the ball, with the model in eval mode by default; the clean
+    predictions of that inner loop are computed once, not in each step.
 
     Args:
         eps: Radius in image units; published 0.031.
         beta: Weight of robustness against accuracy.
         steps: Attack steps.
         step_size: Default eps / 4; published 0.007 and 0.003.
-        options: Further settings of ``attacks.PGD``, such as ``norm``.
+        options: Further settings of ``attacks.PGD``, such as ``norm``; with
+            ``model_mode="train"`` the clean predictions are of batch statistics, too.
     """
     check_number("beta", beta)
     step_size = eps / 4 if step_size is None else step_size
     settings = {"steps": steps, "step_size": step_size, **options}
     on_examples(NearbyStartPGD, eps, **settings)  # bad settings fail here
+    mode = options.get("model_mode", "eval")
     if resolve(options.get("execution", "exact")).cuda_graph:
         raise ValueError(
             "execution: no cuda_graph for trades, whose inner loss holds each batch's own clean "
@@ -51,7 +53,7 @@ def trades(
         )
 
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
-        with borrow(model, device=batch.x.device, seed=0), torch.no_grad():
+        with borrow(model, mode=mode, device=batch.x.device, seed=0), torch.no_grad():
             loss = divergence(call(model, batch.x))
         attack = on_examples(NearbyStartPGD, eps, loss=loss, **settings)
         return attack(model, batch)
