@@ -41,6 +41,29 @@ def full_precision() -> Iterator[None]:
 
 
 @contextmanager
+def changing_weights() -> Iterator[None]:
+    """Casts weights anew each time they are used, where there is an autocast around.
+
+    It keeps their 16-bit values until its outermost block ends: what changes inside, it overlooks.
+
+    A context, and a decorator: ``@changing_weights()``.
+    """
+    # A block that turns autocast off, or is of another device, holds on to them as well.
+    around = torch.autocast_increment_nesting() > 1
+    torch.autocast_decrement_nesting()
+    if not around:  # the blocks inside are outermost, and forget by themselves
+        yield
+        return
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+        torch.clear_autocast_cache()  # of the weights as they were
+
+
+@contextmanager
 def float32_products(device: torch.device) -> Iterator[None]:
     """Takes products of float32 numbers on a GPU in float32, as for convolutions torch does not
     unless it is told to: TF32 is their default. For the whole process."""

@@ -17,7 +17,7 @@ from repsim_fast._core.files import check_writable
 from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.locks import only_writer
 from repsim_fast._core.model_state import device_of, in_mode, unwrap, usable_device
-from repsim_fast._core.precision import native_half
+from repsim_fast._core.precision import changing_weights, native_half
 from repsim_fast._core.processes import Processes, local_device, processes
 from repsim_fast.data import augmentation
 from repsim_fast.data.augmentation import Augment
@@ -55,6 +55,7 @@ _logger = logging.getLogger(__name__)
 
 @torch.inference_mode(False)
 @torch.enable_grad()
+@changing_weights()
 def train(
     model: nn.Module,
     train_data: Any,
@@ -76,6 +77,9 @@ def train(
     progress: bool = True,
 ) -> History:
     """Train ``model`` in place; the same seed gives the same weights on CPU.
+
+    Within the caller's ``torch.autocast`` forward passes are in its precision, and nothing scales
+    the loss: float16 had better be ``Optimisation(autocast=...)``.
 
     Convolutional networks have their channels last meanwhile, where that is faster, and ReLUs
     overwrite their input where a run of the model shows that nothing else reads it. On the CPU
