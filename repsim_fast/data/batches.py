@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset
 from repsim_fast._core.checks import check_seed
 from repsim_fast._core.randomness import seeded
 
+from .afresh import afresh
 from .indexed import Indexed, indexed
 from .items import Batch, PerModel, as_batch
 from .order import OrderCheck
@@ -241,7 +242,7 @@ def _open_batched(streams: Sequence[Any], pair: Pair, passes: int, share: Share)
         for turn in range(passes):
             # Where there are several passes, lengths are known.
             after = turn * min(known) if turn else 0
-            shared = (share.of(stream, after=after) for stream in streams)
+            shared = (share.of(afresh(stream), after=after) for stream in streams)
             for items in zip_longest(*shared, fillvalue=_END):
                 if _END in map(_identity, items):
                     raise ValueError(

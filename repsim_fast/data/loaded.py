@@ -14,6 +14,7 @@ from repsim_fast._core.inputs import LABEL_NAMES
 from repsim_fast._core.processes import Processes
 from repsim_fast._core.randomness import private_rng
 
+from .afresh import afresh
 from .batches import open_data
 from .labels import check_fit, classes_of
 from .samples import Samples, check_range, check_types, placed
@@ -139,7 +140,7 @@ class _Pairs:
     name: str
 
     def __iter__(self) -> Iterator[Any]:
-        for number, item in enumerate(self.source):
+        for number, item in enumerate(afresh(self.source)):
             yield self._pair(item, number)
 
     def _pair(self, item: Any, number: int) -> Any:

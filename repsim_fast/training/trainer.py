@@ -99,7 +99,8 @@ def train(
             in which it gives them; or ``data.mixed`` streams. A batch may also be a mapping with
             images and labels, or have the numbers of its samples as a third part. Whatever a loader
             draws from torch's global generators follows from ``seed`` and the epoch, so resuming is
-            exact; what it draws from generators of its own is not. Labels may be soft,
+            exact; what it draws from generators of its own is not. Workers begin each epoch anew,
+            ``persistent_workers``, too. Labels may be soft,
             probabilities (N, n_classes), for methods whose loss takes them; attacks and accuracies
             then go by the most probable class.
         method: A name from ``methods.available()`` or a ``Method``.
