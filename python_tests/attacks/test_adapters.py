@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.memory_format import is_ours
 from repsim_fast.attacks import PGD, adapt
-from repsim_fast.training import evaluate
+from repsim_fast.training import Evaluation, evaluate, train
 
 EPS = 8 / 255
 
@@ -67,3 +70,43 @@ def test_foolbox_gives_the_same_iterates(model: nn.Module, images: Tensor, label
     assert torch.allclose(
         theirs(model, images, labels), ours(model, images, labels), rtol=0, atol=1e-6
     )
+
+
+def noisy(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """An attack that draws from torch's global generators."""
+    return lambda x, y: (x + EPS * torch.randn_like(x)).clamp(0, 1)
+
+
+def test_a_copy_draws_what_the_original_would(
+    model: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    attack = adapt(noisy, seed=0)
+    first = attack(model, images, labels)
+    copied = copy.deepcopy(attack)
+    second = attack(model, images, labels)
+    assert not torch.equal(first, second)
+    assert torch.equal(copied(model, images, labels), second)
+    assert copied.make is noisy
+
+
+def test_each_epoch_is_evaluated_on_the_same_draws(
+    model: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    drawn: list[Tensor] = []
+
+    def make(net: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+        def attack(x: Tensor, y: Tensor) -> Tensor:
+            drawn.append(torch.rand(3))
+            return x
+
+        return attack
+
+    attack = adapt(make, seed=0)
+    evaluation = Evaluation((images, labels), attack)
+    train(copy.deepcopy(model), (images, labels), epochs=2, evaluation=evaluation, progress=False)
+    assert torch.equal(*drawn)
+
+
+def test_code_of_others_meets_the_usual_strides() -> None:
+    assert not is_ours(adapt(careless))
+    assert repr(adapt(careless)) == f"adapt({careless!r}, model_mode='eval')"

@@ -31,8 +31,12 @@ def with_strides_of(weight: Tensor, value: Tensor) -> Tensor:
 
 
 def is_ours(part: object) -> bool:
-    """Whether something is of a class of this package, whose code takes maps of any strides."""
-    return type(part).__module__.startswith("repsim_fast.")
+    """Whether something is of a class of this package, whose code takes maps of any strides.
+
+    A class of ours that runs the code of others says so by ``foreign = True``.
+    """
+    kind = type(part)
+    return kind.__module__.startswith("repsim_fast.") and not getattr(kind, "foreign", False)
 
 
 Look = Callable[[Tensor], Sequence[Tensor]]
