@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast.attacks import Corruption, GaborAttack, JPEGAttack, RotationTranslation, SnowAttack
+from repsim_fast.training.written import in_full
 
 KINDS = [JPEGAttack, GaborAttack, SnowAttack, RotationTranslation]
 
@@ -172,3 +174,12 @@ class TestCorruptions:
             Corruption("rain")
         with pytest.raises(ValueError, match="at least 32 pixels"):
             Corruption("fog")(None, torch.rand(2, 3, 8, 8), y)
+
+    @needs_package
+    def test_a_copy_draws_what_the_original_would(self) -> None:
+        x, y = torch.rand(2, 3, 32, 32), torch.arange(2)
+        corruption = Corruption("gaussian_noise", seed=0)
+        copied = copy.deepcopy(corruption)
+        assert torch.equal(corruption(None, x, y), copied(None, x, y))
+        settings = "Corruption{name: 'gaussian_noise', severity: 3}"
+        assert in_full(corruption) == settings  # and no folder of this machine

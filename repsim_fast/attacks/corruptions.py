@@ -38,7 +38,6 @@ class Corruption:
     def __init__(
         self, name: str, *, severity: int = 3, seed: int | torch.Generator | None = None
     ) -> None:
-        self._package = _package()
         if name not in names():
             raise ValueError(f"name must be one of {names()}, got {name!r}")
         if severity not in range(1, 6):
@@ -75,9 +74,7 @@ class Corruption:
         """
         with np.errstate(invalid="raise" if self.name == "spatter" else "warn"):
             try:
-                return self._package.corrupt(
-                    image, corruption_name=self.name, severity=self.severity
-                )
+                return _package().corrupt(image, corruption_name=self.name, severity=self.severity)
             except FloatingPointError:
                 return np.broadcast_to(image, (*image.shape[:2], 3))
 
