@@ -22,8 +22,10 @@ from repsim_fast.training import (
     History,
     Optimisation,
     OverfittingDetector,
+    Ramp,
     Saving,
     evaluate,
+    methods,
     train,
 )
 from repsim_fast.training.evaluation import Attack
@@ -265,6 +267,68 @@ class TestBadCheckpoints:
         del header["settings"]["evaluation"]
         save_file(load_file(path), path, {"repsim_fast_training": json.dumps(header)})
         assert len(resume(small_net(), few, folder, evaluation=Evaluation(few))) == 1
+
+    @pytest.mark.parametrize(
+        ("before", "now", "said"),
+        [
+            (pgd(0.1, steps=1), pgd(0.2, steps=1), "eps: 0.2"),
+            (pgd(0.1, steps=1), pgd(0.1, steps=1, norm="l2"), "norm: 'l2'"),
+            (free(0.1, replays=2), free(0.1, replays=1), "replays: 1"),
+            (
+                methods.build("pgd", eps=Ramp(0.1, 0.2), steps=1),
+                methods.build("pgd", eps=Ramp(0, 0.2), steps=1),
+                "start: 0,",
+            ),
+            (
+                methods.adversarial(PGD(0.1, steps=1)),
+                methods.adversarial(PGD(0.1, steps=2)),
+                "steps: 2",
+            ),
+            (
+                replace(pgd(steps=1), settings={"mine": 1}),
+                replace(pgd(steps=1), settings={"mine": 2}),
+                "mine: 2",
+            ),
+            (pgd(steps=1), "pgd", "None here"),
+        ],
+    )
+    def test_other_method_that_was_built_already(
+        self,
+        small_net: Build,
+        few: Pair,
+        tmp_path: Path,
+        before: Method,
+        now: Method | str,
+        said: str,
+    ) -> None:
+        train(small_net(), few, method=before, epochs=1, saving=Saving(tmp_path), progress=False)
+        assert len(resume(small_net(), few, tmp_path, method=before)) == 1
+        with pytest.raises(ValueError, match=rf"other settings \(built_method: .*{said}"):
+            resume(small_net(), few, tmp_path, method=now)
+
+    def test_file_that_does_not_say_which_method_was_built(
+        self, small_net: Build, few: Pair, tmp_path: Path
+    ) -> None:
+        method = pgd(0.1, steps=1)
+        train(small_net(), few, method=method, epochs=1, saving=Saving(tmp_path), progress=False)
+        path = tmp_path / "resume.safetensors"
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["repsim_fast_training"])
+        del header["settings"]["built_method"]
+        save_file(load_file(path), path, {"repsim_fast_training": json.dumps(header)})
+        assert len(resume(small_net(), few, tmp_path, method=method)) == 1
+
+    def test_options_in_another_order(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
+        options = {"steps": 1, "eps": Ramp(0, 0.1, end=0.5), "bounds": (0.0, 1.0)}
+        train(
+            small_net(), few, method="pgd", method_options=options, epochs=1,
+            saving=Saving(tmp_path), progress=False,
+        )  # fmt: skip
+        again = dict(reversed(options.items()))
+        assert len(resume(small_net(), few, tmp_path, method="pgd", method_options=again)) == 1
+        other = {**options, "bounds": (0.0, 2.0)}
+        with pytest.raises(ValueError, match=r"bounds=\(0.0, 1.0\).* there, .*\(0.0, 2.0\)"):
+            resume(small_net(), few, tmp_path, method="pgd", method_options=other)
 
     def test_other_architecture(self, small_net: Build, few: Pair, folder: Path) -> None:
         with pytest.raises(ValueError, match=r"state of another architecture: 0\.bias has shape"):

@@ -147,16 +147,31 @@ def _check_same_settings(
 ) -> None:
     now = json.loads(json.dumps(dict(settings)))
     measured = (before.get("evaluation"), now.pop("evaluation", {}))
-    for name in ("kept_weights", "normalization"):
+    for name in ("kept_weights", "normalization", "built_method"):
         if name not in before:  # of no mask, or a file of an earlier build does not say
             now.pop(name, None)
     before = {name: value for name, value in before.items() if name != "evaluation"}
+    if _in_order(before.get("method")) == _in_order(now["method"]):
+        before["method"] = now["method"]
     differences = _differences(before, now) + _measured_otherwise(*measured)
     if differences:
         raise ValueError(
             f"{path} belongs to a training with other settings ({'; '.join(differences)}): "
             "resume with the same ones or choose another checkpoint folder"
         )
+
+
+def _in_order(method: object) -> list[str]:
+    """Name and options of a method, "NAME, OPTION=VALUE, ...", whose order says nothing."""
+    parts, depth = [""], 0
+    for letter in str(method):
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    name, *options = (part.strip() for part in parts)
+    return [name, *sorted(options)]
 
 
 def _measured_otherwise(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:

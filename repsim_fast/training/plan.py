@@ -23,7 +23,7 @@ from .methods import Method
 from .optimisation import Optimisation
 from .schedules import Schedule
 from .settings import Evaluation
-from .written import written
+from .written import in_full, written
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,15 @@ def described(
         "data": data.description,
         "evaluation": evaluation.described(),
     }
+
+
+def described_method(method: str | Method) -> str | None:
+    """What a method that was built already has in common with that of a resumed training; None of a
+    name, whose options ``described`` has."""
+    if isinstance(method, str):
+        return None
+    settings = {"replays": method.replays, **dict(sorted(method.settings.items()))}
+    return in_full({"eps": method.eps, **settings})
 
 
 def build_method(method: str | Method, options: Mapping[str, Any] | None) -> Method:

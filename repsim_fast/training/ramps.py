@@ -50,7 +50,7 @@ def ramped(factory: Callable[..., Method], options: Mapping[str, Any]) -> Method
     def loss(model: nn.Module, batch: TrainingBatch, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         return now(batch).loss(model, batch, perturbed)
 
-    return replace(last, perturb=perturb, loss=loss)
+    return replace(last, perturb=perturb, loss=loss, settings={**last.settings, **options})
 
 
 def _counts(factory: Callable[..., Method], name: str) -> bool:

@@ -157,7 +157,8 @@ class Saving:
             uninterrupted training, bit for bit. False starts over, whatever lies there; None, the
             default, starts where no unfinished training lies, and is an error where one does. What
             trains and what measures must be as before, but for the seeds of attacks, and a detector
-            may come later.
+            may come later; of code of the caller's (schedule, augmentation, functions of a method
+            or attack, ``on_epoch``) nobody but the caller knows whether it is.
         log: JSON-lines file with one line an epoch.
         tensorboard: Folder for TensorBoard's event files.
 

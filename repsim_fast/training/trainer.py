@@ -42,6 +42,7 @@ from .plan import (
     check_smoothing,
     check_trainable,
     described,
+    described_method,
 )
 from .progress_bar import ProgressBar
 from .run import Run, train_epochs
@@ -189,6 +190,7 @@ def train(
         plan, how, state.optimizer, data, method_options, schedule, augment, evaluation
     )
     settings |= {"init": digest, "normalization": normalizations(model)}
+    settings["built_method"] = described_method(method)
     if kept := kept_weights(model):
         settings["kept_weights"] = kept
     group = processes(where)

@@ -12,14 +12,16 @@ from repsim_fast._core.checks import check_number
 from repsim_fast._core.memory_format import is_ours
 from repsim_fast.attacks import PGD
 
-from .base import Method, TrainingBatch, clean, cross_entropy, on_examples
+from .base import Method, TrainingBatch, clean, cross_entropy, noted, on_examples
 
 
+@noted
 def standard() -> Method:
     """Cross-entropy of clean images."""
     return Method("standard", clean, cross_entropy, soft_labels=True, any_layout=True)
 
 
+@noted
 def pgd(
     eps: float = 8 / 255, *, steps: int = 10, step_size: float | None = None, **options: Any
 ) -> Method:
@@ -36,6 +38,7 @@ def pgd(
     return Method("pgd", perturb, cross_entropy, eps, soft_labels=True, any_layout=True)
 
 
+@noted
 def adversarial(attack: Attack, *, name: str = "adversarial", eps: float | None = None) -> Method:
     """Training on the examples of any attack (model, x, y) -> x_adv.
 
@@ -49,6 +52,7 @@ def adversarial(attack: Attack, *, name: str = "adversarial", eps: float | None 
     return Method(name, perturb, cross_entropy, eps, soft_labels=True, any_layout=is_ours(attack))
 
 
+@noted
 def noise(sigma: float = 0.25) -> Method:
     """Training on Gaussian noise, for randomised smoothing (Cohen et al., 2019).
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial, wraps
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,9 @@ class Method:
         any_layout: Whether its code takes images and gradients of any strides, so that the network
             may have its channels last.
         stateful: Whether it carries something from step to step.
+        settings: What it was made with, by name: with ``name``, ``eps`` and ``replays`` what a
+            resumed training of a method that was built already is held against. Of methods of your
+            own give here what tells one from another.
     """
 
     name: str
@@ -100,6 +104,28 @@ class Method:
     soft_labels: bool = False
     any_layout: bool = False
     stateful: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+P = ParamSpec("P")
+
+
+def noted(factory: Callable[P, Method]) -> Callable[P, Method]:
+    """A factory whose methods have its arguments as ``settings``."""
+    signature = inspect.signature(factory)
+    several = [p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
+
+    @wraps(factory)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Method:
+        method = factory(*args, **kwargs)
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        settings = dict(given.arguments)
+        for name in several:
+            settings |= settings.pop(name)
+        return replace(method, settings=settings)
+
+    return make
 
 
 def perturbed_by(method: Method, model: nn.Module, batch: TrainingBatch) -> Tensor:

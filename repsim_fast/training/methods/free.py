@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from repsim_fast.attacks.region import Outside, Region, check_outside
 from repsim_fast.ops import Bounds
 
-from .base import Method, TrainingBatch, cross_entropy
+from .base import Method, TrainingBatch, cross_entropy, noted
 
 
+@noted
 def free(
     eps: float = 8 / 255,
     *,

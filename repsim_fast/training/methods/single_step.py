@@ -12,9 +12,10 @@ from repsim_fast._core.checks import check_number
 from repsim_fast.attacks import FGSM, NFGSM, RSFGSM
 from repsim_fast.training.regularisers import gradient_misalignment
 
-from .base import Method, TrainingBatch, cross_entropy, on_examples
+from .base import Method, TrainingBatch, cross_entropy, noted, on_examples
 
 
+@noted
 def fgsm(eps: float = 8 / 255, **options: Any) -> Method:
     """FGSM from x (Goodfellow et al., 2015); collapses at larger radii.
 
@@ -28,6 +29,7 @@ def fgsm(eps: float = 8 / 255, **options: Any) -> Method:
     return Method("fgsm", perturb, cross_entropy, eps, soft_labels=True, any_layout=True)
 
 
+@noted
 def rs_fgsm(eps: float = 8 / 255, *, relative_step: float = 1.25, **options: Any) -> Method:
     """FGSM from a random start (Wong et al., 2020).
 
@@ -40,6 +42,7 @@ def rs_fgsm(eps: float = 8 / 255, *, relative_step: float = 1.25, **options: Any
     return Method("rs-fgsm", perturb, cross_entropy, eps, soft_labels=True, any_layout=True)
 
 
+@noted
 def n_fgsm(eps: float = 8 / 255, *, noise: float = 2.0, **options: Any) -> Method:
     """FGSM on noisy images, not clipped to the radius (de Jorge et al., 2022).
 
@@ -52,6 +55,7 @@ def n_fgsm(eps: float = 8 / 255, *, noise: float = 2.0, **options: Any) -> Metho
     return Method("n-fgsm", perturb, cross_entropy, eps, soft_labels=True, any_layout=True)
 
 
+@noted
 def gradalign(eps: float = 8 / 255, *, weight: float | None = None, **options: Any) -> Method:
     """FGSM with aligned input gradients (Andriushchenko & Flammarion, 2020).
 

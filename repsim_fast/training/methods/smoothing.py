@@ -11,12 +11,13 @@ from repsim_fast._core.checks import check_choice, check_number
 from repsim_fast.attacks.losses import divergence_of
 
 from .adversarial import noise
-from .base import Method, TrainingBatch
+from .base import Method, TrainingBatch, noted
 
 Direction = Literal["noisy||clean", "clean||noisy"]
 Classified = Literal["clean", "noisy"]
 
 
+@noted
 def smoothing(
     sigma: float = 0.25,
     *,

@@ -14,12 +14,13 @@ from repsim_fast.attacks.execution.options import resolve
 from repsim_fast.attacks.losses import divergence, divergence_of
 from repsim_fast.attacks.pgd import NearbyStartPGD
 
-from .base import Method, TrainingBatch, on_examples
+from .base import Method, TrainingBatch, noted, on_examples
 
 # Keeps the logarithm of MART's 1 - p finite, as published.
 _MARGIN_FLOOR = 1e-4
 
 
+@noted
 def trades(
     eps: float = 8 / 255,
     *,
@@ -67,6 +68,7 @@ def trades(
     return Method("trades", perturb, loss, eps, soft_labels=True, any_layout=True)
 
 
+@noted
 def mart(
     eps: float = 8 / 255,
     *,

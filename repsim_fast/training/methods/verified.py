@@ -14,11 +14,12 @@ from repsim_fast.verification import Traced, margin_bounds, trace
 from repsim_fast.verification.agreement import check_agreement
 from repsim_fast.verification.intervals import Bounds
 
-from .base import Method, TrainingBatch
+from .base import Method, TrainingBatch, noted
 
 Number = float | Ramp
 
 
+@noted
 def ibp(
     eps: Number = 8 / 255,
     *,
@@ -55,6 +56,7 @@ def ibp(
     return _method("ibp", courses.to(eps, "eps"), courses.to(kappa, "kappa", 1.0), None, bounds)
 
 
+@noted
 def crown_ibp(
     eps: Number = 8 / 255,
     *,
