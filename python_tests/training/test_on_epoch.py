@@ -75,14 +75,32 @@ class TestFigures:
 
     def test_training_does_not_notice(self, small_net: Build, few: Pair) -> None:
         def on_epoch(model: nn.Module, record: Epoch) -> None:
-            model.eval()
+            model(0.2 * few[0])  # whose statistics are others
+            model.train(record.epoch == 1)
             torch.rand(5)
 
         quiet, watched = small_net(dropout=0.3), small_net(dropout=0.3)
-        run(quiet, few, epochs=2)
-        run(watched, few, epochs=2, on_epoch=on_epoch)
+        run(quiet, few, epochs=3)
+        run(watched, few, epochs=3, on_epoch=on_epoch)
         assert same_weights(quiet, watched)
         assert watched.training
+
+    def test_the_model_is_in_eval_mode(self, small_net: Build, few: Pair, tmp_path: Path) -> None:
+        modes: list[list[bool]] = []
+
+        def fail(model: nn.Module, record: Epoch) -> None:
+            modes.append([module.training for module in model.modules()])
+            raise OSError("disk full")
+
+        net = small_net()
+        net[1].eval()
+        before = [module.training for module in net.modules()]
+        for saving in (Saving(tmp_path), Saving(tmp_path, resume=True)):
+            with pytest.raises(RuntimeError, match="disk full"):
+                run(net, few, epochs=1, on_epoch=fail, saving=saving)
+            assert [module.training for module in net.modules()] == before
+        assert not any(mode for seen in modes for mode in seen)
+        assert len(modes) == 2
 
     @pytest.mark.parametrize(
         ("returned", "message"),

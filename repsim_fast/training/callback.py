@@ -14,7 +14,7 @@ from repsim_fast._core.processes import Processes
 from .history import Epoch
 
 OnEpoch = Callable[[nn.Module, Epoch], Mapping[str, SupportsFloat] | None]
-"""(model, record of the epoch) -> figures for the record by name, or None."""
+"""(model in eval mode, record of the epoch) -> figures for the record by name, or None."""
 
 _TAKEN = {entry.name for entry in fields(Epoch)}
 

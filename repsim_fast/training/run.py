@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from repsim_fast._core.model_state import evaluating
 from repsim_fast.data.labelled import LabelledImages
 
 from . import checkpoints
@@ -108,7 +109,8 @@ def conclude(run: Run, record: Epoch) -> None:
     """
     state = run.step.state
     with state.averaged():
-        answer = ask(run.on_epoch, state.model, record, run.step.group, run.step.device)
+        with evaluating([state.model]):
+            answer = ask(run.on_epoch, state.model, record, run.step.group, run.step.device)
         record = replace(record, figures=answer.figures)
         state.history.epochs.append(record)
         _save_weights(run, record)

@@ -121,8 +121,9 @@ def train(
         init: Checkpoint whose weights training begins with: a file of ``models.save_checkpoint``, a
             best.safetensors, or any other file of the model's weights that
             ``models.load_weights`` takes. A training resumes with the same weights in it only.
-        on_epoch: Called as (model, record) after each epoch, with the weights that were evaluated
-            and the epoch's ``Epoch``; under torchrun in the first process. The figures it returns
+        on_epoch: Called as (model, record) after each epoch, with the weights that were evaluated,
+            in eval mode (each module's own mode returns afterwards), and the epoch's ``Epoch``;
+            under torchrun in the first process. The figures it returns
             by name, or None, become ``record.figures``, also in logs and checkpoints. It may raise
             ``StopTraining`` to end the training here. Of any other exception the epoch is kept as
             well, and a resumed training calls it for that epoch again.
