@@ -89,6 +89,8 @@ def options_of_methods() -> list[tuple[str, str]]:
                 fixed = {"steps", "step_size", "random_start"}
             if name in ("fgsm", "gradalign"):  # without a start to draw
                 fixed.add("restarts")
+            if name == "gradalign":  # of linf alone
+                fixed.add("norm")
             attack = [*inspect.signature(PGD).parameters, "update_statistics"]
             own += [key for key in attack if key not in {*own, *fixed}]
         found += [(name, option) for option in own if option not in UNNAMED]
@@ -278,6 +280,7 @@ def test_restore_on_overfitting(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
         (["--norm", "l3"], ["--norm must be one of linf, l2, l1", "'l3'"]),
         (["--eval-norm", "l3"], ["--norm must be one of linf, l2, l1", "'l3'"]),
         (["--method", "free", "--norm", "l2"], ["--norm: method 'free' has linf only"]),
+        (["--method", "gradalign", "--norm", "l2"], ["--norm: method 'gradalign' has linf only"]),
         (["--beta", "1"], ["--beta: method 'standard' has none"]),
         (["--method", "fgsm", "--step-size", "1"], ["--step-size: method 'fgsm' has none"]),
         (["--method-option", "noise"], ["--method-option: expected NAME=VALUE, got 'noise'"]),

@@ -258,6 +258,13 @@ def test_batch_statistics_on_request(small_net: Build, batch: TrainingBatch) -> 
     assert not torch.equal(in_eval, in_train)
 
 
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_gradalign_is_of_the_linf_ball(norm: str) -> None:
+    with pytest.raises(ValueError, match=f"norm: method 'gradalign' has linf only, got '{norm}'"):
+        methods.build("gradalign", eps=EPS, norm=norm)
+    assert methods.build("gradalign", eps=EPS, norm="linf").eps == EPS
+
+
 class TestBadInput:
     def test_names_and_options(self) -> None:
         with pytest.raises(ValueError, match=r"method must be one of .*'trades'"):

@@ -22,6 +22,8 @@ from . import ramps
 from .attack_setup import radius_of
 from .train_options import CourseOptions, MethodOptions, OptimisationOptions
 
+# Methods that hand further options on to an attack, and yet have no other norm.
+LINF_ONLY = ("gradalign",)
 # Options of methods that have an option of the command of their own, by their names in Python.
 OWN_OPTIONS = {"steps": "attack_steps", "step_size": "step_size", "beta": "beta"}
 
@@ -149,7 +151,8 @@ def method_options(given: MethodOptions, eps: float | Ramp) -> dict[str, Any]:
     if isinstance(eps, Ramp) and not options:
         raise ValueError(f"--eps: method {method!r} has no radius to change, {ramps.shown(eps)}")
     if given.norm != "linf" and "eps" in parameters:
-        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        known = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        if not known or method in LINF_ONLY:
             raise ValueError(f"--norm: method {method!r} has linf only, got {given.norm!r}")
         options["norm"] = given.norm
     for name, option in OWN_OPTIONS.items():

@@ -65,8 +65,13 @@ def gradalign(eps: float = 8 / 255, *, weight: float | None = None, **options: A
     Args:
         eps: Radius in image units.
         weight: Default exp(255 eps ln(10) / 8 + ln 0.02), the paper's for CIFAR-10: 0.2 at 8/255.
-        options: As for ``fgsm``.
+        options: As for ``fgsm``, without ``norm``: it is of the Linf ball, and so is the weight.
+
+    Raises:
+        ValueError: Another norm, or a weight below 0.
     """
+    if (norm := options.get("norm", "linf")) != "linf":
+        raise ValueError(f"norm: method 'gradalign' has linf only, got {norm!r}")
     weight = 0.02 * math.exp(255 * eps * math.log(10) / 8) if weight is None else weight
     check_number("weight", weight)
     plain = fgsm(eps, **options)
