@@ -17,6 +17,7 @@ from repsim_fast.training.methods import Progress, TrainingBatch
 from repsim_fast.training.regularisers import gradient_misalignment
 
 Build = Callable[..., nn.Module]
+WITH_ATTACK = ("pgd", "trades", "mart", "fgsm", "rs-fgsm", "n-fgsm", "gradalign")
 EPS = 0.1
 
 
@@ -266,6 +267,20 @@ def test_gradalign_is_of_the_linf_ball(norm: str) -> None:
 
 
 class TestBadInput:
+    @pytest.mark.parametrize(
+        ("name", "options", "message"),
+        [
+            ("trades", {"early_stop": True}, "early_stop: no early_stop for trades"),
+            ("trades", {"loss": "ce"}, "loss: that of trades is the divergence, got 'ce'"),
+            *((name, {"seed": 3}, "seed: .*got 3 of its own") for name in WITH_ATTACK),
+        ],
+    )
+    def test_settings_of_the_inner_attack_that_a_method_cannot_take(
+        self, name: str, options: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            methods.build(name, **options)
+
     def test_names_and_options(self) -> None:
         with pytest.raises(ValueError, match=r"method must be one of .*'trades'"):
             methods.build("magic")

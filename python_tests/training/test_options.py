@@ -151,6 +151,13 @@ class TestWeightPerturbation:
         assert not torch.equal(plain[0].weight, awp[0].weight)
         assert evaluate(awp, few).clean > 0.6
 
+    def test_needs_a_matrix_or_kernel_to_train(self, small_net: Build, few: Pair) -> None:
+        net = small_net()
+        for parameter in net.parameters():
+            parameter.requires_grad_(parameter.ndim == 1)
+        with pytest.raises(ValueError, match="awp: perturbs matrices and kernels, got a model"):
+            train(net, few, epochs=1, optimisation=Optimisation(awp=0.01), progress=False)
+
 
 class TestSelectivity:
     def test_index_of_known_units(self) -> None:

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from repsim_fast._core.buffers import buffers_kept
 
 
+def moves(weight: nn.Parameter) -> bool:
+    """Whether a weight is one that is perturbed."""
+    return weight.requires_grad and weight.ndim > 1
+
+
 @contextlib.contextmanager
 def perturbed_weights(
     model: nn.Module, loss: Callable[[], Tensor], gamma: float, scaler: torch.amp.GradScaler
@@ -27,7 +32,7 @@ def perturbed_weights(
         scaler: Of the loss. Weights whose scaled gradient overflows stay, as the scaler itself
             leaves out steps that do.
     """
-    weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    weights = [weight for weight in model.parameters() if moves(weight)]
     with buffers_kept([model]):
         gradients = torch.autograd.grad(scaler.scale(loss()), weights, allow_unused=True)
     with torch.no_grad():

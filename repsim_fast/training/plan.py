@@ -19,6 +19,7 @@ from repsim_fast.data.augmentation import Augment
 from repsim_fast.data.labelled import LabelledImages
 
 from . import methods, optimizers
+from .awp import moves
 from .methods import Method
 from .optimisation import Optimisation
 from .schedules import Schedule
@@ -157,6 +158,19 @@ def check_trainable(model: nn.Module, autocast: torch.dtype | str | None) -> Non
         raise ValueError(
             "autocast: expected torch.bfloat16 or None for weights in bfloat16 (as in "
             f"{trained[torch.bfloat16]!r}), got torch.float16"
+        )
+
+
+def check_perturbable(model: nn.Module, awp: float) -> None:
+    """A model that has weights for adversarial weight perturbation to move, where it is asked for.
+
+    Raises:
+        ValueError: It trains biases, norms and other vectors alone.
+    """
+    if awp and not any(map(moves, model.parameters())):
+        raise ValueError(
+            "awp: perturbs matrices and kernels, got a model of which only vectors are trained: "
+            "give awp=0"
         )
 
 

@@ -39,6 +39,7 @@ from .plan import (
     build_method,
     check_classes,
     check_holdable,
+    check_perturbable,
     check_smoothing,
     check_trainable,
     described,
@@ -183,6 +184,7 @@ def train(
     model.to(where)
     preview = data.preview(where)
     data = data.below(check_classes(model, *preview))
+    check_perturbable(model, how.awp)
     for name, images in evaluation.sets().items():
         check_classes(model, *labelled(images, f"evaluation data {name!r}").preview(where))
     digest = None if init is None else _begin_with(init, model, saving)

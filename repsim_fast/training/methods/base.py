@@ -183,8 +183,14 @@ def on_examples(
         options: Of the attack.
 
     Raises:
-        ValueError: Settings out of range, or statistics of a model that is not in training mode.
+        ValueError: Settings out of range, a seed, or statistics of a model that is not in training
+            mode.
     """
+    if "seed" in options:
+        raise ValueError(
+            "seed: a method draws from each batch's random numbers, which follow from that of "
+            f"train(seed=...), got {options['seed']!r} of its own"
+        )
     built = attack(eps, **options)
     if update_statistics and (built.model_mode != "train" or built.execution != EXACT):
         raise ValueError(

@@ -39,10 +39,21 @@ def trades(
         beta: Weight of robustness against accuracy.
         steps: Attack steps.
         step_size: Default eps / 4; published 0.007 and 0.003.
-        options: Further settings of ``attacks.PGD``, such as ``norm``; with
-            ``model_mode="train"`` the clean predictions are of batch statistics, too.
+        options: Further settings of ``attacks.PGD``, such as ``norm``; the loss is the divergence,
+            of the whole batch, so no ``early_stop``. With ``model_mode="train"`` the clean
+            predictions are of batch statistics, too.
+
+    Raises:
+        ValueError: A setting out of range, or one that does not go with the divergence.
     """
     check_number("beta", beta)
+    if "loss" in options:
+        raise ValueError(f"loss: that of trades is the divergence, got {options['loss']!r}")
+    if options.get("early_stop"):
+        raise ValueError(
+            "early_stop: no early_stop for trades, whose inner loss holds the clean predictions of "
+            "a whole batch, got True"
+        )
     step_size = eps / 4 if step_size is None else step_size
     settings = {"steps": steps, "step_size": step_size, **options}
     on_examples(NearbyStartPGD, eps, **settings)  # bad settings fail here
