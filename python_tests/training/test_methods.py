@@ -259,6 +259,23 @@ def test_batch_statistics_on_request(small_net: Build, batch: TrainingBatch) -> 
     assert not torch.equal(in_eval, in_train)
 
 
+@pytest.mark.parametrize(("mode", "trains"), [("eval", False), ("train", True), ("keep", True)])
+def test_the_inner_loop_of_trades_is_in_one_mode(
+    small_net: Build, batch: TrainingBatch, mode: str, trains: bool
+) -> None:
+    net, seen = small_net(dropout=0.5), list[tuple[bool, Tensor]]()
+    net.train()
+    net[7].register_forward_hook(lambda layer, x, y: seen.append((layer.training, y == 0)))
+    method = methods.trades(EPS, steps=2, model_mode=mode)
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    for _ in range(2):
+        method.perturb(net, batch)
+    assert [training for training, _ in seen] == 6 * [trains]
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    if trains:  # the clean predictions of each batch have a dropout of their own
+        assert not torch.equal(seen[0][1], seen[3][1])
+
+
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 def test_gradalign_is_of_the_linf_ball(norm: str) -> None:
     with pytest.raises(ValueError, match=f"norm: method 'gradalign' has linf only, got '{norm}'"):

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, nll_loss
 
-from repsim_fast._core.borrow import borrow, call
+from repsim_fast._core.borrow import ModelMode, borrow, call
 from repsim_fast._core.checks import check_number
+from repsim_fast._core.randomness import Stream
 from repsim_fast.attacks.execution.options import resolve
 from repsim_fast.attacks.losses import divergence, divergence_of
 from repsim_fast.attacks.pgd import NearbyStartPGD
@@ -31,8 +32,9 @@ def trades(
 ) -> Method:
     """TRADES (Zhang et al., 2019): CE(f(x), y) + beta KL(f(x) || f(x')).
 
-    x' maximises the KL divergence in the ball, with the model in eval mode by default; the clean
-    predictions of that inner loop are computed once, not in each step.
+    x' maximises the KL divergence in the ball, with the model in eval mode unless ``model_mode``
+    says otherwise; the clean predictions of that inner loop, in the same mode, are computed once,
+    not in each step.
 
     Args:
         eps: Radius in image units; published 0.031.
@@ -64,8 +66,13 @@ def trades(
             "predictions: it would be captured anew for every batch"
         )
 
+    mode: ModelMode = options.get("model_mode", "eval")
+
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
-        with borrow(model, mode=mode, device=batch.x.device, seed=0), torch.no_grad():
+        # In training mode a model draws numbers, such as dropout's, which are to be other ones in
+        # each batch.
+        seed = 0 if mode == "eval" else Stream(batch.generator).seed()
+        with borrow(model, mode=mode, device=batch.x.device, seed=seed), torch.no_grad():
             loss = divergence(call(model, batch.x))
         attack = on_examples(NearbyStartPGD, eps, loss=loss, **settings)
         return attack(model, batch)
