@@ -84,7 +84,8 @@ def options_of_methods() -> list[tuple[str, str]]:
         parameters = inspect.signature(getattr(methods, name.replace("-", "_"))).parameters
         own = [key for key, p in parameters.items() if p.kind is not p.VAR_KEYWORD]
         if len(own) < len(parameters):
-            fixed = {"loss"} if name == "trades" else set()  # the divergence
+            # The divergence, of a whole batch.
+            fixed = {"loss", "early_stop"} if name == "trades" else set()
             if "steps" not in own:  # one step, of a length and from a start of the method's
                 fixed = {"steps", "step_size", "random_start"}
             if name in ("fgsm", "gradalign"):  # without a start to draw

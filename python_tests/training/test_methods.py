@@ -384,13 +384,3 @@ def test_running_averages_see_the_attack_on_request(small_net: Build, batch: Tra
     assert all(p.requires_grad and p.grad is None for p in net.parameters())
     with pytest.raises(ValueError, match='update_statistics needs model_mode="train"'):
         methods.fgsm(EPS, update_statistics=True)
-
-
-@pytest.mark.parametrize(("options", "training"), [({}, False), ({"model_mode": "train"}, True)])
-def test_the_attack_of_trades_sees_one_model_throughout(
-    small_net: Build, batch: TrainingBatch, options: dict[str, str], training: bool
-) -> None:
-    net, modes = small_net(), []
-    net.register_forward_pre_hook(lambda module, _: modes.append(module.training))
-    methods.build("trades", eps=EPS, steps=2, **options).perturb(net, batch)
-    assert modes == [training] * 3

@@ -42,8 +42,7 @@ def trades(
         steps: Attack steps.
         step_size: Default eps / 4; published 0.007 and 0.003.
         options: Further settings of ``attacks.PGD``, such as ``norm``; the loss is the divergence,
-            of the whole batch, so no ``early_stop``. With ``model_mode="train"`` the clean
-            predictions are of batch statistics, too.
+            of the whole batch, so no ``early_stop``.
 
     Raises:
         ValueError: A setting out of range, or one that does not go with the divergence.
@@ -59,7 +58,6 @@ def trades(
     step_size = eps / 4 if step_size is None else step_size
     settings = {"steps": steps, "step_size": step_size, **options}
     on_examples(NearbyStartPGD, eps, **settings)  # bad settings fail here
-    mode = options.get("model_mode", "eval")
     if resolve(options.get("execution", "exact")).cuda_graph:
         raise ValueError(
             "execution: no cuda_graph for trades, whose inner loss holds each batch's own clean "
