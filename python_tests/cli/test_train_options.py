@@ -379,6 +379,18 @@ def test_a_ramp_trains_as_in_python(run: Run, tmp_path: Path) -> None:
     )
 
 
+def test_diagnostics_are_of_the_evaluated_epochs(run: Run, tmp_path: Path) -> None:
+    result = run(
+        *TRAIN, "--epochs", 3, "--eval-every", 2, "--diagnostics", "selectivity",
+        "--diagnostic-images", 20, "--out", tmp_path / "network.safetensors",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    lines = (tmp_path / "network.training" / "log.jsonl").read_text().splitlines()
+    measured = ["selectivity" in json.loads(line) for line in lines]
+    evaluated = [json.loads(line)["clean_accuracy"] is not None for line in lines]
+    assert measured == evaluated == [False, True, True]
+
+
 def test_several_sets_attacks_and_diagnostics(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "network.safetensors"
     command = (

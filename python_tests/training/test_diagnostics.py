@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from repsim_fast.analysis.curvature import input_hessian_top
 from repsim_fast.analysis.selectivity import class_selectivity
 from repsim_fast.attacks import FGSM, PGD
-from repsim_fast.training import Diagnostics, Epoch, StopTraining, train
+from repsim_fast.training import Diagnostics, Epoch, Evaluation, StopTraining, train
 
 Build = Callable[..., nn.Module]
 Pair = tuple[Tensor, Tensor]
@@ -63,6 +63,14 @@ def test_training_does_not_notice(small_net: Build, few: Pair) -> None:
         assert torch.equal(value, other), name
     assert history.epochs[0].figures == {}
     assert len(history.last.figures) == 4
+
+
+def test_measures_the_epochs_that_are_evaluated(small_net: Build, few: Pair) -> None:
+    watch = Diagnostics(*few, curvature=False, every=None)
+    options: dict[str, Any] = {"epochs": 3, "progress": False, "on_epoch": watch}
+    history = train(small_net(), few, evaluation=Evaluation(few, every=2), **options)
+    assert [len(epoch.figures) for epoch in history.epochs] == [0, 1, 1]
+    assert not train(small_net(), few, **options).last.figures
 
 
 def test_goes_with_the_callers_own(small_net: Build, few: Pair) -> None:

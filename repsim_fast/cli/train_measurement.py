@@ -129,7 +129,7 @@ def diagnostics(
         selectivity="selectivity" in names,
         curvature="curvature" in names,
         layers=layers,
-        every=options.eval_every,
+        every=None,
         seed=seed,
     )
 

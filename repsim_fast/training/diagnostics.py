@@ -40,7 +40,8 @@ class Diagnostics:
         curvature: Whether to measure it.
         layers: Layers of the selectivity, names or patterns; default every ReLU.
         batch_size: Images at a time.
-        every: Epochs between measurements.
+        every: Epochs between measurements; None for the epochs whose accuracy ``Evaluation``
+            has measured by then.
         then: A further ``on_epoch``, called with the same arguments; its figures come beside these.
         seed: Of u, of the attack's start and of the first vectors of the curvature.
         attack_options: Further settings of both attacks, such as ``outside``.
@@ -67,7 +68,7 @@ class Diagnostics:
         curvature: bool = True,
         layers: Sequence[str] | None = None,
         batch_size: int = 128,
-        every: int = 1,
+        every: int | None = 1,
         then: OnEpoch | None = None,
         seed: int = 0,
         **attack_options: Any,
@@ -79,7 +80,7 @@ class Diagnostics:
             )
         if eps is not None and not eps > 0:
             raise ValueError(f"eps must be positive or None, got {eps}")
-        if batch_size < 1 or every < 1:
+        if batch_size < 1 or (every is not None and every < 1):
             raise ValueError(
                 f"batch_size and every must be at least 1, got {batch_size} and {every}"
             )
@@ -98,7 +99,7 @@ class Diagnostics:
     def __call__(self, model: nn.Module, record: Epoch) -> Mapping[str, SupportsFloat]:
         """The figures of ``model``, and those of ``then``."""
         own: dict[str, SupportsFloat] = {}
-        if (record.epoch + 1) % self.every == 0:
+        if self._due(record):
             own.update(self.measure(model))
         if self.then is None:
             return own
@@ -106,6 +107,11 @@ class Diagnostics:
             return _merged(own, self.then(model, record) or {})
         except StopTraining as stop:
             raise StopTraining(stop.reason, _merged(own, stop.figures or {})) from None
+
+    def _due(self, record: Epoch) -> bool:
+        if self.every is None:
+            return record.clean_accuracy is not None
+        return (record.epoch + 1) % self.every == 0
 
     def measure(self, model: nn.Module) -> dict[str, float]:
         """The figures alone."""
