@@ -232,7 +232,7 @@ class OptimisationOptions:
         typer.Option(
             metavar="ALPHA",
             help="Encourage (above 0) or discourage (below 0) class selectivity of units "
-            "(default: neither). The selectivity of every --eval-every-th epoch is logged.",
+            "(default: neither). The selectivity of each evaluated epoch is shown and logged.",
         ),
     ] = None
     selectivity_layers: Annotated[
@@ -311,7 +311,7 @@ class EvaluationOptions:
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Further figures of every --eval-every-th epoch on a few test images, with commas "
+            help="Further figures of each evaluated epoch on a few test images, with commas "
             "between them: selectivity (of units for classes), alignment (cosines of gradients "
             "nearby, and of the perturbations of FGSM and PGD-10), curvature (of the loss in the "
             "image).",
