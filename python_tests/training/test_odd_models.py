@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from repsim_fast.training import Optimisation, Saving, StopTraining, train
+from repsim_fast.attacks import FGSM
+from repsim_fast.training import Optimisation, Saving, StopTraining, evaluate, train
 from repsim_fast.training.ema import WeightAverage
 
 Pair = tuple[Tensor, Tensor]
@@ -135,3 +136,20 @@ def test_state_that_no_checkpoint_holds(few: Pair, tmp_path: Path) -> None:
     for options in ({"saving": Saving(tmp_path)}, {"optimisation": Optimisation(ema=0.9)}):
         with pytest.raises(TypeError, match="must be of tensors, got dict in '_extra_state'"):
             train(Annotated(64, 10), few, epochs=1, **options, **QUICK)
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        lambda net, few: train(net, few, epochs=1, **QUICK),
+        lambda net, few: evaluate(net, few, FGSM(0.1)),
+        lambda net, few: FGSM(0.1)(net, *few),
+    ],
+    ids=["train", "evaluate", "attack"],
+)
+def test_lazy_layers_are_to_be_run_first(used: Callable[..., Any], few: Pair) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
+    with pytest.raises(ValueError, match=r"^model: '3\.weight' has no value yet: run the model"):
+        used(net, few)
+    net(few[0][:1])
+    used(net, few)

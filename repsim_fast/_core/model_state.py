@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from .threads import WhileUsed
 
@@ -47,7 +48,7 @@ def structure(model: nn.Module) -> tuple[Any, ...]:
         for m in model.modules()
     ]
     tensors = [
-        None if t is None else (t.dtype, t.device, t.shape, t.requires_grad)
+        None if t is None or is_lazy(t) else (t.dtype, t.device, t.shape, t.requires_grad)
         for m in model.modules()
         for t in (*m._parameters.values(), *m._buffers.values())
     ]
@@ -176,9 +177,27 @@ def modules_of(models: Iterable[nn.Module]) -> list[nn.Module]:
     return list({id(m): m for model in models for m in model.modules()}.values())
 
 
+def check_has_values(model: nn.Module) -> None:
+    """A model whose lazy parameters, if there are any, have been run.
+
+    Raises:
+        ValueError: They have not: what shapes they take is unknown.
+    """
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(f"model: {name!r} has no value yet: run the model once first")
+
+
 @contextlib.contextmanager
 def parameters_frozen(models: Iterable[nn.Module]) -> Iterator[None]:
-    """No parameter requires a gradient inside; ``.grad`` is never touched."""
+    """No parameter requires a gradient inside; ``.grad`` is never touched.
+
+    Raises:
+        ValueError: A lazy parameter, whose shape no pass has told yet.
+    """
+    models = list(models)
+    for model in models:
+        check_has_values(model)
     # A parameter that is no leaf (functional calls) cannot be switched off and needs no switch; one
     # made in inference mode could not be switched on again.
     tracked = [

@@ -16,7 +16,7 @@ from repsim_fast._core.attacked import Attack, attacked
 from repsim_fast._core.borrow import Model, borrow, call
 from repsim_fast._core.kept_memory import kept_memory
 from repsim_fast._core.memory_format import fastest_layout, is_ours, laid_out
-from repsim_fast._core.model_state import device_of, usable_device
+from repsim_fast._core.model_state import check_has_values, device_of, usable_device
 from repsim_fast._core.processes import Processes
 from repsim_fast.analysis.estimates import wilson_interval
 from repsim_fast.attacks.best_adversarial import fools
@@ -99,6 +99,8 @@ def _evaluate(
     progress: bool = False,
     on_batch: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Accuracy:
+    if isinstance(model, nn.Module):
+        check_has_values(model)  # before it is run for its faster form
     held = labelled(data)
     where = _place(model) if device is None else usable_device(device)
     attacks = attacks_by_name(attack)
