@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from repsim_fast._core.randomness import Stream
-from repsim_fast.attacks import APGD, FGSM, MIFGSM, NFGSM, PGD, RSFGSM, losses, objective
+from repsim_fast.attacks import (
+    APGD,
+    FGSM,
+    MIFGSM,
+    NFGSM,
+    PGD,
+    RSFGSM,
+    AutoAttack,
+    losses,
+    objective,
+)
 from repsim_fast.attacks.objective import InputGradient
 from repsim_fast.attacks.region import Region
 
@@ -405,3 +415,9 @@ def test_a_radius_in_other_units_is_noticed(
 def test_counts_are_whole(attack: Any, name: str) -> None:
     with pytest.raises(TypeError, match=rf"{name} must be a whole number, got 1\.5"):
         attack(0.1, **{name: 1.5})
+
+
+@pytest.mark.parametrize("attack", [PGD, APGD, AutoAttack])
+def test_the_norm_is_looked_at_before_the_first_call(attack: Any) -> None:
+    with pytest.raises(ValueError, match=r"norm must be one of .*'linf'.* got 'Linf'"):
+        attack(0.1, norm="Linf")

@@ -288,6 +288,10 @@ class TestBadInput:
         ("name", "options", "message"),
         [
             ("trades", {"early_stop": True}, "early_stop: no early_stop for trades"),
+            ("free", {"eps": -0.1}, "eps must be non-negative"),
+            ("free", {"step_size": float("nan")}, "step_size must be non-negative"),
+            ("free", {"replays": 2.5}, "replays must be a whole number"),
+            *((name, {"norm": "Linf"}, "norm.*got 'Linf'") for name in WITH_ATTACK),
             ("trades", {"loss": "ce"}, "loss: that of trades is the divergence, got 'ce'"),
             *((name, {"seed": 3}, "seed: .*got 3 of its own") for name in WITH_ATTACK),
         ],

@@ -21,7 +21,7 @@ from .execution.compiled_form import prepare
 from .execution.options import ExecutionLike, ExecutionReport, resolve
 from .losses import Loss
 from .objective import InputGradient
-from .region import Outside, Region, check_outside
+from .region import Outside, Region, check_norm, check_outside
 
 # Constants of the papers: Croce & Hein 2020 (Linf, L2), section 3; 2021 (L1), section 4.
 _FIRST_CHECK, _CHECK_SHRINKS, _LEAST_CHECK = 0.22, 0.03, 0.06
@@ -142,6 +142,7 @@ class APGD:
         if draws < 1:
             raise ValueError(f"draws must be at least 1, got {draws}")
         check_autocast(autocast)
+        check_norm(norm)
         check_outside(outside, cuda_graph=False)
         self.eps = eps
         self.norm = norm

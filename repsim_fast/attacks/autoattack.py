@@ -19,7 +19,7 @@ from .apgd import APGD, APGDTargeted
 from .best_adversarial import BestAdversarial
 from .execution.options import ExecutionLike, resolve
 from .objective import InputGradient
-from .region import Outside, Region, check_outside
+from .region import Outside, Region, check_norm, check_outside
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 RANDOMISED = ("apgd-ce", "apgd-dlr")
@@ -94,6 +94,7 @@ class AutoAttack:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if targeted_loss not in (None, "dlr", "ce"):
             raise ValueError(f"targeted_loss must be 'dlr' or 'ce', got {targeted_loss!r}")
+        check_norm(norm)
         check_outside(outside, cuda_graph=False)
         if _PACKAGE & {*stages}:
             _package()  # missing, it is said before hours of work

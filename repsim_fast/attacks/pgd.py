@@ -24,7 +24,7 @@ from .execution.options import ExecutionLike, ExecutionReport, resolve
 from .losses import Loss
 from .objective import InputGradient
 from .problem import Problem
-from .region import Outside, Region, check_outside, check_step
+from .region import Outside, Region, check_norm, check_outside, check_step
 
 # Together the steps cover the radius 2.5 times, so that the far side of the ball is in reach of
 # any random start (Madry et al., 2018, section 5).
@@ -163,6 +163,7 @@ class PGD:
             raise ValueError(f"l1_fraction must lie in (0, 1], got {self.l1_fraction}")
         check_number("momentum", self.momentum)
         check_autocast(self.autocast)
+        check_norm(self.norm)
         check_outside(self.outside, cuda_graph=self.execution.cuda_graph)
         dynamic = self.early_stop or self.select == "best" or self.norm == "l1"
         if self.execution.cuda_graph and dynamic:

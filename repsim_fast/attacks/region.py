@@ -60,8 +60,7 @@ class Region:
                 bounds or not finite.
             TypeError: ``x`` is not floating point.
         """
-        if norm not in ops.NORMS:
-            raise ValueError(f"norm must be one of {ops.NORMS}, got {norm!r}")
+        known = check_norm(norm)
         images_device(x)
         if x.ndim < 2 or x.numel() == 0:
             raise ValueError(f"x must be a non-empty batch (N, ...), got shape {tuple(x.shape)}")
@@ -80,7 +79,7 @@ class Region:
             state = state.clamp(min=low).clamp(max=high)
         elif not bool(state.isfinite().all()):
             raise ValueError("x must be finite, got NaN or Inf")
-        region = cls(state, norm, non_negative(eps, state, "eps"), low, high, outside=outside)
+        region = cls(state, known, non_negative(eps, state, "eps"), low, high, outside=outside)
         region._warn_of_units()
         if outside == "keep":
             return replace(region, low=state.clamp(max=low), high=state.clamp(min=high))
@@ -198,6 +197,17 @@ def _check_inside(x: Tensor, low: Scalar, high: Scalar) -> None:
             "option take images out of bounds with outside='clip', which pulls them back, or "
             "outside='keep'"
         )
+
+
+def check_norm(norm: str) -> Norm:
+    """The norm of that name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if norm not in ops.NORMS:
+        raise ValueError(f"norm must be one of {ops.NORMS}, got {norm!r}")
+    return norm
 
 
 def check_outside(outside: object, *, cuda_graph: bool) -> None:

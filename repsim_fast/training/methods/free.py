@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from repsim_fast._core.checks import check_number, check_whole
 from repsim_fast.attacks.region import Outside, Region, check_outside
 from repsim_fast.ops import Bounds
 
@@ -34,9 +35,12 @@ def free(
         outside: As in ``attacks.PGD``.
     """
     check_outside(outside, cuda_graph=False)
+    check_whole(replays=replays)
+    check_number("eps", eps)
     if replays < 1:
         raise ValueError(f"replays must be at least 1, got {replays}")
     size = eps if step_size is None else step_size
+    check_number("step_size", size)
     carried: list[Tensor] = []  # the perturbation; then, within a step, the images that carry it
 
     def perturb(model: nn.Module, batch: TrainingBatch) -> Tensor:
