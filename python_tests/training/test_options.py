@@ -666,3 +666,39 @@ def test_automatic_precision(
             small_net(), few, epochs=2, optimisation=Optimisation(autocast="auto"),
             saving=Saving(tmp_path, resume=True), progress=False,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimisation": "adam"}, "optimisation must be of Optimisation or None, got str"),
+        ({"evaluation": [1]}, "evaluation must be of Evaluation or None, got list"),
+        ({"saving": "runs"}, "saving must be of Saving or None, got str"),
+        ({"method_options": [("eps", 0.1)]}, "method_options must be of Mapping or None, got list"),
+        ({"on_epoch": 3}, "on_epoch must be callable or None, got int"),
+    ],
+)
+def test_arguments_of_another_kind(
+    small_net: Build, few: Pair, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        train(small_net(), few, epochs=1, progress=False, **options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda few: Evaluation(few, "pgd"),
+        lambda few: Evaluation(few, {"pgd": PGD}),
+        lambda few: evaluate(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), few, PGD),
+    ],
+)
+def test_what_is_no_attack(few: Pair, make: Callable[[Pair], object]) -> None:
+    with pytest.raises(TypeError, match=r"attack must be callable as \(model, x, y\)"):
+        make(few)
+
+
+@pytest.mark.parametrize("given", [SelectivityRegulariser(1.0), ["selectivity"]])
+def test_what_is_no_regulariser(given: Any) -> None:
+    with pytest.raises(TypeError, match="regularisers must be a sequence of penalties"):
+        Optimisation(regularisers=given)

@@ -141,12 +141,21 @@ def attacks_by_name(attack: Attack | Mapping[str, Attack] | None) -> Mapping[str
 
     Raises:
         ValueError: An empty mapping.
+        TypeError: Something that is no attack.
     """
     if isinstance(attack, Mapping):
         if not attack:
             raise ValueError("attack: expected an attack at least, got an empty mapping")
-        return attack
-    return {} if attack is None else {"": attack}
+        found = attack
+    else:
+        found = {} if attack is None else {"": attack}
+    for one in found.values():
+        if not callable(one) or isinstance(one, type):
+            raise TypeError(
+                "attack must be callable as (model, x, y) -> x_adv, such as attacks.PGD(8 / 255), "
+                f"got {one!r}"
+            )
+    return found
 
 
 def _accuracy(clean: float, robust: Mapping[str, float], n: int) -> Accuracy:

@@ -98,6 +98,13 @@ class Optimisation:
             raise ValueError(f"ema must lie in (0, 1), got {self.ema}")
         if self.freeze_batch_norm is not None:
             check_choice("freeze_batch_norm", self.freeze_batch_norm, FROZEN_PARTS)
+        if not isinstance(self.regularisers, Sequence) or not all(
+            callable(getattr(one, "observe", None)) for one in self.regularisers
+        ):
+            raise TypeError(
+                "regularisers must be a sequence of penalties, such as "
+                f"(SelectivityRegulariser(-1.0),), got {self.regularisers!r}"
+            )
         check_autocast(None if self.autocast == "auto" else self.autocast)
 
     def _check_optimizer(self) -> None:

@@ -140,8 +140,9 @@ def train(
             weights that cannot be trained in their dtype, labels that are no class of the model, a
             loss that is not finite, an architecture or ``init`` that is not the model's, a
             checkpoint of other settings or architecture, an unfinished training in the folder.
-        TypeError: Data that hold no tensors, labels that are no integers, counts that are not
-            whole, a model to save or average whose state dict has more than tensors.
+        TypeError: Arguments of another kind, data that hold no tensors, labels that are no
+            integers, counts that are not whole, a model to save or average whose state dict has
+            more than tensors.
         OSError: The checkpoint folder cannot be written to, or another training writes there.
         RuntimeError: The device does not exist, or on_epoch raised an error.
         ImportError: TensorBoard, or the package of the architecture, is not installed.
@@ -163,6 +164,7 @@ def train(
         >>> len(history), history.last.robust_accuracy is not None
         (1, True)
     """
+    _check_kinds(optimisation, evaluation, saving, method_options, on_epoch)
     how = optimisation or Optimisation()
     evaluation, saving = evaluation or Evaluation(), saving or Saving()
     plan = Plan(
@@ -213,6 +215,25 @@ def train(
     if state.average is not None:
         state.average.load_into(model)
     return state.history
+
+
+def _check_kinds(
+    optimisation: object, evaluation: object, saving: object, options: object, on_epoch: object
+) -> None:
+    for name, value, kind in (
+        ("optimisation", optimisation, Optimisation),
+        ("evaluation", evaluation, Evaluation),
+        ("saving", saving, Saving),
+        ("method_options", options, Mapping),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{name} must be of {kind.__name__} or None, got {_kind(value)}")
+    if on_epoch is not None and not callable(on_epoch):
+        raise TypeError(f"on_epoch must be callable or None, got {_kind(on_epoch)}")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _split(data: LabelledImages, share: float, seed: int) -> tuple[LabelledImages, Samples]:
