@@ -20,12 +20,13 @@ class Lab:
         try:
             begun.touch(exist_ok=False)
         except FileExistsError:
+            (self.work / "failed").touch()
             raise ValueError("a training that fails") from None
         time.sleep(600)
 
 
-def test_the_first_failure_stops_the_others(tmp_path, capfd):
+def test_the_first_failure_stops_the_others(tmp_path):
     with pytest.raises(RuntimeError, match="a process that trained networks ended with status 1"):
         side_by_side.train(Lab, None, tmp_path, {}, processes=2, deadline=None)
-    assert (tmp_path / "begun").exists()
-    assert "a training that fails" in capfd.readouterr().err
+    # What it prints goes where the server of forks had its errors when an earlier test began it.
+    assert (tmp_path / "failed").exists()
