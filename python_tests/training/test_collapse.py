@@ -92,17 +92,23 @@ def test_a_resumed_training_knows_what_was_kept(tmp_path: Path) -> None:
     assert asked(afresh, [(0.3, 0.25)]) == [0.0]
 
 
-def test_a_resumed_training_knows_when_it_collapsed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "good"),
+    [([(0.5, 0.5), (0.9, 0.0)], 0), ([(0.9, 0.0), (0.9, 0.0)], None)],  # from the start on
+)
+def test_a_resumed_training_knows_of_a_collapse(
+    tmp_path: Path, before: list[tuple[float, float]], good: int | None
+) -> None:
     kept = tmp_path / "kept.safetensors"
-    first = CollapseGuard(DETECTOR, kept=kept)
-    asked(first, [(0.3, 0.3), (0.5, 0.5), (0.9, 0.0)])
-    resumed = CollapseGuard(DETECTOR, kept=kept)
-    assert asked(resumed, [(0.9, 0.0), (0.9, 0.0)], first=3) == [1.0, 1.0]
-    assert (resumed.collapsed, resumed.verdict) == (2, first.verdict)
-    # An epoch that is asked for again is not a second one.
-    again = CollapseGuard(DETECTOR, kept=kept)
-    asked(again, [(0.9, 0.0)], first=2)
-    assert (again.collapsed, again.good) == (2, 1)
+    first, resumed = (CollapseGuard(DETECTOR, kept=kept) for _ in range(2))
+    asked(first, before)
+    assert asked(resumed, [(0.8, 0.1)], first=2) == [1.0]
+    assert (resumed.collapsed, resumed.verdict) == (first.collapsed, first.verdict)
+    assert resumed.good == first.good == good
+    # Of a later epoch than it is asked about, the file is of another training.
+    other = CollapseGuard(DETECTOR, kept=kept)
+    assert asked(other, [(0.5, 0.5)]) == [0.0]
+    assert other.collapsed is None
 
 
 def test_files_of_others_are_refused(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_a_figure_of_the_caller_has_another_name(small_net: Build, few: Pair) ->
         ({"data": {"a": 1}, "attack": {"": FGSM(0.1)}}, "attack: names must not be empty"),
         ({"data": {"a": 1}, "best": "b"}, r"best must be one of \['a'\], got 'b'"),
         ({"data": {"a": 1}, "attacked": ["a"]}, "attacked needs an attack"),
+        ({"attack": PGD(0.1)}, "attack: needs images to attack, got neither data nor validation"),
         ({"data": {"a": 1}, "attack": FGSM(0.1), "attacked": ["b"]}, "attacked must name sets"),
         ({"data": {"validation": 1}, "validation": 0.1}, "'validation' is the name of the images"),
         ({"data": 1, "validation": 0.1}, "validation takes the place of data without names"),

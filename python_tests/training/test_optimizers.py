@@ -450,6 +450,35 @@ class TestBadInput:
         with pytest.raises(ValueError, match=message):
             Optimisation(**options)
 
+    @pytest.mark.parametrize(
+        ("factory", "message"),
+        [
+            (partial(torch.optim.SGD, lr=1e-4), r"lr=0\.0001 beside .* lr 0\.1, which count"),
+            (partial(torch.optim.SGD, lr=1e-3), r"lr=0\.001 beside"),  # SGD's own default
+            (lambda groups: torch.optim.Adam(groups, lr=0.01), r"lr=0\.01 beside"),
+            (partial(torch.optim.AdamW, weight_decay=0.3), r"weight_decay=0\.3 beside .* 0\.0005"),
+        ],
+    )
+    def test_settings_that_the_groups_override(
+        self, small_net: Build, few: Pair, factory: Any, message: str
+    ) -> None:
+        how = Optimisation(factory)
+        with pytest.raises(ValueError, match=f"optimizer: the factory gave {message}"):
+            train(small_net(), few, epochs=1, optimisation=how, progress=False)
+
+    @pytest.mark.parametrize(
+        "factory",
+        [
+            partial(torch.optim.SGD, momentum=0.9),
+            lambda groups: torch.optim.SGD(groups, lr=groups[0]["lr"], weight_decay=0.0),
+            lambda groups: torch.optim.SGD([p for g in groups for p in g["params"]], lr=0.02),
+            lambda groups: torch.optim.SGD([{**g, "lr": 2 * g["lr"]} for g in groups]),
+        ],
+    )
+    def test_settings_that_count(self, small_net: Build, few: Pair, factory: Any) -> None:
+        how = Optimisation(factory, decay_norms_and_biases=False)
+        train(small_net(), few, epochs=1, optimisation=how, progress=False)
+
     def test_factories(self, few: Pair) -> None:
         net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 

@@ -17,9 +17,11 @@ from .callback import OnEpoch, StopTraining
 from .history import Epoch
 from .overfitting import OverfittingDetector, Probe
 
-_HEADER, _COLLAPSE = "repsim_fast_before_collapse", "repsim_fast_collapse"
-_SCHEMA = headers.record({"epoch": headers.whole(0), "best": headers.number(0, 1)})
-_COLLAPSE_SCHEMA = headers.record({"epoch": headers.whole(0), "verdict": headers.text()})
+_HEADER = "repsim_fast_before_collapse"
+_SCHEMA = headers.record(
+    {"epoch": headers.optional(headers.whole(0)), "best": headers.number(0, 1)},
+    {"collapsed": headers.optional(headers.whole(0)), "verdict": headers.optional(headers.text())},
+)
 
 
 class CollapseGuard:
@@ -35,15 +37,14 @@ class CollapseGuard:
             before; the record of the epoch still has its own figures. Without it the training goes
             on. Of averaged weights (``ema``) ``train`` leaves the last average in the model:
             ``restore_into`` brings those before back afterwards.
-        kept: File of these weights, with which a resumed training knows them too; None to hold
-            them in memory only.
+        kept: File of these weights and of the collapse, with which a resumed training knows them
+            too; None to hold them in memory only.
         then: A further ``on_epoch``, called first; its figures come beside this one.
 
     Attributes:
-        collapsed: First epoch found to have collapsed, None without; of a resumed training without
-            ``kept`` the first one since.
+        collapsed: First epoch found to have collapsed, None without.
         verdict: What the detector said of it.
-        good: Last epoch before it, None without.
+        good: Last epoch without such a verdict, None without.
 
     Raises (on call):
         ValueError: An epoch without the detector's accuracies, a file that is not of this model,
@@ -70,6 +71,7 @@ class CollapseGuard:
         self.collapsed: int | None = None
         self.verdict: str | None = None
         self.good: int | None = None
+        self._begun = False
         self._best = 0.0
         self._weights: dict[str, Tensor] = {}
 
@@ -110,8 +112,9 @@ class CollapseGuard:
         """The detector's verdict; the weights are kept if there is none."""
         if record.fgsm_accuracy is None or record.pgd_accuracy is None:
             raise ValueError("a guard needs Evaluation(detector=...): the epoch has no probes")
-        if self.good is None and record.epoch > 0:
+        if not self._begun and record.epoch > 0:
             self._take_up(record.epoch)
+        self._begun = True
         best = Probe(self._best, self._best)
         verdict = self.detector.verdict([best, Probe(record.fgsm_accuracy, record.pgd_accuracy)])
         if verdict is None:
@@ -137,24 +140,24 @@ class CollapseGuard:
         self._write()
 
     def _write(self) -> None:
-        if self.kept is None or self.good is None:
+        if self.kept is None:
             return
-        about = {_HEADER: json.dumps({"epoch": self.good, "best": self._best})}
-        if self.collapsed is not None:
-            found = {"epoch": self.collapsed, "verdict": self.verdict}
-            about[_COLLAPSE] = json.dumps(found)
-        write_tensors(self.kept, self._weights, about)
+        about = {
+            "epoch": self.good,
+            "best": self._best,
+            "collapsed": self.collapsed,
+            "verdict": self.verdict,
+        }
+        write_tensors(self.kept, self._weights, {_HEADER: json.dumps(about)})
 
     def _take_up(self, epoch: int) -> None:
-        """What an interrupted training kept, if it is of an epoch before this one."""
+        """What an interrupted training kept, if it is of no epoch after this one."""
         if self.kept is None or not os.path.exists(self.kept):
             return
         metadata, weights = read_tensors(self.kept)
         about = headers.parsed(metadata.get(_HEADER), _SCHEMA, os.fspath(self.kept))
-        if about["epoch"] > epoch:
-            return
-        self.good, self._best, self._weights = about["epoch"], about["best"], weights
-        if _COLLAPSE in metadata:
-            found = headers.parsed(metadata[_COLLAPSE], _COLLAPSE_SCHEMA, os.fspath(self.kept))
-            if found["epoch"] < epoch:
-                self.collapsed, self.verdict = found["epoch"], found["verdict"]
+        good, collapsed = about["epoch"], about.get("collapsed")
+        if good is not None and good <= epoch:
+            self.good, self._best, self._weights = good, about["best"], weights
+        if collapsed is not None and collapsed <= epoch:
+            self.collapsed, self.verdict = collapsed, about.get("verdict")

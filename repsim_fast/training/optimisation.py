@@ -33,8 +33,9 @@ class Optimisation:
             worst weights within ``rho`` (Foret et al., 2021), two backward passes a step; or a
             callable that makes a ``torch.optim.Optimizer`` of parameter groups, each with
             "params", "lr" and "weight_decay", such as
-            ``functools.partial(torch.optim.RMSprop, alpha=0.9)``. The schedule multiplies each
-            group's own lr.
+            ``functools.partial(torch.optim.RMSprop, alpha=0.9)``. What the groups have counts: an
+            lr or weight_decay given beside them, which they would override, is an error. The
+            schedule multiplies each group's own lr.
         momentum: Of SGD; of Adam the decay of its first moment, beta_1. In [0, 1).
         nesterov: Nesterov's momentum, of SGD.
         beta2: Decay of Adam's second moment, in [0, 1).

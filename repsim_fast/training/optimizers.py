@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,8 +25,8 @@ def build(model: nn.Module, lr: float, how: Optimisation) -> torch.optim.Optimiz
 
     Raises:
         TypeError: A factory that makes no optimizer.
-        ValueError: One that cannot be stepped without a closure or saved, of other parameters, or
-            with a rate out of range, or settings that its parameter groups bring already.
+        ValueError: One that cannot be stepped without a closure or saved, of other parameters, with
+            a rate out of range, or given a rate or decay that its groups override.
     """
     groups = parameter_groups(model, lr, how)
     match how.optimizer:
@@ -38,6 +39,7 @@ def build(model: nn.Module, lr: float, how: Optimisation) -> torch.optim.Optimiz
     assert callable(how.optimizer)
     optimizer = how.optimizer(groups)
     _check(optimizer, model)
+    _check_heard(optimizer, how.optimizer)
     return optimizer
 
 
@@ -103,7 +105,6 @@ def _check(optimizer: object, model: nn.Module) -> None:
         )
     for number, group in enumerate(optimizer.param_groups):
         check_number(f"optimizer: lr of parameter group {number}", float(group["lr"]))
-    _check_defaults(optimizer)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ValueError(
@@ -118,16 +119,19 @@ def _check(optimizer: object, model: nn.Module) -> None:
         )
 
 
-def _check_defaults(optimizer: torch.optim.Optimizer) -> None:
-    """A factory's own rate or decay would be lost, since each group has its own: it is refused."""
+def _check_heard(optimizer: torch.optim.Optimizer, factory: OptimizerFactory) -> None:
+    """What a factory gives beside the groups counts for those alone that have no such entry."""
     usual = inspect.signature(type(optimizer)).parameters
-    for name, where in (("lr", "train"), ("weight_decay", "Optimisation")):
-        asked = optimizer.defaults.get(name)
-        own = usual[name].default if name in usual else asked
-        if asked is None or asked == own or any(g[name] == asked for g in optimizer.param_groups):
+    given = factory.keywords if isinstance(factory, partial) else {}
+    for name, where in (("lr", "train(lr=...)"), ("weight_decay", "Optimisation")):
+        value = given.get(name, getattr(optimizer, "defaults", {}).get(name))
+        by_default = name not in usual or value == usual[name].default
+        if value is None or (by_default and name not in given):
             continue
-        raise ValueError(
-            f"optimizer: the parameter groups bring {name}={optimizer.param_groups[0][name]:g}, "
-            f"which the factory's own {name}={asked:g} does not change: give {name} to {where}, or "
-            "change it in the groups"
-        )
+        used = list(dict.fromkeys(float(group[name]) for group in optimizer.param_groups))
+        if float(value) not in used:
+            raise ValueError(
+                f"optimizer: the factory gave {name}={float(value):g} beside parameter groups with "
+                f"{name} {', '.join(f'{own:g}' for own in used)}, which count: give it to {where}, "
+                "or change it in the groups"
+            )

@@ -97,7 +97,9 @@ class Evaluation:
         if unknown := sorted({*(self.attacked or ())} - sets.keys()):
             raise ValueError(f"attacked must name sets, some of {sorted(sets)}, got {unknown}")
         if attacks and not sets:
-            raise ValueError("attack: needs images to attack, data or validation, got neither")
+            raise ValueError(
+                "attack: needs images to attack, got neither data nor validation: give one of them"
+            )
         if self.attacked is not None and not attacks:
             raise ValueError("attacked needs an attack")
         if self.best is not None and self.best not in self.names():
